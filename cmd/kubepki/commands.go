@@ -1,0 +1,12 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands lists the commands in the order in which help shows them.
+func commands(s streams) []*cobra.Command {
+	return []*cobra.Command{
+		newInitCommand(s),
+		newVerifyCommand(s),
+		newVersionCommand(s),
+	}
+}

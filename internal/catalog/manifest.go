@@ -1,0 +1,41 @@
+package catalog
+
+// PodExtras is what a configuration adds to a static pod beyond its flags.
+type PodExtras struct {
+	Volumes []HostPath
+	Env     []EnvVar
+}
+
+// HostPath is a file or folder of the node that a static pod mounts.
+type HostPath struct {
+	Name, HostPath, MountPath string // absolute paths
+	ReadOnly                  bool
+	Type                      string // HostPathType; empty: not checked
+}
+
+// EnvVar is an environment variable of a static pod.
+type EnvVar struct {
+	Name, Value string
+	// ValueFrom is the field of that name as the configuration has it.
+	ValueFrom map[string]any
+}
+
+// Manifest returns the static-pod manifest (YAML) of a component on a control
+// plane, as kubeadm writes it (k/k cmd/kubeadm/app/phases/controlplane,
+// phases/etcd, util/staticpod): for a node that may be another machine, so
+// that folders with a system's own authorities are mounted only where every
+// node has them.
+func (c *Cluster) Manifest(component string, n *ControlPlane) ([]byte, error) {
+	command, err := c.Command(component, n)
+	if err != nil {
+		return nil, err
+	}
+	p := pod{cluster: c, component: component, command: command, address: n.Address, port: n.BindPort}
+	return p.encode()
+}
+
+// EtcdManifest returns the static-pod manifest of an external etcd member.
+func (c *Cluster) EtcdManifest(m *EtcdMember) ([]byte, error) {
+	p := pod{cluster: c, component: Etcd, command: c.EtcdCommand(m), address: m.Address}
+	return p.encode()
+}

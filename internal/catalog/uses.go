@@ -1,0 +1,273 @@
+package catalog
+
+import (
+	"path"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Names of clients that people and probes run; they are components too.
+const (
+	Admin      = "admin"
+	SuperAdmin = "super-admin"
+	Etcdctl    = "etcdctl"
+)
+
+// RoleKubeconfig marks a flag that names a kubeconfig file.
+const RoleKubeconfig trust.Role = "kubeconfig"
+
+// FlagUse says what the file that a flag names is used as.
+type FlagUse struct {
+	Flag     string
+	Role     trust.Role
+	Optional bool // the component makes the file itself when it is absent
+}
+
+// FlagUses returns the flags of a component that name files of credentials or
+// trust. Sources: k/k cmd/kube-apiserver/app/options, cmd/kube-controller-manager/app/options,
+// cmd/kubelet/app/options; etcd server/etcdmain/config.go.
+func FlagUses(component string) []FlagUse { return slices.Clone(flagUses[component]) }
+
+var servingFlags = []FlagUse{
+	{Flag: "tls-cert-file", Role: trust.RoleCertificate},
+	{Flag: "tls-private-key-file", Role: trust.RoleKey},
+}
+
+var kubeconfigFlags = []FlagUse{
+	{Flag: "kubeconfig", Role: RoleKubeconfig},
+	{Flag: "authentication-kubeconfig", Role: RoleKubeconfig},
+	{Flag: "authorization-kubeconfig", Role: RoleKubeconfig},
+	{Flag: "client-ca-file", Role: trust.RoleBundle},
+	{Flag: "requestheader-client-ca-file", Role: trust.RoleBundle},
+}
+
+var flagUses = map[string][]FlagUse{
+	APIServer: slices.Concat(servingFlags, []FlagUse{
+		{Flag: "client-ca-file", Role: trust.RoleBundle},
+		{Flag: "kubelet-client-certificate", Role: trust.RoleCertificate},
+		{Flag: "kubelet-client-key", Role: trust.RoleKey},
+		{Flag: "kubelet-certificate-authority", Role: trust.RoleBundle},
+		{Flag: "etcd-cafile", Role: trust.RoleBundle},
+		{Flag: "etcd-certfile", Role: trust.RoleCertificate},
+		{Flag: "etcd-keyfile", Role: trust.RoleKey},
+		{Flag: "requestheader-client-ca-file", Role: trust.RoleBundle},
+		{Flag: "proxy-client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "proxy-client-key-file", Role: trust.RoleKey},
+		{Flag: "service-account-key-file", Role: trust.RoleVerifyKeys},
+		{Flag: "service-account-signing-key-file", Role: trust.RoleKey},
+	}),
+	ControllerManager: slices.Concat(servingFlags, kubeconfigFlags, signingFlags(), []FlagUse{
+		{Flag: "root-ca-file", Role: trust.RoleBundle},
+		{Flag: "service-account-private-key-file", Role: trust.RoleKey},
+	}),
+	Scheduler: slices.Concat(servingFlags, kubeconfigFlags),
+	Etcd: {
+		{Flag: "cert-file", Role: trust.RoleCertificate},
+		{Flag: "key-file", Role: trust.RoleKey},
+		{Flag: "trusted-ca-file", Role: trust.RoleBundle},
+		{Flag: "peer-cert-file", Role: trust.RoleCertificate},
+		{Flag: "peer-key-file", Role: trust.RoleKey},
+		{Flag: "peer-trusted-ca-file", Role: trust.RoleBundle},
+	},
+	Kubelet: {
+		{Flag: "kubeconfig", Role: RoleKubeconfig},
+		{Flag: "bootstrap-kubeconfig", Role: RoleKubeconfig, Optional: true},
+		{Flag: "client-ca-file", Role: trust.RoleBundle},
+		{Flag: "tls-cert-file", Role: trust.RoleCertificate, Optional: true},
+		{Flag: "tls-private-key-file", Role: trust.RoleKey, Optional: true},
+	},
+	KubeProxy:  {{Flag: "kubeconfig", Role: RoleKubeconfig}},
+	Admin:      {{Flag: "kubeconfig", Role: RoleKubeconfig}},
+	SuperAdmin: {{Flag: "kubeconfig", Role: RoleKubeconfig}},
+	Etcdctl: {
+		{Flag: "cacert", Role: trust.RoleBundle},
+		{Flag: "cert", Role: trust.RoleCertificate},
+		{Flag: "key", Role: trust.RoleKey},
+	},
+}
+
+// Signers are the parts of the --cluster-signing-* flags that name one of the
+// signers of certificates.k8s.io; the empty one serves all of them.
+func Signers() []string {
+	return []string{"", "kube-apiserver-client-", "kubelet-client-", "kubelet-serving-", "legacy-unknown-"}
+}
+
+func signingFlags() []FlagUse {
+	var uses []FlagUse
+	for _, s := range Signers() {
+		uses = append(uses,
+			FlagUse{Flag: "cluster-signing-" + s + "cert-file", Role: trust.RoleAuthority},
+			FlagUse{Flag: "cluster-signing-" + s + "key-file", Role: trust.RoleKey})
+	}
+	return uses
+}
+
+// Complete adds to a kubeadm node the components that its manifests do not
+// configure, with the flags that kubeadm would give them. A component is added
+// when a file that only it needs exists.
+func Complete(n *trust.Node, exists func(path string) bool) {
+	dir := certificatesDir(n)
+	for _, d := range kubeadmDefaults(dir) {
+		at := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == d.name })
+		switch {
+		case at >= 0 && d.name == Kubelet:
+			// The kubelet's configuration file names no kubeconfig.
+			for flag, value := range d.flags {
+				if _, set := n.Components[at].Flag(flag); !set && flag != "client-ca-file" {
+					n.Components[at].Flags[flag] = []string{value}
+				}
+			}
+		case at < 0 && slices.ContainsFunc(d.signs, exists):
+			flags := map[string][]string{}
+			for flag, value := range d.flags {
+				flags[flag] = []string{value}
+			}
+			n.Components = append(n.Components, trust.Component{Node: n.Name, Name: d.name, Flags: flags})
+		}
+	}
+	completeKubelet(n, exists)
+	dropExternalEtcd(n, dir, exists)
+}
+
+// dropExternalEtcd takes back the guess that an apiserver without a manifest
+// reaches etcd with kubeadm's own files, where none of them is.
+func dropExternalEtcd(n *trust.Node, dir string, exists func(string) bool) {
+	for _, name := range []string{"etcd/ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"} {
+		if exists(path.Join(dir, name)) {
+			return
+		}
+	}
+	for i := range n.Components {
+		if c := &n.Components[i]; c.Name == APIServer && c.Source.IsZero() {
+			delete(c.Flags, "etcd-cafile")
+			delete(c.Flags, "etcd-certfile")
+			delete(c.Flags, "etcd-keyfile")
+		}
+	}
+}
+
+// completeKubelet drops what the kubelet would make by itself and has not.
+func completeKubelet(n *trust.Node, exists func(string) bool) {
+	for i := range n.Components {
+		c := &n.Components[i]
+		if c.Name != Kubelet {
+			continue
+		}
+		for _, u := range flagUses[Kubelet] {
+			if v, set := c.Flag(u.Flag); set && u.Optional && c.Source.IsZero() && !exists(v) {
+				delete(c.Flags, u.Flag)
+			}
+		}
+		if v, set := c.Flag("bootstrap-kubeconfig"); set && !exists(v) {
+			delete(c.Flags, "bootstrap-kubeconfig")
+		}
+		_, cert := c.Flag("tls-cert-file")
+		if key := path.Join(KubeletDir, "pki", "kubelet.key"); !cert && exists(key) {
+			c.Flags["tls-cert-file"] = []string{path.Join(KubeletDir, "pki", "kubelet.crt")}
+			c.Flags["tls-private-key-file"] = []string{key}
+		}
+	}
+}
+
+// certificatesDir is where the apiserver's own manifest says, else kubeadm's default.
+func certificatesDir(n *trust.Node) string {
+	if n.Layout == "service" {
+		return "/"
+	}
+	for i := range n.Components {
+		c := &n.Components[i]
+		if c.Name != APIServer {
+			continue
+		}
+		if f, ok := c.Flag("tls-cert-file"); ok {
+			return path.Dir(f)
+		}
+	}
+	return DefaultCertificatesDir
+}
+
+type componentDefaults struct {
+	name  string
+	signs []string // any of these files shows that the component is there
+	flags map[string]string
+}
+
+func kubeadmDefaults(dir string) []componentDefaults {
+	pki := func(name string) string { return path.Join(dir, name) }
+	conf := func(name string) map[string]string { return map[string]string{"kubeconfig": Conf(name)} }
+	kubeletFlags := conf("kubelet.conf")
+	kubeletFlags["client-ca-file"] = pki("ca.crt")
+	kubeletFlags["bootstrap-kubeconfig"] = Conf("bootstrap-kubelet.conf")
+	return []componentDefaults{
+		{APIServer, []string{pki("apiserver.crt"), pki("apiserver.key"), pki("sa.pub"), Conf("controller-manager.conf")}, map[string]string{
+			"tls-cert-file": pki("apiserver.crt"), "tls-private-key-file": pki("apiserver.key"), "client-ca-file": pki("ca.crt"),
+			"kubelet-client-certificate": pki("apiserver-kubelet-client.crt"), "kubelet-client-key": pki("apiserver-kubelet-client.key"),
+			"etcd-cafile": pki("etcd/ca.crt"), "etcd-certfile": pki("apiserver-etcd-client.crt"), "etcd-keyfile": pki("apiserver-etcd-client.key"),
+			"requestheader-client-ca-file": pki("front-proxy-ca.crt"), "requestheader-allowed-names": "front-proxy-client",
+			"proxy-client-cert-file": pki("front-proxy-client.crt"), "proxy-client-key-file": pki("front-proxy-client.key"),
+			"service-account-key-file": pki("sa.pub"), "service-account-signing-key-file": pki("sa.key"),
+			"service-cluster-ip-range": DefaultServiceSubnet,
+		}},
+		{ControllerManager, []string{Conf("controller-manager.conf")}, map[string]string{
+			"kubeconfig": Conf("controller-manager.conf"), "root-ca-file": pki("ca.crt"), "client-ca-file": pki("ca.crt"),
+			"service-account-private-key-file": pki("sa.key"), "requestheader-client-ca-file": pki("front-proxy-ca.crt"),
+			"cluster-signing-cert-file": pki("ca.crt"), "cluster-signing-key-file": pki("ca.key"),
+		}},
+		{Scheduler, []string{Conf("scheduler.conf")}, conf("scheduler.conf")},
+		{Etcd, []string{pki("etcd/server.crt"), pki("etcd/server.key"), pki("etcd/peer.crt"), pki("etcd/peer.key")}, map[string]string{
+			"cert-file": pki("etcd/server.crt"), "key-file": pki("etcd/server.key"), "trusted-ca-file": pki("etcd/ca.crt"),
+			"peer-cert-file": pki("etcd/peer.crt"), "peer-key-file": pki("etcd/peer.key"), "peer-trusted-ca-file": pki("etcd/ca.crt"),
+			"client-cert-auth": "true", "peer-client-cert-auth": "true",
+		}},
+		{Etcdctl, []string{pki("etcd/healthcheck-client.crt"), pki("etcd/healthcheck-client.key")}, map[string]string{
+			"cacert": pki("etcd/ca.crt"), "cert": pki("etcd/healthcheck-client.crt"), "key": pki("etcd/healthcheck-client.key"),
+		}},
+		{Kubelet, []string{Conf("kubelet.conf"), Conf("bootstrap-kubelet.conf")}, kubeletFlags},
+		{KubeProxy, []string{Conf("kube-proxy.conf")}, conf("kube-proxy.conf")},
+		{Admin, []string{Conf("admin.conf")}, conf("admin.conf")},
+		{SuperAdmin, []string{Conf("super-admin.conf")}, conf("super-admin.conf")},
+	}
+}
+
+// FileUse is one file that a node's configuration names.
+type FileUse struct {
+	Path     string // absolute as on the node
+	Role     trust.Role
+	Optional bool // absence is no fault
+}
+
+// FilesOf lists the files that the components of a kubeadm node use, and the
+// authorities' keys that may stand beside them, each path once per role.
+func FilesOf(n *trust.Node) []FileUse {
+	var files []FileUse
+	add := func(f FileUse) {
+		same := func(g FileUse) bool { return g.Path == f.Path && g.Role == f.Role }
+		if i := slices.IndexFunc(files, same); i >= 0 {
+			files[i].Optional = files[i].Optional && f.Optional
+		} else {
+			files = append(files, f)
+		}
+	}
+	for i := range n.Components {
+		c := &n.Components[i]
+		for _, u := range flagUses[c.Name] {
+			for _, v := range c.Flags[u.Flag] {
+				if path.IsAbs(v) {
+					add(FileUse{Path: path.Clean(v), Role: u.Role, Optional: u.Optional})
+				}
+			}
+		}
+	}
+	dir := certificatesDir(n)
+	for _, a := range authorityFiles {
+		add(FileUse{Path: path.Join(dir, a.file+".crt"), Role: trust.RoleAuthority, Optional: true})
+		add(FileUse{Path: path.Join(dir, a.file+".key"), Role: trust.RoleKey, Optional: true})
+	}
+	return files
+}
+
+// authorityFiles are the authorities' own files below the certificates folder.
+var authorityFiles = []struct{ name, file string }{
+	{RootCA, "root-ca"}, {ClusterCA, "ca"}, {FrontProxyCA, "front-proxy-ca"}, {EtcdCA, "etcd/ca"}, {KubeletCA, "kubelet-ca"},
+}

@@ -1,0 +1,187 @@
+package catalog
+
+import (
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// apiserverLinks are links 4, 13 and 17: what any client asks of an apiserver.
+func (w *wirer) apiserverLinks() {
+	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
+		serving := w.serving(n, c)
+		w.link(trust.Link{Number: 4, Caller: "any client", Callee: c.ID(),
+			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, ClusterCA), Names: w.apiserverReached(n, c)}})
+		w.link(trust.Link{Number: 13, Caller: c.ID(), Callee: "extension apiserver",
+			Client: &trust.ClientHalf{
+				Credential: w.credential("front-proxy-client", n, c, "proxy-client-cert-file", "proxy-client-key-file", client),
+				Bundle:     w.bundle(n, c, "requestheader-client-ca-file", true),
+				Want:       trust.Identity{Names: list(c, "requestheader-allowed-names")},
+			}})
+		w.bundle(n, c, "client-ca-file", true)
+	})
+	// kube-root-ca.crt, which every pod trusts, is the controller-manager's --root-ca-file.
+	w.each(ControllerManager, func(n *trust.Node, c *trust.Component) {
+		root := w.bundle(n, c, "root-ca-file", false)
+		if root == nil {
+			return
+		}
+		w.each(APIServer, func(m *trust.Node, callee *trust.Component) {
+			if m != n {
+				return
+			}
+			w.link(trust.Link{Number: 17, Caller: "pod", Callee: callee.ID(),
+				Server: &trust.ServerHalf{Credential: w.serving(m, callee), Bundle: root, Names: serviceNames(callee)}})
+		})
+	})
+}
+
+func (w *wirer) serving(n *trust.Node, c *trust.Component) *trust.Credential {
+	return w.credential("apiserver", n, c, "tls-cert-file", "tls-private-key-file", server)
+}
+
+// list splits a flag's comma-separated values; nil when it is empty or not set.
+func list(c *trust.Component, flag string) []string {
+	var out []string
+	for _, v := range c.Flags[flag] {
+		for s := range strings.SplitSeq(v, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// serviceNames are what pods dial: the service "kubernetes".
+func serviceNames(c *trust.Component) []string {
+	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc"}
+	if subnets, ok := c.Flag("service-cluster-ip-range"); ok {
+		if a, err := ServiceAddress(subnets); err == nil && !c.Source.IsZero() {
+			names = append(names, a.String())
+		}
+	}
+	return names
+}
+
+// apiserverReached are the names at which an apiserver is configured to be
+// reached: service, advertise address, node name and endpoints.
+func (w *wirer) apiserverReached(n *trust.Node, c *trust.Component) []string {
+	var names []string
+	if a := w.advertised(n, c); a != "" {
+		names = append(names, a)
+	}
+	if n.NodeName != "" {
+		names = append(names, n.NodeName)
+	}
+	for e := range w.endpoints {
+		host, _ := SplitHostPort(e)
+		if !w.otherNodes(n, host) {
+			names = append(names, host)
+		}
+	}
+	slices.Sort(names)
+	return unique(append(serviceNames(c), names...))
+}
+
+// otherNodes tells whether a host is the advertise address of another node.
+func (w *wirer) otherNodes(n *trust.Node, host string) bool {
+	found := false
+	w.each(APIServer, func(m *trust.Node, c *trust.Component) {
+		found = found || m != n && w.advertised(m, c) == host
+	})
+	return found
+}
+
+// advertised is the address at which an apiserver says that it is: its flag,
+// or, without a manifest, what its own node's controller-manager and scheduler
+// both dial.
+func (w *wirer) advertised(n *trust.Node, c *trust.Component) string {
+	if v, ok := c.Flag("advertise-address"); ok {
+		return v
+	}
+	var dialled []string
+	for _, name := range []string{ControllerManager, Scheduler} {
+		if k := w.kubeconfigOf(n, name); k != nil {
+			if host, _, ok := serverOf(k); ok {
+				dialled = append(dialled, host)
+			}
+		}
+	}
+	if len(dialled) == 2 && dialled[0] == dialled[1] {
+		if _, err := netip.ParseAddr(dialled[0]); err == nil {
+			return dialled[0]
+		}
+	}
+	return ""
+}
+
+func (w *wirer) kubeconfigOf(n *trust.Node, component string) *trust.Kubeconfig {
+	for i := range n.Components {
+		c := &n.Components[i]
+		if c.Name == component {
+			return kubeconfigAt(n, file(n, c, "kubeconfig"))
+		}
+	}
+	return nil
+}
+
+func kubeconfigAt(n *trust.Node, p trust.Place) *trust.Kubeconfig {
+	for i := range n.Kubeconfigs {
+		if n.Kubeconfigs[i].Place == p {
+			return &n.Kubeconfigs[i]
+		}
+	}
+	return nil
+}
+
+// serverOf returns host and port of the URL that a kubeconfig dials.
+func serverOf(k *trust.Kubeconfig) (host, port string, ok bool) {
+	u, err := url.Parse(k.Server)
+	if err != nil || u.Hostname() == "" {
+		return "", "", false
+	}
+	port = u.Port()
+	if port == "" {
+		port = "443"
+	}
+	return u.Hostname(), port, true
+}
+
+// learnEndpoints finds the host:port pairs at which the control plane is
+// configured to be reached: each apiserver's own address, and what at least
+// two kubeconfigs dial, one of them of a control-plane node. A single
+// kubeconfig that stands alone is not believed.
+func (w *wirer) learnEndpoints() {
+	w.endpoints = map[string]bool{}
+	dialled, onControlPlane := map[string]int{}, map[string]bool{}
+	for i := range w.g.Nodes {
+		n := &w.g.Nodes[i]
+		for j := range n.Kubeconfigs {
+			host, port, ok := serverOf(&n.Kubeconfigs[j])
+			if !ok {
+				continue
+			}
+			e := joinHostPort(host, port)
+			dialled[e]++
+			onControlPlane[e] = onControlPlane[e] || hasComponent(n, APIServer)
+		}
+	}
+	for e, times := range dialled {
+		if times > 1 && onControlPlane[e] {
+			w.endpoints[e] = true
+		}
+	}
+	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
+		if v, ok := c.Flag("advertise-address"); ok && !c.Source.IsZero() {
+			port, ok := c.Flag("secure-port")
+			if !ok {
+				port = "6443"
+			}
+			w.endpoints[joinHostPort(v, port)] = true
+		}
+	})
+}

@@ -1,0 +1,187 @@
+package catalog
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// callers are the components that reach the apiserver by kubeconfig.
+var callers = []struct {
+	component  string
+	number     int
+	credential string
+	want       trust.Identity
+}{
+	{ControllerManager, 5, "controller-manager.conf", trust.Identity{User: "system:kube-controller-manager"}},
+	{Scheduler, 6, "scheduler.conf", trust.Identity{User: "system:kube-scheduler"}},
+	{KubeProxy, 7, "kube-proxy.conf", trust.Identity{User: "system:kube-proxy"}},
+	{Kubelet, 8, "kubelet.conf", trust.Identity{Prefix: "system:node:", Group: "system:nodes"}},
+	{Admin, 9, "admin.conf", trust.Identity{}},
+	{SuperAdmin, 9, "super-admin.conf", trust.Identity{Group: "system:masters"}},
+}
+
+// kubeconfigLinks are links 5 to 9 and 16.
+func (w *wirer) kubeconfigLinks() {
+	for _, caller := range callers {
+		w.each(caller.component, func(n *trust.Node, c *trust.Component) {
+			at := file(n, c, "kubeconfig")
+			want := caller.want
+			if caller.component == Kubelet && n.NodeName != "" {
+				want.User = want.Prefix + n.NodeName
+			}
+			w.kubeconfigLink(caller.number, c, n, at, want)
+		})
+	}
+	w.each(Kubelet, func(n *trust.Node, c *trust.Component) {
+		if at := file(n, c, "bootstrap-kubeconfig"); !at.IsZero() {
+			w.kubeconfigLink(16, c, n, at, trust.Identity{})
+		}
+	})
+	// Kubeconfigs beside the known ones are users'.
+	for i := range w.g.Nodes {
+		n := &w.g.Nodes[i]
+		for j := range n.Kubeconfigs {
+			k := &n.Kubeconfigs[j]
+			if !w.named(n, k.Place) {
+				user := &trust.Component{Node: n.Name, Name: "user " + strings.TrimSuffix(path.Base(k.Place.Path), ".conf")}
+				w.kubeconfigLink(9, user, n, k.Place, trust.Identity{})
+			}
+		}
+	}
+}
+
+// named tells whether a flag of some component names the kubeconfig.
+func (w *wirer) named(n *trust.Node, at trust.Place) bool {
+	for i := range n.Components {
+		for _, u := range flagUses[n.Components[i].Name] {
+			if u.Role == RoleKubeconfig && file(n, &n.Components[i], u.Flag) == at {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Node, at trust.Place, want trust.Identity) {
+	k := kubeconfigAt(n, at)
+	if k == nil || k.State != trust.Present {
+		if k != nil {
+			w.brokenKubeconfig(number, caller, k)
+		}
+		return
+	}
+	var shown *trust.Credential
+	if !k.Certificate.IsZero() {
+		shown = w.credentialAt(path.Base(at.Path), n.Name, k.Certificate, k.Key, client)
+	}
+	bundle := w.kubeconfigBundle(k)
+	found := false
+	w.each(APIServer, func(m *trust.Node, callee *trust.Component) {
+		if !w.dials(n, k, m, callee) {
+			return
+		}
+		found = true
+		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
+			Credential: w.serving(m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
+		}}
+		if shown != nil {
+			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}
+		}
+		w.link(l)
+	})
+	if !found {
+		l := trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver elsewhere", Server: &trust.ServerHalf{Bundle: bundle, Dialled: w.endpoint(k)}}
+		if shown != nil {
+			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.ownAuthority(n, ClusterCA), Want: want}
+		}
+		w.link(l)
+	}
+}
+
+// brokenKubeconfig keeps the link of a kubeconfig that cannot be read, so that
+// its absence is seen in the table.
+func (w *wirer) brokenKubeconfig(number int, caller *trust.Component, k *trust.Kubeconfig) {
+	if k.State == trust.NotGiven || k.State == trust.Denied {
+		w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver", Client: &trust.ClientHalf{}})
+		return
+	}
+	// The material of the whole file is absent, which both halves then are.
+	missing := &trust.Material{Place: k.Place, Role: trust.RoleCertificate, State: k.State, Reason: k.Reason}
+	w.g.Materials[k.Place] = missing
+	shown := w.credentialAt(path.Base(k.Place.Path), k.Place.Node, k.Place, trust.Place{}, client)
+	w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver", Client: &trust.ClientHalf{Credential: shown}})
+}
+
+func (w *wirer) kubeconfigBundle(k *trust.Kubeconfig) *trust.Bundle {
+	if k.CA.IsZero() {
+		return nil
+	}
+	setting := k.CA
+	if k.CA.File() != k.Place {
+		setting = k.Place.In("clusters[" + k.Cluster + "].cluster.certificate-authority")
+	}
+	return w.bundleAt(k.CA, setting, false)
+}
+
+func dialledNames(k *trust.Kubeconfig) []string {
+	if k.ServerName != "" {
+		return []string{k.ServerName}
+	}
+	if host, _, ok := serverOf(k); ok {
+		return []string{host}
+	}
+	return nil
+}
+
+// endpoint tells where a kubeconfig dials, and whether anything serves there.
+func (w *wirer) endpoint(k *trust.Kubeconfig) *trust.Endpoint {
+	host, port, ok := serverOf(k)
+	if !ok {
+		return nil
+	}
+	e := &trust.Endpoint{Setting: k.Place.In("clusters[" + k.Cluster + "].cluster.server"), Host: host, Port: port}
+	e.Served = len(w.endpoints) == 0 || w.endpoints[joinHostPort(host, port)] || isLoopback(host) || w.servedByName(host, port)
+	return e
+}
+
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}
+
+// servedByName tells whether an apiserver's certificate holds the host, and no
+// configured endpoint of the same host has another port.
+func (w *wirer) servedByName(host, port string) bool {
+	for e := range w.endpoints {
+		if h, p := SplitHostPort(e); h == host && p != port {
+			return false
+		}
+	}
+	found := false
+	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
+		m := w.g.Material(file(n, c, "tls-cert-file"))
+		found = found || m.Leaf() != nil && m.Leaf().VerifyHostname(host) == nil
+	})
+	return found
+}
+
+// dials tells whether a kubeconfig of node n leads to the apiserver of node m:
+// by its own address, by loopback, or by an endpoint that is nobody's own.
+func (w *wirer) dials(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, apiserver *trust.Component) bool {
+	host, _, ok := serverOf(k)
+	if !ok {
+		return false
+	}
+	if isLoopback(host) {
+		return n == m
+	}
+	if w.advertised(m, apiserver) == host {
+		return true
+	}
+	owned := false
+	w.each(APIServer, func(o *trust.Node, c *trust.Component) { owned = owned || w.advertised(o, c) == host })
+	return !owned
+}

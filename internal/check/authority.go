@@ -1,0 +1,401 @@
+package check
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// class tells why a leaf does not verify with a bundle.
+type class int
+
+const (
+	recreated  class = iota // the authority was made anew, the leaf is of the old one
+	unknown                 // the leaf is of an authority that is not trusted
+	wrongFlag               // the verifier's flag names the file of another authority
+	stale                   // the verifier's copy is of an old or foreign authority
+	incomplete              // the leaf's file lacks an intermediate
+	diverged                // the nodes have authorities of their own
+)
+
+// trustFault is a break of trust with its reason. Where the mend is made
+// follows from whom the leaf belongs to:
+//
+//	leaf signed by its own authority?  no  → the leaf is old (recreated) or foreign (unknown)
+//	                                   yes → the bundle is wrong: of another authority by flag
+//	                                         (wrongFlag), of another control plane (diverged), or
+//	                                         an old copy (stale)
+type trustFault struct {
+	class
+	at    int // index of the break
+	place trust.Place
+	// own is the authority that the link should be about, nil when not here.
+	own *trust.Authority
+}
+
+func (c *Case) trustFaults() []trustFault {
+	var out []trustFault
+	for i, b := range c.Breaks {
+		switch b.Kind {
+		case trust.OtherAuthority, trust.UnknownAuthority, trust.ChainIncomplete:
+			if b.Bundle != nil {
+				out = append(out, c.classify(i, b))
+			}
+		}
+	}
+	return out
+}
+
+func (c *Case) classify(i int, b Break) trustFault {
+	name := c.authorityOf(b)
+	leaf := c.Material(b.Credential.Certificate).Leaf()
+	own := c.authority(name, b.Credential.Node)
+	if own == nil {
+		own = c.authority(name, b.Bundle.Anchors.Node)
+	}
+	f := trustFault{at: i, place: b.Credential.Certificate, own: own}
+	home := c.signer(name, leaf, b.Credential.Node)
+	switch {
+	case b.Kind == trust.ChainIncomplete:
+		f.class = incomplete
+	case home == nil && own != nil && c.sameName(own, leaf):
+		f.class = recreated
+	case home == nil:
+		f.class = unknown
+	default:
+		f.class, f.place = c.blameBundle(b, name, home)
+	}
+	return f
+}
+
+// blameBundle: the leaf is of the right authority, so the bundle is wrong.
+func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, trust.Place) {
+	anchors := b.Bundle.Anchors
+	theirs := c.ownFile(anchors)
+	switch {
+	case theirs != nil && theirs.Name != name && theirs.Name != "root-ca":
+		return wrongFlag, b.Bundle.Setting
+	case theirs != nil && theirs.Node != home.Node && c.signs(theirs):
+		return diverged, anchors
+	case theirs != nil && theirs.Node != home.Node && c.Material(theirs.Key).OK():
+		return recreated, b.Credential.Certificate
+	case theirs == nil && anchors.Node != home.Node && c.agrees(anchors, name):
+		return diverged, anchors
+	}
+	return stale, anchors
+}
+
+// authorityOf names the authority that a link is about.
+func (c *Case) authorityOf(b Break) string {
+	kubelet := c.authority("kubelet-ca", b.Credential.Node) != nil
+	switch n := c.Links[b.Link].Number; {
+	case n == 1, n == 2, n == 3, n == 15:
+		return "etcd-ca"
+	case n == aggregation:
+		return "front-proxy-ca"
+	case kubelet && (n == 11 && b.Server || n == 8 && !b.Server):
+		return "kubelet-ca"
+	}
+	return "ca"
+}
+
+// authority returns an authority of a node, or, when the node has none of the
+// name, that of a node which holds its key; nil when there is none.
+func (c *Case) authority(name, node string) *trust.Authority {
+	var other *trust.Authority
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		if a.Name != name || c.certificateOf(*a) == nil {
+			continue
+		}
+		if a.Node == node {
+			return a
+		}
+		if other == nil && c.Material(a.Key).OK() {
+			other = a
+		}
+	}
+	return other
+}
+
+// signer returns the authority of a name that signed the leaf, that of its own
+// node first; nil when none did.
+func (c *Case) signer(name string, leaf certificate, node string) *trust.Authority {
+	var found *trust.Authority
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		m := c.certificateOf(*a)
+		if a.Name != name || m == nil || !trust.SignedBy(leaf, m.Leaf()) {
+			continue
+		}
+		if a.Node == node {
+			return a
+		}
+		if found == nil {
+			found = a
+		}
+	}
+	return found
+}
+
+func (c *Case) sameName(a *trust.Authority, leaf certificate) bool {
+	return bytes.Equal(c.certificateOf(*a).Leaf().RawSubject, leaf.RawIssuer)
+}
+
+// ownFile returns the authority whose own file stands at a place.
+func (c *Case) ownFile(p trust.Place) *trust.Authority {
+	for i := range c.Authorities {
+		if c.Authorities[i].Certificate == p {
+			return &c.Authorities[i]
+		}
+	}
+	return nil
+}
+
+// signs tells whether the authority signed a credential of its own node.
+func (c *Case) signs(a *trust.Authority) bool {
+	m := c.certificateOf(*a)
+	return m != nil && c.signedAnything(m)
+}
+
+// agrees tells whether a copy holds the key of its own node's authority, which
+// signs there.
+func (c *Case) agrees(copied trust.Place, name string) bool {
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		m := c.certificateOf(*a)
+		if a.Node == copied.Node && a.Name == name && m != nil && c.signedAnything(m) && hasKeyOf(c.Material(copied), m.Leaf()) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasKeyOf(m *trust.Material, want certificate) bool {
+	return m != nil && slices.ContainsFunc(m.Certificates, func(o certificate) bool { return trust.SameKey(o.PublicKey, want.PublicKey) })
+}
+
+// ofClass groups the faults of a class by key, in order.
+func (c *Case) ofClass(k class, key func(trustFault) string) [][]trustFault {
+	var groups [][]trustFault
+	index := map[string]int{}
+	for _, f := range c.trust {
+		if f.class != k {
+			continue
+		}
+		id := key(f)
+		i, seen := index[id]
+		if !seen {
+			i = len(groups)
+			index[id] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], f)
+	}
+	return groups
+}
+
+func byPlace(f trustFault) string { return f.place.String() }
+
+// finding makes one finding of a group of faults.
+func (c *Case) finding(group []trustFault, places []trust.Place, cause, fix string) Finding {
+	f := Finding{Cause: cause, Fix: fix}
+	for _, t := range group {
+		f.breaks = append(f.breaks, t.at)
+		f.needs = append(f.needs, c.Breaks[t.at].Bundle.Anchors)
+		if t.own != nil {
+			f.needs = append(f.needs, t.own.Certificate)
+		}
+	}
+	return f.at(places...)
+}
+
+func placesOf(group []trustFault) []trust.Place {
+	var out []trust.Place
+	for _, t := range group {
+		out = append(out, t.place)
+	}
+	return sortedPlaces(out)
+}
+
+func authorityRecreated(c *Case) []Finding {
+	groups := c.ofClass(recreated, func(f trustFault) string {
+		leaf := c.Material(f.place).Leaf()
+		return f.own.Certificate.String() + string(leaf.AuthorityKeyId)
+	})
+	var out []Finding
+	for _, g := range groups {
+		own, places := g[0].own, placesOf(g)
+		cause := fmt.Sprintf("%s was signed by an older authority of the same name as %s, with another key", names(places), base(own.Certificate.Path))
+		fix := replace(places[0].Path)
+		if len(places) > 1 && !c.signs(own) {
+			cause = fmt.Sprintf("authority %s was made anew: %d certificates are of the old one, which nobody trusts any more", base(own.Certificate.Path), len(places))
+			fix = fmt.Sprintf("restore the old %s from a backup, or make all of its certificates anew", pair(own.Certificate.Path))
+			places = append([]trust.Place{own.Certificate}, places...)
+		}
+		f := c.finding(g, places, cause, fix)
+		f.needs = append(f.needs, c.staleBeside(places)...)
+		out = append(out, f)
+	}
+	return out
+}
+
+// staleBeside are the stale bundles in the files of places: a kubeconfig that
+// is old as a whole is said once.
+func (c *Case) staleBeside(places []trust.Place) []trust.Place {
+	var out []trust.Place
+	for _, f := range c.trust {
+		if f.class == stale && slices.ContainsFunc(places, func(p trust.Place) bool { return p.File() == f.place.File() }) {
+			out = append(out, f.place)
+		}
+	}
+	return out
+}
+
+func names(places []trust.Place) string {
+	s := named(places[0])
+	if n := len(places) - 1; n > 0 {
+		s += fmt.Sprintf(" (and %d more)", n)
+	}
+	return s
+}
+
+func authorityUnknown(c *Case) []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(unknown, byPlace) {
+		b := c.Breaks[g[0].at]
+		who := "an authority unknown here"
+		if issuer := b.Certificate.Issuer.CommonName; issuer != "" {
+			who = fmt.Sprintf("authority %q", issuer)
+		}
+		cause := fmt.Sprintf("%s is signed by %s, which %s does not hold", named(g[0].place), who, named(b.Bundle.Anchors))
+		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
+		f.needs = append(f.needs, c.staleBeside(placesOf(g))...)
+		out = append(out, f)
+	}
+	for _, g := range c.ofClass(wrongFlag, byPlace) {
+		b := c.Breaks[g[0].at]
+		cause := fmt.Sprintf("%s names %s, which is another authority's: %s does not verify with it", g[0].place.Field, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
+		fix := fmt.Sprintf("set %s to %s", g[0].place.Field, g[0].own.Certificate.Path)
+		f := c.finding(g, placesOf(g), cause, fix)
+		f.cascade = true
+		out = append(out, f)
+	}
+	return out
+}
+
+// rootCAFlag is the flag that every pod's trust comes from.
+const rootCAFlag = "--root-ca-file"
+
+// bundleStale joins the stale copies of one old authority: they grew old by
+// one and the same change.
+func bundleStale(c *Case) []Finding {
+	groups := c.ofClass(stale, func(f trustFault) string {
+		if c.Breaks[f.at].Bundle.Setting.Field == rootCAFlag {
+			return rootCAFlag
+		}
+		return string(c.Material(f.place).Leaf().Raw)
+	})
+	var out []Finding
+	for _, g := range groups {
+		if c.Breaks[g[0].at].Bundle.Setting.Field == rootCAFlag {
+			continue
+		}
+		places := placesOf(g)
+		cause := fmt.Sprintf("%s holds an old or foreign authority: %s does not verify with it", names(places), named(c.Breaks[g[0].at].Credential.Certificate))
+		fix := "put the current authority there"
+		if g[0].own != nil {
+			cause += fmt.Sprintf(", though it does with %s", base(g[0].own.Certificate.Path))
+			fix = fmt.Sprintf("copy the certificate of %s there", g[0].own.Certificate.Path)
+			if name := clusterName(places[0].Field); name != "" {
+				fix = fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --certificate-authority=%s --embed-certs=true", places[0].Path, name, g[0].own.Certificate.Path)
+			}
+		}
+		f := c.finding(g, places, cause, fix)
+		f.cascade = true
+		out = append(out, f)
+	}
+	return out
+}
+
+func rootCAMismatch(c *Case) []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(stale, byPlace) {
+		b := c.Breaks[g[0].at]
+		if b.Bundle.Setting.Field != rootCAFlag {
+			continue
+		}
+		cause := fmt.Sprintf("%s names %s, which does not verify %s: no pod can reach the apiserver", rootCAFlag, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
+		out = append(out, c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors}, cause, fmt.Sprintf("set %s to the cluster's authority and restart kube-controller-manager", rootCAFlag)))
+	}
+	return out
+}
+
+func chainIncomplete(c *Case) []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(incomplete, byPlace) {
+		b := c.Breaks[g[0].at]
+		cause := fmt.Sprintf("%s lacks the intermediate %q between the leaf and the root that is trusted", named(g[0].place), b.Certificate.Issuer.CommonName)
+		fix := fmt.Sprintf("append the certificate of the intermediate to %s", g[0].place.Path)
+		out = append(out, c.finding(g, placesOf(g), cause, fix))
+	}
+	return out
+}
+
+// haDivergence is said once for an authority that the nodes do not share.
+func haDivergence(c *Case) []Finding {
+	var out []Finding
+	groups := c.ofClass(diverged, func(f trustFault) string { return f.own.Name })
+	for _, g := range groups {
+		var places []trust.Place
+		for _, a := range c.Authorities {
+			if a.Name == g[0].own.Name && c.certificateOf(a) != nil && c.signs(&a) {
+				places = append(places, a.Certificate)
+			}
+		}
+		f := c.finding(g, places, fmt.Sprintf("the control-plane nodes have authorities %s of their own, with no key in common: each works alone, not with the others", base(g[0].own.Certificate.Path)),
+			fmt.Sprintf("choose one node's %s, copy it to the others, and make their certificates anew", pair(g[0].own.Certificate.Path)))
+		f.needs = nil
+		out = append(out, f)
+	}
+	return out
+}
+
+func bundleExpired(c *Case) []Finding {
+	var out []Finding
+	seen := map[trust.Place]bool{}
+	for _, b := range c.Bundles {
+		m := c.Material(b.Anchors)
+		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 {
+			continue
+		}
+		seen[b.Anchors] = true
+		expired := slices.DeleteFunc(slices.Clone(m.Certificates), func(x certificate) bool { return !c.At.After(x.NotAfter) })
+		if len(expired) == 0 || c.ownFile(b.Anchors) != nil && len(expired) == len(m.Certificates) || c.saidExpired(expired) {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there"}
+		if len(expired) < len(m.Certificates) {
+			f.Severity, f.Cause = Info, fmt.Sprintf("%s holds an expired anchor beside a good one", named(b.Anchors))
+			f.Fix = "take the expired certificate out"
+		}
+		f = f.at(b.Anchors)
+		out = append(out, c.withBreaks(f, func(x Break) bool { return x.Kind == trust.Expired && x.Place == b.Anchors && x.Certificate.IsCA }))
+	}
+	return out
+}
+
+// saidExpired tells whether cert-expired speaks of the certificates already.
+func (c *Case) saidExpired(expired []certificate) bool {
+	return !slices.ContainsFunc(expired, func(x certificate) bool {
+		var places []trust.Place
+		for _, s := range c.standings() {
+			if s.Equal(x) {
+				places = s.places
+			}
+		}
+		return c.supersededCopy(standing{x, places})
+	})
+}

@@ -1,0 +1,318 @@
+package check
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+type certificate = *x509.Certificate
+
+// standing is one certificate and all the places where it stands: the first is
+// the authority's own file where there is one.
+type standing struct {
+	certificate
+	places []trust.Place
+}
+
+// standings lists each certificate once, leaves and authorities.
+func (c *Case) standings() []standing {
+	var all []standing
+	c.materials(func(m *trust.Material) {
+		for _, cert := range m.Certificates {
+			i := slices.IndexFunc(all, func(s standing) bool { return s.Equal(cert) })
+			if i < 0 {
+				all = append(all, standing{cert, []trust.Place{m.Place}})
+				continue
+			}
+			if !slices.Contains(all[i].places, m.Place) {
+				all[i].places = append(all[i].places, m.Place)
+			}
+		}
+	})
+	for i := range all {
+		slices.SortStableFunc(all[i].places, func(a, b trust.Place) int { return c.copyRank(a) - c.copyRank(b) })
+	}
+	return all
+}
+
+// copyRank is 0 for an authority's own file and 1 for any other place.
+func (c *Case) copyRank(p trust.Place) int {
+	if slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool { return a.Certificate == p }) {
+		return 0
+	}
+	return 1
+}
+
+// dated makes a finding of each certificate that pick accepts, with the breaks
+// of a kind that it causes.
+func (c *Case) dated(kind trust.Kind, pick func(standing) bool, say func(standing) (cause, fix string)) []Finding {
+	var out []Finding
+	for _, s := range c.standings() {
+		if !pick(s) {
+			continue
+		}
+		cause, fix := say(s)
+		f := Finding{Cause: cause, Fix: fix, cascade: s.IsCA}.at(s.places...)
+		out = append(out, c.withBreaks(f, func(b Break) bool {
+			return b.Kind == kind && b.Certificate != nil && b.Certificate.Equal(s.certificate)
+		}))
+	}
+	return out
+}
+
+func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func certExpired(c *Case) []Finding {
+	return c.dated(trust.Expired,
+		func(s standing) bool { return c.At.After(s.NotAfter) && !c.supersededCopy(s) },
+		func(s standing) (string, string) {
+			fix := replace(s.places[0].Path)
+			if s.IsCA {
+				fix = "every certificate below this authority stopped working with it: issue the authority anew with the same key, or restore the newer certificate"
+			}
+			return fmt.Sprintf("%s expired at %s (%s)", subject(s.certificate), date(s.NotAfter), base(s.places[0].Path)), fix
+		})
+}
+
+// supersededCopy tells whether an expired authority certificate is only an old
+// copy: its own file holds a newer one of the same key. bundle-expired speaks
+// of it then.
+func (c *Case) supersededCopy(s standing) bool {
+	if !s.IsCA || slices.ContainsFunc(s.places, func(p trust.Place) bool { return c.copyRank(p) == 0 }) {
+		return false
+	}
+	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool {
+		m := c.certificateOf(a)
+		return m != nil && bytes.Equal(m.Leaf().RawSubject, s.RawSubject) && !c.At.After(m.Leaf().NotAfter)
+	})
+}
+
+func certNotYetValid(c *Case) []Finding {
+	return c.dated(trust.NotYetValid,
+		func(s standing) bool { return c.At.Before(s.NotBefore) },
+		func(s standing) (string, string) {
+			cause := fmt.Sprintf("%s is not valid before %s (%s)", subject(s.certificate), date(s.NotBefore), base(s.places[0].Path))
+			if s.NotBefore.Sub(c.At) <= 15*time.Minute {
+				return cause + "; it begins within minutes, so the clock of one machine is probably wrong", "compare the clocks of the machines: timedatectl"
+			}
+			return cause, "check the machine's clock with timedatectl, or " + replace(s.places[0].Path)
+		})
+}
+
+func certExpiring(c *Case) []Finding {
+	return c.dated("",
+		func(s standing) bool {
+			window := c.Expiring
+			if window == 0 {
+				window = min(30*24*time.Hour, s.NotAfter.Sub(s.NotBefore)/10)
+			}
+			left := s.NotAfter.Sub(c.At)
+			return left >= 0 && left < window && !c.At.Before(s.NotBefore)
+		},
+		func(s standing) (string, string) {
+			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), replace(s.places[0].Path)
+		})
+}
+
+func days(d time.Duration) string {
+	if d < 48*time.Hour {
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+func subject(c certificate) string {
+	if c.Subject.CommonName != "" {
+		return fmt.Sprintf("certificate %q", c.Subject.CommonName)
+	}
+	return fmt.Sprintf("certificate with serial %x", c.SerialNumber)
+}
+
+func certOutlivesCA(c *Case) []Finding {
+	var out []Finding
+	for _, cred := range c.Credentials {
+		leaf := c.Material(cred.Certificate).Leaf()
+		if leaf == nil {
+			continue
+		}
+		a := c.issuer(cred.Node, leaf)
+		if a == nil || !leaf.NotAfter.After(c.certificateOf(*a).Leaf().NotAfter) {
+			continue
+		}
+		end := c.certificateOf(*a).Leaf().NotAfter
+		f := Finding{
+			Cause: fmt.Sprintf("%s is valid until %s, but its authority %s ends at %s", base(cred.Certificate.Path), date(leaf.NotAfter), base(a.Certificate.Path), date(end)),
+			Fix:   "renew the authority before " + date(end),
+			needs: []trust.Place{a.Certificate},
+		}
+		out = append(out, f.at(cred.Certificate))
+	}
+	return out
+}
+
+// issuer returns the authority that signed a leaf: of the leaf's own node
+// before that of another, nil when none here did.
+func (c *Case) issuer(node string, leaf certificate) *trust.Authority {
+	var found *trust.Authority
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		m := c.certificateOf(*a)
+		if m == nil || !trust.SignedBy(leaf, m.Leaf()) {
+			continue
+		}
+		if a.Node == node {
+			return a
+		}
+		if found == nil {
+			found = a
+		}
+	}
+	return found
+}
+
+func keyWeak(c *Case) []Finding {
+	var out []Finding
+	for _, s := range c.standings() {
+		reason := weakness(s.PublicKey)
+		if trust.WeakSignature(s.certificate) {
+			reason = "it is signed with " + s.SignatureAlgorithm.String()
+		}
+		if reason == "" {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("%s is weak: %s", base(s.places[0].Path), reason), Fix: replace(s.places[0].Path), cascade: s.IsCA}
+		out = append(out, c.withBreaks(f.at(s.places...), func(b Break) bool {
+			return b.Kind == trust.Weak && b.Certificate.Equal(s.certificate)
+		}))
+	}
+	return append(out, c.weakSigningKeys()...)
+}
+
+// weakSigningKeys are the service-account keys: no certificate holds them.
+func (c *Case) weakSigningKeys() []Finding {
+	var out []Finding
+	for _, l := range c.Links {
+		if l.Signing == nil {
+			continue
+		}
+		m := c.Material(l.Signing.Key)
+		if !m.OK() || len(m.Keys) == 0 || weakness(m.Keys[0]) == "" {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("%s is weak: %s", base(m.Place.Path), weakness(m.Keys[0])), Fix: "rotate the service-account key"}
+		out = mergeFinding(out, f.at(m.Place))
+	}
+	return out
+}
+
+func weakness(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		if k.N.BitLen() < 2048 {
+			return fmt.Sprintf("an RSA key of %d bits, at least 2048 are needed", k.N.BitLen())
+		}
+		if k.E < 65537 {
+			return fmt.Sprintf("an RSA key with the small exponent %d", k.E)
+		}
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P224() {
+			return "an ECDSA key on the curve P-224"
+		}
+	}
+	return ""
+}
+
+func caInvalid(c *Case) []Finding {
+	var out []Finding
+	for _, s := range c.standings() {
+		reason := c.notAnAuthority(s)
+		if reason == "" {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("%s is not an authority: %s", base(s.places[0].Path), reason),
+			Fix: "restore the authority's certificate, or issue it anew with the same key and basicConstraints CA:TRUE, keyUsage keyCertSign", cascade: true}
+		out = append(out, c.withBreaks(f.at(s.places...), func(b Break) bool {
+			return b.Kind == trust.NotAnAuthority && trust.SignedBy(b.Certificate, s.certificate)
+		}))
+	}
+	return out
+}
+
+// notAnAuthority tells why a certificate that stands where an authority is
+// needed may not sign (RFC 5280 section 4.2.1.9 and 4.2.1.3).
+func (c *Case) notAnAuthority(s standing) string {
+	used := slices.ContainsFunc(s.places, func(p trust.Place) bool {
+		m := c.Material(p)
+		return m != nil && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
+	})
+	switch {
+	case !used:
+		return ""
+	case !s.BasicConstraintsValid || !s.IsCA:
+		return "basicConstraints CA:TRUE is not set"
+	case s.KeyUsage != 0 && s.KeyUsage&x509.KeyUsageCertSign == 0:
+		return "keyUsage keyCertSign is not set"
+	case s.MaxPathLen > 0 || s.MaxPathLenZero:
+		return c.pathTooLong(s.certificate)
+	}
+	return ""
+}
+
+func (c *Case) pathTooLong(authority certificate) string {
+	for _, b := range c.Breaks {
+		if b.Kind != trust.NotAnAuthority {
+			continue
+		}
+		below := c.Material(b.Credential.Certificate).Certificates[1:]
+		if len(below) > authority.MaxPathLen {
+			return fmt.Sprintf("its path length allows %d authorities below it, %d are shown", authority.MaxPathLen, len(below))
+		}
+	}
+	return ""
+}
+
+// chainOrder: servers take the first certificate for the leaf.
+func chainOrder(c *Case) []Finding {
+	var out []Finding
+	for _, cred := range c.Credentials {
+		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
+		if m.Leaf() == nil || len(m.Certificates) < 2 || !k.OK() || hasKey(k, m.Leaf().PublicKey) {
+			continue
+		}
+		if !slices.ContainsFunc(m.Certificates[1:], func(o certificate) bool { return hasKey(k, o.PublicKey) }) {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("the leaf is not the first certificate of %s", named(cred.Certificate)),
+			Fix: fmt.Sprintf("put the certificate of the key %s first in %s", cred.Key.Path, cred.Certificate.Path)}.at(cred.Certificate)
+		out = append(out, c.withBreaks(f, func(b Break) bool { return b.Credential == cred }))
+	}
+	return out
+}
+
+func serialDuplicate(c *Case) []Finding {
+	var out []Finding
+	first := map[string]standing{}
+	for _, s := range c.standings() {
+		id := string(s.RawIssuer) + s.SerialNumber.String() + string(s.AuthorityKeyId)
+		other, seen := first[id]
+		if !seen {
+			first[id] = s
+			continue
+		}
+		if bytes.Equal(s.RawSubject, s.RawIssuer) {
+			continue // roots of the same name: serials of 0 are common
+		}
+		f := Finding{Cause: fmt.Sprintf("%s and %s have the same issuer and the serial %x", base(s.places[0].Path), base(other.places[0].Path), s.SerialNumber), Fix: replace(s.places[0].Path)}
+		out = append(out, f.at(s.places[0], other.places[0]))
+	}
+	return out
+}

@@ -1,0 +1,206 @@
+package check
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+func base(p string) string { return path.Base(p) }
+
+// materials calls f for each material of all nodes, in their order.
+func (c *Case) materials(f func(*trust.Material)) {
+	for i := range c.Nodes {
+		for _, m := range c.Nodes[i].Materials {
+			f(m)
+		}
+	}
+}
+
+// broken makes a finding of each material in a state, which explains all that
+// needed its content.
+func (c *Case) broken(pick func(*trust.Material) bool, cause func(*trust.Material) string, fix func(*trust.Material) string) []Finding {
+	var out []Finding
+	c.materials(func(m *trust.Material) {
+		if !pick(m) {
+			return
+		}
+		f := Finding{Cause: cause(m), Fix: fix(m), cascade: true}.at(m.Place)
+		out = append(out, c.breaksOf(f, trust.NoCertificate, trust.NoKey, trust.NoBundle))
+	})
+	return out
+}
+
+func fileMissing(c *Case) []Finding {
+	out := c.broken(
+		func(m *trust.Material) bool { return m.State == trust.Missing },
+		func(m *trust.Material) string {
+			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
+		},
+		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
+	return append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), makeAgain(k.Place.Path)
+	})...)
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// makeAgain is the mend of a file that cannot be used: init completes what is
+// absent and leaves the rest alone.
+func makeAgain(file string) string {
+	return fmt.Sprintf("restore %s from a backup, or make it anew: kubepki init --config FILE (the cluster's configuration; only what is absent is made)", file)
+}
+
+// replace is the mend of a pair that is there and wrong.
+func replace(file string) string {
+	return fmt.Sprintf("move %s away and make it anew: kubepki init --config FILE (the cluster's configuration; only what is absent is made)", pair(file))
+}
+
+// pair names the certificate with its key, which go together.
+func pair(file string) string {
+	if ext := path.Ext(file); ext == ".crt" || ext == ".key" {
+		stem := file[:len(file)-len(ext)]
+		return stem + ".crt and " + stem + ".key"
+	}
+	return file
+}
+
+func fileUnreadable(c *Case) []Finding {
+	out := c.broken(
+		func(m *trust.Material) bool { return m.State == trust.Unreadable },
+		func(m *trust.Material) string {
+			return fmt.Sprintf("%s cannot be read: %s", base(m.Place.Path), m.Reason)
+		},
+		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
+	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), makeAgain(k.Place.Path)
+	})...)
+}
+
+func kubeconfigBroken(c *Case) []Finding {
+	return c.kubeconfigs(trust.Malformed, func(k *trust.Kubeconfig) (string, string) {
+		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+	})
+}
+
+func (c *Case) kubeconfigs(s trust.State, say func(*trust.Kubeconfig) (cause, fix string)) []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		for j := range c.Nodes[i].Kubeconfigs {
+			k := &c.Nodes[i].Kubeconfigs[j]
+			if k.State != s {
+				continue
+			}
+			cause, fix := say(k)
+			f := c.breaksOf(Finding{Cause: cause, Fix: fix, cascade: true}.at(k.Place), trust.NoCertificate, trust.NoKey, trust.NoBundle)
+			f.Field = k.Field
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func isKeyRole(r trust.Role) bool { return r == trust.RoleKey || r == trust.RoleVerifyKeys }
+
+func certMalformed(c *Case) []Finding {
+	return c.broken(
+		func(m *trust.Material) bool { return m.State == trust.Malformed && !isKeyRole(m.Role) },
+		func(m *trust.Material) string {
+			return fmt.Sprintf("%s is not a certificate in PEM form: %s", named(m.Place), m.Reason)
+		},
+		func(m *trust.Material) string { return replace(m.Place.Path) })
+}
+
+func keyMalformed(c *Case) []Finding {
+	return c.broken(
+		func(m *trust.Material) bool { return m.State == trust.Malformed && isKeyRole(m.Role) },
+		func(m *trust.Material) string {
+			return fmt.Sprintf("%s is not a key in PEM form: %s", named(m.Place), m.Reason)
+		},
+		func(m *trust.Material) string { return replace(m.Place.Path) })
+}
+
+// named names a file, and the field in it, for a sentence.
+func named(p trust.Place) string {
+	if p.Field == "" {
+		return base(p.Path)
+	}
+	return p.Field + " of " + base(p.Path)
+}
+
+func bundleEmpty(c *Case) []Finding {
+	return c.broken(
+		func(m *trust.Material) bool {
+			return m.OK() && len(m.Certificates) == 0 && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
+		},
+		func(m *trust.Material) string {
+			return fmt.Sprintf("%s holds no certificate, so nobody is trusted", named(m.Place))
+		},
+		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
+}
+
+func notSeen(c *Case) []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		for _, n := range c.Nodes[i].NotSeen {
+			f := Finding{Cause: n.Reason}.at(n.Place)
+			if n.Denied {
+				f.Severity, f.ID = Error, "file-unreadable"
+				f.Fix = "run again with sudo"
+			}
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Permission bits.
+const (
+	othersReadWrite = 0o006
+	groupReadWrite  = 0o060
+	othersWrite     = 0o002
+)
+
+func keyPermissions(c *Case) []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		for _, f := range c.Nodes[i].Files {
+			if f.Private {
+				out = append(out, permissions(f)...)
+			}
+		}
+	}
+	return out
+}
+
+func permissions(f trust.File) []Finding {
+	mode := fmt.Sprintf("%04o", f.Mode)
+	finding := Finding{Fix: "chmod 600 " + f.Place.Path}
+	switch {
+	case f.IsDir && f.Mode&othersWrite == 0, !f.IsDir && f.Mode&(othersReadWrite|groupReadWrite) == 0:
+		return nil
+	case f.IsDir:
+		finding.Cause = fmt.Sprintf("folder %s has mode %s: anybody may replace the keys in it", f.Place.Path, mode)
+		finding.Fix = "chmod go-w " + f.Place.Path
+	case f.Mode&othersReadWrite != 0:
+		finding.Cause = fmt.Sprintf("%s has mode %s: any user of the machine may use this private key", base(f.Place.Path), mode)
+	default:
+		finding.Severity = Warning
+		finding.Cause = fmt.Sprintf("%s has mode %s: its group may use this private key", base(f.Place.Path), mode)
+	}
+	return []Finding{finding.at(f.Place)}
+}
+
+// sortedPlaces returns the places in order.
+func sortedPlaces(in []trust.Place) []trust.Place {
+	out := slices.Clone(in)
+	slices.SortFunc(out, trust.Place.Compare)
+	return slices.Compact(out)
+}

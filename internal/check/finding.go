@@ -1,0 +1,92 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Severity tells how much a finding matters.
+type Severity string
+
+// The severities: an error breaks or opens something now, a warning will or
+// may, an info is worth knowing.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+	Info    Severity = "info"
+)
+
+// AtLeast tells whether s is as severe as t or more.
+func (s Severity) AtLeast(t Severity) bool { return s.rank() <= t.rank() }
+
+func (s Severity) rank() int { return slices.Index([]Severity{Error, Warning, Info}, s) }
+
+// Finding is one fault, said once. Its JSON form is public and versioned.
+type Finding struct {
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	// Links are the numbers of the links that it breaks, each once.
+	Links []int  `json:"links,omitempty"`
+	Node  string `json:"node,omitempty"`
+	// Path is absolute, as on the node; Paths lists all when one cause spans
+	// several files, Path among them.
+	Path  string   `json:"path,omitempty"`
+	Paths []string `json:"paths,omitempty"`
+	Field string   `json:"field,omitempty"`
+	Cause string   `json:"cause"`
+	Fix   string   `json:"fix,omitempty"`
+	// Consequences merely follow; they vanish with the cause.
+	Consequences []Consequence `json:"consequences,omitempty"`
+
+	places  []trust.Place // where it is found: the first is the root
+	breaks  []int         // indices of the breaks that it explains
+	needs   []trust.Place // places whose content it took for good
+	cascade bool          // makes findings that need its places consequences
+}
+
+// Consequence is what merely follows from a finding.
+type Consequence struct {
+	ID   string `json:"id"`
+	Path string `json:"path,omitempty"`
+	Node string `json:"node,omitempty"`
+}
+
+// at sets the places of a finding: the first is its root.
+func (f Finding) at(places ...trust.Place) Finding {
+	f.places = uniquePlaces(places)
+	if len(f.places) == 0 {
+		return f
+	}
+	f.Node, f.Path, f.Field = f.places[0].Node, f.places[0].Path, f.places[0].Field
+	f.Paths = nil
+	for _, p := range f.places {
+		if !slices.Contains(f.Paths, p.Path) {
+			f.Paths = append(f.Paths, p.Path)
+		}
+	}
+	if len(f.Paths) == 1 {
+		f.Paths = nil
+	}
+	return f
+}
+
+func uniquePlaces(in []trust.Place) []trust.Place {
+	var out []trust.Place
+	for _, p := range in {
+		if !p.IsZero() && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func compareFindings(a, b Finding) int {
+	return cmp.Or(
+		cmp.Compare(a.Severity.rank(), b.Severity.rank()),
+		cmp.Compare(ruleIndex(a.ID), ruleIndex(b.ID)),
+		strings.Compare(a.Node, b.Node), strings.Compare(a.Path, b.Path), strings.Compare(a.Field, b.Field),
+	)
+}

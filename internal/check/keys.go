@@ -1,0 +1,182 @@
+package check
+
+import (
+	"crypto"
+	"fmt"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// authorityOf returns the certificate of an authority's own file, nil when it
+// cannot be read.
+func (c *Case) certificateOf(a trust.Authority) *trust.Material {
+	if m := c.Material(a.Certificate); m.OK() && len(m.Certificates) > 0 {
+		return m
+	}
+	return nil
+}
+
+func hasKey(m *trust.Material, key crypto.PublicKey) bool {
+	return slices.ContainsFunc(m.Keys, func(k crypto.PublicKey) bool { return trust.SameKey(k, key) })
+}
+
+// caKeyMismatch is at the certificate: what was issued before tells which of
+// the two was replaced.
+func caKeyMismatch(c *Case) []Finding {
+	var out []Finding
+	for _, a := range c.Authorities {
+		m, k := c.certificateOf(a), c.Material(a.Key)
+		if m == nil || !k.OK() || slices.ContainsFunc(m.Keys, func(p crypto.PublicKey) bool { return hasKey(k, p) }) || hasKey(k, m.Leaf().PublicKey) {
+			continue
+		}
+		places := []trust.Place{a.Key, a.Certificate}
+		cause := "does not belong to %[2]s: it was replaced"
+		if !c.signedAnything(m) {
+			places = []trust.Place{a.Certificate, a.Key}
+			cause = "does not belong to %[2]s: the certificate was replaced, for none of the certificates here is signed by it"
+		}
+		f := Finding{
+			Cause:   fmt.Sprintf("%[1]s "+cause, base(a.Key.Path), base(a.Certificate.Path)),
+			Fix:     fmt.Sprintf("restore %s from a backup or from another control-plane node", places[0].Path),
+			cascade: true,
+		}
+		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool { return false }))
+	}
+	return out
+}
+
+// signedAnything tells whether the authority signed a credential of its node.
+func (c *Case) signedAnything(authority *trust.Material) bool {
+	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
+		leaf := c.Material(cred.Certificate).Leaf()
+		return cred.Node == authority.Place.Node && leaf != nil && trust.SignedBy(leaf, authority.Leaf())
+	})
+}
+
+func keyMismatch(c *Case) []Finding {
+	var out []Finding
+	for _, cred := range c.Credentials {
+		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
+		if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) {
+			continue
+		}
+		if slices.ContainsFunc(m.Certificates, func(o certificate) bool { return hasKey(k, o.PublicKey) }) {
+			continue // chain-order says it more exactly
+		}
+		f := Finding{
+			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
+			Fix:   replace(cred.Certificate.Path),
+		}.at(cred.Key, cred.Certificate)
+		out = append(out, c.breaksOf(f, trust.KeyMismatch))
+	}
+	return out
+}
+
+// saKeyMismatch: sa.key signs tokens that nobody verifies with sa.pub. It is
+// judged for the pair of one node, by name.
+func saKeyMismatch(c *Case) []Finding {
+	var out []Finding
+	seen := map[trust.Place]bool{}
+	for i, l := range c.Links {
+		s := l.Signing
+		if s == nil || seen[s.Key] {
+			continue
+		}
+		for _, v := range s.VerifyBy {
+			if v.Node != s.Key.Node || stem(v.Path) != stem(s.Key.Path) || v == s.Key {
+				continue
+			}
+			key, pub := c.Material(s.Key), c.Material(v)
+			if !key.OK() || !pub.OK() || len(key.Keys) == 0 || hasKey(pub, key.Keys[0]) || c.verifiedElsewhere(i) {
+				continue
+			}
+			seen[s.Key] = true
+			f := Finding{
+				Cause:   fmt.Sprintf("%s and %s are not a pair: tokens signed with the one are refused by the other", base(s.Key.Path), base(v.Path)),
+				Fix:     fmt.Sprintf("openssl pkey -in %s -pubout -out %s, then restart kube-apiserver (if %[1]s is the cluster's signing key)", s.Key.Path, v.Path),
+				cascade: true,
+			}.at(v, s.Key)
+			out = append(out, c.withBreaks(f, func(b Break) bool {
+				t := c.Links[b.Link].Signing
+				return t != nil && b.Kind == trust.UnknownAuthority && (t.Key == s.Key || slices.Contains(t.VerifyBy, v))
+			}))
+		}
+	}
+	return out
+}
+
+// verifiedElsewhere tells whether the link's verifier holds the key in another file.
+func (c *Case) verifiedElsewhere(link int) bool {
+	return !slices.ContainsFunc(c.Breaks, func(b Break) bool { return b.Link == link && b.Kind == trust.UnknownAuthority })
+}
+
+func stem(p string) string {
+	for i := len(p) - 1; i >= 0 && p[i] != '/'; i-- {
+		if p[i] == '.' {
+			return p[:i]
+		}
+	}
+	return p
+}
+
+// saVerifyKeyMissing: one node signs what another cannot verify.
+func saVerifyKeyMissing(c *Case) []Finding {
+	var out []Finding
+	for i, b := range c.Breaks {
+		l := c.Links[b.Link]
+		if l.Signing == nil || b.Kind != trust.UnknownAuthority {
+			continue
+		}
+		f := Finding{
+			Cause:  fmt.Sprintf("%s does not hold the public key of %s, with which %s signs service-account tokens", base(b.Place.Path), l.Signing.Key, l.Caller),
+			Fix:    fmt.Sprintf("add the public key of %s to %s and restart kube-apiserver there", l.Signing.Key, b.Place.Path),
+			breaks: []int{i},
+			needs:  append([]trust.Place{l.Signing.Key}, l.Signing.VerifyBy...),
+		}
+		out = mergeFinding(out, f.at(b.Place))
+	}
+	return out
+}
+
+// mergeFinding adds a finding, or its breaks and needs to the one that stands
+// at the same first place already.
+func mergeFinding(all []Finding, f Finding) []Finding {
+	for i := range all {
+		if all[i].places[0] == f.places[0] {
+			all[i].breaks = append(all[i].breaks, f.breaks...)
+			all[i].needs = append(all[i].needs, f.needs...)
+			return all
+		}
+	}
+	return append(all, f)
+}
+
+// caKeyPresent: a worker signs nothing.
+func caKeyPresent(c *Case) []Finding {
+	var out []Finding
+	for _, a := range c.Authorities {
+		k := c.Material(a.Key)
+		if k == nil || !k.HasPrivateKey || !c.isWorker(a.Node) {
+			continue
+		}
+		f := Finding{
+			Cause: fmt.Sprintf("the key of an authority (%s) is on a worker: whoever takes the worker takes the cluster", base(a.Key.Path)),
+			Fix:   "shred -u " + a.Key.Path,
+		}
+		out = append(out, f.at(a.Key))
+	}
+	return out
+}
+
+func (c *Case) isWorker(node string) bool {
+	for i := range c.Nodes {
+		if c.Nodes[i].Name != node {
+			continue
+		}
+		return !slices.ContainsFunc(c.Nodes[i].Components, func(p trust.Component) bool {
+			return p.Name != "kubelet" && p.Name != "kube-proxy"
+		})
+	}
+	return false
+}

@@ -1,0 +1,74 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// sanMissing gathers all names that one certificate lacks.
+func sanMissing(c *Case) []Finding {
+	missing := map[trust.Place][]string{}
+	var order []trust.Place
+	for _, b := range c.Breaks {
+		if b.Kind != trust.NameMissing {
+			continue
+		}
+		if _, seen := missing[b.Place]; !seen {
+			order = append(order, b.Place)
+		}
+		if !slices.Contains(missing[b.Place], b.Name) {
+			missing[b.Place] = append(missing[b.Place], b.Name)
+		}
+	}
+	var out []Finding
+	for _, p := range order {
+		slices.Sort(missing[p])
+		f := Finding{
+			Cause: fmt.Sprintf("%s does not hold %s, at which it is reached", named(p), strings.Join(missing[p], ", ")),
+			Fix:   replace(p.Path),
+			needs: []trust.Place{p},
+		}.at(p)
+		out = append(out, c.breaksOf(f, trust.NameMissing))
+	}
+	return out
+}
+
+func endpointMismatch(c *Case) []Finding {
+	var out []Finding
+	for i, b := range c.Breaks {
+		if b.Kind != trust.NotServed {
+			continue
+		}
+		d := c.Links[b.Link].Server.Dialled
+		f := Finding{
+			Cause:  fmt.Sprintf("%s dials %s port %s, where nothing of this cluster is known to serve", base(b.Place.Path), d.Host, d.Port),
+			Fix:    fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --server=https://HOST:PORT (as the other kubeconfigs have it)", b.Place.Path, clusterName(b.Place.Field)),
+			breaks: []int{i},
+		}
+		out = mergeFinding(out, f.at(b.Place))
+	}
+	return out
+}
+
+// clusterName takes NAME out of "clusters[NAME].cluster.server".
+func clusterName(field string) string {
+	_, rest, _ := strings.Cut(field, "[")
+	name, _, _ := strings.Cut(rest, "]")
+	return name
+}
+
+func constraintViolated(c *Case) []Finding {
+	var out []Finding
+	for i, b := range c.Breaks {
+		if b.Kind != trust.Constraint {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("a constraint of the authority excludes %s", named(b.Place)),
+			Fix: "issue the certificate from another authority, or the authority without the constraint", breaks: []int{i}}
+		out = mergeFinding(out, f.at(b.Place))
+	}
+	return out
+}

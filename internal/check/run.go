@@ -1,0 +1,235 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Options of [Run].
+type Options struct {
+	At time.Time
+	// Expiring is the window of cert-expiring; 0: 30 days or a tenth of a
+	// certificate's life, whichever is shorter.
+	Expiring time.Duration
+}
+
+// State tells how one half of a link was judged.
+type State string
+
+// The states of a half.
+const (
+	OK     State = "ok"
+	Broken State = "broken"
+	Unseen State = "unseen" // a part of it is not in what was given
+)
+
+// Half is one judged half of a link.
+type Half struct {
+	Side  string // client or server
+	State State
+	Proof Proof
+}
+
+// Proof tells how the state of a half is known.
+type Proof string
+
+// The proofs.
+const (
+	ByHandshake Proof = "handshake" // a true TLS handshake with the keys at hand
+	ByChain     Proof = "chain"     // chain, names and identity alone: a key is not at hand
+	BySignature Proof = "signature" // the keys that sign and verify tokens are a pair
+	NoProof     Proof = "none"      // the half was not seen
+)
+
+// JudgedLink is a link with its halves.
+type JudgedLink struct {
+	*trust.Link
+	Halves   []Half
+	Findings []string // ids, each once
+}
+
+// OK tells that no half is broken.
+func (l *JudgedLink) OK() bool {
+	return !slices.ContainsFunc(l.Halves, func(h Half) bool { return h.State == Broken })
+}
+
+// Result is what [Run] found.
+type Result struct {
+	Links    []JudgedLink
+	Findings []Finding
+}
+
+// Healthy tells that no finding is an error.
+func (r *Result) Healthy() bool { return !r.Any(Error) }
+
+// Any tells whether a finding is at least as severe as s.
+func (r *Result) Any(s Severity) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity.AtLeast(s) })
+}
+
+// Break is a [trust.Break] with the half that it breaks.
+type Break struct {
+	trust.Break
+	Link   int // index in the graph's links
+	Server bool
+	// Bundle is the verifier's, zero when none is concerned.
+	Bundle *trust.Bundle
+	// Credential is the one judged.
+	Credential *trust.Credential
+}
+
+// Case is what a rule judges.
+type Case struct {
+	*trust.Graph
+	Options
+	Breaks []Break
+	trust  []trustFault
+}
+
+// Run judges every link of the graph and applies all rules.
+func Run(g *trust.Graph, o Options) *Result {
+	c := &Case{Graph: g, Options: o}
+	c.judge()
+	c.trust = c.trustFaults()
+	var findings []Finding
+	for _, r := range rules {
+		for _, f := range r.Judge(c) {
+			f.ID = r.ID
+			if f.Severity == "" {
+				f.Severity = r.Severity
+			}
+			findings = append(findings, f)
+		}
+	}
+	findings = c.roots(findings)
+	return &Result{Links: c.links(findings), Findings: findings}
+}
+
+func (c *Case) judge() {
+	for i := range c.Links {
+		l := &c.Links[i]
+		for _, b := range c.JudgeServer(l.Server, c.At) {
+			c.Breaks = append(c.Breaks, Break{Break: b, Link: i, Server: true, Bundle: l.Server.Bundle, Credential: l.Server.Credential})
+		}
+		for _, b := range c.JudgeClient(l.Client, c.At) {
+			c.Breaks = append(c.Breaks, Break{Break: b, Link: i, Bundle: l.Client.Bundle, Credential: l.Client.Credential})
+		}
+		for _, b := range c.judgeSigning(l.Signing) {
+			c.Breaks = append(c.Breaks, Break{Break: b, Link: i})
+		}
+	}
+}
+
+// judgeSigning compares the key that signs tokens with those that verify them.
+func (c *Case) judgeSigning(s *trust.SigningHalf) []trust.Break {
+	if s == nil || c.signingUnseen(s) {
+		return nil
+	}
+	key := c.Material(s.Key)
+	if !key.OK() || len(key.Keys) == 0 {
+		return []trust.Break{{Kind: trust.NoKey, Place: s.Key}}
+	}
+	for _, p := range s.VerifyBy {
+		m := c.Material(p)
+		if !m.OK() {
+			return []trust.Break{{Kind: trust.NoBundle, Place: p}}
+		}
+		for _, k := range m.Keys {
+			if trust.SameKey(k, key.Keys[0]) {
+				return nil
+			}
+		}
+	}
+	return []trust.Break{{Kind: trust.UnknownAuthority, Place: s.VerifyBy[0], Name: s.Key.Path}}
+}
+
+func (c *Case) signingUnseen(s *trust.SigningHalf) bool {
+	return slices.ContainsFunc(append(slices.Clone(s.VerifyBy), s.Key), func(p trust.Place) bool {
+		m := c.Material(p)
+		return m == nil || m.State == trust.NotGiven || m.State == trust.Denied
+	})
+}
+
+// links states each half and gathers the findings that break it.
+func (c *Case) links(findings []Finding) []JudgedLink {
+	out := make([]JudgedLink, len(c.Links))
+	for i := range c.Links {
+		l := &c.Links[i]
+		out[i] = JudgedLink{Link: l, Halves: c.halves(i, l)}
+	}
+	for _, f := range findings {
+		for _, b := range f.breaks {
+			l := &out[c.Breaks[b].Link]
+			if !slices.Contains(l.Findings, f.ID) {
+				l.Findings = append(l.Findings, f.ID)
+			}
+		}
+	}
+	return out
+}
+
+func (c *Case) halves(i int, l *trust.Link) []Half {
+	broken := map[bool]bool{}
+	for _, b := range c.Breaks {
+		if b.Link == i {
+			broken[b.Server] = true
+		}
+	}
+	state := func(server, unseen bool) State {
+		switch {
+		case broken[server]:
+			return Broken
+		case unseen:
+			return Unseen
+		}
+		return OK
+	}
+	var halves []Half
+	if h := l.Client; h != nil {
+		halves = append(halves, Half{Side: "client", State: state(false, h.Bundle == nil || c.Unseen(h.Credential, h.Bundle))})
+	}
+	if h := l.Server; h != nil {
+		halves = append(halves, Half{Side: "server", State: state(true, h.Unverified || h.Bundle == nil || c.Unseen(h.Credential, h.Bundle))})
+	}
+	if h := l.Signing; h != nil {
+		halves = append(halves, Half{Side: "client", State: state(false, c.signingUnseen(h)), Proof: BySignature})
+	}
+	for i := range halves {
+		switch {
+		case halves[i].State == Unseen:
+			halves[i].Proof = NoProof
+		case halves[i].Proof == "":
+			halves[i].Proof = ByChain
+		}
+	}
+	return halves
+}
+
+// Refused notes that a half which was judged good failed a true handshake: the
+// half becomes broken, and a finding says with which error.
+func (r *Result) Refused(link int, side string, err error) {
+	l := &r.Links[link]
+	for i := range l.Halves {
+		if l.Halves[i].Side == side {
+			l.Halves[i].State = Broken
+		}
+	}
+	place := placeOf(l.Link, side)
+	f := Finding{ID: "refused", Severity: Error, Links: []int{l.Number}, Cause: fmt.Sprintf("the handshake from %s to %s fails: %v", l.Caller, l.Callee, err)}.at(place)
+	r.Findings = append([]Finding{f}, r.Findings...)
+	l.Findings = append(l.Findings, f.ID)
+}
+
+// placeOf is the certificate that a side shows.
+func placeOf(l *trust.Link, side string) trust.Place {
+	switch {
+	case side == "server" && l.Server != nil && l.Server.Credential != nil:
+		return l.Server.Credential.Certificate
+	case side == "client" && l.Client != nil && l.Client.Credential != nil:
+		return l.Client.Credential.Certificate
+	}
+	return trust.Place{}
+}

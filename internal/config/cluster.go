@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+)
+
+// clusterDocument is kubepki's own configuration, described in
+// docs/configuration.md.
+type clusterDocument struct {
+	typeMeta                    `json:",inline"`
+	ClusterName                 string         `json:"clusterName,omitempty"`
+	KubernetesVersion           string         `json:"kubernetesVersion,omitempty"`
+	ControlPlaneEndpoint        string         `json:"controlPlaneEndpoint,omitempty"`
+	CertificatesDir             string         `json:"certificatesDir,omitempty"`
+	ImageRepository             string         `json:"imageRepository,omitempty"`
+	Networking                  networking     `json:"networking,omitempty"`
+	APIServer                   ownAPIServer   `json:"apiServer,omitempty"`
+	ControllerManager           ownComponent   `json:"controllerManager,omitempty"`
+	Scheduler                   ownComponent   `json:"scheduler,omitempty"`
+	Authorities                 ownAuthorities `json:"authorities,omitempty"`
+	EncryptionAlgorithm         string         `json:"encryptionAlgorithm,omitempty"`
+	CertificateValidityPeriod   *duration      `json:"certificateValidityPeriod,omitempty"`
+	CACertificateValidityPeriod *duration      `json:"caCertificateValidityPeriod,omitempty"`
+	ControlPlanes               []ownNode      `json:"controlPlanes,omitempty"`
+	Workers                     []ownWorker    `json:"workers,omitempty"`
+	Etcd                        ownEtcd        `json:"etcd,omitempty"`
+	Users                       []ownUser      `json:"users,omitempty"`
+	KubeProxy                   bool           `json:"kubeProxy,omitempty"`
+}
+
+type ownAPIServer struct {
+	ownComponent `json:",inline"`
+	CertSANs     []string `json:"certSANs,omitempty"`
+}
+
+type ownComponent struct {
+	ExtraArgs []arg `json:"extraArgs,omitempty"`
+}
+
+type ownAuthorities struct {
+	Shape   string `json:"shape,omitempty"`
+	Kubelet bool   `json:"kubelet,omitempty"`
+}
+
+type ownNode struct {
+	Name     string      `json:"name"`
+	Address  string      `json:"address,omitempty"`
+	BindPort int32       `json:"bindPort,omitempty"`
+	CertSANs []string    `json:"certSANs,omitempty"`
+	Etcd     ownEtcdSANs `json:"etcd,omitempty"`
+}
+
+type ownEtcdSANs struct {
+	ServerCertSANs []string `json:"serverCertSANs,omitempty"`
+	PeerCertSANs   []string `json:"peerCertSANs,omitempty"`
+}
+
+type ownWorker struct {
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty"`
+}
+
+type ownEtcd struct {
+	DataDir   string        `json:"dataDir,omitempty"`
+	ExtraArgs []arg         `json:"extraArgs,omitempty"`
+	Members   []ownMember   `json:"members,omitempty"`
+	External  *externalEtcd `json:"external,omitempty"`
+}
+
+type ownMember struct {
+	ownWorker   `json:",inline"`
+	ownEtcdSANs `json:",inline"`
+}
+
+type ownUser struct {
+	Name     string    `json:"name"`
+	Groups   []string  `json:"groups,omitempty"`
+	Validity *duration `json:"validity,omitempty"`
+}
+
+var ownNames = names{
+	node: "name", address: "address", port: "bindPort",
+	version: "kubernetesVersion", endpoint: "controlPlaneEndpoint", sans: "apiServer.certSANs",
+	serviceSubnet: "networking.serviceSubnet", podSubnet: "networking.podSubnet", dnsDomain: "networking.dnsDomain",
+	certificatesDir: "certificatesDir", algorithm: "encryptionAlgorithm", clusterName: "clusterName",
+	validity: "certificateValidityPeriod", caValidity: "caCertificateValidityPeriod",
+	etcdDataDir: "etcd.dataDir", imageRepository: "imageRepository",
+	controlPlane: func(i int) string { return fmt.Sprintf("controlPlanes[%d].", i) },
+	nodeSANs:     "certSANs", serverSANs: "etcd.serverCertSANs", peerSANs: "etcd.peerCertSANs",
+	external: "etcd.external", shape: "authorities.shape",
+}
+
+func parseCluster(d document, host Host) (*catalog.Cluster, error) {
+	var in clusterDocument
+	if err := d.decode(&in); err != nil {
+		return nil, err
+	}
+	out := &catalog.Cluster{
+		Name: in.ClusterName, KubernetesVersion: in.KubernetesVersion, ControlPlaneEndpoint: in.ControlPlaneEndpoint,
+		CertificatesDir: in.CertificatesDir, ServiceSubnet: in.Networking.ServiceSubnet, PodSubnet: in.Networking.PodSubnet,
+		DNSDomain: in.Networking.DNSDomain, CertSANs: in.APIServer.CertSANs, Shape: catalog.Shape(in.Authorities.Shape),
+		KubeletAuthority: in.Authorities.Kubelet, Algorithm: in.EncryptionAlgorithm, KubeProxy: in.KubeProxy,
+		Validity:   in.CertificateValidityPeriod.or(catalog.DefaultValidity),
+		CAValidity: in.CACertificateValidityPeriod.or(catalog.DefaultCAValidity), ImageRepository: in.ImageRepository,
+		EtcdDataDir: in.Etcd.DataDir, ExtraArgs: map[string][]catalog.Arg{},
+	}
+	k := kubeadm{version: "v1"}
+	for _, p := range []struct {
+		field, name string
+		args        []arg
+	}{
+		{"apiServer.extraArgs", catalog.APIServer, in.APIServer.ExtraArgs},
+		{"controllerManager.extraArgs", catalog.ControllerManager, in.ControllerManager.ExtraArgs},
+		{"scheduler.extraArgs", catalog.Scheduler, in.Scheduler.ExtraArgs},
+		{"etcd.extraArgs", catalog.Etcd, in.Etcd.ExtraArgs},
+	} {
+		if err := k.args(p.field, p.name, p.args, out); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.nodes(out); err != nil {
+		return nil, err
+	}
+	if err := in.users(out); err != nil {
+		return nil, err
+	}
+	return complete(out, host, ownNames)
+}
+
+func (in *clusterDocument) nodes(out *catalog.Cluster) error {
+	if len(in.ControlPlanes) == 0 {
+		return wrong("controlPlanes", "is empty: a cluster has at least one")
+	}
+	for i, n := range in.ControlPlanes {
+		a, err := parseAddress(fmt.Sprintf("controlPlanes[%d].address", i), n.Address)
+		if err != nil {
+			return err
+		}
+		out.ControlPlanes = append(out.ControlPlanes, catalog.ControlPlane{
+			Name: n.Name, Address: a, BindPort: int(n.BindPort), CertSANs: n.CertSANs,
+			EtcdServerSANs: n.Etcd.ServerCertSANs, EtcdPeerSANs: n.Etcd.PeerCertSANs,
+		})
+	}
+	for i, w := range in.Workers {
+		a, err := parseAddress(fmt.Sprintf("workers[%d].address", i), w.Address)
+		if err != nil {
+			return err
+		}
+		out.Workers = append(out.Workers, catalog.Worker{Name: w.Name, Address: a})
+	}
+	for i, m := range in.Etcd.Members {
+		a, err := parseAddress(fmt.Sprintf("etcd.members[%d].address", i), m.Address)
+		if err != nil {
+			return err
+		}
+		out.EtcdMembers = append(out.EtcdMembers, catalog.EtcdMember{Name: m.Name, Address: a, ServerSANs: m.ServerCertSANs, PeerSANs: m.PeerCertSANs})
+	}
+	if e := in.Etcd.External; e != nil {
+		if len(in.Etcd.Members) > 0 {
+			return wrong("etcd", "members and external are both set")
+		}
+		out.ExternalEtcd = &catalog.ExternalEtcd{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile}
+	}
+	return nil
+}
+
+func (in *clusterDocument) users(out *catalog.Cluster) error {
+	for i, u := range in.Users {
+		if u.Validity != nil && *u.Validity <= 0 {
+			return wrong(fmt.Sprintf("users[%d].validity", i), "must be more than nothing")
+		}
+		out.Users = append(out.Users, catalog.User{Name: u.Name, Groups: u.Groups, Validity: u.Validity.or(0)})
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+)
+
+// kubeadm collects the documents of kubeadm's configuration.
+type kubeadm struct {
+	version string
+	init    *initConfiguration
+	config  *clusterConfiguration
+}
+
+func (k *kubeadm) given() bool { return k.init != nil || k.config != nil }
+
+func (k *kubeadm) add(d document) error {
+	switch d.APIVersion {
+	case "kubeadm.k8s.io/v1beta4", "kubeadm.k8s.io/v1":
+	default:
+		return &Error{Field: "apiVersion", Cause: d.APIVersion + " is not read: use kubeadm.k8s.io/v1beta4 or v1",
+			Help: "kubeadm config migrate writes an old configuration anew"}
+	}
+	if k.version != "" && k.version != d.APIVersion {
+		return wrong("apiVersion", "the documents are of %s and of %s", k.version, d.APIVersion)
+	}
+	k.version = d.APIVersion
+	switch d.Kind {
+	case "InitConfiguration":
+		if k.init != nil {
+			return wrong("kind", "there are two documents of kind InitConfiguration")
+		}
+		k.init = &initConfiguration{}
+		return d.decode(k.init)
+	case "ClusterConfiguration":
+		if k.config != nil {
+			return wrong("kind", "there are two documents of kind ClusterConfiguration")
+		}
+		k.config = &clusterConfiguration{}
+		return d.decode(k.config)
+	}
+	return &Error{Field: "kind", Cause: "kubeadm's " + d.Kind + " says nothing about what init makes",
+		Help: "leave the document out: InitConfiguration and ClusterConfiguration are read"}
+}
+
+// kubeadmNames are the fields that messages name.
+var kubeadmNames = names{
+	node: "nodeRegistration.name", address: "localAPIEndpoint.advertiseAddress", port: "localAPIEndpoint.bindPort",
+	version: "kubernetesVersion", endpoint: "controlPlaneEndpoint", sans: "apiServer.certSANs",
+	serviceSubnet: "networking.serviceSubnet", podSubnet: "networking.podSubnet", dnsDomain: "networking.dnsDomain",
+	certificatesDir: "certificatesDir", algorithm: "encryptionAlgorithm", clusterName: "clusterName",
+	validity: "certificateValidityPeriod", caValidity: "caCertificateValidityPeriod",
+	etcdDataDir: "etcd.local.dataDir", imageRepository: "imageRepository",
+	controlPlane: func(int) string { return "" }, serverSANs: "etcd.local.serverCertSANs", peerSANs: "etcd.local.peerCertSANs",
+	external: "etcd.external",
+}
+
+// cluster converts the documents.
+func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
+	i, c := k.init, k.config
+	if i == nil {
+		i = &initConfiguration{}
+	}
+	if c == nil {
+		c = &clusterConfiguration{}
+	}
+	if c.Etcd.Local != nil && c.Etcd.External != nil {
+		return nil, wrong("etcd", "local and external are both set")
+	}
+	out := &catalog.Cluster{
+		Name: c.ClusterName, KubernetesVersion: c.KubernetesVersion, ControlPlaneEndpoint: c.ControlPlaneEndpoint,
+		CertificatesDir: c.CertificatesDir, ServiceSubnet: c.Networking.ServiceSubnet, PodSubnet: c.Networking.PodSubnet,
+		DNSDomain: c.Networking.DNSDomain, CertSANs: c.APIServer.CertSANs, Shape: catalog.Separate, Algorithm: c.EncryptionAlgorithm,
+		Validity:   c.CertificateValidityPeriod.or(catalog.DefaultValidity),
+		CAValidity: c.CACertificateValidityPeriod.or(catalog.DefaultCAValidity), ImageRepository: c.ImageRepository,
+		ExtraArgs: map[string][]catalog.Arg{}, Pods: map[string]catalog.PodExtras{},
+	}
+	node := catalog.ControlPlane{Name: i.NodeRegistration.Name, BindPort: int(i.LocalAPIEndpoint.BindPort)}
+	var err error
+	if node.Address, err = parseAddress(kubeadmNames.address, i.LocalAPIEndpoint.AdvertiseAddress); err != nil {
+		return nil, err
+	}
+	if err := k.components(c, out); err != nil {
+		return nil, err
+	}
+	if err := k.args("nodeRegistration.kubeletExtraArgs", catalog.Kubelet, i.NodeRegistration.KubeletExtraArgs, out); err != nil {
+		return nil, err
+	}
+	if l := c.Etcd.Local; l != nil {
+		node.EtcdServerSANs, node.EtcdPeerSANs, out.EtcdDataDir = l.ServerCertSANs, l.PeerCertSANs, l.DataDir
+		repository := cmp.Or(l.ImageRepository, c.ImageRepository, catalog.DefaultImageRepository)
+		out.EtcdImage = repository + "/etcd:" + cmp.Or(l.ImageTag, catalog.DefaultEtcdVersion)
+	}
+	if e := c.Etcd.External; e != nil {
+		out.ExternalEtcd = &catalog.ExternalEtcd{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile}
+	}
+	out.ControlPlanes = []catalog.ControlPlane{node}
+	return complete(out, host, kubeadmNames)
+}
+
+// components takes over what concerns the manifests.
+func (k *kubeadm) components(c *clusterConfiguration, out *catalog.Cluster) error {
+	all := []struct {
+		field, name string
+		component
+	}{
+		{"apiServer", catalog.APIServer, c.APIServer.component},
+		{"controllerManager", catalog.ControllerManager, c.ControllerManager},
+		{"scheduler", catalog.Scheduler, c.Scheduler},
+	}
+	if l := c.Etcd.Local; l != nil {
+		all = append(all, struct {
+			field, name string
+			component
+		}{"etcd.local", catalog.Etcd, component{ExtraArgs: l.ExtraArgs, ExtraEnvs: l.ExtraEnvs}})
+	}
+	for _, p := range all {
+		if err := k.args(p.field+".extraArgs", p.name, p.ExtraArgs, out); err != nil {
+			return err
+		}
+		out.Pods[p.name] = extras(p.component)
+	}
+	return nil
+}
+
+func (k *kubeadm) args(field, name string, args []arg, out *catalog.Cluster) error {
+	for i, a := range args {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		switch {
+		case a.Name == "":
+			return wrong(at+".name", "is not set")
+		case a.MergeMethod != "" && k.version == "kubeadm.k8s.io/v1beta4":
+			return wrong(at+".mergeMethod", "is not a field of kubeadm.k8s.io/v1beta4")
+		case a.MergeMethod != "" && a.MergeMethod != "append" && a.MergeMethod != "prepend":
+			return wrong(at+".mergeMethod", "is neither append nor prepend")
+		}
+		out.ExtraArgs[name] = append(out.ExtraArgs[name], catalog.Arg{Name: a.Name, Value: a.Value, Merge: a.MergeMethod})
+	}
+	return nil
+}
+
+func extras(c component) catalog.PodExtras {
+	var p catalog.PodExtras
+	for _, v := range c.ExtraVolumes {
+		p.Volumes = append(p.Volumes, catalog.HostPath{Name: v.Name, HostPath: v.HostPath, MountPath: v.MountPath, ReadOnly: v.ReadOnly, Type: v.PathType})
+	}
+	for _, e := range c.ExtraEnvs {
+		p.Env = append(p.Env, catalog.EnvVar{Name: e.Name, Value: e.Value, ValueFrom: e.ValueFrom})
+	}
+	return p
+}

@@ -1,0 +1,219 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// rank orders roles for a file that is used in several: the one that asks most
+// of the file comes first.
+var rank = []trust.Role{
+	catalog.RoleKubeconfig, trust.RoleCombined, trust.RoleKey, trust.RoleCertificate,
+	trust.RoleAuthority, trust.RoleBundle, trust.RoleVerifyKeys,
+}
+
+// use adds a file to those that are read, each once.
+func (r *nodeReader) use(u catalog.FileUse) {
+	u.Path = path.Clean(u.Path)
+	have, ok := r.uses[u.Path]
+	if ok {
+		u.Role = commonRole(have.Role, u.Role)
+		u.Optional = have.Optional && u.Optional
+	}
+	r.uses[u.Path] = u
+}
+
+func commonRole(a, b trust.Role) trust.Role {
+	both := []trust.Role{a, b}
+	if slices.Contains(both, trust.RoleKey) && slices.Contains(both, trust.RoleCertificate) {
+		return trust.RoleCombined
+	}
+	if slices.Index(rank, a) <= slices.Index(rank, b) {
+		return a
+	}
+	return b
+}
+
+// readFiles reads what [nodeReader.use] collected: kubeconfigs first, for they
+// name other files.
+func (r *nodeReader) readFiles() {
+	for _, p := range slices.Sorted(maps.Keys(r.uses)) {
+		if u := r.uses[p]; u.Role == catalog.RoleKubeconfig {
+			r.readKubeconfig(u)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(r.uses)) {
+		if u := r.uses[p]; u.Role != catalog.RoleKubeconfig {
+			r.readMaterial(u)
+		}
+	}
+	r.decideAbsent()
+	r.addFolders()
+	r.addDenied()
+}
+
+// read reads a file and notes its mode.
+func (r *nodeReader) read(nodePath string, private bool) (Content, *ReadError) {
+	content, err := readFile(r.dir, nodePath)
+	var failed *ReadError
+	if errors.As(err, &failed) && failed.State != trust.Denied {
+		return content, failed
+	}
+	if failed != nil {
+		r.denied = append(r.denied, nodePath)
+		if content.UID < 0 {
+			return content, failed // not even seen
+		}
+	}
+	r.node.Files = append(r.node.Files, trust.File{
+		Place: r.place(nodePath), Mode: uint32(content.Mode), UID: content.UID, Private: private,
+	})
+	if private {
+		r.holdsPrivate(nodePath, content.Target)
+	}
+	return content, failed
+}
+
+func (r *nodeReader) holdsPrivate(nodePath, target string) {
+	r.folders[path.Dir(nodePath)] = true
+	if target != "" {
+		r.folders[path.Dir(target)] = true
+	}
+}
+
+func (r *nodeReader) readKubeconfig(u catalog.FileUse) {
+	content, err := r.read(u.Path, true)
+	if err != nil {
+		if err.State == trust.Missing {
+			r.addAbsent(u, err)
+			return
+		}
+		r.telling[path.Dir(u.Path)] = true
+		r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: err.State, Reason: err.Reason})
+		return
+	}
+	r.telling[path.Dir(u.Path)] = true
+	k, materials, keys := ParseKubeconfig(r.place(u.Path), content.Data)
+	r.node.Kubeconfigs = append(r.node.Kubeconfigs, k)
+	r.node.Materials = append(r.node.Materials, materials...)
+	maps.Copy(r.keys, keys)
+	for _, f := range []struct {
+		at   trust.Place
+		role trust.Role
+	}{{k.CA, trust.RoleBundle}, {k.Certificate, trust.RoleCertificate}, {k.Key, trust.RoleKey}} {
+		if !f.at.IsZero() && f.at.Field == "" {
+			r.use(catalog.FileUse{Path: f.at.Path, Role: f.role})
+		}
+	}
+}
+
+func (r *nodeReader) readMaterial(u catalog.FileUse) {
+	secret := u.Role == trust.RoleKey || u.Role == trust.RoleCombined
+	content, err := r.read(u.Path, secret)
+	if err != nil && err.State == trust.Missing {
+		r.addAbsent(u, err)
+		return
+	}
+	if secret || u.Role == trust.RoleCertificate {
+		r.telling[path.Dir(u.Path)] = true
+	}
+	at := r.place(u.Path)
+	if err != nil {
+		r.node.Materials = append(r.node.Materials, &trust.Material{Place: at, Role: u.Role, State: err.State, Reason: err.Reason, Target: content.Target})
+		return
+	}
+	m, key := ParseMaterial(at, u.Role, content.Data)
+	m.Target = content.Target
+	r.node.Materials = append(r.node.Materials, m)
+	if key != nil {
+		r.keys[at] = key
+	}
+	if key != nil && !secret {
+		r.node.Files[len(r.node.Files)-1].Private = true
+		r.holdsPrivate(u.Path, content.Target)
+	}
+}
+
+func (r *nodeReader) addAbsent(u catalog.FileUse, why *ReadError) {
+	if u.Optional && !why.dangling {
+		return
+	}
+	r.absent = append(r.absent, u)
+	r.why[u.Path] = why
+}
+
+// decideAbsent tells Missing from NotGiven when all else has been read.
+func (r *nodeReader) decideAbsent() {
+	notGiven := map[string]int{}
+	for _, u := range r.absent {
+		folder, why := path.Dir(u.Path), r.why[u.Path]
+		state, reason := trust.Missing, why.Reason
+		if !r.node.Live && !why.dangling && !r.telling[folder] {
+			state, reason = trust.NotGiven, "is not in what was given"
+			notGiven[folder]++
+		}
+		if u.Role == catalog.RoleKubeconfig {
+			r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: state, Reason: reason})
+			continue
+		}
+		r.node.Materials = append(r.node.Materials, &trust.Material{Place: r.place(u.Path), Role: u.Role, State: state, Reason: reason})
+	}
+	for _, folder := range slices.Sorted(maps.Keys(notGiven)) {
+		r.notSeen(folder, files(notGiven[folder])+" that the node's configuration names here: not in what was given")
+	}
+	slices.SortStableFunc(r.node.Kubeconfigs, func(a, b trust.Kubeconfig) int { return a.Place.Compare(b.Place) })
+	slices.SortStableFunc(r.node.Materials, func(a, b *trust.Material) int { return a.Place.Compare(b.Place) })
+}
+
+func files(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
+}
+
+// addFolders notes the modes of the folders that hold private files.
+func (r *nodeReader) addFolders() {
+	for _, folder := range slices.Sorted(maps.Keys(r.folders)) {
+		info, err := r.stat(folder)
+		if err != nil || info == nil {
+			continue
+		}
+		r.node.Files = append(r.node.Files, trust.File{
+			Place: r.place(folder), Mode: uint32(info.Mode().Perm()), UID: owner(info), IsDir: true, Private: true,
+		})
+	}
+	slices.SortStableFunc(r.node.Files, func(a, b trust.File) int { return a.Place.Compare(b.Place) })
+}
+
+// addDenied says once for the node that rights are missing.
+func (r *nodeReader) addDenied() {
+	if len(r.denied) == 0 {
+		return
+	}
+	at := path.Dir(r.denied[0])
+	for _, p := range r.denied[1:] {
+		at = commonFolder(at, path.Dir(p))
+	}
+	r.node.NotSeen = append(r.node.NotSeen, trust.NotSeen{
+		Place: r.place(at), Denied: true,
+		Reason: fmt.Sprintf("no permission to read %s of this node: run with sudo", files(len(r.denied))),
+	})
+}
+
+func commonFolder(a, b string) string {
+	for a != b {
+		if len(a) > len(b) {
+			a = path.Dir(a)
+		} else {
+			b = path.Dir(b)
+		}
+	}
+	return a
+}

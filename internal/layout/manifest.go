@@ -1,0 +1,182 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// pod has the fields of k8s.io/api/core/v1 Pod that say what a static pod runs.
+type pod struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
+	Spec struct {
+		Containers []container `json:"containers"`
+	} `json:"spec"`
+}
+
+type container struct {
+	Name    string        `json:"name"`
+	Command []string      `json:"command"`
+	Args    []string      `json:"args"`
+	Env     []environment `json:"env"`
+}
+
+type environment struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// programs are the components that run as static pods.
+var programs = []string{catalog.APIServer, catalog.ControllerManager, catalog.Scheduler, catalog.Etcd}
+
+// ErrNoComponent tells that a Pod runs none of kube-apiserver,
+// kube-controller-manager, kube-scheduler and etcd.
+var ErrNoComponent = errors.New("no container of the Pod runs a component of the control plane")
+
+// ParseManifest reads the manifest of a static pod (YAML or JSON) and returns
+// the component that it runs, with the flags that the program is started with.
+// The program is known by the base name of a word of the command, also within
+// a shell's -c text; a container without a command is known by its own or the
+// Pod's name. $(NAME) is replaced from the container's environment, as the
+// kubelet does, and etcd's ETCD_* variables count where the flag is not given
+// (etcd server/etcdmain/config.go). A Pod that runs no component is
+// [ErrNoComponent]. The node of the component is the place's.
+func ParseManifest(place trust.Place, data []byte) (trust.Component, error) {
+	c := trust.Component{Node: place.Node, Source: place}
+	if len(data) > MaxFile {
+		return c, errors.New("larger than 1 MiB: not a manifest")
+	}
+	var p pod
+	if err := decodeYAML(data, &p); err != nil {
+		return c, err
+	}
+	if p.Kind != "Pod" {
+		return c, fmt.Errorf("kind: is not Pod")
+	}
+	for _, container := range p.Spec.Containers {
+		name, words := container.program()
+		if name == "" && len(container.Command) == 0 {
+			name, words = container.named(p.Metadata.Name)
+		}
+		if name == "" {
+			continue
+		}
+		c.Name, c.Flags = name, parseFlags(words)
+		if name == catalog.Etcd {
+			container.addEtcdEnvironment(c.Flags)
+		}
+		return c, nil
+	}
+	return c, ErrNoComponent
+}
+
+// program finds a component's program among the words of the command and
+// returns the words after it.
+func (c *container) program() (string, []string) {
+	words := c.expanded()
+	if name, rest := findProgram(words, 2); name != "" {
+		return name, rest
+	}
+	if i := slices.Index(words, "-c"); i > 0 || len(words) > 2 && isShell(words[0]) {
+		for _, text := range words[1:] {
+			for _, command := range splitShell(text) {
+				if name, rest := findProgram(command, len(command)); name != "" {
+					return name, rest
+				}
+			}
+		}
+	}
+	return "", nil
+}
+
+// findProgram looks at the first words for a component's base name: the second
+// word is the program where one binary holds several (hyperkube).
+func findProgram(words []string, first int) (string, []string) {
+	for i, w := range words[:min(first, len(words))] {
+		if base := path.Base(w); slices.Contains(programs, base) {
+			return base, words[i+1:]
+		}
+	}
+	return "", nil
+}
+
+func isShell(program string) bool {
+	return slices.Contains([]string{"sh", "bash", "ash", "dash"}, path.Base(program))
+}
+
+// named is for a container that runs its image's own program.
+func (c *container) named(podName string) (string, []string) {
+	for _, name := range []string{c.Name, podName} {
+		if slices.Contains(programs, name) {
+			return name, c.expanded()
+		}
+	}
+	return "", nil
+}
+
+// expanded returns command and args with $(NAME) replaced where the value
+// stands in the manifest.
+func (c *container) expanded() []string {
+	var pairs []string
+	for _, e := range c.Env {
+		if e.Value != "" {
+			pairs = append(pairs, "$("+e.Name+")", e.Value)
+		}
+	}
+	replacer := strings.NewReplacer(pairs...)
+	var words []string
+	for _, w := range slices.Concat(c.Command, c.Args) {
+		words = append(words, replacer.Replace(w))
+	}
+	return words
+}
+
+func (c *container) addEtcdEnvironment(flags map[string][]string) {
+	for _, e := range c.Env {
+		name, ok := strings.CutPrefix(e.Name, "ETCD_")
+		if !ok || e.Value == "" {
+			continue
+		}
+		flag := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		if _, set := flags[flag]; !set {
+			flags[flag] = []string{e.Value}
+		}
+	}
+}
+
+// parseFlags reads words as pflag and etcd's flag package do: --flag=value,
+// --flag value, and one dash as well as two. A flag without a value is "true".
+// Words that belong to no flag are passed over, and "--" ends the flags.
+func parseFlags(words []string) map[string][]string {
+	flags := map[string][]string{}
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		if w == "--" {
+			break
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(w, "-"), "-")
+		if name == w || name == "" {
+			continue
+		}
+		name, value, given := strings.Cut(name, "=")
+		if !given {
+			value = "true"
+			if i+1 < len(words) && !strings.HasPrefix(words[i+1], "-") {
+				i++
+				value = words[i]
+			}
+		}
+		// Kubernetes takes _ for - in flags (k8s.io/component-base/cli/flag).
+		name = strings.ReplaceAll(name, "_", "-")
+		flags[name] = append(flags[name], value)
+	}
+	return flags
+}

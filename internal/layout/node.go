@@ -1,0 +1,243 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Names of the layouts that [Read] knows, as trust.Node.Layout has them.
+const (
+	LayoutKubeadm = "kubeadm" // etc/kubernetes and var/lib/kubelet
+	LayoutService = "service" // ca.crt, client/ and server/ for two services
+)
+
+// Options are the options of [Read].
+type Options struct {
+	Name string // name of the node in places and components; may be empty
+}
+
+// UnknownError tells that a folder has none of the layouts that are known.
+type UnknownError struct {
+	Root string // as given
+}
+
+// Error says what was looked for.
+func (e *UnknownError) Error() string {
+	return e.Root + ": no credentials of a known layout: looked for etc/kubernetes/{manifests,pki,*.conf} (kubeadm)" +
+		" and for ca.crt with client/ and server/ (service)"
+}
+
+// Read reads everything below root, the folder that is a node's "/", that says
+// something about its credentials: static-pod manifests, the kubelet's
+// configuration, and each file that these and the layout name, once. The keys
+// found are returned apart.
+//
+// A file that is absent is Missing when another private key or leaf certificate
+// that belongs into the same folder is there, or when root is the live "/";
+// else it is NotGiven, and one NotSeen names the folder. Files that may not be
+// read make one NotSeen with Denied for the whole node. An error means that
+// the root is no folder, or ([*UnknownError]) that nothing in it is known.
+func Read(root string, o Options) (trust.Node, Keyring, error) {
+	info, err := os.Stat(root)
+	if err == nil && !info.IsDir() {
+		return trust.Node{}, nil, fmt.Errorf("%s: is not a folder", root)
+	}
+	if err != nil {
+		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, cause(err))
+	}
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, cause(err))
+	}
+	defer dir.Close()
+	r := newNodeReader(dir, o.Name)
+	if slash, err := os.Stat("/"); err == nil {
+		r.node.Live = os.SameFile(slash, info)
+	}
+	switch {
+	case r.isKubeadm():
+		r.readKubeadm()
+	case r.isService():
+		r.readService()
+	default:
+		return trust.Node{}, nil, &UnknownError{Root: root}
+	}
+	return r.node, r.keys, nil
+}
+
+// nodeReader collects what is read of one node.
+type nodeReader struct {
+	dir     *os.Root
+	node    trust.Node
+	keys    Keyring
+	uses    map[string]catalog.FileUse // by path
+	folders map[string]bool            // that hold private files
+	telling map[string]bool            // that hold a private key or leaf certificate
+	absent  []catalog.FileUse
+	why     map[string]*ReadError // of absent files
+	denied  []string              // paths
+}
+
+func newNodeReader(dir *os.Root, name string) *nodeReader {
+	return &nodeReader{
+		dir: dir, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{},
+	}
+}
+
+func (r *nodeReader) place(nodePath string) trust.Place {
+	return trust.Place{Node: r.node.Name, Path: nodePath}
+}
+
+// stat returns what stands at a path, nil when nothing does.
+func (r *nodeReader) stat(nodePath string) (fs.FileInfo, error) {
+	at, err := resolve(r.dir, nodePath)
+	if err != nil || len(at.absent) > 0 {
+		return nil, err
+	}
+	return r.dir.Lstat(at.name)
+}
+
+// exists tells whether something stands at a path, and says yes where the right
+// to look is missing, so that it is looked at and reported.
+func (r *nodeReader) exists(nodePath string) bool {
+	info, err := r.stat(nodePath)
+	return info != nil || errors.Is(err, fs.ErrPermission)
+}
+
+func (r *nodeReader) isFolder(nodePath string) bool {
+	info, err := r.stat(nodePath)
+	return errors.Is(err, fs.ErrPermission) || err == nil && info != nil && info.IsDir()
+}
+
+func (r *nodeReader) isKubeadm() bool {
+	if r.isFolder(catalog.KubernetesDir+"/pki") || r.isFolder(catalog.KubernetesDir+"/manifests") {
+		return true
+	}
+	names, err := r.list(catalog.KubernetesDir)
+	return errors.Is(err, fs.ErrPermission) ||
+		slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".conf") })
+}
+
+func (r *nodeReader) isService() bool {
+	return r.exists("/ca.crt") && r.isFolder("/client") && r.isFolder("/server")
+}
+
+// maxEntries bounds the entries of a folder that are looked at.
+const maxEntries = 1000
+
+// list returns the sorted names in a folder but for those that start with a dot.
+func (r *nodeReader) list(nodePath string) ([]string, error) {
+	at, err := resolve(r.dir, nodePath)
+	if err != nil || len(at.absent) > 0 {
+		return nil, err
+	}
+	f, err := r.dir.Open(at.name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, _ := f.ReadDir(maxEntries) // the error is the end of the folder
+	var names []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// readKubeadm reads a node of kubeadm's layout.
+func (r *nodeReader) readKubeadm() {
+	r.node.Layout = LayoutKubeadm
+	manifests := r.readKubelet()
+	r.readManifests(manifests)
+	catalog.Complete(&r.node, r.exists)
+	for _, u := range catalog.FilesOf(&r.node) {
+		r.use(u)
+	}
+	r.readFiles()
+}
+
+// readService reads the folder of two services that speak mutual TLS.
+func (r *nodeReader) readService() {
+	r.node.Layout = LayoutService
+	r.node.Components = []trust.Component{
+		{Node: r.node.Name, Name: "server", Flags: map[string][]string{
+			"tls-cert-file": {"/server/server.crt"}, "tls-private-key-file": {"/server/server.key"}, "client-ca-file": {"/ca.crt"},
+		}},
+		{Node: r.node.Name, Name: "client", Flags: map[string][]string{
+			"cert": {"/client/client.crt"}, "key": {"/client/client.key"}, "cacert": {"/ca.crt"},
+		}},
+	}
+	for _, u := range []catalog.FileUse{
+		{Path: "/ca.crt", Role: trust.RoleAuthority},
+		{Path: "/ca.key", Role: trust.RoleKey, Optional: true},
+		{Path: "/server/server.crt", Role: trust.RoleCertificate},
+		{Path: "/server/server.key", Role: trust.RoleKey},
+		{Path: "/client/client.crt", Role: trust.RoleCertificate},
+		{Path: "/client/client.key", Role: trust.RoleKey},
+	} {
+		r.use(u)
+	}
+	r.readFiles()
+}
+
+// readManifests reads the static pods of a folder: all files in it, as the
+// kubelet does, whatever their names end with.
+func (r *nodeReader) readManifests(folder string) {
+	names, err := r.list(folder)
+	if errors.Is(err, fs.ErrPermission) {
+		r.denied = append(r.denied, folder)
+	}
+	for _, name := range names {
+		at := path.Join(folder, name)
+		content, err := r.read(at, false)
+		if err != nil {
+			if err.State != trust.Denied && err.Reason != "is a folder" {
+				r.notSeen(at, "the manifest "+err.Reason)
+			}
+			continue
+		}
+		c, parseErr := ParseManifest(r.place(at), content.Data)
+		switch {
+		case errors.Is(parseErr, ErrNoComponent):
+		case parseErr != nil:
+			r.notSeen(at, "the manifest was not understood: "+parseErr.Error())
+		default:
+			r.addComponent(c)
+		}
+	}
+	etcd, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
+	if ok {
+		r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
+	}
+}
+
+// addComponent adds a component of a manifest. Of two for one program, which
+// the kubelet would run by turns, the one with the usual file name counts.
+func (r *nodeReader) addComponent(c trust.Component) {
+	i := slices.IndexFunc(r.node.Components, func(have trust.Component) bool { return have.Name == c.Name })
+	if i < 0 {
+		r.node.Components = append(r.node.Components, c)
+		return
+	}
+	drop := c
+	if path.Base(c.Source.Path) == c.Name+".yaml" {
+		drop, r.node.Components[i] = r.node.Components[i], c
+	}
+	r.notSeen(drop.Source.Path, "a second manifest for "+c.Name+" beside "+r.node.Components[i].Source.Path+": the kubelet reads both, move this one away")
+}
+
+func (r *nodeReader) notSeen(nodePath, reason string) {
+	r.node.NotSeen = append(r.node.NotSeen, trust.NotSeen{Place: r.place(nodePath), Reason: reason})
+}

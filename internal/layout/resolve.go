@@ -1,0 +1,112 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// maxLinks bounds the symbolic links of one path, as Linux does (MAXSYMLINKS).
+const maxLinks = 40
+
+var errLinkLoop = errors.New("more than 40 symbolic links: a loop")
+
+// linkReader is what resolving a path needs of a disk. Names are relative to
+// the root and slash-separated.
+type linkReader interface {
+	Lstat(name string) (fs.FileInfo, error)
+	Readlink(name string) (string, error)
+}
+
+// resolved is where a path of a node leads to.
+type resolved struct {
+	name   string   // relative to the root, free of links; "." is the root
+	absent []string // components below name that do not exist
+	links  int      // symbolic links followed
+}
+
+// path returns the whole path as on the node.
+func (r resolved) path() string {
+	return path.Join("/", r.name, path.Join(r.absent...))
+}
+
+// resolve follows an absolute path of the node link by link. An absolute link
+// starts again at the root and ".." stops there, so nothing leads outside.
+func resolve(disk linkReader, nodePath string) (resolved, error) {
+	r := resolved{name: "."}
+	todo := strings.Split(nodePath, "/")
+	for len(todo) > 0 {
+		next := todo[0]
+		todo = todo[1:]
+		switch next {
+		case "", ".":
+			continue
+		case "..":
+			r.name = path.Dir(r.name)
+			continue
+		}
+		name := path.Join(r.name, next)
+		info, err := disk.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			r.absent = absentComponents(next, todo)
+			if slices.Contains(r.absent, "..") {
+				return r, fs.ErrNotExist
+			}
+			return r, nil
+		}
+		if err != nil {
+			return r, cause(err)
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			r.name = name
+			if len(todo) > 0 && !info.IsDir() {
+				return r, syscall.ENOTDIR
+			}
+			continue
+		}
+		if r.links++; r.links > maxLinks {
+			return r, errLinkLoop
+		}
+		target, err := disk.Readlink(name)
+		if err != nil {
+			return r, cause(err)
+		}
+		if path.IsAbs(target) {
+			r.name = "."
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return r, nil
+}
+
+func absentComponents(first string, rest []string) []string {
+	absent := []string{first}
+	for _, c := range rest {
+		if c != "" && c != "." {
+			absent = append(absent, c)
+		}
+	}
+	return absent
+}
+
+// cause strips the operation and the relative name that package os adds, for
+// messages here name the whole path.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// checkNodePath refuses paths that are not absolute.
+func checkNodePath(p string) error {
+	if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
+		return fmt.Errorf("%q is not an absolute path", p)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package layout
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// fieldError says which field of a file is wrong. It never holds a value.
+type fieldError struct{ field, reason string }
+
+func (e *fieldError) Error() string { return e.field + ": " + e.reason }
+
+var yamlLine = regexp.MustCompile(`line (\d+)`)
+
+// decodeYAML decodes as the components do: to JSON first, and from there with
+// case-sensitive names. Its errors hold no text of the file, which may be a
+// secret.
+func decodeYAML(data []byte, into any) error {
+	j, err := yaml.YAMLToJSON(data)
+	if err != nil {
+		if line := yamlLine.FindStringSubmatch(err.Error()); line != nil {
+			return fmt.Errorf("is not YAML: see line %s", line[1])
+		}
+		return errors.New("is not YAML")
+	}
+	err = kjson.UnmarshalCaseSensitivePreserveInts(j, into)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return &fieldError{wrong.Field, "is not " + kindName(wrong.Type)}
+	}
+	return errors.New("is YAML of another form")
+}
+
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a text"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a mapping"
+	case reflect.Pointer:
+		return kindName(t.Elem())
+	}
+	return "a number"
+}

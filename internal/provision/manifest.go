@@ -1,0 +1,91 @@
+package provision
+
+import (
+	"bytes"
+	"path"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+)
+
+// decideManifests adds the static-pod manifests, once it is known whether the
+// cluster's authority can sign.
+func (p *Planned) decideManifests() error {
+	if !p.options.Manifests {
+		return nil
+	}
+	c := *p.options.Cluster
+	if a := p.authorities[catalog.ClusterCA]; a != nil && !a.canSign() {
+		c.ExternalCA = true
+	}
+	var slots []*slot
+	for i := range c.ControlPlanes {
+		n := &c.ControlPlanes[i]
+		for _, component := range catalog.Components() {
+			if component == catalog.Etcd && c.EtcdIsExternal() {
+				continue
+			}
+			data, err := c.Manifest(component, n)
+			if err != nil {
+				return err
+			}
+			slots = append(slots, p.manifestSlot(n.Name, component, data))
+		}
+	}
+	for i := range c.EtcdMembers {
+		m := &c.EtcdMembers[i]
+		data, err := c.EtcdManifest(m)
+		if err != nil {
+			return err
+		}
+		slots = append(slots, p.manifestSlot(m.Name, catalog.Etcd, data))
+	}
+	for _, s := range slots {
+		if err := p.decideManifest(s); err != nil {
+			return err
+		}
+	}
+	p.insert(slots)
+	return nil
+}
+
+func (p *Planned) manifestSlot(node, component string, data []byte) *slot {
+	name := component + ".yaml"
+	s := &slot{node: node, data: data, entry: catalog.Entry{Name: name, Kind: KindManifest, Path: path.Join(catalog.ManifestsDir, name)}}
+	if p.options.PerNode {
+		s.prefix = "/" + node
+	}
+	return s
+}
+
+func (p *Planned) decideManifest(s *slot) error {
+	if err := p.read(s); err != nil {
+		return err
+	}
+	switch {
+	case s.have.file == nil:
+		s.action = Made
+	case bytes.Equal(s.have.file, s.data):
+		s.action = Kept
+	default:
+		return refuse(p.host(s, s.entry.Path), "leave out --manifests to keep it, or move it away to have it made anew",
+			"is another manifest than the configuration asks for")
+	}
+	return nil
+}
+
+// insert puts each manifest behind the other entries of its node.
+func (p *Planned) insert(manifests []*slot) {
+	var all []*slot
+	for i, s := range p.slots {
+		all = append(all, s)
+		if i+1 < len(p.slots) && p.slots[i+1].node == s.node {
+			continue
+		}
+		for _, m := range manifests {
+			if m.node == s.node {
+				all = append(all, m)
+			}
+		}
+	}
+	p.slots = all
+}

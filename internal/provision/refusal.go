@@ -1,0 +1,39 @@
+package provision
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Refusal tells why the plan cannot be made: what stands at a path contradicts
+// what is wanted, or something that is needed is not there.
+type Refusal struct {
+	Path  string // on this machine; empty when no single file is the cause
+	Cause string
+	Help  string // what the user can do; may be empty
+}
+
+// Error names the file and the cause.
+func (r *Refusal) Error() string {
+	if r.Path == "" {
+		return r.Cause
+	}
+	return r.Path + ": " + r.Cause
+}
+
+// Hint returns what the user can do.
+func (r *Refusal) Hint() string { return r.Help }
+
+func refuse(path, help, format string, args ...any) error {
+	return &Refusal{Path: path, Help: help, Cause: fmt.Sprintf(format, args...)}
+}
+
+const moveAway = "move it away to have it made anew, or mend it; nothing was written"
+
+// unsigned lists requests whose certificates have not come yet.
+func unsigned(requests []string) error {
+	return &Refusal{
+		Cause: fmt.Sprintf("%d certificate requests are not signed yet: %s", len(requests), strings.Join(requests, ", ")),
+		Help:  "have each FILE.csr signed by its authority, put the certificate beside it as FILE.crt, and run the same command again",
+	}
+}

@@ -1,0 +1,54 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"sigs.k8s.io/yaml"
+)
+
+// APIVersion is the version of all machine output.
+const APIVersion = "kubepki.dev/v1alpha1"
+
+// Table prints rows below a head in the manner of kubectl: no lines, two
+// spaces between columns.
+func Table(w io.Writer, head []string, rows [][]string) error {
+	t := table.NewWriter()
+	style := table.StyleDefault
+	style.Box = table.BoxStyle{PaddingRight: "  "}
+	style.Options = table.OptionsNoBordersAndSeparators
+	t.SetStyle(style)
+	t.SuppressTrailingSpaces()
+	t.AppendHeader(row(head))
+	for _, r := range rows {
+		t.AppendRow(row(r))
+	}
+	_, err := fmt.Fprintln(w, t.Render())
+	return err
+}
+
+func row(cells []string) table.Row {
+	r := make(table.Row, len(cells))
+	for i, c := range cells {
+		r[i] = c
+	}
+	return r
+}
+
+// Document prints a value as one JSON or YAML document.
+func Document(w io.Writer, format string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	data = append(data, '\n')
+	if format == "yaml" {
+		if data, err = yaml.JSONToYAML(data); err != nil {
+			return fmt.Errorf("encoding the answer: %w", err)
+		}
+	}
+	_, err = w.Write(data)
+	return err
+}

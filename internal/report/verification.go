@@ -1,0 +1,244 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Verification is the answer of `kubepki verify` for one cluster.
+type Verification struct {
+	APIVersion string          `json:"apiVersion"`
+	Kind       string          `json:"kind"`
+	Name       string          `json:"name,omitempty"` // folder, when several clusters are verified
+	At         time.Time       `json:"at"`
+	Healthy    bool            `json:"healthy"`
+	Nodes      []VerifiedNode  `json:"nodes"`
+	Links      []VerifiedLink  `json:"links"`
+	Findings   []check.Finding `json:"findings"`
+}
+
+// VerifiedNode is one node that was read.
+type VerifiedNode struct {
+	Name   string `json:"name"`
+	Layout string `json:"layout,omitempty"`
+}
+
+// VerifiedLink is one link with its halves.
+type VerifiedLink struct {
+	Number   int            `json:"number"`
+	Caller   string         `json:"caller"`
+	Callee   string         `json:"callee"`
+	OK       bool           `json:"ok"`
+	Halves   []VerifiedHalf `json:"halves"`
+	Findings []string       `json:"findings"`
+}
+
+// VerifiedHalf is one half of a link: client is the caller's credential judged
+// by the callee, server the callee's judged by the caller.
+type VerifiedHalf struct {
+	Side  string      `json:"side"`
+	State check.State `json:"state"`
+	Proof check.Proof `json:"proof"`
+}
+
+// NewVerification puts a result into its public form.
+func NewVerification(nodes []trust.Node, r *check.Result, at time.Time) Verification {
+	v := Verification{
+		APIVersion: APIVersion, Kind: "Verification", At: at.UTC().Truncate(time.Second), Healthy: r.Healthy(),
+		Nodes: []VerifiedNode{}, Links: []VerifiedLink{}, Findings: append([]check.Finding{}, r.Findings...),
+	}
+	for _, n := range nodes {
+		v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
+	}
+	for i := range r.Links {
+		l := &r.Links[i]
+		out := VerifiedLink{Number: l.Number, Caller: l.Caller, Callee: l.Callee, OK: l.OK(), Halves: []VerifiedHalf{}, Findings: append([]string{}, l.Findings...)}
+		for _, h := range l.Halves {
+			out.Halves = append(out.Halves, VerifiedHalf{Side: h.Side, State: h.State, Proof: h.Proof})
+		}
+		v.Links = append(v.Links, out)
+	}
+	return v
+}
+
+// Text prints a verification for people: the links, then the findings, then
+// one line that sums up.
+func (v *Verification) Text(w io.Writer, p Palette) error {
+	if v.Name != "" {
+		fmt.Fprintf(w, "%s\n\n", p.Bold(v.Name))
+	}
+	if err := Table(w, []string{"#", "CALLER", "CALLEE", "CALLER'S CREDENTIAL", "CALLEE'S CREDENTIAL", "FINDINGS"}, v.rows(p)); err != nil {
+		return err
+	}
+	for i := range v.Findings {
+		v.finding(w, &v.Findings[i], p)
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", v.summary(p))
+	return err
+}
+
+// rows joins links that differ only in which node calls which.
+func (v *Verification) rows(p Palette) [][]string {
+	var rows [][]string
+	for _, l := range v.Links {
+		halves := map[string]string{"client": "–", "server": "–"}
+		for _, h := range l.Halves {
+			halves[h.Side] = halfText(h, p)
+		}
+		rows = append(rows, []string{strconv.Itoa(l.Number), l.Caller, l.Callee, halves["client"], halves["server"], strings.Join(l.Findings, ", ")})
+	}
+	return rows
+}
+
+func halfText(h VerifiedHalf, p Palette) string {
+	switch h.State {
+	case check.Broken:
+		return p.Red("broken")
+	case check.Unseen:
+		return "unseen"
+	}
+	return p.Green("ok") + " (" + string(h.Proof) + ")"
+}
+
+func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
+	fmt.Fprintf(w, "\n%s %s%s\n", p.severity(f.Severity), p.Bold(f.ID), linksText(f.Links))
+	fmt.Fprintf(w, "  cause: %s\n", f.Cause)
+	where := f.Path
+	if len(v.Nodes) > 1 && f.Node != "" {
+		where = f.Node + ":" + where
+	}
+	if f.Field != "" {
+		where += " (" + f.Field + ")"
+	}
+	if where != "" {
+		fmt.Fprintf(w, "  where: %s\n", where)
+	}
+	for _, other := range f.Paths {
+		if other != f.Path {
+			fmt.Fprintf(w, "         %s\n", other)
+		}
+	}
+	if f.Fix != "" {
+		fmt.Fprintf(w, "  fix:   %s\n", f.Fix)
+	}
+	for i, c := range f.Consequences {
+		label := "  hence:"
+		if i > 0 {
+			label = "        "
+		}
+		fmt.Fprintf(w, "%s %s %s\n", label, c.ID, c.Path)
+	}
+}
+
+func linksText(links []int) string {
+	if len(links) == 0 {
+		return ""
+	}
+	texts := make([]string, len(links))
+	for i, n := range links {
+		texts[i] = strconv.Itoa(n)
+	}
+	return " (link " + strings.Join(texts, ", ") + ")"
+}
+
+func (v *Verification) summary(p Palette) string {
+	count := func(s check.Severity) int {
+		n := 0
+		for _, f := range v.Findings {
+			if f.Severity == s {
+				n++
+			}
+		}
+		return n
+	}
+	broken := slices.DeleteFunc(slices.Clone(v.Links), func(l VerifiedLink) bool { return l.OK })
+	verdict := p.Green("healthy")
+	if !v.Healthy {
+		verdict = p.Red("not healthy")
+	}
+	return fmt.Sprintf("%s at %s: %d links, %d broken; %d errors, %d warnings, %d infos",
+		verdict, v.At.Format(time.RFC3339), len(v.Links), len(broken), count(check.Error), count(check.Warning), count(check.Info))
+}
+
+// Printer prints the verifications of one or several clusters as one answer,
+// each as soon as it is there, so that memory stays bounded.
+type Printer struct {
+	W       io.Writer
+	Format  string // table, json or yaml
+	Several bool   // as one VerificationList
+	Palette Palette
+	printed int
+}
+
+// Print prints one verification.
+func (p *Printer) Print(v *Verification) error {
+	defer func() { p.printed++ }()
+	switch {
+	case p.Format == "table":
+		if p.printed > 0 {
+			fmt.Fprintln(p.W)
+		}
+		return v.Text(p.W, p.Palette)
+	case !p.Several:
+		return Document(p.W, p.Format, v)
+	case p.Format == "json":
+		return p.item(v)
+	}
+	return p.yamlItem(v)
+}
+
+func (p *Printer) item(v *Verification) error {
+	lead := ",\n"
+	if p.printed == 0 {
+		lead = listHead()
+	}
+	data, err := json.MarshalIndent(v, "    ", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	_, err = fmt.Fprintf(p.W, "%s    %s", lead, data)
+	return err
+}
+
+func listHead() string {
+	return fmt.Sprintf("{\n  \"apiVersion\": %q,\n  \"kind\": \"VerificationList\",\n  \"items\": [\n", APIVersion)
+}
+
+func (p *Printer) yamlItem(v *Verification) error {
+	if p.printed == 0 {
+		fmt.Fprintf(p.W, "apiVersion: %s\nitems:\n", APIVersion)
+	}
+	var b strings.Builder
+	if err := Document(&b, "yaml", v); err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	_, err := fmt.Fprintf(p.W, "- %s\n", strings.Join(lines, "\n  "))
+	return err
+}
+
+// Close ends the answer.
+func (p *Printer) Close() error {
+	if !p.Several {
+		return nil
+	}
+	var err error
+	switch p.Format {
+	case "json":
+		if p.printed == 0 {
+			fmt.Fprint(p.W, listHead())
+		}
+		_, err = fmt.Fprint(p.W, "\n  ]\n}\n")
+	case "yaml":
+		_, err = fmt.Fprint(p.W, "kind: VerificationList\n")
+	}
+	return err
+}

@@ -1,0 +1,172 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bridgeName is the bridge that all nodes are plugged into.
+const bridgeName = "lab0"
+
+// Network is the cluster's network: a bridge in the program's own network
+// namespace. The program itself stands on it with an address of its own, as an
+// administrator's machine would. It is not safe for concurrent use.
+type Network struct {
+	bridge *netlink.Bridge
+	nodes  []*Node
+}
+
+// NewNetwork makes the network and gives the program the addresses of itself.
+// The program must have been started by [Main].
+func NewNetwork(itself ...netip.Prefix) (*Network, error) {
+	if os.Getenv(insideEnv) == "" {
+		return nil, errors.New("a network can only be made inside the lab's namespaces: call lab.Main first")
+	}
+	n := &Network{bridge: &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}}
+	if err := netlink.LinkAdd(n.bridge); err != nil {
+		return nil, fmt.Errorf("add bridge %s: %w", bridgeName, err)
+	}
+	if err := up("lo"); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	if err := up(bridgeName, itself...); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// Close stops every component of every node and takes the network away.
+func (n *Network) Close() error {
+	var errs []error
+	for _, node := range n.nodes {
+		errs = append(errs, node.close())
+	}
+	n.nodes = nil
+	if err := netlink.LinkDel(n.bridge); err != nil {
+		errs = append(errs, fmt.Errorf("delete bridge %s: %w", bridgeName, err))
+	}
+	return errors.Join(errs...)
+}
+
+// namespace is a network namespace that threads can enter.
+type namespace struct{ file *os.File }
+
+// newNamespace makes an empty network namespace.
+func newNamespace() (*namespace, error) {
+	ns := &namespace{}
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		var err error
+		ns.file, err = os.Open(currentNamespace)
+		return err
+	})
+	return ns, err
+}
+
+// currentNamespace is the network namespace of the calling thread.
+const currentNamespace = "/proc/thread-self/ns/net"
+
+// do calls f on a thread that stands in the namespace. Sockets and processes
+// that f makes belong to the namespace for good.
+func (ns *namespace) do(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter a network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread calls f on a thread of its own, which ends after it, so that what f
+// does to the thread's namespaces cannot leak into other goroutines.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		done <- f()
+	}()
+	return <-done
+}
+
+// plug joins the namespace to the bridge by a pair of interfaces: eth0 on the
+// node's side, with its addresses, and port on the bridge's side.
+func (n *Network) plug(ns *namespace, port string, addresses []netip.Prefix) error {
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: port + "p"}
+	if err := netlink.LinkAdd(pair); err != nil {
+		return fmt.Errorf("add interfaces %s: %w", port, err)
+	}
+	if err := netlink.LinkSetMaster(pair, n.bridge); err != nil {
+		return fmt.Errorf("plug %s into %s: %w", port, bridgeName, err)
+	}
+	peer, err := netlink.LinkByName(pair.PeerName)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", pair.PeerName, err)
+	}
+	if err := netlink.LinkSetNsFd(peer, int(ns.file.Fd())); err != nil {
+		return fmt.Errorf("move interface %s to its node: %w", pair.PeerName, err)
+	}
+	if err := up(port); err != nil {
+		return err
+	}
+	return ns.do(func() error {
+		if err := up("lo"); err != nil {
+			return err
+		}
+		inside, err := netlink.LinkByName(pair.PeerName)
+		if err != nil {
+			return fmt.Errorf("find interface %s: %w", pair.PeerName, err)
+		}
+		if err := netlink.LinkSetName(inside, "eth0"); err != nil {
+			return fmt.Errorf("name interface %s: %w", pair.PeerName, err)
+		}
+		return up("eth0", addresses...)
+	})
+}
+
+// up switches an interface of the thread's namespace on and gives it addresses.
+func up(name string, addresses ...netip.Prefix) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	for _, a := range addresses {
+		address := &netlink.Addr{IPNet: &net.IPNet{
+			IP:   a.Addr().AsSlice(),
+			Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen()),
+		}}
+		if a.Addr().Is6() {
+			// Else the address is tentative for a second and cannot be bound.
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(link, address); err != nil {
+			return fmt.Errorf("add address %s to %s: %w", a, name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("switch on interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// dial connects from within the namespace.
+func (ns *namespace) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := ns.do(func() error {
+		var err error
+		// One address family at a time: a dialler that races two would leave
+		// this thread.
+		conn, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}

@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Node is a machine of the cluster: a root folder and a network namespace with
+// the node's addresses.
+type Node struct {
+	// Name of the node, for messages and names of log files.
+	Name string
+	// Root is the folder that is the node's "/".
+	Root string
+
+	programs string
+	logs     string
+	ns       *namespace
+	running  []*Process
+}
+
+// NodeConfig describes a node to [Network.Node].
+type NodeConfig struct {
+	Name      string         // name of the node
+	Root      string         // absolute path of the folder that is its "/"
+	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
+	Programs  string         // absolute path of the folder that build.sh filled
+	Logs      string         // absolute path of an existing folder, for the logs of its components
+}
+
+// Node adds a node to the network. No component of it runs yet. Besides what
+// stands in its root folder already, it gets what every machine has and the
+// components expect: /etc/hosts and /tmp.
+func (n *Network) Node(c NodeConfig) (*Node, error) {
+	if err := machineFiles(c); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.Name, err)
+	}
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.Name, err)
+	}
+	if err := n.plug(ns, fmt.Sprintf("port%d", len(n.nodes)), c.Addresses); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.file.Close()))
+	}
+	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns}
+	n.nodes = append(n.nodes, node)
+	return node, nil
+}
+
+func machineFiles(c NodeConfig) error {
+	if err := os.MkdirAll(filepath.Join(c.Root, "tmp"), 0o700); err != nil {
+		return err
+	}
+	etc := filepath.Join(c.Root, "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return err
+	}
+	hosts := "127.0.0.1 localhost\n::1 localhost\n"
+	for _, a := range c.Addresses {
+		hosts += fmt.Sprintf("%s %s\n", a.Addr(), c.Name)
+	}
+	return os.WriteFile(filepath.Join(etc, "hosts"), []byte(hosts), 0o644)
+}
+
+// Dial connects from the node, so that 127.0.0.1 is the node's own. The
+// address must be an IP address with a port.
+func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return n.ns.dial(ctx, network, address)
+}
+
+// Client returns an HTTP client that calls from the node, with a transport of
+// its own that the caller may change.
+func (n *Node) Client() (*http.Client, *http.Transport) {
+	transport := &http.Transport{DialContext: n.Dial, ForceAttemptHTTP2: true}
+	return &http.Client{Transport: transport}, transport
+}
+
+// Start starts a component of the node from the argument list of its
+// static-pod manifest, unchanged but for more arguments at its end. The
+// component sees the node's root folder as "/", the node's network as its own,
+// and no environment. Its output goes to NODE-COMPONENT.log in the logs folder.
+// Start does not wait: see [Process.Ready].
+func (n *Node) Start(component string, more ...string) (*Process, error) {
+	manifest, err := ReadManifest(n.Root, component)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{Manifest: manifest, node: n, log: filepath.Join(n.logs, n.Name+"-"+component+".log")}
+	if err := p.start(append(slices.Clone(manifest.Command[1:]), more...)); err != nil {
+		return nil, fmt.Errorf("start %s on %s: %w", component, n.Name, err)
+	}
+	n.running = append(n.running, p)
+	return p, nil
+}
+
+// close stops what runs on the node, newest first, and forgets its network.
+func (n *Node) close() error {
+	var errs []error
+	for _, p := range slices.Backward(n.running) {
+		errs = append(errs, p.Stop())
+	}
+	n.running = nil
+	return errors.Join(append(errs, n.ns.file.Close())...)
+}

@@ -1,0 +1,192 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/kubepki/kubepki/lab/internal/node"
+)
+
+const (
+	probeEvery  = 50 * time.Millisecond
+	probeWait   = 5 * time.Second // for one answer
+	stopWait    = 10 * time.Second
+	tailBytes   = 6 << 10
+	outputLimit = 64 << 10
+)
+
+// Process is a component that runs on a node.
+type Process struct {
+	// Manifest is what the component was started from.
+	Manifest *Manifest
+
+	node  *Node
+	log   string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process has ended
+	err   error         // why it ended; to be read after ended
+}
+
+func (p *Process) start(args []string) error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has a copy
+	p.cmd = exec.Command(filepath.Join(p.node.programs, p.Manifest.Name), args...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = []string{node.RootEnv + "=" + p.node.Root}
+	p.cmd.Dir = p.node.Root
+	// A process group of its own: a signal from the terminal is for the program.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.node.ns.do(p.cmd.Start); err != nil {
+		return err
+	}
+	p.ended = make(chan struct{})
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return nil
+}
+
+// Ready waits until the probe of the component's manifest succeeds, as the
+// kubelet judges it: any certificate, and a status from 200 to 399. The error
+// tells what the probe saw last and holds the end of the component's log.
+func (p *Process) Ready(ctx context.Context) error {
+	client, transport := p.node.Client()
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the kubelet does not verify probes either
+	transport.DisableKeepAlives = true
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		seen := p.probe(ctx, client)
+		if seen == nil {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return p.explain(fmt.Errorf("ended before it was ready: %w", p.exit()))
+		case <-ctx.Done():
+			return p.explain(fmt.Errorf("not ready in time: %w", seen))
+		case <-tick.C:
+		}
+	}
+}
+
+// probe asks once; nil is yes.
+func (p *Process) probe(ctx context.Context, client *http.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Manifest.Probe.String(), nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode < 200 || answer.StatusCode >= 400 {
+		return fmt.Errorf("%s answers %s: %s", p.Manifest.Probe, answer.Status, bytes.TrimSpace(body))
+	}
+	return nil
+}
+
+// Ended waits until the component has ended by itself and returns how, with
+// the end of its log: for components that must refuse to start.
+func (p *Process) Ended(ctx context.Context) error {
+	select {
+	case <-p.ended:
+		return p.explain(p.exit())
+	case <-ctx.Done():
+		return p.explain(fmt.Errorf("still runs: %w", ctx.Err()))
+	}
+}
+
+// Stop ends the process: by SIGTERM, then, after ten seconds, by SIGKILL to
+// its process group. It may be called again. Its error tells that the process
+// could not be signalled, not how it ended.
+func (p *Process) Stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s on %s: %w", p.Manifest.Name, p.node.Name, err)
+	}
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(stopWait):
+	}
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill %s on %s: %w", p.Manifest.Name, p.node.Name, err)
+	}
+	<-p.ended
+	return nil
+}
+
+// Kill ends the process at once by SIGKILL, as a crash would.
+func (p *Process) Kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill %s on %s: %w", p.Manifest.Name, p.node.Name, err)
+	}
+	<-p.ended
+	return nil
+}
+
+// exit tells how the process ended; ended must be closed.
+func (p *Process) exit() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
+}
+
+func (p *Process) explain(err error) error {
+	return fmt.Errorf("%s on %s: %w\n--- end of %s ---\n%s", p.Manifest.Name, p.node.Name, err, filepath.Base(p.log), p.Log())
+}
+
+// Log returns the end of the component's log (the last 6 KiB, whole lines),
+// without whatever looks like a key or a token.
+func (p *Process) Log() string {
+	file, err := os.Open(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	whole := true
+	if info, err := file.Stat(); err == nil && info.Size() > tailBytes {
+		whole = false
+		if _, err := file.Seek(-tailBytes, io.SeekEnd); err != nil {
+			return err.Error()
+		}
+	}
+	data, err := io.ReadAll(io.LimitReader(file, outputLimit))
+	if err != nil {
+		return err.Error()
+	}
+	if _, rest, ok := bytes.Cut(data, []byte("\n")); ok && !whole {
+		data = rest
+	}
+	return redact(string(data))
+}
+
+// secrets are PEM private keys and JSON web tokens, and base64 of PEM as a
+// kubeconfig holds it.
+var secrets = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)|eyJ[\w-]+\.[\w-]+\.[\w-]+|LS0tLS1CRUdJTi[\w+/=]+`)
+
+func redact(s string) string { return secrets.ReplaceAllString(s, "[redacted]") }
