@@ -54,7 +54,7 @@ func (f *clusterFlags) add(flags *pflag.FlagSet) {
 // besideConfig are the flags that add to a configuration file instead of
 // contradicting it; as with kubeadm, --node-name is one of them.
 var besideConfig = []string{"config", "node-name", "kubelet-authority", "kube-proxy", "authorities",
-	"root", "out", "csr-only", "manifests", "dry-run", "at", "output", "layout", "node", "help"}
+	"root", "out", "csr-only", "manifests", "dry-run", "at", "output", "layout", "node", "external-ca", "help"}
 
 // read returns the cluster that the flags, or the configuration file, describe.
 func (f *clusterFlags) read(flags *pflag.FlagSet) (*catalog.Cluster, error) {

@@ -108,12 +108,12 @@ func talkAfterInit(w io.Writer, f *initFlags, o provision.Options, plan *provisi
 	}
 	if o.PerNode {
 		fmt.Fprintf(w, "next: prove the links with: kubepki verify %s\n", o.Dir)
-		fmt.Fprintf(w, "      copy each node's folder to its /, for example: rsync -a %s/ root@NODE:/\n", filepath.Join(o.Dir, "NODE"))
+		fmt.Fprintf(w, "      copy each node's folder to its /, for example: rsync -rp %s/ root@NODE:/\n", filepath.Join(o.Dir, "NODE"))
 		return
 	}
 	fmt.Fprintf(w, "next: prove the links with: kubepki verify --root %s\n", o.Dir)
 	if filepath.Clean(o.Dir) != "/" {
-		fmt.Fprintf(w, "      copy the folder to / of its node, for example: rsync -a %s/ root@NODE:/\n", filepath.Clean(o.Dir))
+		fmt.Fprintf(w, "      copy the folder to / of its node, for example: rsync -rp %s/ root@NODE:/\n", filepath.Clean(o.Dir))
 	}
 }
 

@@ -166,7 +166,7 @@ func (c *Cluster) controlPlaneKubeconfigs(n *ControlPlane) []Entry {
 	entries := []Entry{
 		c.kubeconfig("admin.conf", "kubernetes-admin", endpoint).groups(AdminGroup),
 		c.kubeconfig("super-admin.conf", "kubernetes-super-admin", endpoint).groups("system:masters"),
-		c.kubelet(n.Name, endpoint),
+		c.kubelet(n.Name, local), // as runKubeConfigFile in k/k cmd/kubeadm/app/cmd/phases/init/kubeconfig.go
 		c.kubeconfig("controller-manager.conf", "system:kube-controller-manager", local),
 		c.kubeconfig("scheduler.conf", "system:kube-scheduler", local),
 	}

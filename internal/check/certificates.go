@@ -280,19 +280,23 @@ func (c *Case) pathTooLong(authority certificate) string {
 	return ""
 }
 
+// misordered tells whether the key belongs to a certificate of the file that
+// is not the first.
+func (c *Case) misordered(cred *trust.Credential) bool {
+	m, k := c.Material(cred.Certificate), c.Material(cred.Key)
+	return m.Leaf() != nil && k.OK() && !hasKey(k, m.Leaf().PublicKey) &&
+		slices.ContainsFunc(m.Certificates[1:], func(o certificate) bool { return hasKey(k, o.PublicKey) })
+}
+
 // chainOrder: servers take the first certificate for the leaf.
 func chainOrder(c *Case) []Finding {
 	var out []Finding
 	for _, cred := range c.Credentials {
-		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
-		if m.Leaf() == nil || len(m.Certificates) < 2 || !k.OK() || hasKey(k, m.Leaf().PublicKey) {
-			continue
-		}
-		if !slices.ContainsFunc(m.Certificates[1:], func(o certificate) bool { return hasKey(k, o.PublicKey) }) {
+		if !c.misordered(cred) {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("the leaf is not the first certificate of %s", named(cred.Certificate)),
-			Fix: fmt.Sprintf("put the certificate of the key %s first in %s", cred.Key.Path, cred.Certificate.Path)}.at(cred.Certificate)
+			Fix: fmt.Sprintf("put the certificate of the key %s first in %s", cred.Key.Path, cred.Certificate.Path), cascade: true}.at(cred.Certificate)
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.Credential == cred }))
 	}
 	return out

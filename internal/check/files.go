@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -171,13 +172,51 @@ const (
 func keyPermissions(c *Case) []Finding {
 	var out []Finding
 	for i := range c.Nodes {
+		var ofNode []Finding
 		for _, f := range c.Nodes[i].Files {
 			if f.Private {
-				out = append(out, permissions(f)...)
+				ofNode = append(ofNode, permissions(f)...)
 			}
+		}
+		out = append(out, joinModes(ofNode)...)
+	}
+	return out
+}
+
+// several files of a node with the same wrong mode were changed at one stroke,
+// by a copy or a chmod -R.
+const several = 4
+
+// joinModes makes one finding of several that have the same cause.
+func joinModes(findings []Finding) []Finding {
+	groups := map[string][]Finding{}
+	for _, f := range findings {
+		groups[modeOf(f)] = append(groups[modeOf(f)], f)
+	}
+	var out []Finding
+	for _, f := range findings {
+		g := groups[modeOf(f)]
+		switch {
+		case len(g) < several:
+			out = append(out, f)
+		case g[0].Path == f.Path:
+			var places []trust.Place
+			for _, o := range g {
+				places = append(places, o.places...)
+			}
+			f.Cause = fmt.Sprintf("%d files with private keys are open to others (%s)", len(g), modeOf(f))
+			f.Fix = fmt.Sprintf("chmod 600 for each of the %d files", len(g))
+			out = append(out, f.at(places...))
 		}
 	}
 	return out
+}
+
+// modeOf takes "mode 0644" out of a finding's cause.
+func modeOf(f Finding) string {
+	_, rest, _ := strings.Cut(f.Cause, " has ")
+	mode, _, _ := strings.Cut(rest, ":")
+	return string(f.Severity) + mode
 }
 
 func permissions(f trust.File) []Finding {

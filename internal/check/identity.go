@@ -45,7 +45,7 @@ func usageExcess(c *Case) []Finding {
 	var out []Finding
 	for _, cred := range c.Credentials {
 		leaf := c.Material(cred.Certificate).Leaf()
-		if leaf == nil || c.selfSigned(leaf) {
+		if leaf == nil || c.selfSigned(leaf) || c.misordered(cred) {
 			continue
 		}
 		if excess := excessOf(leaf); excess != "" {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"crypto"
+	"crypto/x509"
 	"fmt"
 	"slices"
 
@@ -58,11 +59,8 @@ func keyMismatch(c *Case) []Finding {
 	var out []Finding
 	for _, cred := range c.Credentials {
 		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
-		if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) {
-			continue
-		}
-		if slices.ContainsFunc(m.Certificates, func(o certificate) bool { return hasKey(k, o.PublicKey) }) {
-			continue // chain-order says it more exactly
+		if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || c.misordered(cred) {
+			continue // chain-order says the last more exactly
 		}
 		f := Finding{
 			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
@@ -120,23 +118,39 @@ func stem(p string) string {
 	return p
 }
 
-// saVerifyKeyMissing: one node signs what another cannot verify.
+// saVerifyKeyMissing: one node signs what others cannot verify. It is one
+// fault for each key that signs, at the files that should hold it.
 func saVerifyKeyMissing(c *Case) []Finding {
 	var out []Finding
+	signer := map[string]int{} // index in out by the signing key
 	for i, b := range c.Breaks {
-		l := c.Links[b.Link]
-		if l.Signing == nil || b.Kind != trust.UnknownAuthority {
+		s := c.Links[b.Link].Signing
+		if s == nil || b.Kind != trust.UnknownAuthority {
 			continue
 		}
-		f := Finding{
-			Cause:  fmt.Sprintf("%s does not hold the public key of %s, with which %s signs service-account tokens", base(b.Place.Path), l.Signing.Key, l.Caller),
-			Fix:    fmt.Sprintf("add the public key of %s to %s and restart kube-apiserver there", l.Signing.Key, b.Place.Path),
-			breaks: []int{i},
-			needs:  append([]trust.Place{l.Signing.Key}, l.Signing.VerifyBy...),
+		at, seen := signer[keyID(c.Material(s.Key).Keys[0])]
+		if !seen {
+			at = len(out)
+			signer[keyID(c.Material(s.Key).Keys[0])] = at
+			out = append(out, Finding{
+				Cause: fmt.Sprintf("%s does not hold the public key of %s, with which %s signs service-account tokens", base(b.Place.Path), s.Key, c.Links[b.Link].Caller),
+				Fix:   fmt.Sprintf("add the public key of %s to %s and restart kube-apiserver there", s.Key, b.Place.Path),
+			})
 		}
-		out = mergeFinding(out, f.at(b.Place))
+		out[at] = out[at].at(append(out[at].places, b.Place)...)
+		out[at].breaks = append(out[at].breaks, i)
+		out[at].needs = append(append(out[at].needs, s.Key), s.VerifyBy...)
 	}
 	return out
+}
+
+// keyID tells keys apart.
+func keyID(key crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return fmt.Sprint(key)
+	}
+	return string(der)
 }
 
 // mergeFinding adds a finding, or its breaks and needs to the one that stands

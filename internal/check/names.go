@@ -60,15 +60,24 @@ func clusterName(field string) string {
 	return name
 }
 
+// constraintViolated is one fault of the authority that carries the constraint.
 func constraintViolated(c *Case) []Finding {
+	groups := map[string]int{}
 	var out []Finding
 	for i, b := range c.Breaks {
 		if b.Kind != trust.Constraint {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("a constraint of the authority excludes %s", named(b.Place)),
-			Fix: "issue the certificate from another authority, or the authority without the constraint", breaks: []int{i}}
-		out = mergeFinding(out, f.at(b.Place))
+		id := string(b.Certificate.RawIssuer) + string(b.Certificate.AuthorityKeyId)
+		at, seen := groups[id]
+		if !seen {
+			at = len(out)
+			groups[id] = at
+			out = append(out, Finding{Cause: fmt.Sprintf("a constraint of authority %q excludes %s", b.Certificate.Issuer.CommonName, named(b.Place)),
+				Fix: "issue the certificate from another authority, or the authority without the constraint"})
+		}
+		out[at] = out[at].at(append(out[at].places, b.Place)...)
+		out[at].breaks = append(out[at].breaks, i)
 	}
 	return out
 }

@@ -21,8 +21,8 @@ type clusterDocument struct {
 	Scheduler                   ownComponent   `json:"scheduler,omitempty"`
 	Authorities                 ownAuthorities `json:"authorities,omitempty"`
 	EncryptionAlgorithm         string         `json:"encryptionAlgorithm,omitempty"`
-	CertificateValidityPeriod   *duration      `json:"certificateValidityPeriod,omitempty"`
-	CACertificateValidityPeriod *duration      `json:"caCertificateValidityPeriod,omitempty"`
+	CertificateValidityPeriod   string         `json:"certificateValidityPeriod,omitempty"`
+	CACertificateValidityPeriod string         `json:"caCertificateValidityPeriod,omitempty"`
 	ControlPlanes               []ownNode      `json:"controlPlanes,omitempty"`
 	Workers                     []ownWorker    `json:"workers,omitempty"`
 	Etcd                        ownEtcd        `json:"etcd,omitempty"`
@@ -75,9 +75,9 @@ type ownMember struct {
 }
 
 type ownUser struct {
-	Name     string    `json:"name"`
-	Groups   []string  `json:"groups,omitempty"`
-	Validity *duration `json:"validity,omitempty"`
+	Name     string   `json:"name"`
+	Groups   []string `json:"groups,omitempty"`
+	Validity string   `json:"validity,omitempty"`
 }
 
 var ownNames = names{
@@ -102,9 +102,11 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 		CertificatesDir: in.CertificatesDir, ServiceSubnet: in.Networking.ServiceSubnet, PodSubnet: in.Networking.PodSubnet,
 		DNSDomain: in.Networking.DNSDomain, CertSANs: in.APIServer.CertSANs, Shape: catalog.Shape(in.Authorities.Shape),
 		KubeletAuthority: in.Authorities.Kubelet, Algorithm: in.EncryptionAlgorithm, KubeProxy: in.KubeProxy,
-		Validity:   in.CertificateValidityPeriod.or(catalog.DefaultValidity),
-		CAValidity: in.CACertificateValidityPeriod.or(catalog.DefaultCAValidity), ImageRepository: in.ImageRepository,
-		EtcdDataDir: in.Etcd.DataDir, ExtraArgs: map[string][]catalog.Arg{},
+		ImageRepository: in.ImageRepository,
+		EtcdDataDir:     in.Etcd.DataDir, ExtraArgs: map[string][]catalog.Arg{},
+	}
+	if err := lives(out, in.CertificateValidityPeriod, in.CACertificateValidityPeriod); err != nil {
+		return nil, err
 	}
 	k := kubeadm{version: "v1"}
 	for _, p := range []struct {
@@ -168,10 +170,11 @@ func (in *clusterDocument) nodes(out *catalog.Cluster) error {
 
 func (in *clusterDocument) users(out *catalog.Cluster) error {
 	for i, u := range in.Users {
-		if u.Validity != nil && *u.Validity <= 0 {
-			return wrong(fmt.Sprintf("users[%d].validity", i), "must be more than nothing")
+		validity, err := life(fmt.Sprintf("users[%d].validity", i), u.Validity, 0)
+		if err != nil {
+			return err
 		}
-		out.Users = append(out.Users, catalog.User{Name: u.Name, Groups: u.Groups, Validity: u.Validity.or(0)})
+		out.Users = append(out.Users, catalog.User{Name: u.Name, Groups: u.Groups, Validity: validity})
 	}
 	return nil
 }

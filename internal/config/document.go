@@ -109,11 +109,7 @@ func yamlError(err error) error {
 func jsonError(err error) error {
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		return &Error{Field: kind.Field, Cause: "is a " + kind.Value + ", wanted is " + kindName(kind.Type)}
-	}
-	var own *Error
-	if errors.As(err, &own) {
-		return own
+		return &Error{Field: kind.Field, Cause: "is " + valueName(kind.Value) + ", wanted is " + kindName(kind.Type)}
 	}
 	return &Error{Cause: "is YAML of another form"}
 }
@@ -129,6 +125,21 @@ func strictError(err error) error {
 	return &Error{Field: m[2], Cause: "is not a field of this configuration", Help: "look for a typing error: names are case-sensitive"}
 }
 
+// valueName says what JSON calls by another name.
+func valueName(kind string) string {
+	switch word, _, _ := strings.Cut(kind, " "); word {
+	case "array":
+		return "a list"
+	case "object":
+		return "a mapping"
+	case "string":
+		return "a text"
+	case "bool":
+		return "true or false"
+	}
+	return "a number"
+}
+
 func kindName(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -141,35 +152,22 @@ func kindName(t reflect.Type) string {
 		return "a mapping"
 	case reflect.Pointer:
 		return kindName(t.Elem())
-	case reflect.Int64:
-		return "a duration such as 8760h"
 	}
 	return "a number"
 }
 
-// duration is written as time.ParseDuration reads it.
-type duration time.Duration
-
-// UnmarshalJSON reads "8760h".
-func (d *duration) UnmarshalJSON(data []byte) error {
-	var text string
-	if err := json.Unmarshal(data, &text); err != nil {
-		return &json.UnmarshalTypeError{Value: "number", Type: reflect.TypeFor[duration]()}
+// life reads a duration such as 8760h, as time.ParseDuration does; the empty
+// text stands for another.
+func life(field, text string, other time.Duration) (time.Duration, error) {
+	if text == "" {
+		return other, nil
 	}
-	value, err := time.ParseDuration(text)
-	if err != nil {
-		return &Error{Cause: "duration \"" + text + "\" does not parse: write it like 8760h"}
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, wrong(field, "%q is not a duration like 8760h", text)
+	case d <= 0:
+		return 0, wrong(field, "%q is not more than nothing", text)
 	}
-	*d = duration(value)
-	return nil
-}
-
-// MarshalJSON writes what UnmarshalJSON reads.
-func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
-
-func (d *duration) or(other time.Duration) time.Duration {
-	if d == nil {
-		return other
-	}
-	return time.Duration(*d)
+	return d, nil
 }

@@ -24,8 +24,16 @@ func (e *Error) Error() string {
 	return strings.Join(parts, ": ")
 }
 
-// Hint returns what the user can do.
-func (e *Error) Hint() string { return e.Help }
+// Hint returns what the user can do, at least where the fields are described.
+func (e *Error) Hint() string {
+	switch {
+	case e.Help != "":
+		return e.Help
+	case strings.HasPrefix(e.Field, "--"):
+		return "kubepki init --help describes the flags"
+	}
+	return "docs/configuration.md describes the fields"
+}
 
 func wrong(field, format string, args ...any) error {
 	return &Error{Field: field, Cause: fmt.Sprintf(format, args...)}

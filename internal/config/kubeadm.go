@@ -73,11 +73,13 @@ func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
 		Name: c.ClusterName, KubernetesVersion: c.KubernetesVersion, ControlPlaneEndpoint: c.ControlPlaneEndpoint,
 		CertificatesDir: c.CertificatesDir, ServiceSubnet: c.Networking.ServiceSubnet, PodSubnet: c.Networking.PodSubnet,
 		DNSDomain: c.Networking.DNSDomain, CertSANs: c.APIServer.CertSANs, Shape: catalog.Separate, Algorithm: c.EncryptionAlgorithm,
-		Validity:   c.CertificateValidityPeriod.or(catalog.DefaultValidity),
-		CAValidity: c.CACertificateValidityPeriod.or(catalog.DefaultCAValidity), ImageRepository: c.ImageRepository,
-		ExtraArgs: map[string][]catalog.Arg{}, Pods: map[string]catalog.PodExtras{},
+		ImageRepository: c.ImageRepository,
+		ExtraArgs:       map[string][]catalog.Arg{}, Pods: map[string]catalog.PodExtras{},
 	}
 	node := catalog.ControlPlane{Name: i.NodeRegistration.Name, BindPort: int(i.LocalAPIEndpoint.BindPort)}
+	if err := lives(out, c.CertificateValidityPeriod, c.CACertificateValidityPeriod); err != nil {
+		return nil, err
+	}
 	var err error
 	if node.Address, err = parseAddress(kubeadmNames.address, i.LocalAPIEndpoint.AdvertiseAddress); err != nil {
 		return nil, err
@@ -98,6 +100,16 @@ func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
 	}
 	out.ControlPlanes = []catalog.ControlPlane{node}
 	return complete(out, host, kubeadmNames)
+}
+
+// lives reads the two validity periods, which both kinds of configuration have.
+func lives(out *catalog.Cluster, leaf, authority string) error {
+	var err error
+	if out.Validity, err = life("certificateValidityPeriod", leaf, catalog.DefaultValidity); err != nil {
+		return err
+	}
+	out.CAValidity, err = life("caCertificateValidityPeriod", authority, catalog.DefaultCAValidity)
+	return err
 }
 
 // components takes over what concerns the manifests.

@@ -19,12 +19,12 @@ type initConfiguration struct {
 }
 
 type bootstrapToken struct {
-	Token       string    `json:"token,omitempty"`
-	Description string    `json:"description,omitempty"`
-	TTL         *duration `json:"ttl,omitempty"`
-	Expires     string    `json:"expires,omitempty"`
-	Usages      []string  `json:"usages,omitempty"`
-	Groups      []string  `json:"groups,omitempty"`
+	Token       string   `json:"token,omitempty"`
+	Description string   `json:"description,omitempty"`
+	TTL         string   `json:"ttl,omitempty"`
+	Expires     string   `json:"expires,omitempty"`
+	Usages      []string `json:"usages,omitempty"`
+	Groups      []string `json:"groups,omitempty"`
 }
 
 type nodeRegistration struct {
@@ -54,13 +54,13 @@ type patches struct {
 }
 
 type timeouts struct {
-	ControlPlaneComponentHealthCheck *duration `json:"controlPlaneComponentHealthCheck,omitempty"`
-	KubeletHealthCheck               *duration `json:"kubeletHealthCheck,omitempty"`
-	KubernetesAPICall                *duration `json:"kubernetesAPICall,omitempty"`
-	EtcdAPICall                      *duration `json:"etcdAPICall,omitempty"`
-	TLSBootstrap                     *duration `json:"tlsBootstrap,omitempty"`
-	Discovery                        *duration `json:"discovery,omitempty"`
-	UpgradeManifests                 *duration `json:"upgradeManifests,omitempty"`
+	ControlPlaneComponentHealthCheck string `json:"controlPlaneComponentHealthCheck,omitempty"`
+	KubeletHealthCheck               string `json:"kubeletHealthCheck,omitempty"`
+	KubernetesAPICall                string `json:"kubernetesAPICall,omitempty"`
+	EtcdAPICall                      string `json:"etcdAPICall,omitempty"`
+	TLSBootstrap                     string `json:"tlsBootstrap,omitempty"`
+	Discovery                        string `json:"discovery,omitempty"`
+	UpgradeManifests                 string `json:"upgradeManifests,omitempty"`
 }
 
 type clusterConfiguration struct {
@@ -79,8 +79,8 @@ type clusterConfiguration struct {
 	FeatureGates                map[string]bool `json:"featureGates,omitempty"`
 	ClusterName                 string          `json:"clusterName,omitempty"`
 	EncryptionAlgorithm         string          `json:"encryptionAlgorithm,omitempty"`
-	CertificateValidityPeriod   *duration       `json:"certificateValidityPeriod,omitempty"`
-	CACertificateValidityPeriod *duration       `json:"caCertificateValidityPeriod,omitempty"`
+	CertificateValidityPeriod   string          `json:"certificateValidityPeriod,omitempty"`
+	CACertificateValidityPeriod string          `json:"caCertificateValidityPeriod,omitempty"`
 }
 
 type component struct {

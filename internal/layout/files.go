@@ -60,7 +60,7 @@ func (r *nodeReader) readFiles() {
 
 // read reads a file and notes its mode.
 func (r *nodeReader) read(nodePath string, private bool) (Content, *ReadError) {
-	content, err := readFile(r.dir, nodePath)
+	content, err := readFile(r.dir, r.links, nodePath)
 	var failed *ReadError
 	if errors.As(err, &failed) && failed.State != trust.Denied {
 		return content, failed

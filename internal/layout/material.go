@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -24,6 +25,9 @@ type accepts struct {
 	need                                  string
 }
 
+// onlyAnchors tells whether the role is a set of certificates and nothing else.
+func (a accepts) onlyAnchors() bool { return a.certificates && !a.privateKeys }
+
 var roleAccepts = map[trust.Role]accepts{
 	trust.RoleCertificate: {certificates: true, privateKeys: true, need: "certificate"},
 	trust.RoleKey:         {certificates: true, privateKeys: true, need: "private key"},
@@ -40,7 +44,8 @@ var roleAccepts = map[trust.Role]accepts{
 //   - key: exactly one private key (PKCS#1, PKCS#8, SEC1 with or without EC
 //     PARAMETERS); certificates beside it are fine
 //   - combined: both
-//   - bundle, authority: certificates only, at least one
+//   - bundle, authority: certificates only; none at all in an empty file, which
+//     is a fault of its own
 //   - verify-keys: public keys, certificates or private keys, at least one, as
 //     k8s.io/client-go/util/keyutil.ParsePublicKeysPEM reads them
 //
@@ -63,6 +68,9 @@ func fill(m *trust.Material, data []byte) (crypto.Signer, error) {
 	blocks, err := trust.Blocks(data)
 	if err != nil {
 		return nil, err
+	}
+	if len(blocks) == 0 && accept.onlyAnchors() && len(bytes.TrimSpace(data)) == 0 {
+		return nil, nil // a bundle that trusts nobody: not malformed, but empty
 	}
 	if len(blocks) == 0 {
 		return nil, fmt.Errorf("holds no PEM block: a %s is expected", accept.need)

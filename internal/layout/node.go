@@ -76,6 +76,7 @@ func Read(root string, o Options) (trust.Node, Keyring, error) {
 // nodeReader collects what is read of one node.
 type nodeReader struct {
 	dir     *os.Root
+	links   linkReader
 	node    trust.Node
 	keys    Keyring
 	uses    map[string]catalog.FileUse // by path
@@ -88,7 +89,7 @@ type nodeReader struct {
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
-		dir: dir, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
+		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
 		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{},
 	}
 }
@@ -99,11 +100,11 @@ func (r *nodeReader) place(nodePath string) trust.Place {
 
 // stat returns what stands at a path, nil when nothing does.
 func (r *nodeReader) stat(nodePath string) (fs.FileInfo, error) {
-	at, err := resolve(r.dir, nodePath)
+	at, err := resolve(r.links, nodePath)
 	if err != nil || len(at.absent) > 0 {
 		return nil, err
 	}
-	return r.dir.Lstat(at.name)
+	return r.links.Lstat(at.name)
 }
 
 // exists tells whether something stands at a path, and says yes where the right
@@ -136,7 +137,7 @@ const maxEntries = 1000
 
 // list returns the sorted names in a folder but for those that start with a dot.
 func (r *nodeReader) list(nodePath string) ([]string, error) {
-	at, err := resolve(r.dir, nodePath)
+	at, err := resolve(r.links, nodePath)
 	if err != nil || len(at.absent) > 0 {
 		return nil, err
 	}
@@ -172,10 +173,10 @@ func (r *nodeReader) readKubeadm() {
 func (r *nodeReader) readService() {
 	r.node.Layout = LayoutService
 	r.node.Components = []trust.Component{
-		{Node: r.node.Name, Name: "server", Flags: map[string][]string{
+		{Node: r.node.Name, Name: catalog.ServiceServer, Flags: map[string][]string{
 			"tls-cert-file": {"/server/server.crt"}, "tls-private-key-file": {"/server/server.key"}, "client-ca-file": {"/ca.crt"},
 		}},
-		{Node: r.node.Name, Name: "client", Flags: map[string][]string{
+		{Node: r.node.Name, Name: catalog.ServiceClient, Flags: map[string][]string{
 			"cert": {"/client/client.crt"}, "key": {"/client/client.key"}, "cacert": {"/ca.crt"},
 		}},
 	}
@@ -218,8 +219,12 @@ func (r *nodeReader) readManifests(folder string) {
 		}
 	}
 	etcd, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
-	if ok {
-		r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
+	if !ok {
+		return
+	}
+	r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
+	if file, ok := etcd.Flag("config-file"); ok {
+		r.notSeen(file, "etcd's configuration file, which makes it pass over its flags, is not read")
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"syscall"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -54,15 +53,16 @@ func ReadFile(root, nodePath string) (Content, error) {
 		return Content{}, readError(nodePath, cause(err))
 	}
 	defer dir.Close()
-	return readFile(dir, nodePath)
+	return readFile(dir, dir, nodePath)
 }
 
-func readFile(dir *os.Root, nodePath string) (Content, error) {
+// readFile reads a file of a root; links is the root or a cache of it.
+func readFile(dir *os.Root, links linkReader, nodePath string) (Content, error) {
 	c := Content{UID: -1}
 	if err := checkNodePath(nodePath); err != nil {
 		return c, &ReadError{Path: nodePath, State: trust.Unreadable, Reason: "is not an absolute path", Err: err}
 	}
-	at, err := resolve(dir, nodePath)
+	at, err := resolve(links, nodePath)
 	if err != nil {
 		return c, readError(nodePath, err)
 	}
@@ -73,19 +73,19 @@ func readFile(dir *os.Root, nodePath string) (Content, error) {
 		e := readError(nodePath, fs.ErrNotExist)
 		if at.links > 0 {
 			e.Reason = fmt.Sprintf("leads to %s, which does not exist", c.Target)
-			folder, err := resolve(dir, path.Dir(nodePath))
+			folder, err := resolve(links, path.Dir(nodePath))
 			e.dangling = err == nil && len(folder.absent) == 0
 		}
 		return c, e
 	}
-	err = c.load(dir, nodePath, filepath.FromSlash(at.name))
+	err = c.load(dir, links, nodePath, at.name)
 	return c, err
 }
 
 // load reads the regular file at a name that is free of links.
-func (c *Content) load(dir *os.Root, nodePath, name string) error {
+func (c *Content) load(dir *os.Root, links linkReader, nodePath, name string) error {
 	// Opening a device can have effects, so look before.
-	info, err := dir.Lstat(name)
+	info, err := links.Lstat(name)
 	if err != nil {
 		return readError(nodePath, cause(err))
 	}

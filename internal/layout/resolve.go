@@ -22,6 +22,24 @@ type linkReader interface {
 	Readlink(name string) (string, error)
 }
 
+// seenLinks remembers what stands at each name, for many paths of one node go
+// through the same folders. What is opened is looked at again.
+type seenLinks struct {
+	linkReader
+	infos map[string]fs.FileInfo
+}
+
+func (s seenLinks) Lstat(name string) (fs.FileInfo, error) {
+	if info, ok := s.infos[name]; ok {
+		return info, nil
+	}
+	info, err := s.linkReader.Lstat(name)
+	if err == nil {
+		s.infos[name] = info
+	}
+	return info, err
+}
+
 // resolved is where a path of a node leads to.
 type resolved struct {
 	name   string   // relative to the root, free of links; "." is the root

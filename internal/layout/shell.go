@@ -5,8 +5,8 @@ import "strings"
 // splitShell splits the text of sh -c into its commands and those into words.
 // It knows quotes, backslashes, comments and what ends a command or a word;
 // variables and substitutions stay as they are written, for their values are
-// not known. The libraries for it either run what stands in backquotes or have
-// not been kept for years.
+// not known. This is for one rare form, and a library for it
+// (github.com/mattn/go-shellwords) could run commands of the text it reads.
 func splitShell(text string) [][]string {
 	s := shellSplitter{}
 	for i := 0; i < len(text); i++ {

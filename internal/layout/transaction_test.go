@@ -382,3 +382,22 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkTransactionOfAControlPlane(b *testing.B) {
+	dir, n := b.TempDir(), 0
+	for b.Loop() {
+		n++
+		tx, err := Begin(filepath.Join(dir, fmt.Sprint(n)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range 27 {
+			if err := tx.Write(fmt.Sprintf("/etc/kubernetes/pki/%d.key", i), []byte(wanted[i%len(wanted)].data), 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -47,6 +47,9 @@ func (p *Planned) resolveAuthorities() error {
 			return err
 		}
 	}
+	if len(p.lacking) > 0 {
+		return unsigned(p.waiting(), p.lacking)
+	}
 	if err := p.refuseSharedFrontProxy(); err != nil {
 		return err
 	}
@@ -107,6 +110,13 @@ func (p *Planned) gather(a *authority, s *slot) error {
 	return nil
 }
 
+// asked tells whether requests to an authority stand there.
+func (p *Planned) asked(name string) bool {
+	return slices.ContainsFunc(p.slots, func(s *slot) bool {
+		return s.have.request != nil && len(s.entry.Authorities) > 0 && s.entry.Authorities[0] == name
+	})
+}
+
 // settle judges what was found of an authority, or decides to make it.
 func (p *Planned) settle(a *authority, s *slot) error {
 	if a.chain != nil {
@@ -117,6 +127,12 @@ func (p *Planned) settle(a *authority, s *slot) error {
 	}
 	if p.options.CSROnly {
 		a.awaited = true
+		return nil
+	}
+	if p.asked(s.entry.Name) {
+		// Requests wait for an authority elsewhere: one made here would not be it.
+		a.awaited = true
+		p.lacking = append(p.lacking, p.host(s, s.entry.Path+".crt"))
 		return nil
 	}
 	if a.above != nil && !a.above.canSign() {

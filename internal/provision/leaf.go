@@ -35,7 +35,6 @@ func (p *Planned) template(e catalog.Entry) issue.Template {
 // decideLeaves judges every leaf and kubeconfig. Requests that wait for their
 // certificates are named together.
 func (p *Planned) decideLeaves() error {
-	var waiting []string
 	for _, s := range p.slots {
 		if s.entry.Kind != catalog.KindLeaf && s.entry.Kind != catalog.KindKubeconfig {
 			continue
@@ -47,55 +46,61 @@ func (p *Planned) decideLeaves() error {
 			}
 			continue
 		}
-		wait, err := p.decidePair(s)
-		if err != nil {
+		if err := p.decidePair(s); err != nil {
 			return err
 		}
-		if wait {
-			waiting = append(waiting, p.host(s, s.entry.Path+".csr"))
-		}
 	}
-	if len(waiting) > 0 {
-		return unsigned(waiting)
+	if waiting := p.waiting(); len(waiting) > 0 && !p.options.CSROnly {
+		return unsigned(waiting, nil)
 	}
 	return nil
 }
 
-// decidePair says what becomes of a key and its certificate. It returns true
-// for a request that waits for its certificate.
-func (p *Planned) decidePair(s *slot) (waits bool, err error) {
+// waiting lists the requests whose certificates have not come.
+func (p *Planned) waiting() []string {
+	var all []string
+	for _, s := range p.slots {
+		if s.have.request != nil && s.have.certificates == nil && !p.authorities[s.entry.Authorities[0]].canSign() {
+			all = append(all, p.host(s, s.entry.Path+".csr"))
+		}
+	}
+	return all
+}
+
+// decidePair says what becomes of a key and its certificate.
+func (p *Planned) decidePair(s *slot) error {
 	h, a := s.have, p.authorities[s.entry.Authorities[0]]
 	crt, key := p.host(s, s.entry.Path+".crt"), p.host(s, s.entry.Path+".key")
 	s.pair.key = h.key
 	switch {
 	case h.certificates != nil && h.key == nil:
-		return false, refuse(crt, "put its key there, or move it away to have a new pair made", "stands there without its key %s", key)
+		return refuse(crt, "put its key there, or move it away to have a new pair made", "stands there without its key %s", key)
 	case h.certificates != nil:
-		return false, p.decidePresent(s, a)
+		return p.decidePresent(s, a)
 	case h.request != nil && h.key == nil:
-		return false, refuse(p.host(s, s.entry.Path+".csr"), "put its key there, or move it away", "stands there without its key %s", key)
+		return refuse(p.host(s, s.entry.Path+".csr"), "put its key there, or move it away", "stands there without its key %s", key)
 	case h.request != nil && !trust.SameKey(h.request.PublicKey, h.key.Public()):
-		return false, refuse(p.host(s, s.entry.Path+".csr"), "move both away", "was not made with the key %s", key)
+		return refuse(p.host(s, s.entry.Path+".csr"), "move both away", "was not made with the key %s", key)
 	case h.request != nil && !a.canSign():
 		s.action = Requested
-		return !p.options.CSROnly, nil
+		return nil
 	case h.key != nil && h.request == nil && !p.options.CSROnly:
 		// Signing it would trust a key that somebody else may hold.
-		return false, refuse(key, "put its certificate there, or move it away to have a new pair made",
+		return refuse(key, "put its certificate there, or move it away to have a new pair made",
 			"stands there without its certificate %s", crt)
 	}
 	s.pair.makeKey = h.key == nil
 	if a.canSign() {
 		s.action, s.pair.sign = Made, true
 		s.pair.request = p.options.Service != nil && h.request == nil
-		return false, nil
+		return nil
 	}
 	if !p.options.CSROnly {
-		return false, refuse(crt, "put the authority's key beside its certificate, or add --csr-only to have requests made",
+		return refuse(crt, "put the authority's key beside its certificate, or add --csr-only to have requests made",
 			"cannot be signed: the key of its authority %s is not at hand", a.path)
 	}
 	s.action, s.pair.request = Requested, h.request == nil
-	return false, nil
+	return nil
 }
 
 // decidePresent judges a pair that is complete.

@@ -70,6 +70,7 @@ type Planned struct {
 	slots       []*slot
 	authorities map[string]*authority
 	signing     *signing
+	lacking     []string // certificates of authorities that requests wait for
 }
 
 // slot is one entry at one place.
@@ -121,7 +122,7 @@ func closeWith(p *Planned, err error) error {
 		return err
 	}
 	if undo := p.tx.Rollback(); undo != nil {
-		return &Refusal{Cause: err.Error() + "; undoing it failed: " + undo.Error()}
+		return &Refusal{Cause: err.Error() + "; undoing it failed: " + undo.Error(), Help: "run it again once the disk can be written: it removes what is left"}
 	}
 	p.tx = nil
 	return err

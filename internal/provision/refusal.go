@@ -30,10 +30,18 @@ func refuse(path, help, format string, args ...any) error {
 
 const moveAway = "move it away to have it made anew, or mend it; nothing was written"
 
-// unsigned lists requests whose certificates have not come yet.
-func unsigned(requests []string) error {
+// unsigned lists requests whose certificates have not come yet, and the
+// certificates of authorities that are missing.
+func unsigned(requests, authorities []string) error {
+	var causes []string
+	if len(authorities) > 0 {
+		causes = append(causes, "the certificate of the authority that is to sign is missing: "+strings.Join(authorities, ", "))
+	}
+	if len(requests) > 0 {
+		causes = append(causes, fmt.Sprintf("%d certificate requests are not signed yet: %s", len(requests), strings.Join(requests, ", ")))
+	}
 	return &Refusal{
-		Cause: fmt.Sprintf("%d certificate requests are not signed yet: %s", len(requests), strings.Join(requests, ", ")),
-		Help:  "have each FILE.csr signed by its authority, put the certificate beside it as FILE.crt, and run the same command again",
+		Cause: strings.Join(causes, "; "),
+		Help:  "have each FILE.csr signed by its authority, put the certificate beside it as FILE.crt, the authority's own in its place, and run the same command again",
 	}
 }

@@ -50,4 +50,3 @@ func (p *Planned) signs(a *authority) bool {
 	}
 	return false
 }
-

@@ -1,0 +1,457 @@
+package check_test
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/testpki"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	testpki.Clean()
+	os.Exit(code)
+}
+
+const (
+	pki      = "/etc/kubernetes/pki/"
+	manifest = "/etc/kubernetes/manifests/"
+)
+
+// mutation breaks one thing and names the one finding expected.
+type mutation struct {
+	name  string
+	kind  testpki.Kind
+	at    time.Time
+	brk   func(c *testpki.Cluster)
+	id    string
+	node  string
+	path  string // of the finding
+	field string
+	links []int // that it breaks, exactly
+}
+
+func days(n int) time.Time { return testpki.Made.AddDate(0, 0, n) }
+
+func until(t time.Time) testpki.Change { return func(c *x509.Certificate) { c.NotAfter = t } }
+
+func from(t time.Time) testpki.Change { return func(c *x509.Certificate) { c.NotBefore = t } }
+
+func usages(u ...x509.ExtKeyUsage) testpki.Change {
+	return func(c *x509.Certificate) { c.ExtKeyUsage = u }
+}
+
+func without(name string) testpki.Change {
+	return func(c *x509.Certificate) {
+		c.DNSNames = slices.DeleteFunc(slices.Clone(c.DNSNames), func(n string) bool { return n == name })
+		c.IPAddresses = slices.DeleteFunc(slices.Clone(c.IPAddresses), func(a net.IP) bool { return a.String() == name })
+	}
+}
+
+func named(cn string, o ...string) testpki.Change {
+	return func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: cn, Organization: o} }
+}
+
+var mutations = []mutation{
+	// Files.
+	{name: "a leaf's certificate is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/apiserver.crt") },
+		id: "file-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "a leaf's key is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/front-proxy-client.key") },
+		id: "file-missing", path: pki + "front-proxy-client.key", links: []int{13}},
+	{name: "a leaf's key is missing, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/apiserver-etcd-client.key") },
+		id: "file-missing", path: pki + "apiserver-etcd-client.key", links: []int{3}},
+	{name: "the cluster's authority is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/ca.crt") },
+		id: "file-missing", path: pki + "ca.crt"},
+	{name: "sa.pub is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/sa.pub") },
+		id: "file-missing", path: pki + "sa.pub", links: []int{12}},
+	{name: "a kubeconfig is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "scheduler.conf") },
+		id: "file-missing", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a certificate is a dangling link", brk: func(c *testpki.Cluster) {
+		c.Remove("cp1", "pki/apiserver.crt")
+		os.Symlink("gone.crt", c.Path("cp1", "pki/apiserver.crt"))
+	}, id: "file-missing", path: pki + "apiserver.crt"},
+	{name: "a certificate is a link loop", brk: func(c *testpki.Cluster) {
+		c.Remove("cp1", "pki/apiserver.crt")
+		os.Symlink("apiserver.crt", c.Path("cp1", "pki/apiserver.crt"))
+	}, id: "file-unreadable", path: pki + "apiserver.crt"},
+	{name: "a certificate is a folder", brk: func(c *testpki.Cluster) {
+		c.Remove("cp1", "pki/etcd/peer.crt")
+		os.Mkdir(c.Path("cp1", "pki/etcd/peer.crt"), 0o755)
+	}, id: "file-unreadable", path: pki + "etcd/peer.crt", links: []int{1}},
+	{name: "a certificate is junk", brk: func(c *testpki.Cluster) { c.Write("cp1", "pki/apiserver.crt", []byte("junk\n")) },
+		id: "cert-malformed", path: pki + "apiserver.crt"},
+	{name: "a certificate file holds a key", brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/apiserver.key", "cp1", "pki/apiserver.crt") },
+		id: "cert-malformed", path: pki + "apiserver.crt"},
+	{name: "an authority's file is empty", brk: func(c *testpki.Cluster) { c.Write("cp1", "pki/front-proxy-ca.crt", nil) },
+		id: "bundle-empty", path: pki + "front-proxy-ca.crt", links: []int{13}},
+	{name: "a key is junk", brk: func(c *testpki.Cluster) { c.Write("cp1", "pki/apiserver.key", []byte("-----BEGIN")) },
+		id: "key-malformed", path: pki + "apiserver.key"},
+	{name: "sa.pub is junk", brk: func(c *testpki.Cluster) { c.Write("cp1", "pki/sa.pub", []byte("junk")) },
+		id: "key-malformed", path: pki + "sa.pub", links: []int{12}},
+	{name: "a kubeconfig is no YAML", brk: func(c *testpki.Cluster) { c.Write("cp1", "scheduler.conf", []byte("a: [")) },
+		id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a kubeconfig's context names no user", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "    user: system:kube-scheduler\n", "    user: nobody\n")
+	}, id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "others may read a key", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/sa.key", 0o644) },
+		id: "key-permissions", path: pki + "sa.key"},
+	{name: "others may read a kubeconfig", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "admin.conf", 0o604) },
+		id: "key-permissions", path: "/etc/kubernetes/admin.conf"},
+	{name: "a group may read a key", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/ca.key", 0o640) },
+		id: "key-permissions", path: pki + "ca.key"},
+	{name: "others may write into the folder of keys", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/etcd", 0o777) },
+		id: "key-permissions", path: pki + "etcd"},
+
+	// Keys.
+	{name: "a key belongs to another certificate", brk: func(c *testpki.Cluster) { c.NewKey("cp1", "pki/apiserver.key", issue.ECDSAP256) },
+		id: "key-mismatch", path: pki + "apiserver.key", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "a kubeconfig holds another's key", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", confField(c, "scheduler.conf", "client-key-data: "), confField(c, "admin.conf", "client-key-data: "))
+	}, id: "key-mismatch", path: "/etc/kubernetes/scheduler.conf", field: "users[system:kube-scheduler].user.client-key-data", links: []int{6}},
+	{name: "an authority's key was replaced", brk: func(c *testpki.Cluster) { c.NewKey("cp1", "pki/ca.key", issue.ECDSAP256) },
+		id: "ca-key-mismatch", path: pki + "ca.key", links: nil},
+	{name: "an authority's certificate was replaced", brk: func(c *testpki.Cluster) {
+		key := c.Read("cp1", "pki/etcd/ca.key")
+		c.Recreate("cp1", "etcd/ca")
+		c.Write("cp1", "pki/etcd/ca.key", key)
+	}, id: "ca-key-mismatch", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
+	{name: "sa.pub is of another key", brk: func(c *testpki.Cluster) {
+		pub, err := issue.EncodePublicKey(c.NewKey("cp1", "unused.key", issue.ECDSAP256).Public())
+		if err != nil {
+			panic(err)
+		}
+		c.Remove("cp1", "unused.key")
+		c.Write("cp1", "pki/sa.pub", pub)
+	}, id: "sa-key-mismatch", path: pki + "sa.pub", links: []int{12}},
+	{name: "sa.key was replaced", brk: func(c *testpki.Cluster) { c.NewKey("cp1", "pki/sa.key", issue.ECDSAP256) },
+		id: "sa-key-mismatch", path: pki + "sa.pub", links: []int{12}},
+	{name: "one control plane signs with a key of its own", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		pub, err := issue.EncodePublicKey(c.NewKey("cp2", "pki/sa.key", issue.ECDSAP256).Public())
+		if err != nil {
+			panic(err)
+		}
+		// cp2 itself verifies both; the others do not know the new key.
+		c.Write("cp2", "pki/sa.pub", append(pub, c.Read("cp1", "pki/sa.pub")...))
+	}, id: "sa-verify-key-missing", node: "cp1", path: pki + "sa.pub", links: []int{12}},
+	{name: "a leaf's key is weak", brk: func(c *testpki.Cluster) { c.WeakKey("cp1", "front-proxy-client", "front-proxy-ca") },
+		id: "key-weak", path: pki + "front-proxy-client.crt"},
+
+	// Dates.
+	{name: "a leaf has expired", at: days(3), brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver-kubelet-client", "ca", until(days(2))) },
+		id: "cert-expired", path: pki + "apiserver-kubelet-client.crt", links: []int{11}},
+	{name: "a kubeconfig's certificate has expired", at: days(3), brk: func(c *testpki.Cluster) { c.ReissueConf("cp1", "controller-manager.conf", "ca", until(days(2))) },
+		id: "cert-expired", path: "/etc/kubernetes/controller-manager.conf", field: "users[system:kube-controller-manager].user.client-certificate-data", links: []int{5}},
+	{name: "an authority has expired", at: days(3), brk: func(c *testpki.Cluster) { c.Resign("cp1", "front-proxy-ca", until(days(2))) },
+		id: "cert-expired", path: pki + "front-proxy-ca.crt", links: []int{13}},
+	{name: "a leaf is not valid yet", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/server", "etcd/ca", from(days(5))) },
+		id: "cert-not-yet-valid", path: pki + "etcd/server.crt", links: []int{2, 3, 15}},
+	{name: "a leaf expires soon", at: days(300), brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", until(days(310))) },
+		id: "cert-expiring", path: pki + "apiserver.crt"},
+	{name: "a leaf outlives its authority", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/peer", "etcd/ca", until(days(4000))) },
+		id: "cert-outlives-ca", path: pki + "etcd/peer.crt"},
+	{name: "a kubeconfig holds the expired certificate of a renewed authority", at: days(30), brk: func(c *testpki.Cluster) {
+		renewed, key := c.Read("cp1", "pki/ca.crt"), c.Read("cp1", "pki/ca.key")
+		c.Resign("cp1", "ca", until(days(20)))
+		old := c.Read("cp1", "pki/ca.crt")
+		c.Write("cp1", "pki/ca.crt", renewed)
+		c.Write("cp1", "pki/ca.key", key)
+		c.SetConfCA("cp1", "scheduler.conf", old)
+	}, id: "bundle-expired", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+
+	// Usages and identities.
+	{name: "a server's certificate is for clients alone", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", usages(x509.ExtKeyUsageClientAuth)) },
+		id: "usage-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "a peer's certificate is for servers alone", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/peer", "etcd/ca", usages(x509.ExtKeyUsageServerAuth)) },
+		id: "usage-missing", path: pki + "etcd/peer.crt", links: []int{1}},
+	{name: "a kubeconfig's certificate is for servers alone", brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "scheduler.conf", "ca", usages(x509.ExtKeyUsageServerAuth))
+	}, id: "usage-missing", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a leaf may sign", brk: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.IsCA = true; x.KeyUsage |= x509.KeyUsageCertSign })
+	}, id: "usage-excess", path: pki + "apiserver.crt"},
+	{name: "a leaf has any usage", brk: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "apiserver-etcd-client", "etcd/ca", usages(x509.ExtKeyUsageAny))
+	},
+		id: "usage-excess", path: pki + "apiserver-etcd-client.crt"},
+	{name: "the scheduler is somebody else", brk: func(c *testpki.Cluster) { c.ReissueConf("cp1", "scheduler.conf", "ca", named("system:scheduler")) },
+		id: "identity-wrong", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a kubelet is not among the nodes", brk: func(c *testpki.Cluster) { c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:cp1")) },
+		id: "identity-wrong", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "a kubelet is another node", brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:other", "system:nodes"))
+	}, id: "identity-wrong", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "the controller-manager is a master", brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "controller-manager.conf", "ca", named("system:kube-controller-manager", "system:masters"))
+	}, id: "identity-privileged", path: "/etc/kubernetes/controller-manager.conf"},
+	{name: "the front proxy has another name", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "front-proxy-client", "front-proxy-ca", named("proxy")) },
+		id: "requestheader-name-mismatch", path: pki + "front-proxy-client.crt", links: []int{13}},
+	{name: "two certificates have one serial", brk: func(c *testpki.Cluster) {
+		one := func(x *x509.Certificate) { x.SerialNumber = big.NewInt(7) }
+		c.Reissue("cp1", "apiserver", "ca", one)
+		c.Reissue("cp1", "apiserver-kubelet-client", "ca", one)
+	}, id: "serial-duplicate", path: pki + "apiserver.crt"},
+
+	// Names.
+	{name: "the apiserver lacks its advertise address", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("10.0.0.11")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9}},
+	{name: "the apiserver lacks its advertise address, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("10.0.0.11")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9}},
+	{name: "the apiserver lacks the service's name", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("kubernetes.default.svc")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
+	{name: "the apiserver lacks the service's address", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("10.96.0.1")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
+	{name: "the apiserver lacks its node's name", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("cp1")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4}},
+	{name: "one apiserver lacks the endpoint", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Reissue("cp2", "apiserver", "ca", without("api.example.test")) },
+		id: "san-missing", node: "cp2", path: pki + "apiserver.crt", links: []int{4, 8, 9}},
+	{name: "etcd lacks loopback", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/server", "etcd/ca", without("127.0.0.1")) },
+		id: "san-missing", path: pki + "etcd/server.crt", links: []int{2, 3, 15}},
+	{name: "an etcd peer lacks its address", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Reissue("cp3", "etcd/peer", "etcd/ca", without("10.0.0.13")) },
+		id: "san-missing", node: "cp3", path: pki + "etcd/peer.crt", links: []int{1}},
+	{name: "a kubeconfig dials an address of nobody", brk: func(c *testpki.Cluster) { c.Edit("cp1", "scheduler.conf", "10.0.0.11:6443", "10.0.0.99:6443") },
+		id: "endpoint-mismatch", path: "/etc/kubernetes/scheduler.conf", field: "clusters[kubernetes].cluster.server", links: []int{6}},
+	{name: "a kubeconfig dials a port of nobody", brk: func(c *testpki.Cluster) { c.Edit("cp1", "scheduler.conf", "10.0.0.11:6443", "10.0.0.11:8443") },
+		id: "endpoint-mismatch", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a worker dials an address of nobody", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Edit("w1", "kubelet.conf", "api.example.test", "old.example.test") },
+		id: "endpoint-mismatch", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+
+	// Authorities.
+	{name: "the cluster's authority was made anew", brk: func(c *testpki.Cluster) { c.Recreate("cp1", "ca") },
+		id: "authority-recreated", path: pki + "ca.crt"},
+	{name: "etcd's authority was made anew", brk: func(c *testpki.Cluster) { c.Recreate("cp1", "etcd/ca") },
+		id: "authority-recreated", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
+	{name: "the front proxy's authority was made anew", brk: func(c *testpki.Cluster) { c.Recreate("cp1", "front-proxy-ca") },
+		id: "authority-recreated", path: pki + "front-proxy-client.crt", links: []int{13}},
+	{name: "a leaf is of an older authority of the same name", brk: func(c *testpki.Cluster) { fromOld(c, "apiserver-kubelet-client", "ca") },
+		id: "authority-recreated", path: pki + "apiserver-kubelet-client.crt", links: []int{11}},
+	{name: "a leaf is of a foreign authority", brk: func(c *testpki.Cluster) { fromForeign(c, "apiserver", "ca") },
+		id: "authority-unknown", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "an etcd client is of the cluster's authority", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver-etcd-client", "ca", nil) },
+		id: "authority-unknown", path: pki + "apiserver-etcd-client.crt", links: []int{3}},
+	{name: "a kubeconfig holds an old authority", brk: func(c *testpki.Cluster) { c.SetConfCA("cp1", "scheduler.conf", oldAuthority(c, "ca")) },
+		id: "bundle-stale", path: "/etc/kubernetes/scheduler.conf", field: "clusters[kubernetes].cluster.certificate-authority-data", links: []int{6}},
+	{name: "a kubeconfig holds a foreign authority", brk: func(c *testpki.Cluster) { c.SetConfCA("cp1", "admin.conf", c.Read("cp1", "pki/etcd/ca.crt")) },
+		id: "bundle-stale", path: "/etc/kubernetes/admin.conf", links: []int{9}},
+	{name: "a worker holds an old authority", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Write("w1", "pki/ca.crt", oldAuthority(c, "ca")) },
+		id: "bundle-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
+	{name: "the control planes have authorities of their own", kind: testpki.HA, brk: separate("cp2"),
+		id: "ha-divergence", path: pki + "ca.crt"},
+	{name: "the apiserver is told a wrong authority for etcd", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--etcd-cafile=/etc/kubernetes/pki/etcd/ca.crt", "--etcd-cafile=/etc/kubernetes/pki/ca.crt")
+	}, id: "authority-unknown", path: manifest + "kube-apiserver.yaml", field: "--etcd-cafile", links: []int{3}},
+	{name: "an authority is none", brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "front-proxy-ca", func(x *x509.Certificate) { x.IsCA = false })
+	}, id: "ca-invalid", path: pki + "front-proxy-ca.crt", links: []int{13}},
+	{name: "an authority may not sign", brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "etcd/ca", func(x *x509.Certificate) { x.KeyUsage = x509.KeyUsageDigitalSignature })
+	}, id: "ca-invalid", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
+	{name: "an authority is constrained to other names", brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "etcd/ca", func(x *x509.Certificate) {
+			x.PermittedDNSDomainsCritical = true
+			x.PermittedDNSDomains = []string{"example.test"}
+		})
+		c.Remove("cp1", "pki/etcd/peer.crt")
+		c.Remove("cp1", "pki/etcd/peer.key")
+		c.Copy("cp1", "pki/etcd/server.crt", "cp1", "pki/etcd/peer.crt")
+		c.Copy("cp1", "pki/etcd/server.key", "cp1", "pki/etcd/peer.key")
+		c.Chmod("cp1", "pki/etcd/peer.key", 0o600)
+	}, id: "constraint-violated", path: pki + "etcd/peer.crt", links: []int{1, 2, 3, 15}},
+	{name: "front proxy and clients share an authority", brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/front-proxy-ca.crt")
+		c.Copy("cp1", "pki/ca.key", "cp1", "pki/front-proxy-ca.key")
+		c.Reissue("cp1", "front-proxy-client", "ca", nil)
+	}, id: "authority-shared", path: pki + "front-proxy-ca.crt"},
+	{name: "the front proxy's bundle holds the shared root", kind: testpki.Intermediate, brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/both.crt", append(c.Read("cp1", "pki/front-proxy-ca.crt"), c.Read("cp1", "pki/root-ca.crt")...))
+		for _, m := range []string{"kube-apiserver", "kube-controller-manager"} {
+			c.Edit("cp1", "manifests/"+m+".yaml", "--requestheader-client-ca-file=/etc/kubernetes/pki/front-proxy-ca.crt", "--requestheader-client-ca-file=/etc/kubernetes/pki/both.crt")
+		}
+	}, id: "authority-shared", path: pki + "both.crt"},
+	{name: "a leaf lacks the intermediate", kind: testpki.Intermediate, brk: func(c *testpki.Cluster) {
+		certs, err := trust.ParseCertificates(c.Read("cp1", "pki/apiserver.crt"))
+		if err != nil {
+			panic(err)
+		}
+		c.Write("cp1", "pki/apiserver.crt", trust.EncodeCertificates(certs[0]))
+	}, id: "chain-incomplete", path: pki + "apiserver.crt"},
+	{name: "the intermediate stands before the leaf", kind: testpki.Intermediate, brk: func(c *testpki.Cluster) {
+		certs, err := trust.ParseCertificates(c.Read("cp1", "pki/apiserver.crt"))
+		if err != nil {
+			panic(err)
+		}
+		slices.Reverse(certs)
+		c.Write("cp1", "pki/apiserver.crt", trust.EncodeCertificates(certs...))
+	}, id: "chain-order", path: pki + "apiserver.crt"},
+
+	// Configuration.
+	{name: "any name may be the front proxy", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=")
+	}, id: "requestheader-any-name", path: manifest + "kube-apiserver.yaml", field: "--requestheader-allowed-names"},
+	{name: "etcd verifies no client", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/etcd.yaml", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")
+	}, id: "client-auth-off", path: manifest + "etcd.yaml"},
+	{name: "a kubeconfig verifies nothing", brk: func(c *testpki.Cluster) {
+		ca := confField(c, "admin.conf", "certificate-authority-data: ")
+		c.Edit("cp1", "admin.conf", "certificate-authority-data: "+ca, "insecure-skip-tls-verify: true")
+	}, id: "verify-off", path: "/etc/kubernetes/admin.conf"},
+	{name: "etcd's clients speak without TLS", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/etcd.yaml", "--listen-client-urls=https://127.0.0.1:2379,https://10.0.0.11:2379", "--listen-client-urls=https://127.0.0.1:2379,http://10.0.0.11:2379")
+	}, id: "plain-http", path: manifest + "etcd.yaml"},
+	{name: "the controller-manager signs with a bundle", brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/signers.crt", append(c.Read("cp1", "pki/ca.crt"), c.Read("cp1", "pki/etcd/ca.crt")...))
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/signers.crt")
+	}, id: "signer-not-single", path: pki + "signers.crt"},
+	{name: "the controller-manager signs with an untrusted authority", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/etcd/ca.crt")
+	}, id: "signer-untrusted", path: manifest + "kube-controller-manager.yaml"},
+	{name: "pods are given a foreign authority", brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/pods.crt", oldAuthority(c, "ca"))
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--root-ca-file=/etc/kubernetes/pki/ca.crt", "--root-ca-file=/etc/kubernetes/pki/pods.crt")
+	}, id: "root-ca-mismatch", path: manifest + "kube-controller-manager.yaml", field: "--root-ca-file", links: []int{17}},
+	{name: "an authority's key is on a worker", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/ca.key", "w1", "pki/ca.key") },
+		id: "ca-key-present", node: "w1", path: pki + "ca.key"},
+	{name: "the bootstrap kubeconfig is still there", brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "cp1", "bootstrap-kubelet.conf") },
+		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
+}
+
+// TestOneFaultIsOneFinding breaks one thing in a healthy cluster and wants the
+// one finding, at its place, and nothing else of weight.
+func TestOneFaultIsOneFinding(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			kind := m.kind
+			if kind == "" {
+				kind = testpki.Single
+			}
+			c := testpki.New(t, kind)
+			m.brk(c)
+			r := c.Verify(check.Options{At: m.at})
+			got := weighty(r)
+			if len(got) != 1 {
+				t.Fatalf("want the one finding %s at %s, got:\n%s", m.id, m.path, describe(got))
+			}
+			f := got[0]
+			if f.ID != m.id || f.Path != m.path || m.node != "" && f.Node != m.node || m.field != "" && f.Field != m.field {
+				t.Errorf("want %s at %s %s %s, got:\n%s", m.id, m.node, m.path, m.field, describe(got))
+			}
+			if m.links != nil && !slices.Equal(f.Links, m.links) {
+				t.Errorf("links: want %v, got %v", m.links, f.Links)
+			}
+			if f.Cause == "" || f.Fix == "" {
+				t.Errorf("a finding says its cause and its fix: %+v", f)
+			}
+			explained(t, r)
+		})
+	}
+}
+
+// explained: each broken half has a finding, and each link named is broken.
+func explained(t *testing.T, r *check.Result) {
+	t.Helper()
+	for i := range r.Links {
+		l := &r.Links[i]
+		if l.OK() != (len(l.Findings) == 0) {
+			t.Errorf("link %d %s → %s: ok is %v, findings are %v", l.Number, l.Caller, l.Callee, l.OK(), l.Findings)
+		}
+	}
+}
+
+func weighty(r *check.Result) []check.Finding {
+	return slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return f.Severity == check.Info })
+}
+
+func describe(findings []check.Finding) string {
+	var b strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&b, "  %s %s %s:%s %s links %v\n    %s\n    hence %v\n", f.Severity, f.ID, f.Node, f.Path, f.Field, f.Links, f.Cause, f.Consequences)
+	}
+	return b.String()
+}
+
+// TestHealthyClustersHaveNoFinding: not an error, not a warning, but for the
+// shape that is a weakness by itself.
+func TestHealthyClustersHaveNoFinding(t *testing.T) {
+	for kind, want := range map[testpki.Kind][]string{
+		testpki.Single: nil, testpki.Bare: nil, testpki.HA: nil, testpki.Intermediate: nil, testpki.KubeletCA: nil, testpki.ExternalEtcd: nil,
+		testpki.Shared: {"authority-shared"},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			r := testpki.New(t, kind).Verify(check.Options{})
+			var got []string
+			for _, f := range weighty(r) {
+				got = append(got, f.ID)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("want %v, got:\n%s", want, describe(weighty(r)))
+			}
+			for i := range r.Links {
+				for _, h := range r.Links[i].Halves {
+					if h.State == check.OK && h.Proof != check.ByHandshake && h.Proof != check.BySignature {
+						t.Errorf("link %d %s → %s, %s: proved only by %s", r.Links[i].Number, r.Links[i].Caller, r.Links[i].Callee, h.Side, h.Proof)
+					}
+				}
+			}
+		})
+	}
+}
+
+func confField(c *testpki.Cluster, conf, field string) string {
+	_, rest, _ := strings.Cut(string(c.Read("cp1", conf)), field)
+	value, _, _ := strings.Cut(rest, "\n")
+	return value
+}
+
+// oldAuthority returns the certificate of an authority of the same name with
+// another key.
+func oldAuthority(c *testpki.Cluster, name string) []byte {
+	cert, key := c.Read("cp1", "pki/"+name+".crt"), c.Read("cp1", "pki/"+name+".key")
+	c.Recreate("cp1", name)
+	old := c.Read("cp1", "pki/"+name+".crt")
+	c.Write("cp1", "pki/"+name+".crt", cert)
+	c.Write("cp1", "pki/"+name+".key", key)
+	return old
+}
+
+func fromOld(c *testpki.Cluster, leaf, name string) {
+	cert, key := c.Read("cp1", "pki/"+name+".crt"), c.Read("cp1", "pki/"+name+".key")
+	c.Recreate("cp1", name)
+	c.Reissue("cp1", leaf, name, nil)
+	c.Write("cp1", "pki/"+name+".crt", cert)
+	c.Write("cp1", "pki/"+name+".key", key)
+}
+
+func fromForeign(c *testpki.Cluster, leaf, name string) {
+	cert, key := c.Read("cp1", "pki/"+name+".crt"), c.Read("cp1", "pki/"+name+".key")
+	c.Recreate("cp1", name)
+	c.Rename("cp1", name, "somebody else")
+	c.Reissue("cp1", leaf, name, nil)
+	c.Write("cp1", "pki/"+name+".crt", cert)
+	c.Write("cp1", "pki/"+name+".key", key)
+}
+
+// separate gives a control plane authorities and certificates of its own.
+func separate(node string) func(c *testpki.Cluster) {
+	return func(c *testpki.Cluster) {
+		c.Recreate(node, "ca")
+		for _, leaf := range []string{"apiserver", "apiserver-kubelet-client"} {
+			c.Reissue(node, leaf, "ca", nil)
+		}
+		for _, conf := range []string{"admin.conf", "super-admin.conf", "kubelet.conf", "controller-manager.conf", "scheduler.conf"} {
+			c.ReissueConf(node, conf, "ca", nil)
+			c.SetConfCA(node, conf, c.Read(node, "pki/ca.crt"))
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package testpki
+
+import (
+	"os"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/proof"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Verify reads all nodes of the cluster from disk and judges them as
+// `kubepki verify` does, handshakes included. A handshake that contradicts the
+// judgement fails the test.
+func (c *Cluster) Verify(o check.Options) *check.Result {
+	c.t.Helper()
+	if o.At.IsZero() {
+		o.At = At
+	}
+	entries, err := os.ReadDir(c.Dir)
+	c.check(err)
+	var nodes []trust.Node
+	keys := proof.Keys{}
+	for _, e := range entries {
+		if e.Name() == catalog.AuthoritiesDir || e.Name() == catalog.UsersDir {
+			continue
+		}
+		name := e.Name()
+		if len(entries) == 1 {
+			name = ""
+		}
+		node, ring, err := layout.Read(c.Path(e.Name(), "/"), layout.Options{Name: name})
+		c.check(err)
+		nodes = append(nodes, node)
+		for p, k := range ring {
+			keys[p] = k
+		}
+	}
+	g := catalog.Wire(nodes)
+	r := check.Run(g, o)
+	contradictions, err := proof.Prove(g, r.Links, keys, o.At)
+	c.check(err)
+	for _, x := range contradictions {
+		c.t.Errorf("link %d %s → %s: judged good, but the handshake fails: %v", r.Links[x.Link].Number, r.Links[x.Link].Caller, r.Links[x.Link].Callee, x.Err)
+	}
+	return r
+}
