@@ -16,9 +16,10 @@ type clusterDocument struct {
 	CertificatesDir             string         `json:"certificatesDir,omitempty"`
 	ImageRepository             string         `json:"imageRepository,omitempty"`
 	Networking                  networking     `json:"networking,omitempty"`
-	APIServer                   ownAPIServer   `json:"apiServer,omitempty"`
-	ControllerManager           ownComponent   `json:"controllerManager,omitempty"`
-	Scheduler                   ownComponent   `json:"scheduler,omitempty"`
+	APIServer                   apiServer      `json:"apiServer,omitempty"`
+	ControllerManager           component      `json:"controllerManager,omitempty"`
+	Scheduler                   component      `json:"scheduler,omitempty"`
+	Kubelet                     ownKubelet     `json:"kubelet,omitempty"`
 	Authorities                 ownAuthorities `json:"authorities,omitempty"`
 	EncryptionAlgorithm         string         `json:"encryptionAlgorithm,omitempty"`
 	CertificateValidityPeriod   string         `json:"certificateValidityPeriod,omitempty"`
@@ -30,12 +31,7 @@ type clusterDocument struct {
 	KubeProxy                   bool           `json:"kubeProxy,omitempty"`
 }
 
-type ownAPIServer struct {
-	ownComponent `json:",inline"`
-	CertSANs     []string `json:"certSANs,omitempty"`
-}
-
-type ownComponent struct {
+type ownKubelet struct {
 	ExtraArgs []arg `json:"extraArgs,omitempty"`
 }
 
@@ -64,7 +60,9 @@ type ownWorker struct {
 
 type ownEtcd struct {
 	DataDir   string        `json:"dataDir,omitempty"`
+	Image     string        `json:"image,omitempty"`
 	ExtraArgs []arg         `json:"extraArgs,omitempty"`
+	ExtraEnvs []envVar      `json:"extraEnvs,omitempty"`
 	Members   []ownMember   `json:"members,omitempty"`
 	External  *externalEtcd `json:"external,omitempty"`
 }
@@ -108,19 +106,8 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 	if err := lives(out, in.CertificateValidityPeriod, in.CACertificateValidityPeriod); err != nil {
 		return nil, err
 	}
-	k := kubeadm{version: "v1"}
-	for _, p := range []struct {
-		field, name string
-		args        []arg
-	}{
-		{"apiServer.extraArgs", catalog.APIServer, in.APIServer.ExtraArgs},
-		{"controllerManager.extraArgs", catalog.ControllerManager, in.ControllerManager.ExtraArgs},
-		{"scheduler.extraArgs", catalog.Scheduler, in.Scheduler.ExtraArgs},
-		{"etcd.extraArgs", catalog.Etcd, in.Etcd.ExtraArgs},
-	} {
-		if err := k.args(p.field, p.name, p.args, out); err != nil {
-			return nil, err
-		}
+	if err := in.components(out); err != nil {
+		return nil, err
 	}
 	if err := in.nodes(out); err != nil {
 		return nil, err
@@ -129,6 +116,22 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 		return nil, err
 	}
 	return complete(out, host, ownNames)
+}
+
+// components takes over what concerns flags and manifests, as of kubeadm's v1.
+func (in *clusterDocument) components(out *catalog.Cluster) error {
+	etcd := component{ExtraArgs: in.Etcd.ExtraArgs, ExtraEnvs: in.Etcd.ExtraEnvs}
+	all := []namedComponent{
+		{"apiServer", catalog.APIServer, in.APIServer.component}, {"controllerManager", catalog.ControllerManager, in.ControllerManager},
+		{"scheduler", catalog.Scheduler, in.Scheduler}, {"etcd", catalog.Etcd, etcd},
+		{"kubelet", catalog.Kubelet, component{ExtraArgs: in.Kubelet.ExtraArgs}},
+	}
+	for _, c := range all {
+		if err := c.add(out, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in *clusterDocument) nodes(out *catalog.Cluster) error {

@@ -84,10 +84,7 @@ func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
 	if node.Address, err = parseAddress(kubeadmNames.address, i.LocalAPIEndpoint.AdvertiseAddress); err != nil {
 		return nil, err
 	}
-	if err := k.components(c, out); err != nil {
-		return nil, err
-	}
-	if err := k.args("nodeRegistration.kubeletExtraArgs", catalog.Kubelet, i.NodeRegistration.KubeletExtraArgs, out); err != nil {
+	if err := k.components(i, c, out); err != nil {
 		return nil, err
 	}
 	if l := c.Etcd.Local; l != nil {
@@ -112,54 +109,20 @@ func lives(out *catalog.Cluster, leaf, authority string) error {
 	return err
 }
 
-// components takes over what concerns the manifests.
-func (k *kubeadm) components(c *clusterConfiguration, out *catalog.Cluster) error {
-	all := []struct {
-		field, name string
-		component
-	}{
-		{"apiServer", catalog.APIServer, c.APIServer.component},
-		{"controllerManager", catalog.ControllerManager, c.ControllerManager},
+// components takes over what concerns flags and manifests.
+func (k *kubeadm) components(i *initConfiguration, c *clusterConfiguration, out *catalog.Cluster) error {
+	all := []namedComponent{
+		{"apiServer", catalog.APIServer, c.APIServer.component}, {"controllerManager", catalog.ControllerManager, c.ControllerManager},
 		{"scheduler", catalog.Scheduler, c.Scheduler},
+		{"nodeRegistration.kubelet", catalog.Kubelet, component{ExtraArgs: i.NodeRegistration.KubeletExtraArgs}},
 	}
 	if l := c.Etcd.Local; l != nil {
-		all = append(all, struct {
-			field, name string
-			component
-		}{"etcd.local", catalog.Etcd, component{ExtraArgs: l.ExtraArgs, ExtraEnvs: l.ExtraEnvs}})
+		all = append(all, namedComponent{"etcd.local", catalog.Etcd, component{ExtraArgs: l.ExtraArgs, ExtraEnvs: l.ExtraEnvs}})
 	}
-	for _, p := range all {
-		if err := k.args(p.field+".extraArgs", p.name, p.ExtraArgs, out); err != nil {
+	for _, n := range all {
+		if err := n.add(out, k.version != "kubeadm.k8s.io/v1beta4"); err != nil {
 			return err
 		}
-		out.Pods[p.name] = extras(p.component)
 	}
 	return nil
-}
-
-func (k *kubeadm) args(field, name string, args []arg, out *catalog.Cluster) error {
-	for i, a := range args {
-		at := fmt.Sprintf("%s[%d]", field, i)
-		switch {
-		case a.Name == "":
-			return wrong(at+".name", "is not set")
-		case a.MergeMethod != "" && k.version == "kubeadm.k8s.io/v1beta4":
-			return wrong(at+".mergeMethod", "is not a field of kubeadm.k8s.io/v1beta4")
-		case a.MergeMethod != "" && a.MergeMethod != "append" && a.MergeMethod != "prepend":
-			return wrong(at+".mergeMethod", "is neither append nor prepend")
-		}
-		out.ExtraArgs[name] = append(out.ExtraArgs[name], catalog.Arg{Name: a.Name, Value: a.Value, Merge: a.MergeMethod})
-	}
-	return nil
-}
-
-func extras(c component) catalog.PodExtras {
-	var p catalog.PodExtras
-	for _, v := range c.ExtraVolumes {
-		p.Volumes = append(p.Volumes, catalog.HostPath{Name: v.Name, HostPath: v.HostPath, MountPath: v.MountPath, ReadOnly: v.ReadOnly, Type: v.PathType})
-	}
-	for _, e := range c.ExtraEnvs {
-		p.Env = append(p.Env, catalog.EnvVar{Name: e.Name, Value: e.Value, ValueFrom: e.ValueFrom})
-	}
-	return p
 }

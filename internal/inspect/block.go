@@ -25,7 +25,7 @@ func describeBlock(b trust.Block) Part {
 		if err != nil {
 			return Part{Kind: KindPublicKey, Problem: err.Error()}
 		}
-		return Part{Kind: KindPublicKey, Key: newKey(key)}
+		return Part{Kind: KindPublicKey, Key: NewKey(key)}
 	case b.Type == "PKCS7":
 		return Part{Kind: KindOther, Note: "PKCS7 block: no component reads it; convert it with openssl pkcs7 -print_certs"}
 	}
@@ -60,7 +60,7 @@ func privateKeyPart(b trust.Block) Part {
 	if err != nil {
 		return Part{Kind: KindPrivateKey, Problem: err.Error()}
 	}
-	return Part{Kind: KindPrivateKey, Key: newKey(key.Public())}
+	return Part{Kind: KindPrivateKey, Key: NewKey(key.Public())}
 }
 
 // der describes a DER value: one or several certificates, or one request or key.
@@ -93,12 +93,12 @@ func derPart(data []byte) (Part, error) {
 	}
 	for _, kind := range []string{trust.RSAKeyType, trust.ECKeyType, trust.PrivateKeyType} {
 		if key, err := issue.ParsePrivateKeyBlock(trust.Block{Type: kind, DER: data}); err == nil {
-			return Part{Kind: KindPrivateKey, Key: newKey(key.Public())}, nil
+			return Part{Kind: KindPrivateKey, Key: NewKey(key.Public())}, nil
 		}
 	}
 	for _, kind := range []string{trust.PublicKeyType, trust.RSAPublicKeyType} {
 		if key, err := issue.ParsePublicKeyBlock(trust.Block{Type: kind, DER: data}); err == nil {
-			return Part{Kind: KindPublicKey, Key: newKey(key)}, nil
+			return Part{Kind: KindPublicKey, Key: NewKey(key)}, nil
 		}
 	}
 	return Part{}, foreignDER(data)

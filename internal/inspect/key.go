@@ -14,7 +14,8 @@ type Key struct {
 	Encrypted       bool   `json:"encrypted,omitempty"`
 }
 
-func newKey(public crypto.PublicKey) *Key {
+// NewKey describes a public key, or the public half of a private one.
+func NewKey(public crypto.PublicKey) *Key {
 	k := &Key{Algorithm: keyAlgorithm(public)}
 	if der, err := x509.MarshalPKIXPublicKey(public); err == nil {
 		k.PublicKeySHA256 = hash(der)

@@ -31,10 +31,11 @@ type Transaction struct {
 	dir      *os.Root
 	lock     *os.File
 	ops      fileOps
-	journal  *journal // nil until the first change
-	madeRoot []string // the root and its parents as far as Begin made them
-	made     []string // folders made, in order
-	entries  []record // files staged, in the order of Write
+	journal  *journal          // nil until the first change
+	madeRoot []string          // the root and its parents as far as Begin made them
+	made     []string          // folders made, in order
+	entries  []record          // files staged, in the order of Write
+	folders  map[string]string // of staged files: path on the node to name
 	scanned  map[string]bool
 	broken   bool // a change failed: only Rollback is left
 	done     bool
@@ -137,9 +138,13 @@ func (t *Transaction) stage(nodePath string, data []byte, mode fs.FileMode) erro
 	if err := checkNodePath(nodePath); err != nil {
 		return err
 	}
-	folder, err := t.mkdir(path.Dir(nodePath), 0o755)
-	if err != nil {
-		return err
+	folder, seen := t.folders[path.Dir(nodePath)]
+	if !seen {
+		var err error
+		if folder, err = t.mkdir(path.Dir(nodePath), 0o755); err != nil {
+			return err
+		}
+		t.folders[path.Dir(nodePath)] = folder
 	}
 	name := path.Join(folder, path.Base(nodePath))
 	switch _, err := t.ops.Lstat(name); {
@@ -249,7 +254,7 @@ func (t *Transaction) makeDurable() error {
 	if err := t.syncAll(temporaries); err != nil {
 		return err
 	}
-	if err := t.syncAll(t.folders()); err != nil {
+	if err := t.syncAll(t.changedFolders()); err != nil {
 		return err
 	}
 	if err := t.journal.commit(); err != nil {
@@ -263,7 +268,7 @@ func (t *Transaction) appear(order []record) (int, error) {
 	for i, r := range order {
 		if r.Private && i > 0 && !order[i-1].Private {
 			// After a loss of power too, no key may stand alone.
-			if err := t.syncAll(t.folders()); err != nil {
+			if err := t.syncAll(t.changedFolders()); err != nil {
 				return i, err
 			}
 		}
@@ -274,7 +279,7 @@ func (t *Transaction) appear(order []record) (int, error) {
 			return i, t.failed("writing", "/"+r.File, err)
 		}
 	}
-	return len(order), t.syncAll(t.folders())
+	return len(order), t.syncAll(t.changedFolders())
 }
 
 // forget removes the journal: from here on the files stand.
@@ -288,8 +293,8 @@ func (t *Transaction) forget() error {
 	return nil
 }
 
-// folders lists those whose entries changed: of files, and above made folders.
-func (t *Transaction) folders() []string {
+// changedFolders lists those of files, and those above made folders.
+func (t *Transaction) changedFolders() []string {
 	var folders []string
 	for _, r := range t.entries {
 		folders = append(folders, path.Dir(r.File))

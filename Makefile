@@ -1,0 +1,56 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Where programs are built; not in the repository.
+export KUBEPKI_BUILD ?= $(CURDIR)/.build
+export CGO_ENABLED ?= 0
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+FUZZTIME      ?= 30s
+
+.PHONY: help build quickstart unit test test-lab test-long bench lint fuzz deps clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build kubepki into .build
+	@go build -trimpath -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
+
+quickstart: build ## create and prove the credentials of a cluster in ./quickstart
+	@hack/quickstart.sh
+
+unit: ## the quick inner loop: tests without real components
+	go vet ./...
+	go test ./...
+
+test: deps ## all tests, those on real components too
+	go vet ./...
+	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	$(MAKE) test-lab
+
+test-lab: ## the tests on real components alone
+	lab/build.sh
+	cd lab && go vet ./... && go test -timeout 60m -count=1 ./...
+
+test-long: test fuzz ## what takes long: all tests, and each fuzz target for FUZZTIME
+
+bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm
+	lab/build.sh
+	cd lab && go run ./cmd/bench
+
+lint: ## formatting, vet, linters, known vulnerabilities
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go run $(GOLANGCI_LINT) run ./...
+	go run $(GOVULNCHECK) ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@hack/fuzz.sh $(FUZZTIME)
+
+deps: ## install what tests need of the system (openssl, a C compiler for -race)
+	@hack/deps.sh
+
+clean: ## remove what was built and the quickstart
+	rm -rf $(KUBEPKI_BUILD) quickstart

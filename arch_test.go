@@ -1,0 +1,151 @@
+package kubepki_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kubepki/kubepki/"
+
+// mayImport is the table of docs/design/0001-shape.md: which of our packages a
+// package may import. A package that is not listed is a violation.
+var mayImport = map[string][]string{
+	"internal/trust":     {},
+	"internal/catalog":   {"internal/trust"},
+	"internal/check":     {"internal/trust", "internal/catalog"},
+	"internal/issue":     {"internal/trust"},
+	"internal/proof":     {"internal/trust", "internal/check"},
+	"internal/config":    {"internal/catalog", "internal/issue"},
+	"internal/layout":    {"internal/trust", "internal/catalog", "internal/issue"},
+	"internal/provision": {"internal/trust", "internal/catalog", "internal/issue", "internal/layout"},
+	"internal/inspect":   {"internal/trust", "internal/catalog", "internal/issue", "internal/layout"},
+	"internal/report":    {"internal/trust", "internal/catalog", "internal/check", "internal/inspect"},
+	"internal/testpki":   {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/config", "internal/layout", "internal/provision"},
+	"cmd/kubepki":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+}
+
+// pure packages touch nothing: what they may not import from the standard
+// library, and what they may not call.
+var (
+	pure          = []string{"internal/trust", "internal/catalog", "internal/check"}
+	notPure       = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/fs", "syscall", "path/filepath"}
+	notPureCalls  = []string{"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After"}
+	noDisk        = []string{"internal/issue", "internal/config", "internal/report", "internal/proof"}
+	notWithoutFor = []string{"os", "os/exec", "net/http"}
+)
+
+// violations parses the files of the tree in process, so that the test cache
+// sees what is read, and returns each breach of the tables.
+func violations(t *testing.T, root string) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() {
+			if file != root && (strings.HasPrefix(name, ".") || name == "lab" || name == "testdata" || name == "quickstart") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		found, err := fileViolations(file, filepath.ToSlash(rel))
+		all = append(all, found...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func fileViolations(file, pkg string) ([]string, error) {
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	say := func(format string, args ...any) string {
+		return path.Join(pkg, filepath.Base(file)) + ": " + fmt.Sprintf(format, args...)
+	}
+	var all []string
+	allowed, listed := mayImport[pkg]
+	if !listed && pkg != "." {
+		all = append(all, say("package is not in the table of docs/design/0001-shape.md"))
+	}
+	for _, i := range parsed.Imports {
+		name := strings.Trim(i.Path.Value, `"`)
+		own, isOwn := strings.CutPrefix(name, module)
+		switch {
+		case isOwn && !slices.Contains(allowed, own):
+			all = append(all, say("may not import %s", own))
+		case slices.Contains(pure, pkg) && slices.Contains(notPure, name):
+			all = append(all, say("is pure and may not import %s", name))
+		case slices.Contains(pure, pkg) && strings.Contains(strings.Split(name, "/")[0], ".") && !isOwn:
+			all = append(all, say("is pure and may not import %s", name))
+		case slices.Contains(noDisk, pkg) && slices.Contains(notWithoutFor, name):
+			all = append(all, say("may not import %s", name))
+		}
+	}
+	if slices.Contains(pure, pkg) {
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if x, ok := s.X.(*ast.Ident); ok && slices.Contains(notPureCalls, x.Name+"."+s.Sel.Name) {
+					all = append(all, say("is pure and may not call %s.%s", x.Name, s.Sel.Name))
+				}
+			}
+			return true
+		})
+	}
+	return all, nil
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	for _, v := range violations(t, ".") {
+		t.Error(v)
+	}
+}
+
+func TestPlantedViolationsAreFound(t *testing.T) {
+	plants := map[string]struct{ pkg, source, want string }{
+		"an import against the direction":        {"internal/trust", `import _ "github.com/kubepki/kubepki/internal/layout"`, "may not import internal/layout"},
+		"a disk in a pure package":               {"internal/check", `import _ "os"`, "is pure and may not import os"},
+		"a foreign module in a pure package":     {"internal/catalog", `import _ "sigs.k8s.io/yaml"`, "is pure and may not import sigs.k8s.io/yaml"},
+		"a clock in a pure package":              {"internal/trust", "import \"time\"\nvar _ = time.Now()", "may not call time.Now"},
+		"a package that nobody listed":           {"internal/util", "", "not in the table"},
+		"tests' own package in the program":      {"cmd/kubepki", `import _ "github.com/kubepki/kubepki/internal/testpki"`, "may not import internal/testpki"},
+		"a disk in a package that only computes": {"internal/issue", `import _ "os"`, "may not import os"},
+	}
+	for name, p := range plants {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			dir := filepath.Join(root, filepath.FromSlash(p.pkg))
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "planted.go"), []byte("package planted\n"+p.source+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			found := violations(t, root)
+			if len(found) != 1 || !strings.Contains(found[0], p.want) {
+				t.Errorf("want one violation with %q, got %q", p.want, found)
+			}
+		})
+	}
+}

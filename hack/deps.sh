@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs what the tests need of the system and is not there, from Debian.
+set -euo pipefail
+missing=()
+for pair in openssl:openssl gcc:gcc; do
+	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "tests need: ${missing[*]}: install them and run again" >&2
+	exit 1
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
