@@ -127,22 +127,27 @@ func Complete(n *trust.Node, exists func(path string) bool) {
 		}
 	}
 	completeKubelet(n, exists)
-	dropExternalEtcd(n, dir, exists)
+	dropGuesses(n, dir, exists)
 }
 
-// dropExternalEtcd takes back the guess that an apiserver without a manifest
-// reaches etcd with kubeadm's own files, where none of them is.
-func dropExternalEtcd(n *trust.Node, dir string, exists func(string) bool) {
-	for _, name := range []string{"etcd/ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"} {
-		if exists(path.Join(dir, name)) {
-			return
-		}
-	}
+// dropGuesses takes back what kubeadm's defaults guess of components without a
+// manifest, where the files tell otherwise: etcd may be external, and the
+// cluster's authority may sign elsewhere.
+func dropGuesses(n *trust.Node, dir string, exists func(string) bool) {
+	etcd := []string{path.Join(dir, "etcd/ca.crt"), path.Join(dir, "apiserver-etcd-client.crt"), path.Join(dir, "apiserver-etcd-client.key")}
 	for i := range n.Components {
-		if c := &n.Components[i]; c.Name == APIServer && c.Source.IsZero() {
+		c := &n.Components[i]
+		if !c.Source.IsZero() {
+			continue
+		}
+		if c.Name == APIServer && !slices.ContainsFunc(etcd, exists) {
 			delete(c.Flags, "etcd-cafile")
 			delete(c.Flags, "etcd-certfile")
 			delete(c.Flags, "etcd-keyfile")
+		}
+		if c.Name == ControllerManager && !exists(path.Join(dir, "ca.key")) {
+			delete(c.Flags, "cluster-signing-cert-file")
+			delete(c.Flags, "cluster-signing-key-file")
 		}
 	}
 }

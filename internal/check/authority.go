@@ -67,6 +67,9 @@ func (c *Case) classify(i int, b Break) trustFault {
 	default:
 		f.class, f.place = c.blameBundle(b, name, home)
 	}
+	if theirs := c.ownFile(b.Bundle.Anchors); f.class == recreated && theirs != nil {
+		f.own = theirs
+	}
 	return f
 }
 
@@ -80,6 +83,11 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 	case theirs != nil && theirs.Node != home.Node && c.signs(theirs):
 		return diverged, anchors
 	case theirs != nil && theirs.Node != home.Node && c.Material(theirs.Key).OK():
+		// A control plane's authority that signed nothing of its node is newer
+		// than all that it should verify.
+		if b.Credential.Node != theirs.Node {
+			return recreated, anchors
+		}
 		return recreated, b.Credential.Certificate
 	case theirs == nil && anchors.Node != home.Node && c.agrees(anchors, name):
 		return diverged, anchors
@@ -222,18 +230,22 @@ func placesOf(group []trustFault) []trust.Place {
 
 func authorityRecreated(c *Case) []Finding {
 	groups := c.ofClass(recreated, func(f trustFault) string {
-		leaf := c.Material(f.place).Leaf()
-		return f.own.Certificate.String() + string(leaf.AuthorityKeyId)
+		return f.own.Certificate.String() + string(c.Breaks[f.at].Certificate.AuthorityKeyId)
 	})
 	var out []Finding
 	for _, g := range groups {
-		own, places := g[0].own, placesOf(g)
-		cause := fmt.Sprintf("%s was signed by an older authority of the same name as %s, with another key", names(places), base(own.Certificate.Path))
-		fix := replace(places[0].Path)
-		if len(places) > 1 && !c.signs(own) {
-			cause = fmt.Sprintf("authority %s was made anew: %d certificates are of the old one, which nobody trusts any more", base(own.Certificate.Path), len(places))
-			fix = fmt.Sprintf("restore the old %s from a backup, or make all of its certificates anew", pair(own.Certificate.Path))
-			places = append([]trust.Place{own.Certificate}, places...)
+		own := g[0].own
+		leaves := slices.DeleteFunc(placesOf(g), func(p trust.Place) bool { return p == own.Certificate })
+		if len(leaves) == 0 {
+			leaves = placesOf(g)
+		}
+		places := leaves
+		cause := fmt.Sprintf("%s was signed by an older authority of the same name as %s, with another key", names(leaves), base(own.Certificate.Path))
+		fix := replace(leaves[0].Path)
+		if len(leaves) > 1 && !c.signs(own) {
+			cause = fmt.Sprintf("authority %s was made anew: %d certificates are of the old one, which it does not verify any more", base(own.Certificate.Path), len(leaves))
+			fix = fmt.Sprintf("restore the old %s from a backup or another control-plane node, or make all of its certificates anew", pair(own.Certificate.Path))
+			places = append([]trust.Place{own.Certificate}, leaves...)
 		}
 		f := c.finding(g, places, cause, fix)
 		f.needs = append(f.needs, c.staleBeside(places)...)

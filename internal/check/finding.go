@@ -29,17 +29,17 @@ type Finding struct {
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
 	// Links are the numbers of the links that it breaks, each once.
-	Links []int  `json:"links,omitempty"`
+	Links []int  `json:"links"`
 	Node  string `json:"node,omitempty"`
-	// Path is absolute, as on the node; Paths lists all when one cause spans
-	// several files, Path among them.
+	// Path is absolute, as on the node; Paths lists all files that the one
+	// cause spans, Path first.
 	Path  string   `json:"path,omitempty"`
-	Paths []string `json:"paths,omitempty"`
+	Paths []string `json:"paths"`
 	Field string   `json:"field,omitempty"`
 	Cause string   `json:"cause"`
 	Fix   string   `json:"fix,omitempty"`
 	// Consequences merely follow; they vanish with the cause.
-	Consequences []Consequence `json:"consequences,omitempty"`
+	Consequences []Consequence `json:"consequences"`
 
 	places  []trust.Place // where it is found: the first is the root
 	breaks  []int         // indices of the breaks that it explains
@@ -61,14 +61,11 @@ func (f Finding) at(places ...trust.Place) Finding {
 		return f
 	}
 	f.Node, f.Path, f.Field = f.places[0].Node, f.places[0].Path, f.places[0].Field
-	f.Paths = nil
+	f.Paths = []string{}
 	for _, p := range f.places {
 		if !slices.Contains(f.Paths, p.Path) {
 			f.Paths = append(f.Paths, p.Path)
 		}
-	}
-	if len(f.Paths) == 1 {
-		f.Paths = nil
 	}
 	return f
 }

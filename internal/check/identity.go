@@ -95,11 +95,49 @@ func (c *Case) wrongIdentity(pick func(Break) bool, say func(Break) string) []Fi
 }
 
 func identityWrong(c *Case) []Finding {
-	return c.wrongIdentity(
+	out := c.wrongIdentity(
 		func(b Break) bool { return c.Links[b.Link].Number != aggregation },
 		func(b Break) string {
 			return fmt.Sprintf("%s is %s, but %s must be %s", named(b.Place), identity(b.Certificate), c.Links[b.Link].Caller, b.Name)
 		})
+	return append(out, c.twins(out)...)
+}
+
+// twins are kubelets of several nodes that are one and the same node to the
+// apiserver: a kubelet.conf was copied.
+func (c *Case) twins(known []Finding) []Finding {
+	users := map[string][]*trust.Credential{}
+	for _, l := range c.Links {
+		if l.Number != 8 || l.Client == nil || l.Client.Credential == nil {
+			continue
+		}
+		leaf := c.Material(l.Client.Credential.Certificate).Leaf()
+		if leaf != nil && !slices.Contains(users[leaf.Subject.CommonName], l.Client.Credential) {
+			users[leaf.Subject.CommonName] = append(users[leaf.Subject.CommonName], l.Client.Credential)
+		}
+	}
+	var out []Finding
+	for _, l := range c.Links {
+		if l.Number != 8 || l.Client == nil || l.Client.Credential == nil {
+			continue
+		}
+		cred := l.Client.Credential
+		leaf := c.Material(cred.Certificate).Leaf()
+		if leaf == nil {
+			continue
+		}
+		user := leaf.Subject.CommonName
+		all := users[user]
+		rightful := slices.ContainsFunc(all, func(o *trust.Credential) bool { return "system:node:"+o.Node == user })
+		if len(all) < 2 || "system:node:"+cred.Node == user || !rightful && cred == all[0] {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("%s is %s, which is another node's identity too: the file was copied", named(cred.Certificate), user), Fix: replace(cred.Certificate.Path)}.at(cred.Certificate)
+		if !slices.ContainsFunc(append(known, out...), func(o Finding) bool { return o.places[0] == f.places[0] }) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 func requestheaderNameMismatch(c *Case) []Finding {

@@ -140,8 +140,29 @@ func saVerifyKeyMissing(c *Case) []Finding {
 		out[at] = out[at].at(append(out[at].places, b.Place)...)
 		out[at].breaks = append(out[at].breaks, i)
 		out[at].needs = append(append(out[at].needs, s.Key), s.VerifyBy...)
+		out[at].needs = append(out[at].needs, c.verifiersOf(s.Key.Node)...)
+		out[at].cascade = true
 	}
+	// Two nodes that do not know each other's keys are one fault, of the node
+	// that stands alone: what it lacks comes first.
+	slices.SortStableFunc(out, func(a, b Finding) int { return len(a.places) - len(b.places) })
 	return out
+}
+
+// verifiersOf are the files that the apiservers of a node verify tokens with.
+func (c *Case) verifiersOf(node string) []trust.Place {
+	var out []trust.Place
+	for _, l := range c.Links {
+		if l.Signing == nil {
+			continue
+		}
+		for _, v := range l.Signing.VerifyBy {
+			if v.Node == node {
+				out = append(out, v)
+			}
+		}
+	}
+	return uniquePlaces(out)
 }
 
 // keyID tells keys apart.

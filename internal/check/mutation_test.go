@@ -245,6 +245,25 @@ var mutations = []mutation{
 		id: "bundle-stale", path: "/etc/kubernetes/admin.conf", links: []int{9}},
 	{name: "a worker holds an old authority", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Write("w1", "pki/ca.crt", oldAuthority(c, "ca")) },
 		id: "bundle-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
+	{name: "one control plane's authority was made anew", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Recreate("cp2", "ca") },
+		id: "authority-recreated", node: "cp2", path: pki + "ca.crt"},
+	{name: "one control plane's authority was made anew: etcd", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Recreate("cp3", "etcd/ca") },
+		id: "authority-recreated", node: "cp3", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
+	{name: "a kubeconfig is of an older cluster as a whole", brk: func(c *testpki.Cluster) { oldConf(c, "cp1", "admin.conf") },
+		id: "bundle-stale", path: "/etc/kubernetes/admin.conf", links: []int{9}},
+	{name: "a worker's kubeconfig is of an older cluster as a whole", kind: testpki.HA, brk: func(c *testpki.Cluster) { oldConf(c, "w1", "kubelet.conf") },
+		id: "bundle-stale", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "a worker's kubeconfig is a copy of another node's", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "w1", "kubelet.conf") },
+		id: "identity-wrong", node: "w1", path: "/etc/kubernetes/kubelet.conf"},
+	{name: "the controller-manager has the scheduler's kubeconfig", brk: func(c *testpki.Cluster) { c.Copy("cp1", "scheduler.conf", "cp1", "controller-manager.conf") },
+		id: "identity-wrong", path: "/etc/kubernetes/controller-manager.conf", links: []int{5}},
+	{name: "one control plane has a service-account key pair of its own", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		pub, err := issue.EncodePublicKey(c.NewKey("cp2", "pki/sa.key", issue.ECDSAP256).Public())
+		if err != nil {
+			panic(err)
+		}
+		c.Write("cp2", "pki/sa.pub", pub)
+	}, id: "sa-verify-key-missing", node: "cp2", path: pki + "sa.pub", links: []int{12}},
 	{name: "the control planes have authorities of their own", kind: testpki.HA, brk: separate("cp2"),
 		id: "ha-divergence", path: pki + "ca.crt"},
 	{name: "the apiserver is told a wrong authority for etcd", brk: func(c *testpki.Cluster) {
@@ -440,6 +459,22 @@ func fromForeign(c *testpki.Cluster, leaf, name string) {
 	c.Reissue("cp1", leaf, name, nil)
 	c.Write("cp1", "pki/"+name+".crt", cert)
 	c.Write("cp1", "pki/"+name+".key", key)
+}
+
+// oldConf gives a kubeconfig the authority and certificate of an older cluster.
+func oldConf(c *testpki.Cluster, node, conf string) {
+	cert, key := c.Read("cp1", "pki/ca.crt"), c.Read("cp1", "pki/ca.key")
+	c.Recreate("cp1", "ca")
+	c.Copy("cp1", "pki/ca.crt", node, "pki/ca.crt")
+	c.Copy("cp1", "pki/ca.key", node, "pki/ca.key")
+	c.ReissueConf(node, conf, "ca", nil)
+	c.SetConfCA(node, conf, c.Read(node, "pki/ca.crt"))
+	if node != "cp1" {
+		c.Remove(node, "pki/ca.key")
+	}
+	c.Write(node, "pki/ca.crt", cert)
+	c.Write("cp1", "pki/ca.crt", cert)
+	c.Write("cp1", "pki/ca.key", key)
 }
 
 // separate gives a control plane authorities and certificates of its own.

@@ -61,6 +61,9 @@ func (c *Case) number(f *Finding) {
 		}
 	}
 	slices.Sort(f.Links)
+	// Lists are never null in machine output.
+	f.Links, f.Paths = append([]int{}, f.Links...), append([]string{}, f.Paths...)
+	f.Consequences = append([]Consequence{}, f.Consequences...)
 }
 
 func (c *Case) unexplained(findings []Finding) []Finding {

@@ -101,7 +101,7 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 		DNSDomain: in.Networking.DNSDomain, CertSANs: in.APIServer.CertSANs, Shape: catalog.Shape(in.Authorities.Shape),
 		KubeletAuthority: in.Authorities.Kubelet, Algorithm: in.EncryptionAlgorithm, KubeProxy: in.KubeProxy,
 		ImageRepository: in.ImageRepository,
-		EtcdDataDir:     in.Etcd.DataDir, ExtraArgs: map[string][]catalog.Arg{},
+		EtcdDataDir:     in.Etcd.DataDir, EtcdImage: in.Etcd.Image,
 	}
 	if err := lives(out, in.CertificateValidityPeriod, in.CACertificateValidityPeriod); err != nil {
 		return nil, err
@@ -122,9 +122,9 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 func (in *clusterDocument) components(out *catalog.Cluster) error {
 	etcd := component{ExtraArgs: in.Etcd.ExtraArgs, ExtraEnvs: in.Etcd.ExtraEnvs}
 	all := []namedComponent{
-		{"apiServer", catalog.APIServer, in.APIServer.component}, {"controllerManager", catalog.ControllerManager, in.ControllerManager},
-		{"scheduler", catalog.Scheduler, in.Scheduler}, {"etcd", catalog.Etcd, etcd},
-		{"kubelet", catalog.Kubelet, component{ExtraArgs: in.Kubelet.ExtraArgs}},
+		{"apiServer.extraArgs", catalog.APIServer, in.APIServer.component}, {"controllerManager.extraArgs", catalog.ControllerManager, in.ControllerManager},
+		{"scheduler.extraArgs", catalog.Scheduler, in.Scheduler}, {"etcd.extraArgs", catalog.Etcd, etcd},
+		{"kubelet.extraArgs", catalog.Kubelet, component{ExtraArgs: in.Kubelet.ExtraArgs}},
 	}
 	for _, c := range all {
 		if err := c.add(out, true); err != nil {

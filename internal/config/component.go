@@ -8,7 +8,8 @@ import (
 
 // namedComponent is what a configuration says about one component.
 type namedComponent struct {
-	field, name string
+	field string // path of its extraArgs
+	name  string
 	component
 }
 
@@ -16,7 +17,7 @@ type namedComponent struct {
 // argument is a field of kubeadm's v1, and not of v1beta4.
 func (c *namedComponent) add(out *catalog.Cluster, merge bool) error {
 	for i, a := range c.ExtraArgs {
-		at := fmt.Sprintf("%s.extraArgs[%d]", c.field, i)
+		at := fmt.Sprintf("%s[%d]", c.field, i)
 		switch {
 		case a.Name == "":
 			return wrong(at+".name", "is not set")

@@ -109,6 +109,9 @@ func yamlError(err error) error {
 func jsonError(err error) error {
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
+		if _, number, _ := strings.Cut(kind.Value, "number "); number != "" && kindName(kind.Type) == "a number" {
+			return &Error{Field: kind.Field, Cause: "is a number out of range"}
+		}
 		return &Error{Field: kind.Field, Cause: "is " + valueName(kind.Value) + ", wanted is " + kindName(kind.Type)}
 	}
 	return &Error{Cause: "is YAML of another form"}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 )
@@ -112,12 +111,12 @@ func lives(out *catalog.Cluster, leaf, authority string) error {
 // components takes over what concerns flags and manifests.
 func (k *kubeadm) components(i *initConfiguration, c *clusterConfiguration, out *catalog.Cluster) error {
 	all := []namedComponent{
-		{"apiServer", catalog.APIServer, c.APIServer.component}, {"controllerManager", catalog.ControllerManager, c.ControllerManager},
-		{"scheduler", catalog.Scheduler, c.Scheduler},
-		{"nodeRegistration.kubelet", catalog.Kubelet, component{ExtraArgs: i.NodeRegistration.KubeletExtraArgs}},
+		{"apiServer.extraArgs", catalog.APIServer, c.APIServer.component}, {"controllerManager.extraArgs", catalog.ControllerManager, c.ControllerManager},
+		{"scheduler.extraArgs", catalog.Scheduler, c.Scheduler},
+		{"nodeRegistration.kubeletExtraArgs", catalog.Kubelet, component{ExtraArgs: i.NodeRegistration.KubeletExtraArgs}},
 	}
 	if l := c.Etcd.Local; l != nil {
-		all = append(all, namedComponent{"etcd.local", catalog.Etcd, component{ExtraArgs: l.ExtraArgs, ExtraEnvs: l.ExtraEnvs}})
+		all = append(all, namedComponent{"etcd.local.extraArgs", catalog.Etcd, component{ExtraArgs: l.ExtraArgs, ExtraEnvs: l.ExtraEnvs}})
 	}
 	for _, n := range all {
 		if err := n.add(out, k.version != "kubeadm.k8s.io/v1beta4"); err != nil {

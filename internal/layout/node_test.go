@@ -292,3 +292,61 @@ func BenchmarkReadControlPlane(b *testing.B) {
 		}
 	}
 }
+
+func TestReadSaysWhatIsWrongWithAKubeconfig(t *testing.T) {
+	root := controlPlane(t)
+	os.Remove(filepath.Join(root, "etc/kubernetes/admin.conf"))
+	os.Mkdir(filepath.Join(root, "etc/kubernetes/admin.conf"), 0o700)
+	put(t, root, "etc/kubernetes/scheduler.conf", []byte("current-context: x\n"), 0o600)
+	n, _, err := layout.Read(root, layout.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, k := range n.Kubeconfigs {
+		got[filepath.Base(k.Place.Path)] = string(k.State) + " " + k.Field + " " + k.Reason
+	}
+	want := map[string]string{
+		"admin.conf": "unreadable  is a folder", "super-admin.conf": "present  ", "controller-manager.conf": "present  ", "kubelet.conf": "present  ",
+		"scheduler.conf": `malformed current-context current-context: there is no context "x"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReadSaysWhichConfigurationItDoesNotRead(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "etc/kubernetes/manifests/etcd.yaml", []byte(podWith("etcd", "command: [etcd, --config-file=/etc/etcd.yaml]")), 0o600)
+	put(t, root, "var/lib/kubelet/config.yaml", []byte("authentication: [x]\n"), 0o600)
+	n, _, err := layout.Read(root, layout.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, s := range n.NotSeen {
+		got[s.Place.Path] = s.Reason
+	}
+	if !strings.Contains(got["/etc/etcd.yaml"], "is not read") || !strings.Contains(got["/var/lib/kubelet/config.yaml"], "authentication: is not a mapping") || len(got) != 2 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestNodeRoots(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"w1", "cp1", "authorities"} {
+		put(t, dir, name+"/etc/kubernetes/kubelet.conf", nil, 0o600)
+	}
+	put(t, dir, "notes/readme", nil, 0o600)
+	put(t, dir, "file", nil, 0o600)
+	got, err := layout.NodeRoots(dir, "authorities")
+	if diff := cmp.Diff([]string{"cp1", "w1"}, got); diff != "" || err != nil {
+		t.Errorf("%v: %s", err, diff)
+	}
+	if _, err := layout.NodeRoots(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	if layout.IsRoot(dir) || layout.IsRoot(filepath.Join(dir, "absent")) {
+		t.Error("a folder of roots is no root")
+	}
+}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"crypto/x509"
 	"slices"
 	"time"
 
@@ -56,6 +57,7 @@ type KnownCredential struct {
 	*inspect.Certificate
 	Authority string `json:"authority,omitempty"` // name of the signer, empty when unknown
 	UsedBy    []Use  `json:"usedBy"`
+	parsed    *x509.Certificate
 }
 
 // Use is one side of a link on which a credential is shown.
@@ -120,7 +122,8 @@ func (v *Inventory) addAuthorities(g *trust.Graph) {
 		if k := g.Material(a.Key); k.OK() && k.HasPrivateKey {
 			at.Key = a.Key.Path
 		}
-		v.authority(a.Name, a.Node, m).Places = append(v.authority(a.Name, a.Node, m).Places, at)
+		known := v.authority(a.Name, a.Node, m)
+		known.Places = append(known.Places, at)
 	}
 }
 
@@ -153,7 +156,7 @@ func (v *Inventory) addCredentials(g *trust.Graph) {
 		if !m.OK() || m.Leaf() == nil {
 			k.Problem = problemOf(m)
 		} else {
-			k.Certificate = inspect.NewCertificate(m.Leaf())
+			k.parsed, k.Certificate = m.Leaf(), inspect.NewCertificate(m.Leaf())
 			k.Authority = v.signerOf(g, m)
 		}
 		v.Credentials = append(v.Credentials, k)
@@ -279,4 +282,19 @@ func (v *Inventory) sort(g *trust.Graph) {
 	slices.SortStableFunc(v.Credentials, func(a, b KnownCredential) int {
 		return cmp.Or(cmp.Compare(node(a.Node), node(b.Node)), byName(a.Name, b.Name), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Field, b.Field))
 	})
+}
+
+// Certificates returns the certificates of the inventory: authorities, then
+// credentials, without their chains.
+func (v *Inventory) Certificates() []*x509.Certificate {
+	var all []*x509.Certificate
+	for _, a := range v.Authorities {
+		all = append(all, a.parsed.Leaf())
+	}
+	for _, c := range v.Credentials {
+		if c.parsed != nil {
+			all = append(all, c.parsed)
+		}
+	}
+	return all
 }

@@ -124,6 +124,7 @@ func (t *tree) signingKeys() {
 		}
 		state := k.KeyAlgorithm + " key, signs service-account tokens"
 		if k.Problem != "" {
+			where = ""
 			state = k.Path + " " + k.Problem
 		}
 		t.row(t.palette.Bold("sa"), Plain(state), "–", strings.Join(users, ", ")+where)

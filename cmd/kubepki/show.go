@@ -1,0 +1,219 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	content "github.com/kubepki/kubepki/internal/inspect"
+	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+type showOptions struct {
+	roots  []string
+	at     string
+	output string
+	pem    bool
+}
+
+func newShowCommand(s streams) *cobra.Command {
+	var o showOptions
+	c := &cobra.Command{
+		Use:   "show [DIR|FILE...]",
+		Short: "Show the credentials of a cluster, or what any single file holds",
+		Long: `Show prints the tree of a cluster's authorities, the credentials that each
+signed, and who uses them.
+
+--root names nodes of one cluster; an argument DIR is a cluster: the root of one
+node, or a folder that holds one root per node, as kubepki init --out makes it.
+Expired certificates are shown as such and are no failure: kubepki verify judges.
+
+A FILE (- is standard input) is described by its content: PEM and DER
+certificates, requests and keys, kubeconfigs, Secrets and other manifests with
+certificates or tokens in them, static pods, service-account tokens. Private
+keys and tokens are never printed, nor are signatures verified.`,
+		Example: `  # This node, as root
+  sudo kubepki show
+
+  # All that kubepki init --out made, one row per certificate
+  kubepki show ./cluster -o table
+
+  # What does this file hold?
+  kubepki show admin.conf
+
+  # The certificates in it, for openssl
+  kubepki show admin.conf --pem | openssl x509 -noout -text
+
+  # A token or certificate of the cluster
+  kubectl get secret -n kube-system kube-proxy-token -o yaml | kubepki show -`,
+		RunE: func(_ *cobra.Command, args []string) error { return o.run(s, args) },
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
+	f.StringVar(&o.at, "at", "", "tell what is left at this time (RFC 3339, or a date) instead of now")
+	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name; of files: text (default), json or yaml")
+	f.BoolVar(&o.pem, "pem", false, "print the certificates alone, as PEM")
+	c.AddCommand(newShowFlagsCommand(s))
+	return c
+}
+
+func (o *showOptions) run(s streams, args []string) error {
+	at := time.Now()
+	if o.at != "" {
+		var err error
+		if at, err = parseTime(o.at); err != nil {
+			return usagef("--at: %w", err)
+		}
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	var all []shown
+	var errs []error
+	add := func(one shown, err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if one.value != nil {
+			all = append(all, one)
+		}
+	}
+	if len(o.roots) > 0 || len(args) == 0 {
+		nodes, err := parseRoots(o.roots)
+		if err != nil {
+			return err
+		}
+		add(showCluster(cluster{nodes: nodes}, at))
+	}
+	for _, arg := range args {
+		if isFolder(arg) {
+			add(showCluster(cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
+		} else {
+			add(showFile(s, arg, at))
+		}
+	}
+	return errors.Join(o.print(s, all), errors.Join(errs...))
+}
+
+func (o *showOptions) check() error {
+	if !slices.Contains([]string{"", "tree", "text", "table", "wide", "json", "yaml", "name"}, o.output) {
+		return usagef("--output: unknown format %q: use tree, table, wide, json, yaml or name", o.output)
+	}
+	if o.pem && o.output != "" {
+		return usagef("--pem and --output contradict each other: give one of them")
+	}
+	return nil
+}
+
+// shown is one thing to print: a *report.Inventory or a *report.File.
+type shown struct {
+	value        any
+	certificates []byte // PEM
+}
+
+func showCluster(c cluster, at time.Time) (shown, error) {
+	c.nodes = expandAll(c.nodes)
+	nodes, _, err := readCluster(c)
+	if err != nil {
+		var unknown *layout.UnknownError
+		if errors.As(err, &unknown) {
+			err = advise(err, "to see single files, name them: kubepki show %s/*", unknown.Root)
+		}
+		return shown{}, err
+	}
+	g := catalog.Wire(nodes)
+	v := report.NewInventory(g, at)
+	v.Name = c.name
+	return shown{value: v, certificates: trust.EncodeCertificates(v.Certificates()...)}, nil
+}
+
+// expandAll replaces folders of node roots by these; other than verify it also
+// looks at the folders of users and authorities, which are no nodes.
+func expandAll(roots []nodeRoot) []nodeRoot {
+	var all []nodeRoot
+	for _, r := range roots {
+		all = append(all, expandWith(r)...)
+	}
+	return all
+}
+
+func showFile(s streams, name string, at time.Time) (shown, error) {
+	data, err := readInput(s, name)
+	if err != nil {
+		return shown{}, err
+	}
+	d, err := content.Describe(data)
+	if err != nil {
+		return shown{}, fmt.Errorf("%s: %w", name, err)
+	}
+	one := shown{value: report.NewFile(name, d, at), certificates: trust.EncodeCertificates(d.Certificates()...)}
+	var errs []error
+	for _, p := range d.Problems() {
+		errs = append(errs, fmt.Errorf("%s: %s", name, report.Plain(p)))
+	}
+	return one, errors.Join(errs...)
+}
+
+func (o *showOptions) print(s streams, all []shown) error {
+	if o.pem {
+		for _, one := range all {
+			if _, err := s.out.Write(one.certificates); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if o.output == "json" || o.output == "yaml" {
+		return printDocuments(s, o.output, all)
+	}
+	for i, one := range all {
+		if i > 0 {
+			fmt.Fprintln(s.out)
+		}
+		if err := o.printText(s, one, len(all) > 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printDocuments(s streams, format string, all []shown) error {
+	if len(all) == 0 {
+		return nil
+	}
+	if len(all) == 1 {
+		if v, ok := all[0].value.(*report.Inventory); ok {
+			v.Name = ""
+		}
+		return report.Document(s.out, format, all[0].value)
+	}
+	var items []any
+	for _, one := range all {
+		items = append(items, one.value)
+	}
+	return report.Document(s.out, format, report.NewList(items))
+}
+
+func (o *showOptions) printText(s streams, one shown, several bool) error {
+	palette := report.Palette{On: isTerminal(s.out)}
+	v, ok := one.value.(*report.Inventory)
+	if !ok {
+		return one.value.(*report.File).Text(s.out, palette)
+	}
+	if !several {
+		v.Name = ""
+	}
+	switch o.output {
+	case "table", "wide":
+		return v.Rows(s.out, o.output == "wide", palette)
+	case "name":
+		return v.Names(s.out)
+	}
+	return v.Tree(s.out, palette)
+}

@@ -1,0 +1,67 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/kubepki/kubepki/lab"
+	"k8s.io/client-go/rest"
+)
+
+// controlPlane is a cluster made by kubepki init: three etcd members, and on
+// cp1 an API server, a controller manager and a scheduler.
+type controlPlane struct {
+	dir   string // as given to --out
+	shape string // as given to --authorities
+	nodes []*lab.Node
+	admin *rest.Config // super-admin.conf of cp1
+}
+
+// path is a path on a node.
+func (c *controlPlane) path(node, path string) string { return filepath.Join(c.dir, node, path) }
+
+// pki is a file below the certificates folder of cp1.
+func (c *controlPlane) pki(path string) string {
+	return c.path("cp1", filepath.Join("etc/kubernetes/pki", path))
+}
+
+// conf is the client configuration of a kubeconfig of cp1.
+func (c *controlPlane) conf(t *testing.T, name string) *rest.Config {
+	t.Helper()
+	return restConfig(t, c.path("cp1", filepath.Join("etc/kubernetes", name+".conf")))
+}
+
+// initCluster runs kubepki init for three control planes and a worker.
+func initCluster(t testing.TB, flags ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"init", "--out=" + dir, "--manifests", "--control-plane-endpoint=10.99.0.11:6443"}
+	for i := 1; i <= 3; i++ {
+		args = append(args, fmt.Sprintf("--control-plane=cp%d=10.99.0.1%d", i, i))
+	}
+	run(t, "kubepki", append(append(args, "--worker=w1=10.99.0.21"), flags...)...)
+	return dir
+}
+
+// startCluster starts what initCluster made, each component from its manifest.
+func startCluster(t *testing.T, dir, shape string) *controlPlane {
+	t.Helper()
+	c := &controlPlane{dir: dir, shape: shape}
+	network := newNetwork(t)
+	var members []*lab.Process
+	for i := 1; i <= 3; i++ {
+		name := fmt.Sprintf("cp%d", i)
+		node := addNode(t, network, name, filepath.Join(dir, name), fmt.Sprintf("10.99.0.1%d/24", i))
+		c.nodes = append(c.nodes, node)
+		// A test's data need not survive a power cut.
+		members = append(members, start(t, node, "etcd", "--unsafe-no-fsync"))
+	}
+	apiserver := start(t, c.nodes[0], "kube-apiserver")
+	ready(t, append(members, apiserver)...)
+	ready(t, start(t, c.nodes[0], "kube-controller-manager"), start(t, c.nodes[0], "kube-scheduler"))
+	c.admin = c.conf(t, "super-admin")
+	return c
+}

@@ -1,0 +1,149 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"net/http"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// startCases have each shape of authority and each kind of key at least once.
+var startCases = []struct{ name, shape, algorithm, extra string }{
+	{"three authorities with RSA-2048", "separate", "RSA-2048", ""},
+	{"one root with three intermediates and ECDSA-P256", "intermediate", "ECDSA-P256", ""},
+	{"one shared authority with ECDSA-P384", "shared", "ECDSA-P384", ""},
+	{"an authority of its own for kubelets with RSA-3072", "separate", "RSA-3072", "--kubelet-authority"},
+	{"intermediates and an authority for kubelets with RSA-4096", "intermediate", "RSA-4096", "--kubelet-authority"},
+}
+
+// controlPlaneTests are asked of each running cluster.
+var controlPlaneTests = []struct {
+	name string
+	run  func(*testing.T, *controlPlane)
+}{
+	{"etcd serves the health-check credential", testEtcdHealth},
+	{"etcd refuses clients of other authorities", testEtcdRefuses},
+	{"each credential is whom it should be", testIdentities},
+	{"a stranger is nobody", testStrangers},
+	{"only the front proxy may speak for others", testFrontProxy},
+	{"controller manager and scheduler hold their leases", testLeases},
+	{"a pod's token and root certificate work", testServiceAccount},
+	{"the controller manager signs certificates that work", testSigner},
+}
+
+func TestControlPlaneRunsOnTheFilesOfInit(t *testing.T) {
+	for _, c := range startCases {
+		t.Run(c.name, func(t *testing.T) {
+			flags := []string{"--authorities=" + c.shape, "--key-algorithm=" + c.algorithm}
+			if c.extra != "" {
+				flags = append(flags, c.extra)
+			}
+			plane := startCluster(t, initCluster(t, flags...), c.shape)
+			for _, test := range controlPlaneTests {
+				t.Run(test.name, func(t *testing.T) { test.run(t, plane) })
+			}
+		})
+	}
+}
+
+func testIdentities(t *testing.T, c *controlPlane) {
+	jane := filepath.Join(t.TempDir(), "jane.conf")
+	run(t, "kubepki", "kubeconfig", "user", "jane", "--group=dev", "--root="+c.path("cp1", ""), "-f", jane)
+	for _, test := range []struct {
+		name   string
+		config *rest.Config
+		want   identity
+	}{
+		{"super-admin.conf", c.conf(t, "super-admin"), identity{"kubernetes-super-admin", []string{"system:authenticated", "system:masters"}}},
+		{"admin.conf", c.conf(t, "admin"), identity{"kubernetes-admin", []string{"kubeadm:cluster-admins", "system:authenticated"}}},
+		{"controller-manager.conf", c.conf(t, "controller-manager"), identity{"system:kube-controller-manager", []string{"system:authenticated"}}},
+		{"scheduler.conf", c.conf(t, "scheduler"), identity{"system:kube-scheduler", []string{"system:authenticated"}}},
+		{"kubelet.conf", c.conf(t, "kubelet"), identity{"system:node:cp1", []string{"system:authenticated", "system:nodes"}}},
+		{"the worker's kubelet.conf", restConfig(t, c.path("w1", "etc/kubernetes/kubelet.conf")), identity{"system:node:w1", []string{"system:authenticated", "system:nodes"}}},
+		{"the kubeconfig of jane", restConfig(t, jane), identity{"jane", []string{"dev", "system:authenticated"}}},
+		{"apiserver-kubelet-client", load(t, c.pki("apiserver-kubelet-client")).as(c.admin), identity{"kube-apiserver-kubelet-client", []string{"kubeadm:cluster-admins", "system:authenticated"}}},
+	} {
+		got, err := whoami(t, test.config)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if d := cmp.Diff(test.want, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, d)
+		}
+	}
+}
+
+// testStrangers shows credentials that other authorities signed.
+func testStrangers(t *testing.T, c *controlPlane) {
+	other := initCluster(t, "--key-algorithm=ECDSA-P256")
+	names := map[string]credential{
+		"an administrator of another cluster": forge(t, filepath.Join(other, "cp1/etc/kubernetes/pki/ca"), "kubernetes-super-admin", "system:masters"),
+		"a front proxy without its headers":   load(t, c.pki("front-proxy-client")),
+	}
+	if c.shape != "shared" {
+		names["a name of power, signed by etcd's authority"] = forge(t, c.pki("etcd/ca"), "kubernetes-super-admin", "system:masters")
+		names["etcd's health check"] = load(t, c.pki("etcd/healthcheck-client"))
+	}
+	if c.shape == "intermediate" {
+		names["a name of power, signed by etcd's authority, with its chain to the root"] =
+			forge(t, c.pki("etcd/ca"), "kubernetes-super-admin", "system:masters").with(t, c.pki("etcd/ca.crt"), c.pki("root-ca.crt"))
+	}
+	for name, stranger := range names {
+		if got, err := whoami(t, stranger.as(c.admin)); !apierrors.IsUnauthorized(err) {
+			t.Errorf("%s is %+v, %v; want 401 Unauthorized", name, got, err)
+		}
+	}
+}
+
+// testFrontProxy sends X-Remote-User with credentials that may, and may not.
+func testFrontProxy(t *testing.T, c *controlPlane) {
+	const frontProxy = "front-proxy-client" // the name that --requestheader-allowed-names allows
+	own := identity{frontProxy, []string{"system:authenticated"}}
+	tests := []struct {
+		name string
+		show credential
+		want identity
+	}{
+		{"the front proxy", load(t, c.pki("front-proxy-client")), identity{"heather", []string{"system:authenticated", "via-proxy"}}},
+		{"its name, signed by the cluster's authority", forge(t, c.pki("ca"), frontProxy), own},
+		{"its name and the cluster's authority in the chain", forge(t, c.pki("ca"), frontProxy).with(t, c.pki("ca.crt")), own},
+	}
+	if c.shape == "intermediate" {
+		tests = append(tests, struct {
+			name string
+			show credential
+			want identity
+		}{"its name and the whole chain to the root", forge(t, c.pki("ca"), frontProxy).with(t, c.pki("ca.crt"), c.pki("root-ca.crt")), own})
+	}
+	for _, test := range tests {
+		config := test.show.as(c.admin)
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return headers{map[string]string{"X-Remote-User": "heather", "X-Remote-Group": "via-proxy"}, next}
+		})
+		got, err := whoami(t, config)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if d := cmp.Diff(test.want, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, d)
+		}
+	}
+}
+
+// client is a client of the cluster with all rights.
+func (c *controlPlane) client(t *testing.T) *kubernetes.Clientset {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(c.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
