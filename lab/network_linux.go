@@ -133,6 +133,22 @@ func (n *Network) plug(ns *namespace, port string, addresses []netip.Prefix) err
 	})
 }
 
+// unplug removes a pair of interfaces if it is there. The kernel would do so by
+// itself, but only some time after the last process of the node has ended.
+func unplug(port string) error {
+	link, err := netlink.LinkByName(port)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", port, err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("delete interface %s: %w", port, err)
+	}
+	return nil
+}
+
 // up switches an interface of the thread's namespace on and gives it addresses.
 func up(name string, addresses ...netip.Prefix) error {
 	link, err := netlink.LinkByName(name)

@@ -23,6 +23,7 @@ type Node struct {
 	programs string
 	logs     string
 	ns       *namespace
+	port     string // its interface at the bridge
 	running  []*Process
 }
 
@@ -46,10 +47,11 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, err)
 	}
-	if err := n.plug(ns, fmt.Sprintf("port%d", len(n.nodes)), c.Addresses); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.file.Close()))
+	port := fmt.Sprintf("port%d", len(n.nodes))
+	if err := n.plug(ns, port, c.Addresses); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
 	}
-	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns}
+	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
 	n.nodes = append(n.nodes, node)
 	return node, nil
 }
@@ -107,5 +109,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Stop())
 	}
 	n.running = nil
-	return errors.Join(append(errs, n.ns.file.Close())...)
+	return errors.Join(append(errs, unplug(n.port), n.ns.file.Close())...)
 }

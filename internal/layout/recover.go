@@ -98,7 +98,7 @@ func lockFolder(dir *os.Root, root string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", root, cause(err))
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = &BusyError{Root: root}
 	} else if err != nil {
