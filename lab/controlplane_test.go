@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// controlPlane is a cluster made by kubepki init: three etcd members, and on
-// cp1 an API server, a controller manager and a scheduler.
+// controlPlane is a cluster made by kubepki init: an etcd member on each control
+// plane, and on cp1 an API server, a controller manager and a scheduler.
 type controlPlane struct {
 	dir   string // as given to --out
 	shape string // as given to --authorities
@@ -34,12 +34,12 @@ func (c *controlPlane) conf(t *testing.T, name string) *rest.Config {
 	return restConfig(t, c.path("cp1", filepath.Join("etc/kubernetes", name+".conf")))
 }
 
-// initCluster runs kubepki init for three control planes and a worker.
-func initCluster(t testing.TB, flags ...string) string {
+// initCluster runs kubepki init for some control planes and a worker.
+func initCluster(t testing.TB, controlPlanes int, flags ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{"init", "--out=" + dir, "--manifests", "--control-plane-endpoint=10.99.0.11:6443"}
-	for i := 1; i <= 3; i++ {
+	for i := 1; i <= controlPlanes; i++ {
 		args = append(args, fmt.Sprintf("--control-plane=cp%d=10.99.0.1%d", i, i))
 	}
 	run(t, "kubepki", append(append(args, "--worker=w1=10.99.0.21"), flags...)...)
@@ -47,12 +47,12 @@ func initCluster(t testing.TB, flags ...string) string {
 }
 
 // startCluster starts what initCluster made, each component from its manifest.
-func startCluster(t *testing.T, dir, shape string) *controlPlane {
+func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPlane {
 	t.Helper()
 	c := &controlPlane{dir: dir, shape: shape}
 	network := newNetwork(t)
 	var members []*lab.Process
-	for i := 1; i <= 3; i++ {
+	for i := 1; i <= controlPlanes; i++ {
 		name := fmt.Sprintf("cp%d", i)
 		node := addNode(t, network, name, filepath.Join(dir, name), fmt.Sprintf("10.99.0.1%d/24", i))
 		c.nodes = append(c.nodes, node)

@@ -128,7 +128,7 @@ func tlsAlert(t *testing.T, address string, config *tls.Config) error {
 // A real member, with everything right but for the authority of its peer
 // certificate, must not get into a cluster.
 func TestEtcdRefusesAMemberOfAnotherAuthority(t *testing.T) {
-	dir, other := initCluster(t, "--key-algorithm=ECDSA-P256"), initCluster(t, "--key-algorithm=ECDSA-P256")
+	dir, other := initCluster(t, 3, "--key-algorithm=ECDSA-P256"), initCluster(t, 3, "--key-algorithm=ECDSA-P256")
 	if err := os.RemoveAll(filepath.Join(dir, "cp3/etc/kubernetes/pki/etcd")); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 	return n, nil
 }
 
-// Close stops every component of every node and takes the network away.
+// Close switches every node off and takes the network away. Components that
+// should end in order are to be stopped before by [Process.Stop].
 func (n *Network) Close() error {
 	var errs []error
 	for _, node := range n.nodes {

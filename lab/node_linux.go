@@ -102,11 +102,12 @@ func (n *Node) Start(component string, more ...string) (*Process, error) {
 	return p, nil
 }
 
-// close stops what runs on the node, newest first, and forgets its network.
+// close switches the node off: it kills what runs on it, and takes its network
+// away.
 func (n *Node) close() error {
 	var errs []error
-	for _, p := range slices.Backward(n.running) {
-		errs = append(errs, p.Stop())
+	for _, p := range n.running {
+		errs = append(errs, p.Kill())
 	}
 	n.running = nil
 	return errors.Join(append(errs, unplug(n.port), n.ns.file.Close())...)

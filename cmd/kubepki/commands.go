@@ -8,6 +8,8 @@ func commands(s streams) []*cobra.Command {
 		newInitCommand(s),
 		newVerifyCommand(s),
 		newShowCommand(s),
+		newIssueCommand(s),
+		newKubeconfigCommand(s),
 		newVersionCommand(s),
 	}
 }

@@ -74,7 +74,7 @@ func (f *authorityFlags) readFolder() (*folder, error) {
 	if f.pki != "" {
 		return readBare(f.pki)
 	}
-	nodes, keys, err := readCluster(cluster{nodes: expandWith(nodeRoot{dir: f.root})})
+	nodes, keys, err := readCluster(cluster{nodes: []nodeRoot{{dir: f.root}}})
 	if err != nil {
 		if errors.As(err, new(*layout.UnknownError)) {
 			err = advise(err, "name a node's / with --root, a bare folder with --pki, or a certificate with --authority FILE")
@@ -83,7 +83,7 @@ func (f *authorityFlags) readFolder() (*folder, error) {
 	}
 	g := catalog.Wire(nodes)
 	dirs := map[string]string{}
-	for _, r := range expandWith(nodeRoot{dir: f.root}) {
+	for _, r := range expand(nodeRoot{dir: f.root}) {
 		dirs[r.name] = r.dir
 	}
 	all := &folder{from: f.root}
@@ -97,13 +97,15 @@ func (f *authorityFlags) readFolder() (*folder, error) {
 		}
 		all.authorities = append(all.authorities, one)
 	}
+	all.authorities = append(all.authorities, authoritiesBeside(f.root)...)
 	for i := range nodes {
 		all.kubeconfigs = append(all.kubeconfigs, nodes[i].Kubeconfigs...)
 	}
 	return all, nil
 }
 
-// readBare reads a folder that holds authorities under kubeadm's names.
+// readBare reads a folder that holds authorities under kubeadm's names, or all
+// beside each other (etcd-ca.crt) as init --out has them.
 func readBare(dir string) (*folder, error) {
 	all := &folder{from: dir}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -111,11 +113,12 @@ func readBare(dir string) (*folder, error) {
 	}
 	names := catalog.Cluster{CertificatesDir: "/"}
 	for _, name := range authorityNames {
-		base := filepath.Join(dir, names.Authority(name).Path)
-		if _, err := os.Lstat(base + ".crt"); errors.Is(err, os.ErrNotExist) {
-			continue
+		for _, file := range slices.Compact([]string{names.Authority(name).Path, "/" + name}) {
+			if base := filepath.Join(dir, file); exists(base + ".crt") {
+				all.authorities = append(all.authorities, readAuthority(name, base+".crt", base+".key"))
+				break
+			}
 		}
-		all.authorities = append(all.authorities, readAuthority(name, base+".crt", base+".key"))
 	}
 	return all, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -118,29 +119,26 @@ type shown struct {
 }
 
 func showCluster(c cluster, at time.Time) (shown, error) {
-	c.nodes = expandAll(c.nodes)
 	nodes, _, err := readCluster(c)
 	if err != nil {
 		var unknown *layout.UnknownError
 		if errors.As(err, &unknown) {
-			err = advise(err, "to see single files, name them: kubepki show %s/*", unknown.Root)
+			err = advise(err, "to see single files, name them: kubepki show %s", filepath.Join(unknown.Root, "*"))
 		}
 		return shown{}, err
 	}
+	for _, r := range c.nodes {
+		if users := readUsers(r.dir); users != nil {
+			nodes = append(nodes, *users)
+		}
+	}
 	g := catalog.Wire(nodes)
+	for _, r := range c.nodes {
+		addAuthorities(g, r.dir)
+	}
 	v := report.NewInventory(g, at)
 	v.Name = c.name
 	return shown{value: v, certificates: trust.EncodeCertificates(v.Certificates()...)}, nil
-}
-
-// expandAll replaces folders of node roots by these; other than verify it also
-// looks at the folders of users and authorities, which are no nodes.
-func expandAll(roots []nodeRoot) []nodeRoot {
-	var all []nodeRoot
-	for _, r := range roots {
-		all = append(all, expandWith(r)...)
-	}
-	return all
 }
 
 func showFile(s streams, name string, at time.Time) (shown, error) {

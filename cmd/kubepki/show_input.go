@@ -31,23 +31,6 @@ func isFolder(name string) bool {
 	return name != "-" && err == nil && info.IsDir()
 }
 
-// expandWith returns the root itself or, where it is no node's, the node roots
-// in it, users and authorities included.
-func expandWith(root nodeRoot) []nodeRoot {
-	if layout.IsRoot(root.dir) {
-		return []nodeRoot{root}
-	}
-	names, err := layout.NodeRoots(root.dir)
-	if err != nil || len(names) == 0 {
-		return []nodeRoot{root} // reading it says best what is wrong with it
-	}
-	var found []nodeRoot
-	for _, n := range names {
-		found = append(found, nodeRoot{name: n, dir: filepath.Join(root.dir, n)})
-	}
-	return found
-}
-
 // readInput reads a file of this machine, or standard input for "-", as far as
 // anything of a cluster is large. It never blocks on a FIFO or a device.
 func readInput(s streams, name string) ([]byte, error) {
@@ -69,4 +52,10 @@ func readInput(s streams, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %s", name, failed.Reason)
 	}
 	return file.Data, err
+}
+
+// exists tells whether anything stands at a path, be it a dangling link.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
 }

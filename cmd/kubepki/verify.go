@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -227,10 +228,12 @@ func readCluster(c cluster) ([]trust.Node, proof.Keys, error) {
 			if err != nil {
 				return nil, nil, err
 			}
-			for p, k := range ring {
-				keys[p] = k
-			}
+			maps.Copy(keys, ring)
 			nodes = append(nodes, node)
+		}
+		if users, ring, ok := layout.ReadUsers(root.dir); ok && !layout.IsRoot(root.dir) {
+			maps.Copy(keys, ring)
+			nodes = append(nodes, users)
 		}
 	}
 	return nodes, keys, nil

@@ -306,7 +306,8 @@ func (c *Cluster) kubeletFlags(node string) map[string]string {
 
 // command sorts the flags, and merges the extra arguments as kubeadm does
 // (ArgumentsToCommand in k/k cmd/kubeadm/app/util/arguments.go): without a
-// merge method they replace the flag and stand at the end in their order.
+// merge method they replace the flag and stand at the end in their order. One
+// to be merged with a flag that is not there stands there too: kubeadm loses it.
 func (c *Cluster) command(component string, flags map[string]string) []string {
 	extra := c.ExtraArgs[component]
 	command := []string{component}

@@ -317,15 +317,18 @@ func kubeletServingSelfSigned(c *Case) []Finding {
 	return out
 }
 
+// kubeletUnverified is one info for all control planes.
 func kubeletUnverified(c *Case) []Finding {
-	var out []Finding
+	var places []trust.Place
 	c.components("kube-apiserver", func(p *trust.Component) {
-		if _, ok := p.Flag("kubelet-certificate-authority"); ok || p.Source.IsZero() {
-			return
+		if _, ok := p.Flag("kubelet-certificate-authority"); !ok && !p.Source.IsZero() {
+			places = append(places, p.Source.In("--kubelet-certificate-authority"))
 		}
-		f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
-			Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
-		out = append(out, f.at(p.Source.In("--kubelet-certificate-authority")))
 	})
-	return out
+	if len(places) == 0 {
+		return nil
+	}
+	f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
+		Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
+	return []Finding{f.at(places...)}
 }

@@ -3,6 +3,7 @@ package config_test
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -232,6 +233,32 @@ func TestErrorsDoNotShowTokens(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: error %v, want one without the token", text, err)
 		}
+	}
+}
+
+// TestDocumentedExample reads the example of docs/configuration.md, which shows
+// every field with its default.
+func TestDocumentedExample(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(text), "```yaml\n")
+	example, _, end := strings.Cut(example, "```")
+	if !ok || !end {
+		t.Fatal("docs/configuration.md has no example")
+	}
+	got, err := config.Parse("example", []byte(example), config.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults(func(c *catalog.Cluster) {
+		c.ControlPlanes[0].Name, c.ControlPlanes[0].Address = "cp1", netip.MustParseAddr("10.0.0.11")
+		c.Workers = []catalog.Worker{{Name: "w1", Address: netip.MustParseAddr("10.0.0.21")}}
+		c.EtcdImage = "registry.k8s.io/etcd:3.7.0-0"
+	})
+	if d := cmp.Diff(want, got, compare); d != "" {
+		t.Errorf("defaults -, documented +:\n%s", d)
 	}
 }
 

@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/dsa" //nolint:staticcheck // named where a file holds one
 	"crypto/ecdh"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // Certificate is what there is to know of a certificate without any secret.
@@ -80,7 +80,7 @@ func NewCertificate(c *x509.Certificate) *Certificate {
 		Names:     Names{DNSNames: c.DNSNames, IPAddresses: addresses(c.IPAddresses), URIs: uris(c.URIs), EmailAddresses: c.EmailAddresses},
 		KeyUsages: keyUsages(c.KeyUsage), Usages: usages(c),
 		IsAuthority:    c.BasicConstraintsValid && c.IsCA,
-		SelfSigned:     bytes.Equal(c.RawIssuer, c.RawSubject) && (len(c.AuthorityKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId)),
+		SelfSigned:     trust.SignedBy(c, c),
 		SubjectKeyID:   strings.ToUpper(hex.EncodeToString(c.SubjectKeyId)),
 		AuthorityKeyID: strings.ToUpper(hex.EncodeToString(c.AuthorityKeyId)),
 		KeyAlgorithm:   keyAlgorithm(c.PublicKey), SignatureAlgorithm: c.SignatureAlgorithm.String(),

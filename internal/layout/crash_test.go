@@ -129,6 +129,20 @@ func checkComplete(t *testing.T, root string) {
 	}
 }
 
+// checkAllOrNothing asserts that recovery left all files or none.
+func checkAllOrNothing(t *testing.T, root string) {
+	t.Helper()
+	there := 0
+	for _, w := range wanted {
+		if _, err := os.Lstat(filepath.Join(root, w.path)); err == nil {
+			there++
+		}
+	}
+	if there != 0 && there != len(wanted) {
+		t.Errorf("%d of %d files are there after recovery", there, len(wanted))
+	}
+}
+
 // operations counts the changing operations of an undisturbed run.
 func operations(t *testing.T) int {
 	t.Helper()
@@ -157,6 +171,7 @@ func TestKilledAtAnyOperationASecondRunCompletes(t *testing.T) {
 			forward++
 		}
 		checkWhole(t, root)
+		checkAllOrNothing(t, root)
 		if err := errors.Join(stageWanted(tx), tx.Commit()); err != nil {
 			t.Fatalf("operation %d: %v", n, err)
 		}
@@ -207,7 +222,12 @@ func TestKilledDuringRollBackASecondRunCompletes(t *testing.T) {
 			root := startingPoint(t)
 			killAt(t, root, n, full, failing)
 			checkWhole(t, root)
-			if err := provision(root, quick); err != nil {
+			tx, err := begin(root, quick)
+			if err != nil {
+				t.Fatalf("failed at %d, killed at %d: %v", failing, n, err)
+			}
+			checkAllOrNothing(t, root)
+			if err := errors.Join(stageWanted(tx), tx.Commit()); err != nil {
 				t.Fatalf("failed at %d, killed at %d: %v", failing, n, err)
 			}
 			checkComplete(t, root)
@@ -350,6 +370,7 @@ func TestAProcessKilledAtRandomLeavesWhatASecondRunCompletes(t *testing.T) {
 			if tx.Recovered().Finished > 0 {
 				finished++
 			}
+			checkAllOrNothing(t, root)
 			if err := errors.Join(stageWanted(tx), tx.Commit()); err != nil {
 				t.Fatal(err)
 			}

@@ -169,7 +169,7 @@ func parseJournal(text []byte) (records []record, state string) {
 // else may make it remove or rename files.
 func validEntry(r record) bool {
 	base := path.Base(r.Temp)
-	return validName(r.File) && validName(r.Temp) && true || isTemporary(base)
+	return validName(r.File) && validName(r.Temp) && path.Dir(r.File) == path.Dir(r.Temp) && isTemporary(base)
 }
 
 func validName(name string) bool { return fs.ValidPath(name) && name != "." }

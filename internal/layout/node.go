@@ -166,6 +166,7 @@ func (r *nodeReader) readKubeadm() {
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)
 	}
+	r.useKubeconfigs(path.Join(catalog.KubernetesDir, catalog.UsersDir))
 	r.readFiles()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"runtime"
@@ -25,7 +26,7 @@ func (p *Planned) Apply(ctx context.Context, progress func()) error {
 		return errors.New("the plan was made to be looked at, or is over")
 	}
 	if err := p.prepare(ctx, progress); err != nil {
-		return closeWith(p, err)
+		return closeWith(p, interrupted(ctx, err))
 	}
 	files := p.files()
 	for i := range files {
@@ -34,11 +35,18 @@ func (p *Planned) Apply(ctx context.Context, progress func()) error {
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return closeWith(p, err)
+		return closeWith(p, interrupted(ctx, err))
 	}
 	tx := p.tx
 	p.tx = nil
 	return tx.Commit()
+}
+
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("interrupted, nothing was written: %w", err)
 }
 
 func (p *Planned) prepare(ctx context.Context, progress func()) error {

@@ -311,14 +311,3 @@ func (p *Planned) gatherSigning(s *slot) error {
 func holds(keys []crypto.PublicKey, k crypto.PublicKey) bool {
 	return slices.ContainsFunc(keys, func(q crypto.PublicKey) bool { return trust.SameKey(q, k) })
 }
-
-// SigningAlgorithm returns the algorithm of the service-account key for a
-// cluster whose other keys are of algorithm a. Tokens are signed with RS or ES
-// algorithms only (k/k pkg/serviceaccount/jwt.go), so that Ed25519 becomes
-// ECDSA-P256.
-func SigningAlgorithm(a issue.Algorithm) issue.Algorithm {
-	if a == issue.Ed25519 {
-		return issue.ECDSAP256
-	}
-	return a
-}

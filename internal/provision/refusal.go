@@ -30,6 +30,13 @@ func refuse(path, help, format string, args ...any) error {
 
 const moveAway = "move it away to have it made anew, or mend it; nothing was written"
 
+func counted(requests int) string {
+	if requests == 1 {
+		return "1 certificate request is"
+	}
+	return fmt.Sprintf("%d certificate requests are", requests)
+}
+
 // unsigned lists requests whose certificates have not come yet, and the
 // certificates of authorities that are missing.
 func unsigned(requests, authorities []string) error {
@@ -38,7 +45,7 @@ func unsigned(requests, authorities []string) error {
 		causes = append(causes, "the certificate of the authority that is to sign is missing: "+strings.Join(authorities, ", "))
 	}
 	if len(requests) > 0 {
-		causes = append(causes, fmt.Sprintf("%d certificate requests are not signed yet: %s", len(requests), strings.Join(requests, ", ")))
+		causes = append(causes, fmt.Sprintf("%s not signed yet: %s", counted(len(requests)), strings.Join(requests, ", ")))
 	}
 	return &Refusal{
 		Cause: strings.Join(causes, "; "),

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
@@ -258,6 +259,43 @@ func TestAnAuthorityOfOneNodeServesAll(t *testing.T) {
 	leaf := readCertificates(t, filepath.Join(o.Dir, "cp1", pki+"apiserver.crt"))[0]
 	if err := leaf.CheckSignatureFrom(a.Certificate); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAKubeletThatRotatesIsKept: the kubelet moves its credential to a file of
+// its own and writes its path into kubelet.conf.
+func TestAKubeletThatRotatesIsKept(t *testing.T) {
+	o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+	must(t, o)
+	conf := filepath.Join(o.Dir, "etc/kubernetes/kubelet.conf")
+	data, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+	var lines []string
+	var combined []byte
+	for line := range strings.Lines(string(data)) {
+		for _, field := range []string{"client-certificate", "client-key"} {
+			if value, ok := strings.CutPrefix(line, "    "+field+"-data: "); ok {
+				pem, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
+				if err != nil {
+					t.Fatal(err)
+				}
+				combined = append(combined, pem...)
+				line = "    " + field + ": " + current + "\n"
+			}
+		}
+		lines = append(lines, line)
+	}
+	write(t, o.Dir, "etc/kubernetes/kubelet.conf", []byte(strings.Join(lines, "")))
+	refused(t, o, "names the file "+current+", which does not exist")
+	write(t, o.Dir, "var/lib/kubelet/pki/kubelet-client-2026.pem", combined)
+	if err := os.Symlink("kubelet-client-2026.pem", filepath.Join(o.Dir, current)); err != nil {
+		t.Fatal(err)
+	}
+	if a := actions(must(t, o)); a[provision.Kept] != 16 {
+		t.Errorf("%v, want all kept", a)
 	}
 }
 

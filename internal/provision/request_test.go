@@ -114,7 +114,7 @@ func TestAuthoritiesElsewhere(t *testing.T) {
 	refused(t, o, "the certificate of the authority that is to sign is missing")
 	s.placeAuthorities(t)
 	remove(t, o.Dir, pki+"apiserver.crt")
-	refused(t, o, "1 certificate requests are not signed yet: "+filepath.Join(o.Dir, pki+"apiserver.csr"))
+	refused(t, o, "1 certificate request is not signed yet: "+filepath.Join(o.Dir, pki+"apiserver.csr"))
 
 	s.answer(t)
 	o.Manifests = true

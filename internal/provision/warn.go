@@ -17,7 +17,7 @@ func (p *Planned) warn() {
 	}
 	if p.signing.makeKey && SigningAlgorithm(p.algorithm()) != p.algorithm() {
 		p.Warnings = append(p.Warnings,
-			fmt.Sprintf("the service-account key is made with %s: Kubernetes cannot sign tokens with %s", SigningAlgorithm(p.algorithm()), p.algorithm()))
+			fmt.Sprintf("the service-account key is made with %s: Kubernetes cannot sign tokens with %s; kubeadm cannot read keys of %[2]s at all", SigningAlgorithm(p.algorithm()), p.algorithm()))
 	}
 	for _, s := range p.slots {
 		if s.entry.Kind != catalog.KindAuthority || s.have.certificates == nil || s.node != p.slots[0].node {

@@ -93,7 +93,9 @@ func NewInventory(g *trust.Graph, at time.Time) *Inventory {
 		Nodes: []VerifiedNode{}, Authorities: []KnownAuthority{}, Credentials: []KnownCredential{},
 	}
 	for _, n := range g.Nodes {
-		v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
+		if n.Layout != "" { // else a folder beside the nodes
+			v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
+		}
 		for _, s := range n.NotSeen {
 			v.NotSeen = append(v.NotSeen, Unseen{Node: s.Place.Node, Path: s.Place.Path, Reason: s.Reason})
 		}

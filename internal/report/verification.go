@@ -49,6 +49,9 @@ type VerifiedHalf struct {
 	Proof check.Proof `json:"proof"`
 }
 
+// layoutUsers is layout.LayoutUsers: this package knows no disk.
+const layoutUsers = "users"
+
 // NewVerification puts a result into its public form.
 func NewVerification(nodes []trust.Node, r *check.Result, at time.Time) Verification {
 	v := Verification{
@@ -56,6 +59,9 @@ func NewVerification(nodes []trust.Node, r *check.Result, at time.Time) Verifica
 		Nodes: []VerifiedNode{}, Links: []VerifiedLink{}, Findings: append([]check.Finding{}, r.Findings...),
 	}
 	for _, n := range nodes {
+		if n.Layout == layoutUsers {
+			continue // a folder beside the nodes
+		}
 		v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
 	}
 	for i := range r.Links {
@@ -85,17 +91,74 @@ func (v *Verification) Text(w io.Writer, p Palette) error {
 	return err
 }
 
-// rows joins links that differ only in which node calls which.
+// rows joins the links that differ only in which nodes they join, so that three
+// control planes are as readable as one.
 func (v *Verification) rows(p Palette) [][]string {
-	var rows [][]string
+	type joined struct {
+		cells            []string
+		callers, callees []string
+	}
+	var all []*joined
+	index := map[string]*joined{}
 	for _, l := range v.Links {
 		halves := map[string]string{"client": "–", "server": "–"}
 		for _, h := range l.Halves {
 			halves[h.Side] = halfText(h, p)
 		}
-		rows = append(rows, []string{strconv.Itoa(l.Number), l.Caller, l.Callee, halves["client"], halves["server"], strings.Join(l.Findings, ", ")})
+		callerNode, caller := splitID(l.Caller)
+		calleeNode, callee := splitID(l.Callee)
+		cells := []string{strconv.Itoa(l.Number), caller, callee, halves["client"], halves["server"], strings.Join(l.Findings, ", ")}
+		key := strings.Join(cells, "\x00")
+		j := index[key]
+		if j == nil {
+			j = &joined{cells: cells}
+			index[key] = j
+			all = append(all, j)
+		}
+		j.callers, j.callees = addNode(j.callers, callerNode), addNode(j.callees, calleeNode)
+	}
+	var rows [][]string
+	for _, j := range all {
+		v.sortNodes(j.callers)
+		v.sortNodes(j.callees)
+		j.cells[1], j.cells[2] = withNodes(j.cells[1], j.callers), withNodes(j.cells[2], j.callees)
+		rows = append(rows, j.cells)
 	}
 	return rows
+}
+
+// sortNodes puts nodes into the order in which they were given.
+func (v *Verification) sortNodes(names []string) {
+	index := func(name string) int {
+		return slices.IndexFunc(v.Nodes, func(n VerifiedNode) bool { return n.Name == name })
+	}
+	slices.SortFunc(names, func(a, b string) int { return index(a) - index(b) })
+}
+
+// splitID takes "node/component" apart.
+func splitID(id string) (node, component string) {
+	if node, component, ok := strings.Cut(id, "/"); ok {
+		return node, component
+	}
+	return "", id
+}
+
+func addNode(nodes []string, n string) []string {
+	if n == "" || slices.Contains(nodes, n) {
+		return nodes
+	}
+	return append(nodes, n)
+}
+
+func withNodes(component string, nodes []string) string {
+	const shown = 4
+	switch {
+	case len(nodes) == 0:
+		return component
+	case len(nodes) > shown:
+		return fmt.Sprintf("%s of %s and %d more", component, strings.Join(nodes[:shown-1], ", "), len(nodes)-shown+1)
+	}
+	return component + " of " + strings.Join(nodes, ", ")
 }
 
 func halfText(h VerifiedHalf, p Palette) string {

@@ -1,0 +1,45 @@
+package layout
+
+import (
+	"os"
+	"path"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// LayoutUsers is the layout of the folder beside the node roots that holds the
+// kubeconfigs of users.
+const LayoutUsers = "users"
+
+// ReadUsers reads the kubeconfigs of users that stand beside the node roots of
+// a cluster folder, as a node of its own; ok is false when there are none.
+func ReadUsers(dir string) (node trust.Node, keys Keyring, ok bool) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return trust.Node{}, nil, false
+	}
+	defer root.Close()
+	r := newNodeReader(root, catalog.UsersDir)
+	r.node.Layout = LayoutUsers
+	r.useKubeconfigs("/" + catalog.UsersDir)
+	if len(r.uses) == 0 {
+		return trust.Node{}, nil, false
+	}
+	r.readFiles()
+	return r.node, r.keys, true
+}
+
+// useKubeconfigs adds the kubeconfigs of a folder to what is read.
+func (r *nodeReader) useKubeconfigs(folder string) {
+	names, err := r.list(folder)
+	if err != nil {
+		return // a folder that init makes only where there are users
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, ".conf") {
+			r.use(catalog.FileUse{Path: path.Join(folder, n), Role: catalog.RoleKubeconfig, Optional: true})
+		}
+	}
+}
