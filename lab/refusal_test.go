@@ -40,7 +40,7 @@ func TestAPIServerRefusesAnEd25519ServiceAccountKey(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), readyWait)
 	defer cancel()
 	err = start(t, node, "kube-apiserver").Ended(ctx)
-	const want = "data does not contain any valid RSA or ECDSA"
+	const want = "unknown private key type ed25519.PrivateKey"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("kube-apiserver: %v\nwant: %s", err, want)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -15,13 +16,17 @@ import (
 // readUsers returns the kubeconfigs of users below a folder of node roots as
 // facts of their own, nil when there are none.
 func readUsers(dir string) *trust.Node {
-	files, err := filepath.Glob(filepath.Join(dir, catalog.UsersDir, "*.conf"))
-	if err != nil || len(files) == 0 || layout.IsRoot(dir) {
+	entries, err := os.ReadDir(filepath.Join(dir, catalog.UsersDir))
+	if err != nil || layout.IsRoot(dir) {
 		return nil
 	}
 	users := &trust.Node{Name: catalog.UsersDir}
-	for _, file := range files {
-		at := trust.Place{Node: catalog.UsersDir, Path: "/" + filepath.Base(file)}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".conf" {
+			continue
+		}
+		file := filepath.Join(dir, catalog.UsersDir, e.Name())
+		at := trust.Place{Node: catalog.UsersDir, Path: "/" + e.Name()}
 		data, err := readInput(streams{}, file)
 		if err != nil {
 			users.Kubeconfigs = append(users.Kubeconfigs, trust.Kubeconfig{Place: at, State: trust.Unreadable, Reason: strings.TrimPrefix(err.Error(), file+": ")})

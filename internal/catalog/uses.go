@@ -204,6 +204,9 @@ func kubeadmDefaults(dir string) []componentDefaults {
 	kubeletFlags := conf("kubelet.conf")
 	kubeletFlags["client-ca-file"] = pki("ca.crt")
 	kubeletFlags["bootstrap-kubeconfig"] = Conf("bootstrap-kubelet.conf")
+	// Where one of them is, kubeadm made the others too. admin.conf is not
+	// missed: operators take it away on purpose.
+	controlPlaneConfs := []string{Conf("controller-manager.conf"), Conf("scheduler.conf")}
 	return []componentDefaults{
 		{APIServer, []string{pki("apiserver.crt"), pki("apiserver.key"), pki("sa.pub"), Conf("controller-manager.conf")}, map[string]string{
 			"tls-cert-file": pki("apiserver.crt"), "tls-private-key-file": pki("apiserver.key"), "client-ca-file": pki("ca.crt"),
@@ -214,12 +217,12 @@ func kubeadmDefaults(dir string) []componentDefaults {
 			"service-account-key-file": pki("sa.pub"), "service-account-signing-key-file": pki("sa.key"),
 			"service-cluster-ip-range": DefaultServiceSubnet,
 		}},
-		{ControllerManager, []string{Conf("controller-manager.conf")}, map[string]string{
+		{ControllerManager, controlPlaneConfs, map[string]string{
 			"kubeconfig": Conf("controller-manager.conf"), "root-ca-file": pki("ca.crt"), "client-ca-file": pki("ca.crt"),
 			"service-account-private-key-file": pki("sa.key"), "requestheader-client-ca-file": pki("front-proxy-ca.crt"),
 			"cluster-signing-cert-file": pki("ca.crt"), "cluster-signing-key-file": pki("ca.key"),
 		}},
-		{Scheduler, []string{Conf("scheduler.conf")}, conf("scheduler.conf")},
+		{Scheduler, controlPlaneConfs, conf("scheduler.conf")},
 		{Etcd, []string{pki("etcd/server.crt"), pki("etcd/server.key"), pki("etcd/peer.crt"), pki("etcd/peer.key")}, map[string]string{
 			"cert-file": pki("etcd/server.crt"), "key-file": pki("etcd/server.key"), "trusted-ca-file": pki("etcd/ca.crt"),
 			"peer-cert-file": pki("etcd/peer.crt"), "peer-key-file": pki("etcd/peer.key"), "peer-trusted-ca-file": pki("etcd/ca.crt"),
@@ -228,7 +231,7 @@ func kubeadmDefaults(dir string) []componentDefaults {
 		{Etcdctl, []string{pki("etcd/healthcheck-client.crt"), pki("etcd/healthcheck-client.key")}, map[string]string{
 			"cacert": pki("etcd/ca.crt"), "cert": pki("etcd/healthcheck-client.crt"), "key": pki("etcd/healthcheck-client.key"),
 		}},
-		{Kubelet, []string{Conf("kubelet.conf"), Conf("bootstrap-kubelet.conf")}, kubeletFlags},
+		{Kubelet, append([]string{Conf("kubelet.conf"), Conf("bootstrap-kubelet.conf")}, controlPlaneConfs...), kubeletFlags},
 		{KubeProxy, []string{Conf("kube-proxy.conf")}, conf("kube-proxy.conf")},
 		{Admin, []string{Conf("admin.conf")}, conf("admin.conf")},
 		{SuperAdmin, []string{Conf("super-admin.conf")}, conf("super-admin.conf")},

@@ -77,6 +77,10 @@ var mutations = []mutation{
 		id: "file-missing", path: pki + "sa.pub", links: []int{12}},
 	{name: "a kubeconfig is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "scheduler.conf") },
 		id: "file-missing", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a kubeconfig is missing, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Remove("cp1", "scheduler.conf") },
+		id: "file-missing", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "the kubelet's kubeconfig is missing, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Remove("cp1", "kubelet.conf") },
+		id: "file-missing", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
 	{name: "a certificate is a dangling link", brk: func(c *testpki.Cluster) {
 		c.Remove("cp1", "pki/apiserver.crt")
 		os.Symlink("gone.crt", c.Path("cp1", "pki/apiserver.crt"))

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kubepki/kubepki/internal/catalog"
 )
 
 // Tree prints an inventory as authority → credential → who uses it.
@@ -75,6 +77,9 @@ func (t *tree) keyPlaces(a *KnownAuthority) string {
 	for _, p := range a.Places {
 		if p.Key != "" {
 			here = true
+			if p.Node == catalog.AuthoritiesDir {
+				return "key in " + p.Node + "/"
+			}
 			if p.Node != "" && !slices.Contains(nodes, p.Node) {
 				nodes = append(nodes, p.Node)
 			}
