@@ -301,6 +301,9 @@ func (p *Printer) Close() error {
 		}
 		_, err = fmt.Fprint(p.W, "\n  ]\n}\n")
 	case "yaml":
+		if p.printed == 0 {
+			fmt.Fprintf(p.W, "apiVersion: %s\nitems: []\n", APIVersion)
+		}
 		_, err = fmt.Fprint(p.W, "kind: VerificationList\n")
 	}
 	return err
