@@ -17,7 +17,12 @@ type controlPlane struct {
 	dir   string // as given to --out
 	shape string // as given to --authorities
 	nodes []*lab.Node
-	admin *rest.Config // super-admin.conf of cp1
+	// worker tells that there is a worker too, w1, on which nothing runs.
+	worker bool
+	admin  *rest.Config // super-admin.conf of cp1
+	// office holds the authorities with their keys, in the places that they
+	// have in the certificates folder; empty: that of cp1.
+	office string
 }
 
 // path is a path on a node.
@@ -26,6 +31,14 @@ func (c *controlPlane) path(node, path string) string { return filepath.Join(c.d
 // pki is a file below the certificates folder of cp1.
 func (c *controlPlane) pki(path string) string {
 	return c.path("cp1", filepath.Join("etc/kubernetes/pki", path))
+}
+
+// authority is the path of an authority and its key, without the extension.
+func (c *controlPlane) authority(name string) string {
+	if c.office != "" {
+		return filepath.Join(c.office, name)
+	}
+	return c.pki(name)
 }
 
 // conf is the client configuration of a kubeconfig of cp1.

@@ -81,9 +81,9 @@ func testEtcdHealth(t *testing.T, c *controlPlane) {
 func testEtcdRefuses(t *testing.T, c *controlPlane) {
 	strangers := map[string]credential{
 		"nobody": {},
-		"a client of the front proxy's authority": forge(t, c.pki("front-proxy-ca"), "kube-etcd-healthcheck-client"),
+		"a client of the front proxy's authority": forge(t, c.authority("front-proxy-ca"), "kube-etcd-healthcheck-client"),
 	}
-	member := forge(t, c.pki("ca"), "kube-etcd-healthcheck-client")
+	member := forge(t, c.authority("ca"), "kube-etcd-healthcheck-client")
 	if c.shape == "shared" {
 		// What sharing means, and what init and verify warn of.
 		if err := etcdHealth(t, fmt.Sprintf(memberClients, 1), c.etcdTLS(t, member)); err != nil {

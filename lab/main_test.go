@@ -103,11 +103,17 @@ func kubeadm(t testing.TB, root, config string, args ...string) output {
 func kubeadmNode(t testing.TB, config string) string {
 	t.Helper()
 	root := t.TempDir()
+	kubeadmFiles(t, root, config)
+	return root
+}
+
+// kubeadmFiles is kubeadmNode for a folder that is there.
+func kubeadmFiles(t testing.TB, root, config string) {
+	t.Helper()
 	for _, phase := range [][]string{{"certs", "all"}, {"kubeconfig", "all"}, {"control-plane", "all"}} {
 		kubeadm(t, root, config, append([]string{"init", "phase"}, phase...)...)
 	}
 	if !strings.Contains(config, "external:") {
 		kubeadm(t, root, config, "init", "phase", "etcd", "local")
 	}
-	return root
 }

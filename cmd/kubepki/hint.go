@@ -24,7 +24,7 @@ func walkErrors(err error, yield func(error) bool) bool {
 	if err == nil || !yield(err) {
 		return err == nil
 	}
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As would do
 	case interface{ Unwrap() error }:
 		return walkErrors(e.Unwrap(), yield)
 	case interface{ Unwrap() []error }:

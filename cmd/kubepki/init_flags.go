@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -199,10 +200,9 @@ func parseNode(flag, text string) (string, netip.Addr, error) {
 // parseLife reads a duration in hours and minutes, or in days: 365d.
 func parseLife(flag, text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		text = days + "h"
-		d, err := time.ParseDuration(text)
-		if err == nil && d > 0 && d < 24*365*200*time.Hour/24 {
-			return 24 * d, nil
+		// time.Duration ends at 292 years.
+		if n, err := strconv.ParseFloat(days, 64); err == nil && n > 0 && n <= 200*365 {
+			return time.Duration(n * float64(24*time.Hour)), nil
 		}
 	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return d, nil

@@ -15,7 +15,6 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -105,22 +104,22 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 	if err := o.number(&template, authority); err != nil {
 		return err
 	}
-	if public != nil {
-		chain, err := sign(s, template, public, authority, want)
-		if err != nil {
+	var key crypto.Signer
+	if public == nil {
+		if key, err = issue.GenerateKey(algorithm); err != nil {
 			return err
 		}
-		return o.write(s, name, chain, nil)
+		public = key.Public()
 	}
-	key, err := issue.GenerateKey(algorithm)
+	g, err := sign(template, public, authority, want)
 	if err != nil {
 		return err
 	}
-	chain, err := sign(s, template, key.Public(), authority, want)
-	if err != nil {
+	if err := o.write(s, name, g.chain, key); err != nil {
 		return err
 	}
-	return o.write(s, name, chain, key)
+	g.say(s, o.dryRun)
+	return nil
 }
 
 var fileName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@:+-]*$`)
@@ -222,31 +221,52 @@ func (o *issueOptions) number(t *issue.Template, a *signer) error {
 	return err
 }
 
-// sign signs, and says on stderr what was granted.
-func sign(s streams, t issue.Template, public crypto.PublicKey, a *signer, w *wanted) ([]*x509.Certificate, error) {
+// granted is what was signed, and what there is to say about it.
+type granted struct {
+	chain []*x509.Certificate
+	by    *signer
+	want  *wanted
+	// capped tells that the certificate ends with its authority, before the
+	// validity asked for.
+	capped bool
+}
+
+func sign(t issue.Template, public crypto.PublicKey, a *signer, w *wanted) (*granted, error) {
 	c, err := issue.Sign(t, public, a.Authority)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.path, err)
 	}
-	if c.NotAfter.Before(t.NotAfter.Truncate(time.Second)) {
-		fmt.Fprintf(s.err, "kubepki: warning: ends at %s with its authority %s, before the validity asked for\n", c.NotAfter.Format(time.RFC3339), a.name)
+	return &granted{
+		chain: append([]*x509.Certificate{c}, a.Chain...), by: a, want: w,
+		capped: c.NotAfter.Before(t.NotAfter.Truncate(time.Second)),
+	}, nil
+}
+
+// say tells on stderr what was granted, and what of the request was not.
+func (g *granted) say(s streams, dryRun bool) {
+	c := g.chain[0]
+	end := c.NotAfter.Format(time.RFC3339)
+	if g.capped {
+		fmt.Fprintf(s.err, "kubepki: warning: ends at %s with its authority %s, before the validity asked for\n", end, g.by.name)
 	}
-	granted := []string{c.Subject.String()}
-	if all := w.names.all(); len(all) > 0 {
-		granted = append(granted, "names "+strings.Join(all, ", "))
+	what := []string{c.Subject.String()}
+	if all := g.want.names.all(); len(all) > 0 {
+		what = append(what, "names "+strings.Join(all, ", "))
 	}
 	for _, u := range c.ExtKeyUsage {
-		granted = append(granted, issue.UsageName(u))
+		what = append(what, issue.UsageName(u))
 	}
-	by := a.path
-	if a.name != a.path {
-		by = a.name + " (" + a.path + ")"
+	did, by := "granted", g.by.path
+	if dryRun {
+		did = "would grant"
 	}
-	fmt.Fprintf(s.err, "granted: %s; until %s, by %s\n", report.Plain(strings.Join(granted, "; ")), c.NotAfter.Format(time.RFC3339), by)
-	for _, l := range w.leftOut {
+	if g.by.name != g.by.path {
+		by = g.by.name + " (" + g.by.path + ")"
+	}
+	fmt.Fprintf(s.err, "%s: %s; until %s, by %s\n", did, report.Plain(strings.Join(what, "; ")), end, by)
+	for _, l := range g.want.leftOut {
 		fmt.Fprintf(s.err, "left out: %s\n", report.Plain(l))
 	}
-	return append([]*x509.Certificate{c}, a.Chain...), nil
 }
 
 // write writes certificate and key together, or prints the certificate.
@@ -306,7 +326,7 @@ func writeNew(dir string, files []newFile, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	t, err := layout.Begin(dir)
+	t, err := begin(dir)
 	if err != nil {
 		return err
 	}

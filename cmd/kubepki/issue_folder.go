@@ -208,8 +208,11 @@ func (a *folderAuthority) signer(all *folder) (*signer, error) {
 		if reason == "" {
 			reason = "does not exist"
 		}
-		return nil, advise(fmt.Errorf("the key of authority %s is not at hand: %s %s", a.name, a.keyPath, reason),
-			"an authority elsewhere signs requests: kubepki init --csr-only makes them")
+		hint := "an authority elsewhere signs requests: kubepki init --csr-only makes them"
+		if strings.Contains(reason, "permission denied") {
+			hint = "run it with sudo"
+		}
+		return nil, advise(fmt.Errorf("the key of authority %s is not at hand: %s: %s", a.name, a.keyPath, reason), "%s", hint)
 	}
 	c := a.certificate.Certificates[0]
 	if !trust.SameKey(c.PublicKey, a.key.Public()) {

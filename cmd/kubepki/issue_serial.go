@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/layout"
 )
@@ -27,7 +28,7 @@ func serialFile(certificate string) string {
 // folder's lock, before anything is signed: a number may be lost, never used
 // twice.
 func takeSerial(path string) (next *big.Int, err error) {
-	lock, err := layout.Begin(filepath.Dir(path))
+	lock, err := begin(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +48,20 @@ func takeSerial(path string) (next *big.Int, err error) {
 		return nil, fmt.Errorf("counting on %s: %w", path, err)
 	}
 	return next, nil
+}
+
+// patience is how long [begin] waits for another kubepki.
+const patience = 10 * time.Second
+
+// begin starts a transaction, and waits for another that is short: scripts
+// issue several certificates at once.
+func begin(dir string) (*layout.Transaction, error) {
+	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		t, err := layout.Begin(dir)
+		if !errors.As(err, new(*layout.BusyError)) || time.Now().After(until) {
+			return t, err
+		}
+	}
 }
 
 // replaceFile puts new content in the place of a file, in one step.

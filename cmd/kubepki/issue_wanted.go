@@ -30,13 +30,26 @@ type identityFlags struct {
 func (f *identityFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.role, "role", "", "server, client, peer (both), node (a kubelet) or user")
 	flags.StringVar(&f.cn, "cn", "", "common name (default: by role, or the request's)")
-	flags.StringArrayVar(&f.orgs, "org", nil, "organization, which Kubernetes takes for a group (repeatable; also --group)")
-	flags.StringArrayVar(&f.orgs, "group", nil, "the same as --org")
+	flags.Var((*texts)(&f.orgs), "org", "organization, which Kubernetes takes for a group (repeatable)")
+	flags.Var((*texts)(&f.orgs), "group", "the same as --org")
 	flags.StringSliceVar(&f.sans, "san", nil, "subject alternative name: DNS name, IP address or URI (repeatable)")
 	flags.StringSliceVar(&f.usages, "usage", nil, "extended usages instead of a role: server, client")
 	flags.BoolVar(&f.privileged, "allow-privileged", false, "allow the groups that may do everything, and a request's system: identities")
 	addKeyFlags(flags, &f.validity, &f.algorithm)
 }
+
+// texts is the value of several flags that add to one list: those of pflag
+// would each begin it anew.
+type texts []string
+
+// Set adds a value.
+func (t *texts) Set(value string) error { *t = append(*t, value); return nil }
+
+// String joins the values for help texts.
+func (t *texts) String() string { return strings.Join(*t, ",") }
+
+// Type names the values in help texts.
+func (t *texts) Type() string { return "string" }
 
 func addKeyFlags(flags *pflag.FlagSet, validity, algorithm *string) {
 	flags.StringVar(validity, "validity", "8760h", "life of the certificate, like 720h or 30d; never past its authority's end")
@@ -166,7 +179,7 @@ func (f *identityFlags) wantNames(asked *issue.Asked, w *wanted) (names, error) 
 	}
 	for _, u := range n.uris {
 		if err := checkURI(u); err != nil {
-			return names{}, fmt.Errorf("the request's URI %q %w", u, err)
+			return names{}, fmt.Errorf("the request's URI %q %w", u.Redacted(), err)
 		}
 	}
 	if (f.role == "node" || f.role == "user") && !n.empty() {
@@ -184,10 +197,10 @@ func parseNames(values []string) (names, error) {
 		case strings.Contains(v, "://"):
 			u, err := url.Parse(v)
 			if err != nil {
-				return n, usagef("--san %q is not a URI", v)
+				return n, usagef("--san: what starts with %q is not a URI", v[:strings.Index(v, "://")+3])
 			}
 			if err := checkURI(u); err != nil {
-				return n, usagef("--san %q %w", v, err)
+				return n, usagef("--san %q %w", u.Redacted(), err)
 			}
 			n.uris = append(n.uris, u)
 		case strings.Contains(v, "@"):
@@ -198,6 +211,9 @@ func parseNames(values []string) (names, error) {
 				return n, usageError{err}
 			}
 			dns, addresses := catalog.SplitNames([]string{lower})
+			if len(addresses) > 0 && addresses[0].Zone() != "" {
+				return n, usagef("--san %q has a zone, which a certificate cannot hold", v)
+			}
 			n.dns, n.addresses = append(n.dns, dns...), append(n.addresses, addresses...)
 		}
 	}

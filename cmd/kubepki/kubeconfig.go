@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -151,8 +152,8 @@ say. A certificate cannot be taken back, so give it a short life.`,
 	}
 	o.add(c)
 	f := c.Flags()
-	f.StringArrayVar(&o.groups, "group", nil, "group of the user (repeatable; also --org)")
-	f.StringArrayVar(&o.groups, "org", nil, "the same as --group")
+	f.Var((*texts)(&o.groups), "group", "group of the user (repeatable)")
+	f.Var((*texts)(&o.groups), "org", "the same as --group")
 	f.BoolVar(&o.privileged, "allow-privileged", false, "allow groups that may do everything, and system: users")
 	return c
 }
@@ -195,15 +196,8 @@ func (o *kubeconfigOptions) run(c *cobra.Command, s streams, e catalog.Entry, li
 	if err := o.check(c, e); err != nil {
 		return err
 	}
-	validity, err := parseLife("--validity", o.validity)
-	if err != nil {
-		return err
-	}
-	algorithm, err := issue.ParseAlgorithm(o.algorithm)
-	if err != nil {
-		return usagef("--key-algorithm: %w", err)
-	}
 	all := &folder{from: o.from.root}
+	var err error
 	if !isAuthorityFile(o.from.authority) || c.Flags().Changed("root") || o.from.pki != "" {
 		if all, err = o.from.readFolder(); err != nil {
 			return err
@@ -213,25 +207,43 @@ func (o *kubeconfigOptions) run(c *cobra.Command, s streams, e catalog.Entry, li
 	if err != nil {
 		return err
 	}
-	spec := layout.KubeconfigSpec{User: e.CommonName, Namespace: o.namespace}
+	warnForeign(s, all, authority)
+	spec := layout.KubeconfigSpec{User: e.CommonName, Namespace: o.namespace, CA: trust.EncodeCertificates(all.anchors(authority)...)}
 	if spec.Server, spec.Cluster, err = o.target(all, like); err != nil {
 		return err
 	}
-	w := &wanted{subject: pkix.Name{CommonName: e.CommonName, Organization: e.Organization}, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	template := w.template(time.Now(), validity)
-	key, err := issue.GenerateKey(algorithm)
+	g, key, err := o.certify(e, authority)
 	if err != nil {
 		return err
 	}
-	chain, err := sign(s, template, key.Public(), authority, w)
-	if err != nil {
-		return err
-	}
-	spec.CA, spec.Certificate = trust.EncodeCertificates(all.anchors(authority)...), trust.EncodeCertificates(chain...)
+	spec.Certificate = trust.EncodeCertificates(g.chain...)
 	if spec.Key, err = issue.EncodePrivateKey(key); err != nil {
 		return err
 	}
-	return o.write(s, spec)
+	if err := o.write(s, spec); err != nil {
+		return err
+	}
+	g.say(s, o.dryRun)
+	return nil
+}
+
+// certify makes a key and its client certificate.
+func (o *kubeconfigOptions) certify(e catalog.Entry, a *signer) (*granted, crypto.Signer, error) {
+	validity, err := parseLife("--validity", o.validity)
+	if err != nil {
+		return nil, nil, err
+	}
+	algorithm, err := issue.ParseAlgorithm(o.algorithm)
+	if err != nil {
+		return nil, nil, usagef("--key-algorithm: %w", err)
+	}
+	key, err := issue.GenerateKey(algorithm)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := &wanted{subject: pkix.Name{CommonName: e.CommonName, Organization: e.Organization}, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	g, err := sign(w.template(time.Now(), validity), key.Public(), a, w)
+	return g, key, err
 }
 
 func (o *kubeconfigOptions) check(c *cobra.Command, e catalog.Entry) error {
@@ -254,6 +266,16 @@ func (o *kubeconfigOptions) check(c *cobra.Command, e catalog.Entry) error {
 		}
 	}
 	return nil
+}
+
+// warnForeign: etcd and the front proxy have authorities of their own, whose
+// clients the API server does not let in.
+func warnForeign(s streams, all *folder, a *signer) {
+	cluster := all.authority(catalog.ClusterCA)
+	foreign := a.name == catalog.EtcdCA || a.name == catalog.FrontProxyCA
+	if foreign && cluster != nil && cluster.certificate.OK() && !cluster.certificate.Certificates[0].Equal(a.Certificate) {
+		fmt.Fprintf(s.err, "kubepki: warning: the API server lets in no client of authority %s: leave out --authority\n", a.name)
+	}
 }
 
 // target returns the server and the name of the cluster: as flags say, or as

@@ -74,6 +74,9 @@ func (o *mergeOptions) read(s streams, arg string) ([]byte, error) {
 	switch {
 	case !named || strings.ContainsRune(name, '/'):
 		name, file = "", arg
+		if o.rename && file == "-" {
+			return nil, usagef("--rename: standard input has no name: use NAME=-")
+		}
 		if o.rename {
 			name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
 		}

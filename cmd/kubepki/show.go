@@ -90,11 +90,11 @@ func (o *showOptions) run(s streams, args []string) error {
 		if err != nil {
 			return err
 		}
-		add(showCluster(cluster{nodes: nodes}, at))
+		add(showCluster(s, cluster{nodes: nodes}, at))
 	}
 	for _, arg := range args {
 		if isFolder(arg) {
-			add(showCluster(cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
+			add(showCluster(s, cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
 		} else {
 			add(showFile(s, arg, at))
 		}
@@ -118,7 +118,7 @@ type shown struct {
 	certificates []byte // PEM
 }
 
-func showCluster(c cluster, at time.Time) (shown, error) {
+func showCluster(s streams, c cluster, at time.Time) (shown, error) {
 	nodes, _, err := readCluster(c)
 	if err != nil {
 		var unknown *layout.UnknownError
@@ -127,17 +127,17 @@ func showCluster(c cluster, at time.Time) (shown, error) {
 		}
 		return shown{}, err
 	}
-	for _, r := range c.nodes {
-		if users := readUsers(r.dir); users != nil {
-			nodes = append(nodes, *users)
-		}
-	}
 	g := catalog.Wire(nodes)
 	for _, r := range c.nodes {
 		addAuthorities(g, r.dir)
 	}
 	v := report.NewInventory(g, at)
 	v.Name = c.name
+	for _, n := range v.NotSeen {
+		if n.Denied {
+			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(n.Path), report.Plain(n.Reason))
+		}
+	}
 	return shown{value: v, certificates: trust.EncodeCertificates(v.Certificates()...)}, nil
 }
 

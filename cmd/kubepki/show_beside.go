@@ -1,45 +1,15 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// What init --out puts beside the node roots is no node: the kubeconfigs of
-// users, and authorities whose keys no node may hold.
-
-// readUsers returns the kubeconfigs of users below a folder of node roots as
-// facts of their own, nil when there are none.
-func readUsers(dir string) *trust.Node {
-	entries, err := os.ReadDir(filepath.Join(dir, catalog.UsersDir))
-	if err != nil || layout.IsRoot(dir) {
-		return nil
-	}
-	users := &trust.Node{Name: catalog.UsersDir}
-	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".conf" {
-			continue
-		}
-		file := filepath.Join(dir, catalog.UsersDir, e.Name())
-		at := trust.Place{Node: catalog.UsersDir, Path: "/" + e.Name()}
-		data, err := readInput(streams{}, file)
-		if err != nil {
-			users.Kubeconfigs = append(users.Kubeconfigs, trust.Kubeconfig{Place: at, State: trust.Unreadable, Reason: strings.TrimPrefix(err.Error(), file+": ")})
-			continue
-		}
-		k, materials, _ := layout.ParseKubeconfig(at, data)
-		users.Kubeconfigs = append(users.Kubeconfigs, k)
-		users.Materials = append(users.Materials, materials...)
-	}
-	return users
-}
-
-// addAuthorities adds to a graph the authorities beside the node roots.
+// addAuthorities adds to a graph the authorities that init --out puts beside
+// the node roots, for no node may hold their keys.
 func addAuthorities(g *trust.Graph, dir string) {
 	for _, a := range authoritiesBeside(dir) {
 		at := trust.Place{Node: catalog.AuthoritiesDir, Path: "/" + filepath.Base(a.path)}

@@ -57,5 +57,5 @@ func readInput(s streams, name string) ([]byte, error) {
 // exists tells whether anything stands at a path, be it a dangling link.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
-	return !errors.Is(err, os.ErrNotExist)
+	return err == nil
 }

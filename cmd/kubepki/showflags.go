@@ -2,17 +2,24 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // newShowFlagsCommand prints the flags of a component, for systemd units.
 func newShowFlagsCommand(s streams) *cobra.Command {
 	var cluster clusterFlags
-	var node string
+	var node, root string
 	var external bool
 	c := &cobra.Command{
 		Use:   "flags COMPONENT",
@@ -26,10 +33,16 @@ Components: ` + strings.Join(append(catalog.Components(), catalog.Kubelet, catal
   # An etcd member of a cluster
   kubepki show flags etcd --config cluster.yaml --node cp2
 
+  # Those of a manifest that is there
+  kubepki show flags kube-apiserver --root ./node
+
   # As an environment file
   echo "ARGS=$(kubepki show flags kubelet --config cluster.yaml --node w1 | tr '\n' ' ')"`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if root != "" {
+				return printManifestFlags(c, s, root, args[0])
+			}
 			wanted, err := cluster.read(c.Flags())
 			if err != nil {
 				return err
@@ -44,9 +57,43 @@ Components: ` + strings.Join(append(catalog.Components(), catalog.Kubelet, catal
 		},
 	}
 	cluster.add(c.Flags())
+	c.Flags().StringVar(&root, "root", "", "print the flags of the static-pod manifest below this root of a node instead")
 	c.Flags().StringVar(&node, "node", "", "node of the configuration (default: its first that runs the component)")
 	c.Flags().BoolVar(&external, "external-ca", false, "the key of the cluster's authority is elsewhere, so that nothing is signed in the cluster")
 	return c
+}
+
+// printManifestFlags prints the flags that a manifest gives to its component.
+func printManifestFlags(c *cobra.Command, s streams, root, component string) error {
+	var mixed []string
+	c.Flags().Visit(func(g *pflag.Flag) {
+		if g.Name != "root" {
+			mixed = append(mixed, g.Name)
+		}
+	})
+	if len(mixed) > 0 {
+		return usagef("--root prints what a manifest says, so that [%s] say nothing", strings.Join(mixed, " "))
+	}
+	if !slices.Contains(catalog.Components(), component) {
+		return usagef("%q has no static-pod manifest: use one of %s", component, strings.Join(catalog.Components(), ", "))
+	}
+	at := path.Join(catalog.ManifestsDir, component+".yaml")
+	content, err := layout.ReadFile(root, at)
+	if err != nil {
+		return fmt.Errorf("manifest below %s: %w", root, err)
+	}
+	found, err := layout.ParseManifest(trust.Place{Path: at}, content.Data)
+	if err != nil {
+		return fmt.Errorf("manifest %s: %w", filepath.Join(root, at), err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(found.Flags)) {
+		for _, value := range found.Flags[name] {
+			if _, err := fmt.Fprintf(s.out, "--%s=%s\n", name, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // flagsOf returns the flags of a component on the named node, or on the first

@@ -63,7 +63,9 @@ type Cluster struct {
 	// ExtraArgs are appended to, or replace, the flags of a component, by its name.
 	ExtraArgs map[string][]Arg
 	// Pods holds what the static-pod manifests have beyond flags, by component.
-	Pods            map[string]PodExtras
+	Pods map[string]PodExtras
+	// StartupTimeout bounds the startup probes of the static pods; 0: 4 minutes.
+	StartupTimeout  time.Duration
 	ImageRepository string
 	EtcdImage       string // repository/etcd:tag; empty: kubeadm's default
 	EtcdDataDir     string

@@ -268,7 +268,8 @@ type manifest struct {
 				Name, MountPath string
 				ReadOnly        bool
 			} `json:"volumeMounts"`
-			Env []map[string]any `json:"env"`
+			Env          []map[string]any `json:"env"`
+			StartupProbe struct{ FailureThreshold int }
 		} `json:"containers"`
 		Volumes []struct {
 			Name     string
@@ -277,8 +278,12 @@ type manifest struct {
 	} `json:"spec"`
 }
 
-func parseManifest(t *testing.T, data []byte, err error) manifest {
+func parseManifest(t *testing.T, pod map[string]any, err error) manifest {
 	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := yaml.Marshal(pod)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,13 +357,15 @@ func TestManifestDetails(t *testing.T) {
 	if d := cmp.Diff(env, m.Spec.Containers[0].Env); d != "" {
 		t.Errorf("want -, got +:\n%s", d)
 	}
-	data, err = c.EtcdManifest(&c.EtcdMembers[0])
-	m = parseManifest(t, data, err)
+	if got := m.Spec.Containers[0].StartupProbe.FailureThreshold; got != 24 {
+		t.Errorf("startup may fail %d times, want 24 within kubeadm's four minutes", got)
+	}
+	etcd := c.EtcdManifest(&c.EtcdMembers[0])
+	m = parseManifest(t, etcd, nil)
 	if m.Metadata.Name != "etcd" || m.Spec.Containers[0].Image != "images.example.test/etcd:3.7.0-0" {
 		t.Errorf("etcd's manifest: %+v", m.Metadata)
 	}
-	again, err := c.EtcdManifest(&c.EtcdMembers[0])
-	if err != nil || string(again) != string(data) {
-		t.Error("two manifests of the same member differ")
+	if d := cmp.Diff(etcd, c.EtcdManifest(&c.EtcdMembers[0])); d != "" {
+		t.Errorf("two manifests of the same member differ:\n%s", d)
 	}
 }

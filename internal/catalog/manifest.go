@@ -20,22 +20,22 @@ type EnvVar struct {
 	ValueFrom map[string]any
 }
 
-// Manifest returns the static-pod manifest (YAML) of a component on a control
-// plane, as kubeadm writes it (k/k cmd/kubeadm/app/phases/controlplane,
+// Manifest returns the static-pod manifest of a component on a control plane,
+// ready to be encoded as YAML, as kubeadm writes it (k/k cmd/kubeadm/app/phases/controlplane,
 // phases/etcd, util/staticpod): for a node that may be another machine, so
 // that folders with a system's own authorities are mounted only where every
 // node has them.
-func (c *Cluster) Manifest(component string, n *ControlPlane) ([]byte, error) {
+func (c *Cluster) Manifest(component string, n *ControlPlane) (map[string]any, error) {
 	command, err := c.Command(component, n)
 	if err != nil {
 		return nil, err
 	}
 	p := pod{cluster: c, component: component, command: command, address: n.Address, port: n.BindPort}
-	return p.encode()
+	return p.manifest(), nil
 }
 
 // EtcdManifest returns the static-pod manifest of an external etcd member.
-func (c *Cluster) EtcdManifest(m *EtcdMember) ([]byte, error) {
+func (c *Cluster) EtcdManifest(m *EtcdMember) map[string]any {
 	p := pod{cluster: c, component: Etcd, command: c.EtcdCommand(m), address: m.Address}
-	return p.encode()
+	return p.manifest()
 }

@@ -3,13 +3,14 @@ package catalog
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-
-	"sigs.k8s.io/yaml"
+	"time"
 )
 
 // pod is a static pod of the control plane, on the way to its manifest.
@@ -28,10 +29,10 @@ type object map[string]any
 const (
 	priorityClass  = "system-node-critical"
 	priority       = 2000001000
-	startupSeconds = 240 // ControlPlaneComponentHealthCheckTimeout
+	startupTimeout = 4 * time.Minute // ControlPlaneComponentHealthCheckTimeout
 )
 
-func (p *pod) encode() ([]byte, error) {
+func (p *pod) manifest() object {
 	metadata := object{
 		"name": p.component, "namespace": "kube-system",
 		"labels": object{"component": p.component, "tier": "control-plane"},
@@ -47,7 +48,7 @@ func (p *pod) encode() ([]byte, error) {
 		"resources":     object{"requests": p.requests()},
 		"ports":         []object{{"name": "probe-port", "containerPort": port, "protocol": "TCP"}},
 		"livenessProbe": p.probe(liveness, 10, 8, 10),
-		"startupProbe":  p.probe(p.startupPath(), 10, startupSeconds/10, 10),
+		"startupProbe":  p.probe(p.startupPath(), 10, p.cluster.startupFailures(), 10),
 	}
 	if readiness != "" {
 		container["readinessProbe"] = p.probe(readiness, 0, 3, 1)
@@ -55,18 +56,14 @@ func (p *pod) encode() ([]byte, error) {
 	if env := p.environment(); env != nil {
 		container["env"] = env
 	}
-	data, err := yaml.Marshal(object{
+	return object{
 		"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": object{},
 		"spec": object{
 			"containers": []object{container}, "hostNetwork": true,
 			"priority": priority, "priorityClassName": priorityClass, "volumes": volumes,
 			"securityContext": object{"seccompProfile": object{"type": "RuntimeDefault"}},
 		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the manifest of %s: %w", p.component, err)
 	}
-	return data, nil
 }
 
 // annotations tell kubeadm's later runs where a member or apiserver listens.
@@ -114,6 +111,12 @@ func (p *pod) probePaths() (liveness, readiness string, port int) {
 		return "/healthz", "", ControllerManagerPort
 	}
 	return "/livez", "/readyz", SchedulerPort
+}
+
+// startupFailures counts the probes, one in ten seconds, within the timeout.
+func (c *Cluster) startupFailures() int {
+	timeout := cmp.Or(c.StartupTimeout, startupTimeout)
+	return int(math.Ceil(timeout.Seconds() / 10))
 }
 
 func (p *pod) startupPath() string {
@@ -233,16 +236,25 @@ func (p *pod) environment() []object {
 		v := object{"name": e.Name}
 		switch {
 		case e.ValueFrom != nil:
-			if f, ok := e.ValueFrom["fieldRef"].(map[string]any); ok && f["apiVersion"] == nil {
-				f["apiVersion"] = "v1"
-			}
-			v["valueFrom"] = e.ValueFrom
+			v["valueFrom"] = withFieldVersion(e.ValueFrom)
 		case e.Value != "":
 			v["value"] = e.Value
 		}
 		env = append(env, v)
 	}
 	return env
+}
+
+// withFieldVersion fills in a default as kubeadm does (SetDefaults_EnvVar).
+func withFieldVersion(from map[string]any) map[string]any {
+	field, ok := from["fieldRef"].(map[string]any)
+	if !ok || field["apiVersion"] != nil {
+		return from
+	}
+	from, field = maps.Clone(from), maps.Clone(field)
+	field["apiVersion"] = "v1"
+	from["fieldRef"] = field
+	return from
 }
 
 // externalEtcdDirs lists the folders of an external etcd's client files that

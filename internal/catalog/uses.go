@@ -149,7 +149,22 @@ func dropGuesses(n *trust.Node, dir string, exists func(string) bool) {
 			delete(c.Flags, "cluster-signing-cert-file")
 			delete(c.Flags, "cluster-signing-key-file")
 		}
+		addShape(c, dir, exists)
 	}
+}
+
+// addShape follows what stands beside kubeadm's files where the authorities
+// have another shape: the flags are those of [Cluster.Command].
+func addShape(c *trust.Component, dir string, exists func(string) bool) {
+	set := func(component, flag, file string) {
+		if at := path.Join(dir, file); c.Name == component && exists(at) {
+			c.Flags[flag] = []string{at}
+		}
+	}
+	set(APIServer, "client-ca-file", "client-ca.crt")
+	set(ControllerManager, "client-ca-file", "client-ca.crt")
+	set(APIServer, "kubelet-certificate-authority", "kubelet-ca.crt")
+	set(ControllerManager, "root-ca-file", "root-ca.crt")
 }
 
 // completeKubelet drops what the kubelet would make by itself and has not.

@@ -14,6 +14,7 @@ import (
 // it follows each flag and kubeconfig to the files, and pairs the callers with
 // the callees that they dial. It is pure and keeps the order of the nodes.
 func Wire(nodes []trust.Node) *trust.Graph {
+	nodes = slices.Clone(nodes)
 	w := &wirer{
 		g:           &trust.Graph{Nodes: nodes, Materials: map[trust.Place]*trust.Material{}},
 		credentials: map[trust.Place]*trust.Credential{},
@@ -24,6 +25,8 @@ func Wire(nodes []trust.Node) *trust.Graph {
 		}
 	}
 	w.authorities()
+	w.judgeKubeconfigs()
+	w.learnNodeNames()
 	w.learnEndpoints()
 	w.etcdLinks()
 	w.apiserverLinks()
@@ -79,7 +82,11 @@ func file(n *trust.Node, c *trust.Component, flag string) trust.Place {
 
 // credential returns the credential of two flags, nil when they are not set.
 func (w *wirer) credential(name string, n *trust.Node, c *trust.Component, certFlag, keyFlag string, u usages) *trust.Credential {
-	return w.credentialAt(name, n.Name, file(n, c, certFlag), file(n, c, keyFlag), u)
+	known := w.credentialAt(name, n.Name, file(n, c, certFlag), file(n, c, keyFlag), u)
+	if known != nil && !c.Source.IsZero() {
+		known.KeySetting = c.Source.In("--" + keyFlag)
+	}
+	return known
 }
 
 func (w *wirer) credentialAt(name, node string, certificate, key trust.Place, u usages) *trust.Credential {
@@ -131,7 +138,7 @@ func (w *wirer) etcdLinks() {
 	members := 0
 	w.each(Etcd, func(*trust.Node, *trust.Component) { members++ })
 	w.each(Etcd, func(n *trust.Node, callee *trust.Component) {
-		serving := w.credential("etcd-server", n, callee, "cert-file", "key-file", server)
+		serving := w.credential("etcd-server", n, callee, "cert-file", "key-file", server|client)
 		peer := w.credential("etcd-peer", n, callee, "peer-cert-file", "peer-key-file", server|client)
 		w.each(Etcd, func(m *trust.Node, caller *trust.Component) {
 			// A single member dials nobody: its pair is judged by itself, as

@@ -34,7 +34,7 @@ func (w *wirer) apiserverLinks() {
 				return
 			}
 			w.link(trust.Link{Number: 17, Caller: "pod", Callee: callee.ID(),
-				Server: &trust.ServerHalf{Credential: w.serving(m, callee), Bundle: root, Names: serviceNames(callee)}})
+				Server: &trust.ServerHalf{Credential: w.serving(m, callee), Bundle: root, Names: w.serviceNames(m, callee)}})
 		})
 	})
 }
@@ -56,15 +56,73 @@ func list(c *trust.Component, flag string) []string {
 	return out
 }
 
-// serviceNames are what pods dial: the service "kubernetes".
-func serviceNames(c *trust.Component) []string {
+// serviceNames are what pods dial: the service "kubernetes", by its names and
+// its first address. The cluster's domain is known from the issuer of tokens,
+// as kubeadm sets it.
+func (w *wirer) serviceNames(n *trust.Node, c *trust.Component) []string {
 	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	if subnets, ok := c.Flag("service-cluster-ip-range"); ok {
-		if a, err := ServiceAddress(subnets); err == nil && !c.Source.IsZero() {
-			names = append(names, a.String())
-		}
+	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") {
+		names = append(names, strings.TrimPrefix(issuer, "https://"))
+	}
+	subnets, _ := c.Flag("service-cluster-ip-range")
+	if a, err := ServiceAddress(subnets); err == nil && (!c.Source.IsZero() || w.noServiceAddress(n, c)) {
+		names = append(names, a.String())
 	}
 	return names
+}
+
+// noServiceAddress tells whether the certificate holds no address that could be
+// the service's. Without a manifest the subnet is a guess, so that any address
+// is believed that is not known for something else.
+func (w *wirer) noServiceAddress(n *trust.Node, c *trust.Component) bool {
+	leaf := w.g.Material(file(n, c, "tls-cert-file")).Leaf()
+	if leaf == nil {
+		return false
+	}
+	for _, ip := range leaf.IPAddresses {
+		a, _ := netip.AddrFromSlice(ip)
+		host := a.Unmap().String()
+		known := a.Unmap().IsLoopback() || host == w.advertised(n, c)
+		for e := range w.endpoints {
+			h, _ := SplitHostPort(e)
+			known = known || h == host
+		}
+		if !known {
+			return false
+		}
+	}
+	return true
+}
+
+// learnNodeNames completes the names of nodes without manifests: kubeadm gives
+// the kubelet's identity and both certificates of etcd the node's name. Two of
+// them that agree are believed, one alone is not.
+func (w *wirer) learnNodeNames() {
+	for i := range w.g.Nodes {
+		n := &w.g.Nodes[i]
+		if n.NodeName != "" {
+			continue
+		}
+		votes := map[string]int{}
+		vote := func(p trust.Place, prefix string) {
+			if leaf := w.g.Material(p).Leaf(); leaf != nil {
+				if name, ok := strings.CutPrefix(leaf.Subject.CommonName, prefix); ok && name != "" {
+					votes[name]++
+				}
+			}
+		}
+		if k := w.kubeconfigOf(n, Kubelet); k != nil {
+			vote(k.Certificate, "system:node:")
+		}
+		dir := certificatesDir(n)
+		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/server.crt"}, "")
+		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/peer.crt"}, "")
+		for name, times := range votes {
+			if times > 1 {
+				n.NodeName = name
+			}
+		}
+	}
 }
 
 // apiserverReached are the names at which an apiserver is configured to be
@@ -84,7 +142,7 @@ func (w *wirer) apiserverReached(n *trust.Node, c *trust.Component) []string {
 		}
 	}
 	slices.Sort(names)
-	return unique(append(serviceNames(c), names...))
+	return unique(append(w.serviceNames(n, c), names...))
 }
 
 // otherNodes tells whether a host is the advertise address of another node.

@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"net/netip"
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -51,6 +53,42 @@ func (w *wirer) kubeconfigLinks() {
 			}
 		}
 	}
+}
+
+// judgeKubeconfigs marks the kubeconfigs of components that parse and yet
+// cannot work: client-go would dial nobody, show nothing, or trust the
+// authorities of the machine.
+func (w *wirer) judgeKubeconfigs() {
+	for i := range w.g.Nodes {
+		n := &w.g.Nodes[i]
+		n.Kubeconfigs = slices.Clone(n.Kubeconfigs)
+		for j := range n.Kubeconfigs {
+			k := &n.Kubeconfigs[j]
+			if k.State != trust.Present || !w.named(n, k.Place) {
+				continue
+			}
+			if field, reason := kubeconfigFault(k); reason != "" {
+				k.State, k.Field, k.Reason = trust.Malformed, field, field+" "+reason
+			}
+		}
+	}
+}
+
+func kubeconfigFault(k *trust.Kubeconfig) (field, reason string) {
+	user, cluster := "users["+k.User+"].user", "clusters["+k.Cluster+"].cluster"
+	u, err := url.Parse(k.Server)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		return cluster + ".server", "is no URL of the form https://HOST:PORT"
+	case k.Certificate.IsZero() && !k.Key.IsZero():
+		return user + ".client-certificate-data", "is not set, while there is a client key"
+	case k.Certificate.IsZero() && !k.HasToken:
+		return user, "holds neither a client certificate nor a token: its bearer is anonymous"
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil && u.Scheme == "https" && k.CA.IsZero() && !k.Insecure {
+		return cluster + ".certificate-authority-data", "is not set, so that only the machine's own authorities are trusted"
+	}
+	return "", ""
 }
 
 // named tells whether a flag of some component names the kubeconfig.
@@ -142,6 +180,10 @@ func (w *wirer) endpoint(k *trust.Kubeconfig) *trust.Endpoint {
 	if !ok {
 		return nil
 	}
+	if k.ServerName != "" {
+		return &trust.Endpoint{Setting: k.Place.In("clusters[" + k.Cluster + "].cluster.tls-server-name"), Host: k.ServerName, Port: port,
+			Served: w.servedByName(k.ServerName, "")}
+	}
 	e := &trust.Endpoint{Setting: k.Place.In("clusters[" + k.Cluster + "].cluster.server"), Host: host, Port: port}
 	e.Served = len(w.endpoints) == 0 || w.endpoints[joinHostPort(host, port)] || isLoopback(host) || w.servedByName(host, port)
 	return e
@@ -153,10 +195,10 @@ func isLoopback(host string) bool {
 }
 
 // servedByName tells whether an apiserver's certificate holds the host, and no
-// configured endpoint of the same host has another port.
+// configured endpoint of the same host has another port (if one is given).
 func (w *wirer) servedByName(host, port string) bool {
 	for e := range w.endpoints {
-		if h, p := SplitHostPort(e); h == host && p != port {
+		if h, p := SplitHostPort(e); port != "" && h == host && p != port {
 			return false
 		}
 	}

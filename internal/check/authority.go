@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -49,7 +50,7 @@ func (c *Case) trustFaults() []trustFault {
 }
 
 func (c *Case) classify(i int, b Break) trustFault {
-	name := c.authorityOf(b)
+	name := c.authorityFor(b.Credential)
 	leaf := c.Material(b.Credential.Certificate).Leaf()
 	own := c.authority(name, b.Credential.Node)
 	if own == nil {
@@ -66,9 +67,9 @@ func (c *Case) classify(i int, b Break) trustFault {
 		f.class = unknown
 	default:
 		f.class, f.place = c.blameBundle(b, name, home)
-	}
-	if theirs := c.ownFile(b.Bundle.Anchors); f.class == recreated && theirs != nil {
-		f.own = theirs
+		if theirs := c.ownFile(b.Bundle.Anchors); f.class == recreated && theirs != nil {
+			f.own = theirs
+		}
 	}
 	return f
 }
@@ -95,16 +96,17 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 	return stale, anchors
 }
 
-// authorityOf names the authority that a link is about.
-func (c *Case) authorityOf(b Break) string {
-	kubelet := c.authority("kubelet-ca", b.Credential.Node) != nil
-	switch n := c.Links[b.Link].Number; {
-	case n == 1, n == 2, n == 3, n == 15:
+// authorityFor names the authority that a credential should be of, by its role.
+func (c *Case) authorityFor(cred *trust.Credential) string {
+	switch cred.Name {
+	case "etcd-server", "etcd-peer", "etcd-healthcheck-client", "apiserver-etcd-client":
 		return "etcd-ca"
-	case n == aggregation:
+	case "front-proxy-client":
 		return "front-proxy-ca"
-	case kubelet && (n == 11 && b.Server || n == 8 && !b.Server):
-		return "kubelet-ca"
+	case "kubelet-server", "kubelet.conf":
+		if c.authority("kubelet-ca", cred.Node) != nil {
+			return "kubelet-ca"
+		}
 	}
 	return "ca"
 }
@@ -165,7 +167,7 @@ func (c *Case) ownFile(p trust.Place) *trust.Authority {
 // signs tells whether the authority signed a credential of its own node.
 func (c *Case) signs(a *trust.Authority) bool {
 	m := c.certificateOf(*a)
-	return m != nil && c.signedAnything(m)
+	return m != nil && c.signedAnything(a.Name, m)
 }
 
 // agrees tells whether a copy holds the key of its own node's authority, which
@@ -174,7 +176,7 @@ func (c *Case) agrees(copied trust.Place, name string) bool {
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
 		m := c.certificateOf(*a)
-		if a.Node == copied.Node && a.Name == name && m != nil && c.signedAnything(m) && hasKeyOf(c.Material(copied), m.Leaf()) {
+		if a.Node == copied.Node && a.Name == name && m != nil && c.signedAnything(name, m) && hasKeyOf(c.Material(copied), m.Leaf()) {
 			return true
 		}
 	}
@@ -266,6 +268,14 @@ func (c *Case) staleBeside(places []trust.Place) []trust.Place {
 	return out
 }
 
+// oldBeside tells whether a certificate in the file of a place is of an old or
+// foreign authority too.
+func (c *Case) oldBeside(p trust.Place) bool {
+	return slices.ContainsFunc(c.trust, func(f trustFault) bool {
+		return (f.class == recreated || f.class == unknown) && f.place != p && f.place.File() == p.File()
+	})
+}
+
 func names(places []trust.Place) string {
 	s := named(places[0])
 	if n := len(places) - 1; n > 0 {
@@ -289,8 +299,12 @@ func authorityUnknown(c *Case) []Finding {
 	}
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
 		b := c.Breaks[g[0].at]
-		cause := fmt.Sprintf("%s names %s, which is another authority's: %s does not verify with it", g[0].place.Field, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
-		fix := fmt.Sprintf("set %s to %s", g[0].place.Field, g[0].own.Certificate.Path)
+		if b.Bundle.Setting.Field == rootCAFlag {
+			continue // root-ca-mismatch says it more exactly
+		}
+		setting := cmp.Or(g[0].place.Field, "the default of "+c.Links[b.Link].Callee)
+		cause := fmt.Sprintf("%s names %s, which is another authority's: %s does not verify with it", setting, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
+		fix := fmt.Sprintf("set %s to %s", setting, g[0].own.Certificate.Path)
 		f := c.finding(g, placesOf(g), cause, fix)
 		f.cascade = true
 		out = append(out, f)
@@ -325,6 +339,10 @@ func bundleStale(c *Case) []Finding {
 				fix = fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --certificate-authority=%s --embed-certs=true", places[0].Path, name, g[0].own.Certificate.Path)
 			}
 		}
+		if c.oldBeside(places[0]) {
+			cause += "; its client certificate is as old"
+			fix = replace(places[0].Path)
+		}
 		f := c.finding(g, places, cause, fix)
 		f.cascade = true
 		out = append(out, f)
@@ -334,7 +352,7 @@ func bundleStale(c *Case) []Finding {
 
 func rootCAMismatch(c *Case) []Finding {
 	var out []Finding
-	for _, g := range c.ofClass(stale, byPlace) {
+	for _, g := range append(c.ofClass(stale, byPlace), c.ofClass(wrongFlag, byPlace)...) {
 		b := c.Breaks[g[0].at]
 		if b.Bundle.Setting.Field != rootCAFlag {
 			continue

@@ -71,13 +71,17 @@ func (c *Case) dated(kind trust.Kind, pick func(standing) bool, say func(standin
 
 func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// renewAuthority is the mend of an authority that ends: with the same key all
+// certificates below it, and all pins, go on working.
+const renewAuthority = "issue the authority's certificate anew with the same key and name, put it wherever the old one is trusted, and restart what does not reload it"
+
 func certExpired(c *Case) []Finding {
 	return c.dated(trust.Expired,
 		func(s standing) bool { return c.At.After(s.NotAfter) && !c.supersededCopy(s) },
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
 			if s.IsCA {
-				fix = "every certificate below this authority stopped working with it: issue the authority anew with the same key, or restore the newer certificate"
+				fix = renewAuthority
 			}
 			return fmt.Sprintf("%s expired at %s (%s)", subject(s.certificate), date(s.NotAfter), base(s.places[0].Path)), fix
 		})
@@ -119,7 +123,11 @@ func certExpiring(c *Case) []Finding {
 			return left >= 0 && left < window && !c.At.Before(s.NotBefore)
 		},
 		func(s standing) (string, string) {
-			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), replace(s.places[0].Path)
+			fix := replace(s.places[0].Path)
+			if s.IsCA {
+				fix = renewAuthority
+			}
+			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), fix
 		})
 }
 

@@ -24,7 +24,7 @@ func authorityShared(c *Case) []Finding {
 			if !ok || intruder == nil {
 				return
 			}
-			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag)}}
+			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}}
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)
@@ -85,20 +85,43 @@ func admits(anchors, chain []*x509.Certificate) bool {
 	return err == nil
 }
 
+// clientCAs are the flags without which a server verifies no client, and the
+// flag of etcd that demands certificates all the same.
+var clientCAs = []struct{ component, ca, demand, cause string }{
+	{"etcd", "trusted-ca-file", "client-cert-auth", "etcd verifies no client certificate (--trusted-ca-file is not set): whoever reaches it may read every Secret"},
+	{"etcd", "peer-trusted-ca-file", "peer-client-cert-auth", "etcd verifies no peer certificate (--peer-trusted-ca-file is not set): whoever reaches it may join"},
+	{"kube-apiserver", "client-ca-file", "", "kube-apiserver verifies no client certificate (--client-ca-file is not set)"},
+}
+
 func clientAuthOff(c *Case) []Finding {
+	return c.withoutClientCA(func(demands bool) bool { return !demands })
+}
+
+// flagConflict: etcd then verifies clients with the authorities of the machine
+// (client/pkg/transport/listener.go), and refuses all of the cluster's.
+func flagConflict(c *Case) []Finding {
+	out := c.withoutClientCA(func(demands bool) bool { return demands })
+	for i := range out {
+		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
+	}
+	return out
+}
+
+// withoutClientCA lists the servers that name no authority for clients; pick
+// chooses by whether they demand a certificate.
+func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 	var out []Finding
-	off := func(component, flag, cause string) {
-		c.components(component, func(p *trust.Component) {
-			if v, _ := p.Flag(flag); v != "" || p.Source.IsZero() {
+	for _, f := range clientCAs {
+		c.components(f.component, func(p *trust.Component) {
+			ca, _ := p.Flag(f.ca)
+			demand, _ := p.Flag(f.demand)
+			if ca != "" || p.Source.IsZero() || !pick(demand == "true") {
 				return
 			}
-			f := Finding{Cause: cause, Fix: fmt.Sprintf("set --%s in %s", flag, p.Source.Path)}
-			out = append(out, f.at(p.Source.In("--"+flag)))
+			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
+			out = append(out, finding.at(p.Source.In("--"+f.ca)))
 		})
 	}
-	off("etcd", "trusted-ca-file", "etcd verifies no client certificate (--trusted-ca-file is not set): whoever reaches it may read every Secret")
-	off("etcd", "peer-trusted-ca-file", "etcd verifies no peer certificate (--peer-trusted-ca-file is not set): whoever reaches it may join")
-	off("kube-apiserver", "client-ca-file", "kube-apiserver verifies no client certificate (--client-ca-file is not set)")
 	return out
 }
 
@@ -128,7 +151,23 @@ func plainHTTP(c *Case) []Finding {
 		}
 	})
 	c.components("kube-apiserver", func(p *trust.Component) { out = append(out, plainURL(p, "etcd-servers")...) })
+	for i := range c.Nodes {
+		for _, k := range c.Nodes[i].Kubeconfigs {
+			if u, err := url.Parse(k.Server); err == nil && u.Scheme == "http" {
+				f := Finding{Cause: fmt.Sprintf("%s reaches the apiserver without TLS (%s)", base(k.Place.Path), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
+				out = append(out, f.at(k.Place.In(k.ServerField)))
+			}
+		}
+	}
 	return out
+}
+
+// plainSeverity: what stays on the machine is only a warning.
+func plainSeverity(u *url.URL) Severity {
+	if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.IsLoopback() || u.Hostname() == "localhost" {
+		return Warning
+	}
+	return Error
 }
 
 func plainURL(p *trust.Component, flag string) []Finding {
@@ -138,10 +177,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag)}
-		if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.IsLoopback() || u.Hostname() == "localhost" {
-			f.Severity = Warning
-		}
+		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
 		return []Finding{f.at(p.Source.In("--" + flag))}
 	}
 	return nil
@@ -202,7 +238,7 @@ func signerNotSingle(c *Case) []Finding {
 			flag := "cluster-signing-" + s + "cert-file"
 			v, _ := p.Flag(flag)
 			m := c.Material(trust.Place{Node: p.Node, Path: v})
-			if v == "" || !m.OK() || len(m.Certificates) == 1 {
+			if v == "" || !m.OK() || len(m.Certificates) < 2 {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s names %s, which holds %d certificates: kube-controller-manager signs only with exactly one", flag, base(v), len(m.Certificates)),

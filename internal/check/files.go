@@ -40,10 +40,30 @@ func fileMissing(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
 		},
-		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
-	return append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), makeAgain(k.Place.Path)
+		func(m *trust.Material) string { return c.mend(m.Place) })
+	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
 	})...)
+	return append(out, c.adminAbsent()...)
+}
+
+// adminAbsent: kubeadm makes admin.conf on each control plane, but operators
+// take it away on purpose, and no component needs it.
+func (c *Case) adminAbsent() []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		has := func(name string) bool {
+			return slices.ContainsFunc(n.Kubeconfigs, func(k trust.Kubeconfig) bool {
+				return k.Place.Path == "/etc/kubernetes/"+name && k.State != trust.NotGiven
+			})
+		}
+		if has("controller-manager.conf") && has("scheduler.conf") && !has("admin.conf") {
+			f := Finding{Severity: Info, Cause: "admin.conf is missing: no component needs it, but kubectl on this node does", Fix: again}
+			out = append(out, f.at(trust.Place{Node: n.Name, Path: "/etc/kubernetes/admin.conf"}))
+		}
+	}
+	return out
 }
 
 func because(reason string) string {
@@ -53,22 +73,40 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// makeAgain is the mend of a file that cannot be used: init completes what is
-// absent and leaves the rest alone.
-func makeAgain(file string) string {
-	return fmt.Sprintf("restore %s from a backup, or make it anew: kubepki init --config FILE (the cluster's configuration; only what is absent is made)", file)
+// again is how what is absent is made anew: init completes a folder and leaves
+// the rest alone.
+const again = "kubepki init --config FILE (the cluster's configuration; only what is absent is made)"
+
+// mend says what to do about a file that cannot be used. init refuses half of
+// a pair, and an authority made anew would fit nothing that is there.
+func (c *Case) mend(p trust.Place) string {
+	if c.isAuthority(p) || c.isSigningKey(p) {
+		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
+	}
+	if path.Ext(p.Path) == ".pub" {
+		return fmt.Sprintf("move %s away and derive it from its key: %s", p.Path, again)
+	}
+	return replace(p.Path)
 }
 
-// replace is the mend of a pair that is there and wrong.
+func (c *Case) isAuthority(p trust.Place) bool {
+	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool { return a.Certificate == p.File() || a.Key == p.File() })
+}
+
+func (c *Case) isSigningKey(p trust.Place) bool {
+	return slices.ContainsFunc(c.Links, func(l trust.Link) bool { return l.Signing != nil && l.Signing.Key == p })
+}
+
+// replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
-	return fmt.Sprintf("move %s away and make it anew: kubepki init --config FILE (the cluster's configuration; only what is absent is made)", pair(file))
+	return fmt.Sprintf("move %s away and make it anew: %s", pair(file), again)
 }
 
 // pair names the certificate with its key, which go together.
 func pair(file string) string {
 	if ext := path.Ext(file); ext == ".crt" || ext == ".key" {
 		stem := file[:len(file)-len(ext)]
-		return stem + ".crt and " + stem + ".key"
+		return stem + ".crt and " + path.Base(stem) + ".key"
 	}
 	return file
 }
@@ -79,9 +117,9 @@ func fileUnreadable(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s cannot be read: %s", base(m.Place.Path), m.Reason)
 		},
-		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
+		func(m *trust.Material) string { return c.mend(m.Place) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), makeAgain(k.Place.Path)
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
 	})...)
 }
 
@@ -116,7 +154,7 @@ func certMalformed(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a certificate in PEM form: %s", named(m.Place), m.Reason)
 		},
-		func(m *trust.Material) string { return replace(m.Place.Path) })
+		func(m *trust.Material) string { return c.mend(m.Place) })
 }
 
 func keyMalformed(c *Case) []Finding {
@@ -125,7 +163,7 @@ func keyMalformed(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a key in PEM form: %s", named(m.Place), m.Reason)
 		},
-		func(m *trust.Material) string { return replace(m.Place.Path) })
+		func(m *trust.Material) string { return c.mend(m.Place) })
 }
 
 // named names a file, and the field in it, for a sentence.
@@ -144,7 +182,7 @@ func bundleEmpty(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s holds no certificate, so nobody is trusted", named(m.Place))
 		},
-		func(m *trust.Material) string { return makeAgain(m.Place.Path) })
+		func(m *trust.Material) string { return c.mend(m.Place) })
 }
 
 func notSeen(c *Case) []Finding {

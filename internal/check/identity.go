@@ -140,12 +140,26 @@ func (c *Case) twins(known []Finding) []Finding {
 	return out
 }
 
+// usualProxy is the name that kubeadm gives the front proxy: where a
+// certificate has it, the flag is what is wrong.
+const usualProxy = "front-proxy-client"
+
 func requestheaderNameMismatch(c *Case) []Finding {
-	return c.wrongIdentity(
+	out := c.wrongIdentity(
 		func(b Break) bool { return c.Links[b.Link].Number == aggregation },
 		func(b Break) string {
 			return fmt.Sprintf("%s is %s, but --requestheader-allowed-names lets in only %s", named(b.Place), identity(b.Certificate), b.Name)
 		})
+	for i, f := range out {
+		leaf := c.Material(f.places[0]).Leaf()
+		c.components("kube-apiserver", func(p *trust.Component) {
+			if p.Node == f.Node && !p.Source.IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
+				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
+				out[i].Fix = fmt.Sprintf("add %s to --requestheader-allowed-names in %s", usualProxy, p.Source.Path)
+			}
+		})
+	}
+	return out
 }
 
 func identity(c certificate) string {

@@ -33,9 +33,9 @@ func caKeyMismatch(c *Case) []Finding {
 		}
 		places := []trust.Place{a.Key, a.Certificate}
 		cause := "does not belong to %[2]s: it was replaced"
-		if !c.signedAnything(m) {
+		if c.keySigned(a, k) || !c.signedAnything(a.Name, m) {
 			places = []trust.Place{a.Certificate, a.Key}
-			cause = "does not belong to %[2]s: the certificate was replaced, for none of the certificates here is signed by it"
+			cause = "does not belong to %[2]s: the certificate was replaced, for it signed none of its certificates here"
 		}
 		f := Finding{
 			Cause:   fmt.Sprintf("%[1]s "+cause, base(a.Key.Path), base(a.Certificate.Path)),
@@ -47,11 +47,21 @@ func caKeyMismatch(c *Case) []Finding {
 	return out
 }
 
-// signedAnything tells whether the authority signed a credential of its node.
-func (c *Case) signedAnything(authority *trust.Material) bool {
+// signedAnything tells whether the certificate of an authority verifies a
+// credential of its own node and role.
+func (c *Case) signedAnything(name string, authority *trust.Material) bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		leaf := c.Material(cred.Certificate).Leaf()
-		return cred.Node == authority.Place.Node && leaf != nil && trust.SignedBy(leaf, authority.Leaf())
+		return cred.Node == authority.Place.Node && c.authorityFor(cred) == name && leaf != nil && trust.SignedBy(leaf, authority.Leaf())
+	})
+}
+
+// keySigned tells whether the key beside an authority's certificate signed a
+// credential of its node, whatever the certificate says.
+func (c *Case) keySigned(a trust.Authority, key *trust.Material) bool {
+	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
+		leaf := c.Material(cred.Certificate).Leaf()
+		return cred.Node == a.Node && leaf != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SignedWith(leaf, k) })
 	})
 }
 
@@ -66,9 +76,28 @@ func keyMismatch(c *Case) []Finding {
 			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
 			Fix:   replace(cred.Certificate.Path),
 		}.at(cred.Key, cred.Certificate)
+		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
+			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
+			f.Fix = fmt.Sprintf("set %s to %s", cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
+			f = c.breaksOf(f, trust.KeyMismatch).at(cred.KeySetting, cred.Key)
+			out = append(out, f)
+			continue
+		}
 		out = append(out, c.breaksOf(f, trust.KeyMismatch))
 	}
 	return out
+}
+
+// ownerOf returns the credential that a key truly belongs to, nil when it
+// belongs to none that is here.
+func (c *Case) ownerOf(key *trust.Material) *trust.Credential {
+	for _, cred := range c.Credentials {
+		leaf := c.Material(cred.Certificate).Leaf()
+		if leaf != nil && cred.Key == key.Place && hasKey(key, leaf.PublicKey) {
+			return cred
+		}
+	}
+	return nil
 }
 
 // saKeyMismatch: sa.key signs tokens that nobody verifies with sa.pub. It is

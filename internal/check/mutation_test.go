@@ -173,9 +173,36 @@ var mutations = []mutation{
 		c.SetConfCA("cp1", "scheduler.conf", old)
 	}, id: "bundle-expired", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
 
+	// Kubeconfigs that parse and cannot work.
+	{name: "a kubeconfig holds no credential", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "    client-certificate-data: "+confField(c, "scheduler.conf", "client-certificate-data: ")+"\n", "")
+		c.Edit("cp1", "scheduler.conf", "client-key-data: "+confField(c, "scheduler.conf", "client-key-data: "), "{}")
+	}, id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a kubeconfig holds a key alone", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "    client-certificate-data: "+confField(c, "scheduler.conf", "client-certificate-data: ")+"\n", "")
+	}, id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", field: "users[system:kube-scheduler].user.client-certificate-data", links: []int{6}},
+	{name: "a kubeconfig names no authority", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "    certificate-authority-data: "+confField(c, "scheduler.conf", "certificate-authority-data: ")+"\n", "")
+	}, id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+	{name: "a kubeconfig dials no URL", brk: func(c *testpki.Cluster) { c.Edit("cp1", "scheduler.conf", "https://10.0.0.11:6443", "10.0.0.11:6443") },
+		id: "kubeconfig-broken", path: "/etc/kubernetes/scheduler.conf", field: "clusters[kubernetes].cluster.server", links: []int{6}},
+	{name: "a kubeconfig dials without TLS", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "https://10.0.0.11:6443", "http://10.0.0.11:6443")
+	},
+		id: "plain-http", path: "/etc/kubernetes/scheduler.conf", field: "clusters[kubernetes].cluster.server"},
+	{name: "a kubeconfig asks for a name that nobody has", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "scheduler.conf", "    server: https://10.0.0.11:6443\n", "    server: https://10.0.0.11:6443\n    tls-server-name: foo.bar\n")
+	}, id: "endpoint-mismatch", path: "/etc/kubernetes/scheduler.conf", field: "clusters[kubernetes].cluster.tls-server-name", links: []int{6}},
+
 	// Usages and identities.
 	{name: "a server's certificate is for clients alone", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", usages(x509.ExtKeyUsageClientAuth)) },
 		id: "usage-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "etcd's server certificate is for servers alone, and its gateway dials with it", brk: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "etcd/server", "etcd/ca", usages(x509.ExtKeyUsageServerAuth))
+	},
+		id: "usage-missing", path: pki + "etcd/server.crt"},
+	{name: "a leaf's key is on a curve that TLS does not know", brk: func(c *testpki.Cluster) { c.CurveKey("cp1", "apiserver", "ca") },
+		id: "key-weak", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
 	{name: "a peer's certificate is for servers alone", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/peer", "etcd/ca", usages(x509.ExtKeyUsageServerAuth)) },
 		id: "usage-missing", path: pki + "etcd/peer.crt", links: []int{1}},
 	{name: "a kubeconfig's certificate is for servers alone", brk: func(c *testpki.Cluster) {
@@ -217,6 +244,17 @@ var mutations = []mutation{
 		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
 	{name: "the apiserver lacks its node's name", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("cp1")) },
 		id: "san-missing", path: pki + "apiserver.crt", links: []int{4}},
+	{name: "the apiserver lacks the service's full name", brk: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "apiserver", "ca", without("kubernetes.default.svc.cluster.local"))
+	},
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
+	{name: "the apiserver lacks its node's name, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("cp1")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4}},
+	{name: "the apiserver lacks the service's address, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("10.96.0.1")) },
+		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
+	{name: "a kubelet is another node, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:other", "system:nodes"))
+	}, id: "identity-wrong", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
 	{name: "one apiserver lacks the endpoint", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Reissue("cp2", "apiserver", "ca", without("api.example.test")) },
 		id: "san-missing", node: "cp2", path: pki + "apiserver.crt", links: []int{4, 8, 9}},
 	{name: "etcd lacks loopback", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "etcd/server", "etcd/ca", without("127.0.0.1")) },
@@ -249,6 +287,12 @@ var mutations = []mutation{
 		id: "bundle-stale", path: "/etc/kubernetes/admin.conf", links: []int{9}},
 	{name: "a worker holds an old authority", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Write("w1", "pki/ca.crt", oldAuthority(c, "ca")) },
 		id: "bundle-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
+	{name: "the authority of etcd was overwritten with the cluster's", brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/ca.crt", "cp1", "pki/etcd/ca.crt") },
+		id: "ca-key-mismatch", path: pki + "etcd/ca.crt"},
+	{name: "one peer of three is of an older authority", kind: testpki.HA, brk: func(c *testpki.Cluster) { fromOld(c, "etcd/peer", "etcd/ca") },
+		id: "authority-recreated", node: "cp1", path: pki + "etcd/peer.crt", links: []int{1}},
+	{name: "one apiserver's client for kubelets is of an older authority", kind: testpki.HA, brk: func(c *testpki.Cluster) { fromOld(c, "apiserver-kubelet-client", "ca") },
+		id: "authority-recreated", node: "cp1", path: pki + "apiserver-kubelet-client.crt", links: []int{11}},
 	{name: "one control plane's authority was made anew", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Recreate("cp2", "ca") },
 		id: "authority-recreated", node: "cp2", path: pki + "ca.crt"},
 	{name: "one control plane's authority was made anew: etcd", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Recreate("cp3", "etcd/ca") },
@@ -323,7 +367,20 @@ var mutations = []mutation{
 	}, id: "requestheader-any-name", path: manifest + "kube-apiserver.yaml", field: "--requestheader-allowed-names"},
 	{name: "etcd verifies no client", brk: func(c *testpki.Cluster) {
 		c.Edit("cp1", "manifests/etcd.yaml", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")
-	}, id: "client-auth-off", path: manifest + "etcd.yaml"},
+		c.Edit("cp1", "manifests/etcd.yaml", "    - --client-cert-auth=true\n", "")
+	}, id: "client-auth-off", path: manifest + "etcd.yaml", field: "--trusted-ca-file"},
+	{name: "etcd demands certificates and knows no authority", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/etcd.yaml", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")
+	}, id: "flag-conflict", path: manifest + "etcd.yaml", field: "--trusted-ca-file"},
+	{name: "the front proxy's usual name is not allowed", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=foo,bar")
+	}, id: "requestheader-name-mismatch", path: manifest + "kube-apiserver.yaml", field: "--requestheader-allowed-names", links: []int{13}},
+	{name: "a flag names the key of another certificate", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--etcd-keyfile=/etc/kubernetes/pki/apiserver-etcd-client.key", "--etcd-keyfile=/etc/kubernetes/pki/apiserver.key")
+	}, id: "key-mismatch", path: manifest + "kube-apiserver.yaml", field: "--etcd-keyfile", links: []int{3}},
+	{name: "pods are given etcd's authority", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--root-ca-file=/etc/kubernetes/pki/ca.crt", "--root-ca-file=/etc/kubernetes/pki/etcd/ca.crt")
+	}, id: "root-ca-mismatch", path: manifest + "kube-controller-manager.yaml", field: "--root-ca-file", links: []int{17}},
 	{name: "a kubeconfig verifies nothing", brk: func(c *testpki.Cluster) {
 		ca := confField(c, "admin.conf", "certificate-authority-data: ")
 		c.Edit("cp1", "admin.conf", "certificate-authority-data: "+ca, "insecure-skip-tls-verify: true")

@@ -48,6 +48,10 @@ func endpointMismatch(c *Case) []Finding {
 			Fix:    fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --server=https://HOST:PORT (as the other kubeconfigs have it)", b.Place.Path, clusterName(b.Place.Field)),
 			breaks: []int{i},
 		}
+		if strings.HasSuffix(b.Place.Field, ".tls-server-name") {
+			f.Cause = fmt.Sprintf("%s asks the apiserver to be %s, which its certificate does not hold", base(b.Place.Path), d.Host)
+			f.Fix = fmt.Sprintf("take %s out of %s", b.Place.Field, b.Place.Path)
+		}
 		out = mergeFinding(out, f.at(b.Place))
 	}
 	return out

@@ -51,6 +51,7 @@ func init() {
 		{"sa-issuer-mismatch", Error, saIssuerMismatch},
 		{"authority-shared", Error, authorityShared},
 		{"client-auth-off", Error, clientAuthOff},
+		{"flag-conflict", Error, flagConflict},
 		{"verify-off", Error, verifyOff},
 		{"plain-http", Error, plainHTTP},
 		{"key-permissions", Error, keyPermissions},

@@ -28,6 +28,7 @@ type clusterDocument struct {
 	Workers                     []ownWorker    `json:"workers,omitempty"`
 	Etcd                        ownEtcd        `json:"etcd,omitempty"`
 	Users                       []ownUser      `json:"users,omitempty"`
+	StartupTimeout              string         `json:"startupTimeout,omitempty"`
 	KubeProxy                   bool           `json:"kubeProxy,omitempty"`
 }
 
@@ -104,6 +105,10 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 		EtcdDataDir:     in.Etcd.DataDir, EtcdImage: in.Etcd.Image,
 	}
 	if err := lives(out, in.CertificateValidityPeriod, in.CACertificateValidityPeriod); err != nil {
+		return nil, err
+	}
+	var err error
+	if out.StartupTimeout, err = life("startupTimeout", in.StartupTimeout, 0); err != nil {
 		return nil, err
 	}
 	if err := in.components(out); err != nil {

@@ -28,6 +28,9 @@ func encode(c *catalog.Cluster) ([]byte, error) {
 		EncryptionAlgorithm: c.Algorithm, CertificateValidityPeriod: c.Validity.String(), CACertificateValidityPeriod: c.CAValidity.String(),
 		KubeProxy: c.KubeProxy,
 	}
+	if c.StartupTimeout > 0 {
+		d.StartupTimeout = c.StartupTimeout.String()
+	}
 	etcd := encodeComponent(c, catalog.Etcd)
 	d.Etcd = ownEtcd{DataDir: c.EtcdDataDir, Image: c.EtcdImage, ExtraArgs: etcd.ExtraArgs, ExtraEnvs: etcd.ExtraEnvs}
 	for _, n := range c.ControlPlanes {

@@ -80,6 +80,12 @@ func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
 		return nil, err
 	}
 	var err error
+	if i.Timeouts != nil {
+		out.StartupTimeout, err = life("timeouts.controlPlaneComponentHealthCheck", i.Timeouts.ControlPlaneComponentHealthCheck, 0)
+		if err != nil {
+			return nil, err
+		}
+	}
 	if node.Address, err = parseAddress(kubeadmNames.address, i.LocalAPIEndpoint.AdvertiseAddress); err != nil {
 		return nil, err
 	}

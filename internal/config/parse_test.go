@@ -48,7 +48,7 @@ kind: InitConfiguration
 bootstrapTokens: [{token: abcdef.0123456789abcdef, ttl: 24h0m0s, usages: [signing, authentication], groups: ["system:bootstrappers:kubeadm:default-node-token"]}]
 nodeRegistration: {name: CP1, criSocket: "unix:///run/c.sock", taints: [], imagePullPolicy: IfNotPresent, imagePullSerial: true, kubeletExtraArgs: [{name: v, value: "4"}]}
 localAPIEndpoint: {advertiseAddress: "fd00::1", bindPort: 7443}
-timeouts: {discovery: 5m0s}
+timeouts: {discovery: 5m0s, controlPlaneComponentHealthCheck: 5m0s}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -76,6 +76,7 @@ anything: goes
 			c.Name, c.KubernetesVersion, c.ControlPlaneEndpoint, c.CertificatesDir = "blue", "v1.36.1", "[fd00::9]:6443", "/srv/pki"
 			c.ServiceSubnet, c.PodSubnet, c.DNSDomain = "fd01::/112,10.96.0.0/16", "10.244.0.0/16", "blue.local"
 			c.CertSANs = []string{"a.example.test", "*.b.example.test", "10.0.0.9"}
+			c.StartupTimeout = 5 * time.Minute
 			c.Algorithm, c.Validity, c.CAValidity = "ECDSA-P384", 100*time.Hour, 200*time.Hour
 			c.ImageRepository, c.EtcdDataDir, c.EtcdImage = "images.example.test/k8s", "/srv/etcd", "images.example.test/k8s/etcd:3.7.9-0"
 			c.ControlPlanes = []catalog.ControlPlane{{Name: "cp1", Address: netip.MustParseAddr("fd00::1"), BindPort: 7443,
@@ -255,7 +256,7 @@ func TestDocumentedExample(t *testing.T) {
 	want := defaults(func(c *catalog.Cluster) {
 		c.ControlPlanes[0].Name, c.ControlPlanes[0].Address = "cp1", netip.MustParseAddr("10.0.0.11")
 		c.Workers = []catalog.Worker{{Name: "w1", Address: netip.MustParseAddr("10.0.0.21")}}
-		c.EtcdImage = "registry.k8s.io/etcd:3.7.0-0"
+		c.EtcdImage, c.StartupTimeout = "registry.k8s.io/etcd:3.7.0-0", 4*time.Minute
 	})
 	if d := cmp.Diff(want, got, compare); d != "" {
 		t.Errorf("defaults -, documented +:\n%s", d)

@@ -110,10 +110,10 @@ func decodeBase64(text string) ([]byte, bool) {
 func (d *describer) pem(field string, data []byte) error {
 	blocks, err := trust.Blocks(data)
 	if err != nil && field == "" {
-		return err
+		return errors.New(plain(err.Error())) // it quotes the label of a block
 	}
 	if err != nil {
-		return d.add(Part{Kind: KindOther, Field: field, Problem: err.Error()})
+		return d.add(Part{Kind: KindOther, Field: field, Problem: plain(err.Error())})
 	}
 	for _, b := range blocks {
 		p := describeBlock(b)

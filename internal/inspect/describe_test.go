@@ -117,7 +117,7 @@ func TestDescribeTellsByContent(t *testing.T) {
 			"context contexts[jane@kubernetes]", "certificate clusters[kubernetes].cluster.certificate-authority-data",
 			"certificate users[jane].user.client-certificate-data", "private key users[jane].user.client-key-data",
 		}},
-		"a kubeconfig with dangling names": {[]byte("kind: Config\ncontexts: [{name: c, context: {cluster: x, user: y}}]\n"), inspect.Kubeconfig, []string{"context contexts[c] !"}},
+		"a kubeconfig with dangling names": {[]byte("kind: Config\ncontexts: [{name: c, context: {cluster: x, user: nobody}}]\n"), inspect.Kubeconfig, []string{"context contexts[c] !"}},
 		"a TLS Secret": {fmt.Appendf(nil, "kind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\ndata: {tls.crt: %s, tls.key: %s, note: %s}\n", b64(m.leafPEM), b64(m.keyPEM), b64([]byte("hello"))), inspect.Manifest, []string{
 			"object", "other data[note]", "certificate data[tls.crt]", "private key data[tls.key]",
 		}},
@@ -129,6 +129,7 @@ func TestDescribeTellsByContent(t *testing.T) {
 		}},
 		"a ConfigMap as JSON":          {must(json.Marshal(map[string]any{"kind": "ConfigMap", "data": map[string]string{"ca.crt": string(m.authorityPEM)}})), inspect.Manifest, []string{"object", "certificate data[ca.crt]"}},
 		"a webhook's caBundle":         {fmt.Appendf(nil, "kind: ValidatingWebhookConfiguration\nwebhooks: [{clientConfig: {caBundle: %s}}]\n", b64(m.authorityPEM)), inspect.Manifest, []string{"object", "certificate webhooks[0].clientConfig.caBundle"}},
+		"a TokenRequest":               {fmt.Appendf(nil, "kind: TokenRequest\nstatus: {token: %s}\n", m.token), inspect.Manifest, []string{"object", "token status.token"}},
 		"two documents":                {fmt.Appendf(nil, "kind: Namespace\n---\nkind: ConfigMap\ndata: {ca: %q}\n", m.authorityPEM), inspect.Manifest, []string{"object document 2", "certificate document 2.data[ca]"}},
 		"the manifest of a static pod": {[]byte("kind: Pod\nspec: {containers: [{name: e, command: [etcd, --cert-file=/a.crt, --name=x]}]}\n"), inspect.Manifest, []string{"object", "component"}},
 	}
@@ -236,7 +237,7 @@ func TestDescribeKeepsSecrets(t *testing.T) {
 	m := newMaterial()
 	const password = "correct-horse-battery"
 	config := fmt.Sprintf(`{kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],
-clusters: [{name: c, cluster: {server: "https://user:%[1]s@host", proxy-url: "http://p:%[1]s@proxy"}}],
+clusters: [{name: c, cluster: {server: "https://user:%[1]s@host/?token=%[1]s", proxy-url: "http://p:%[1]s@proxy"}}],
 users: [{name: u, user: {token: %[2]s, username: bob, password: %[1]s, exec: {command: /bin/x, args: [%[1]s], env: [{name: A, value: %[1]s}]}, auth-provider: {name: oidc, config: {client-secret: %[1]s}}}}]}`, password, m.token)
 	secret := fmt.Sprintf("kind: Secret\ndata: {password: %s, token: %s, tls.key: %s}\nstringData: {p: %s}\n", b64([]byte(password)), b64([]byte(m.token)), b64(m.keyPEM), password)
 	secrets := []string{password, b64([]byte(password)), m.token, m.token[strings.LastIndexByte(m.token, '.')+1:], b64(m.keyPEM)}

@@ -160,7 +160,8 @@ func (k *kubeconfigCluster) describe(c *Context) {
 	}
 }
 
-// redacted takes passwords out of a URL; what is no URL is not shown.
+// redacted takes user, password and query out of a URL; what is no URL is not
+// shown.
 func redacted(text string) string {
 	if text == "" {
 		return ""
@@ -172,6 +173,7 @@ func redacted(text string) string {
 	if u.User != nil {
 		u.User = url.User("REDACTED")
 	}
+	u.RawQuery, u.Fragment = "", ""
 	return u.String()
 }
 

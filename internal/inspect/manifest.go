@@ -189,8 +189,9 @@ func (d *describer) value(field string, value []byte) error {
 	return nil
 }
 
-// walk looks for PEM in every text of an object of another kind: the caBundle
-// of a webhook, the request of a CertificateSigningRequest.
+// walk looks for PEM and tokens in every text of an object of another kind:
+// the caBundle of a webhook, the request of a CertificateSigningRequest, the
+// token of a TokenRequest or ExecCredential.
 func (d *describer) walk(field string, v any, depth int) error {
 	if depth > 100 {
 		return nil
@@ -209,13 +210,21 @@ func (d *describer) walk(field string, v any, depth int) error {
 			}
 		}
 	case string:
-		if hasBoundary([]byte(v)) {
-			return d.pem(field, []byte(v))
-		}
-		if strings.HasPrefix(v, "LS0t") { // base64 of ---
-			if inner, ok := decodeBase64(v); ok && hasBoundary(inner) {
-				return d.pem(field, inner)
-			}
+		return d.text(field, v)
+	}
+	return nil
+}
+
+func (d *describer) text(field, text string) error {
+	if hasBoundary([]byte(text)) {
+		return d.pem(field, []byte(text))
+	}
+	if looksLikeToken(text) {
+		return d.token(field, text)
+	}
+	if strings.HasPrefix(text, "LS0t") { // base64 of ---
+		if inner, ok := decodeBase64(text); ok && hasBoundary(inner) {
+			return d.pem(field, inner)
 		}
 	}
 	return nil

@@ -41,7 +41,7 @@ var roleAccepts = map[trust.Role]accepts{
 //
 //   - certificate: at least one certificate; a key beside it is fine, as it is
 //     for crypto/tls.X509KeyPair
-//   - key: exactly one private key (PKCS#1, PKCS#8, SEC1 with or without EC
+//   - key: a private key, the first counts (PKCS#1, PKCS#8, SEC1 with or without EC
 //     PARAMETERS); certificates beside it are fine
 //   - combined: both
 //   - bundle, authority: certificates only; none at all in an empty file, which
@@ -77,12 +77,12 @@ func fill(m *trust.Material, data []byte) (crypto.Signer, error) {
 	}
 	var key crypto.Signer
 	for _, b := range blocks {
+		if key != nil && issue.IsPrivateKey(b) && m.Role != trust.RoleVerifyKeys {
+			continue // crypto/tls takes the first and never looks at another
+		}
 		k, err := addBlock(m, accept, b)
 		if err != nil {
 			return nil, err
-		}
-		if k != nil && key != nil && m.Role != trust.RoleVerifyKeys {
-			return nil, fmt.Errorf("line %d: a second private key", b.Line)
 		}
 		if k != nil && key == nil {
 			key = k

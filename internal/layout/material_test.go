@@ -3,7 +3,6 @@ package layout_test
 import (
 	"bytes"
 	"crypto"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -67,9 +66,8 @@ func TestParseMaterialAcceptsWhatComponentsRead(t *testing.T) {
 }
 
 func TestParseMaterialRefusesWithTheLine(t *testing.T) {
-	ec, rsa := ecPair(t), rsaPair(t)
+	ec := ecPair(t)
 	trailing := func(kind string, text []byte) []byte { return block(kind, append(derOf(text), 0, 0, 0)) }
-	second := bytes.Count(ec.sec1, []byte("\n")) + 1
 	encrypted := bytes.Replace(ec.sec1, []byte("KEY-----\n"), []byte("KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n"), 1)
 	for name, c := range map[string]struct {
 		role trust.Role
@@ -83,7 +81,6 @@ func TestParseMaterialRefusesWithTheLine(t *testing.T) {
 		"a public key as key":                 {trust.RoleKey, ec.public, "line 1: PUBLIC KEY block"},
 		"a request as certificate":            {trust.RoleCertificate, block("CERTIFICATE REQUEST", derOf(ec.certificate)), "line 1: CERTIFICATE REQUEST block"},
 		"a key in a bundle":                   {trust.RoleBundle, slices.Concat(ec.sec1, ec.certificate), "line 1: EC PRIVATE KEY block"},
-		"two private keys":                    {trust.RoleKey, slices.Concat(ec.sec1, rsa.pkcs1), fmt.Sprintf("line %d: a second private key", second)},
 		"a block without end":                 {trust.RoleCertificate, ec.certificate[:len(ec.certificate)-30], "line 1: CERTIFICATE block"},
 		"base64 that is none":                 {trust.RoleCertificate, bytes.Replace(ec.certificate, []byte("MII"), []byte("M!!"), 1), "line 1: CERTIFICATE block"},
 		"a certificate that is none":          {trust.RoleCertificate, block("CERTIFICATE", []byte{0x30, 0}), "line 1: the certificate does not parse"},

@@ -133,7 +133,8 @@ func TestReadTellsMissingFromNotGiven(t *testing.T) {
 			map[string]trust.State{"/etc/kubernetes/pki/apiserver.key#": trust.Missing}, nil,
 		},
 		"a kubeconfig of many is missing": {
-			[]string{"etc/kubernetes/scheduler.conf"}, map[string]trust.State{}, nil, // nothing tells that there is a scheduler
+			[]string{"etc/kubernetes/scheduler.conf"},
+			map[string]trust.State{"/etc/kubernetes/scheduler.conf": trust.Missing}, nil,
 		},
 		"a public bundle is missing beside keys": {
 			[]string{"etc/kubernetes/pki/front-proxy-ca.crt"},

@@ -74,7 +74,7 @@ func readFile(dir *os.Root, links linkReader, nodePath string) (Content, error) 
 		if at.links > 0 {
 			e.Reason = fmt.Sprintf("leads to %s, which does not exist", c.Target)
 			folder, err := resolve(links, path.Dir(nodePath))
-			e.dangling = err == nil && len(folder.absent) == 0
+			e.dangling = err == nil && len(folder.absent) == 0 && folder.links < at.links
 		}
 		return c, e
 	}

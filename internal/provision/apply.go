@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -258,6 +259,12 @@ func (p *Planned) write(f *file) error {
 	case "manifests", catalog.AuthoritiesDir, catalog.UsersDir:
 		// As kubeadm's manifests folder; the others hold keys of the whole cluster.
 		if err := p.tx.Mkdir(path.Dir(f.path), 0o700); err != nil {
+			return err
+		}
+	}
+	if dir, ok := strings.CutSuffix(path.Dir(f.path), catalog.KubeletDir+"/pki"); ok {
+		// As the kubelet makes it (setupDataDirs in k/k pkg/kubelet/kubelet.go).
+		if err := p.tx.Mkdir(dir+catalog.KubeletDir, 0o750); err != nil {
 			return err
 		}
 	}

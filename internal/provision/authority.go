@@ -160,8 +160,8 @@ func (p *Planned) judgeAuthority(a *authority) error {
 		return nil
 	}
 	if a.above.chain == nil {
-		if p.options.CSROnly {
-			return nil
+		if p.options.CSROnly && a.key == nil {
+			return nil // it only waits for the root as its leaves wait for it
 		}
 		return refuse(a.path, "put root-ca.crt beside it, or leave out --authorities intermediate",
 			"is there, but the root authority that it hangs below is not")

@@ -2,7 +2,10 @@ package provision
 
 import (
 	"bytes"
+	"fmt"
 	"path"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 )
@@ -24,20 +27,24 @@ func (p *Planned) decideManifests() error {
 			if component == catalog.Etcd && c.EtcdIsExternal() {
 				continue
 			}
-			data, err := c.Manifest(component, n)
+			pod, err := c.Manifest(component, n)
 			if err != nil {
 				return err
 			}
-			slots = append(slots, p.manifestSlot(n.Name, component, data))
+			s, err := p.manifestSlot(n.Name, component, pod)
+			if err != nil {
+				return err
+			}
+			slots = append(slots, s)
 		}
 	}
 	for i := range c.EtcdMembers {
 		m := &c.EtcdMembers[i]
-		data, err := c.EtcdManifest(m)
+		s, err := p.manifestSlot(m.Name, catalog.Etcd, c.EtcdManifest(m))
 		if err != nil {
 			return err
 		}
-		slots = append(slots, p.manifestSlot(m.Name, catalog.Etcd, data))
+		slots = append(slots, s)
 	}
 	for _, s := range slots {
 		if err := p.decideManifest(s); err != nil {
@@ -48,13 +55,17 @@ func (p *Planned) decideManifests() error {
 	return nil
 }
 
-func (p *Planned) manifestSlot(node, component string, data []byte) *slot {
+func (p *Planned) manifestSlot(node, component string, pod map[string]any) (*slot, error) {
+	data, err := yaml.Marshal(pod)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the manifest of %s: %w", component, err)
+	}
 	name := component + ".yaml"
 	s := &slot{node: node, data: data, entry: catalog.Entry{Name: name, Kind: KindManifest, Path: path.Join(catalog.ManifestsDir, name)}}
 	if p.options.PerNode {
 		s.prefix = "/" + node
 	}
-	return s
+	return s, nil
 }
 
 func (p *Planned) decideManifest(s *slot) error {

@@ -22,10 +22,6 @@ type present struct {
 	file         []byte // of a kubeconfig or manifest
 }
 
-func (h present) nothing() bool {
-	return h.certificates == nil && h.key == nil && h.request == nil && h.public == nil && h.file == nil
-}
-
 // read fills what is there of a slot. What is there but unusable is refused.
 func (p *Planned) read(s *slot) error {
 	base := s.entry.Path
@@ -71,6 +67,8 @@ func (p *Planned) load(s *slot, nodePath string) ([]byte, error) {
 		return c.Data, nil
 	case errors.As(err, &read) && read.State == trust.Missing && c.Target == "":
 		return nil, nil
+	case errors.As(err, &read) && read.State == trust.Denied:
+		return nil, refuse(p.host(s, nodePath), "run it with the rights to read the folder", "%s", read.Reason)
 	case errors.As(err, &read):
 		return nil, refuse(p.host(s, nodePath), moveAway, "%s", read.Reason)
 	}
@@ -137,6 +135,9 @@ var otherLayouts = []struct{ file, cause, help string }{
 }
 
 func (p *Planned) refuseOtherLayouts() error {
+	if info, err := os.Stat(p.options.Dir); err == nil && !info.IsDir() {
+		return refuse(p.options.Dir, "point at a folder; it is made when it is not there", "is not a folder")
+	}
 	layouts := otherLayouts
 	if p.options.Service != nil {
 		layouts = besideService

@@ -2,6 +2,7 @@ package provision_test
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/provision"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -225,5 +227,59 @@ func TestRequestsOfIntermediateAndKubeletAuthorities(t *testing.T) {
 	// root, ca, front-proxy, etcd, kubelet and the bundle of two.
 	if a := actions(p); a[provision.Awaited] != 6 || a[provision.Requested] != 13 {
 		t.Errorf("%v, want 6 awaited and 13 requested", a)
+	}
+}
+
+func TestAnIntermediateThatSignsNeedsItsRoot(t *testing.T) {
+	o := provision.Options{Cluster: single(t, shape(catalog.Intermediate, false)), Dir: t.TempDir(), CSROnly: true}
+	put(t, o.Dir, pki+"ca", authority(t, "kubernetes"), true)
+	refused(t, o, "pki/ca.crt: is there, but the root authority that it hangs below is not")
+}
+
+// TestAnswersWithAChain: the authority elsewhere signs with an intermediate,
+// and its answers bring it along.
+func TestAnswersWithAChain(t *testing.T) {
+	o := provision.Options{Cluster: single(t), Dir: t.TempDir(), CSROnly: true}
+	must(t, o)
+	s := newSigner(t, o.Dir)
+	s.placeAuthorities(t)
+	above := s.authorities["ca"]
+	key := newKey(t)
+	below, err := issue.Sign(issue.Template{
+		Subject: pkix.Name{CommonName: "issuing"}, Authority: true, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
+	}, key.Public(), above)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.authorities["ca"] = issue.Authority{Certificate: below, Key: key}
+	s.answer(t)
+	o.CSROnly = false
+	refused(t, o, "was not signed by its authority")
+	for file := range tree(t, o.Dir) {
+		base, ok := strings.CutSuffix(file, ".csr")
+		if !ok || s.authorityOf(base) != "ca" {
+			continue
+		}
+		leaf := readCertificates(t, filepath.Join(o.Dir, base+".crt"))[0]
+		write(t, o.Dir, base+".crt", trust.EncodeCertificates(leaf, below))
+	}
+	must(t, o)
+	data, err := os.ReadFile(filepath.Join(o.Dir, "etc/kubernetes/admin.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := trust.Place{Path: "/etc/kubernetes/admin.conf"}
+	k, materials, _ := layout.ParseKubeconfig(place, data)
+	chains := 0
+	for _, m := range materials {
+		if m.Place == k.Certificate && len(m.Certificates) == 2 && m.Certificates[1].Equal(below) {
+			chains++
+		}
+		if m.Place == k.CA && !m.Certificates[0].Equal(above.Certificate) {
+			t.Error("admin.conf trusts another authority")
+		}
+	}
+	if chains != 1 {
+		t.Error("admin.conf does not bring the intermediate along")
 	}
 }

@@ -43,6 +43,8 @@ type AuthorityPlace struct {
 	Field string `json:"field,omitempty"` // of a kubeconfig
 	// Key is the path of its private key, when that is at hand.
 	Key string `json:"key,omitempty"`
+	// KeyProblem says why the key that stands there could not be read.
+	KeyProblem string `json:"keyProblem,omitempty"`
 }
 
 // KnownCredential is what one component shows.
@@ -83,6 +85,7 @@ type Unseen struct {
 	Node   string `json:"node,omitempty"`
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
+	Denied bool   `json:"denied,omitempty"` // for lack of rights
 }
 
 // NewInventory lists what a graph holds: authorities in the order of the
@@ -93,11 +96,11 @@ func NewInventory(g *trust.Graph, at time.Time) *Inventory {
 		Nodes: []VerifiedNode{}, Authorities: []KnownAuthority{}, Credentials: []KnownCredential{},
 	}
 	for _, n := range g.Nodes {
-		if n.Layout != "" { // else a folder beside the nodes
+		if n.Layout != layoutUsers { // users are no node
 			v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
 		}
 		for _, s := range n.NotSeen {
-			v.NotSeen = append(v.NotSeen, Unseen{Node: s.Place.Node, Path: s.Place.Path, Reason: s.Reason})
+			v.NotSeen = append(v.NotSeen, Unseen{Node: s.Place.Node, Path: s.Place.Path, Reason: s.Reason, Denied: s.Denied})
 		}
 	}
 	v.addAuthorities(g)
@@ -121,8 +124,11 @@ func (v *Inventory) addAuthorities(g *trust.Graph) {
 			continue
 		}
 		at := AuthorityPlace{Node: a.Node, Path: a.Certificate.Path}
-		if k := g.Material(a.Key); k.OK() && k.HasPrivateKey {
+		switch k := g.Material(a.Key); {
+		case k.OK() && k.HasPrivateKey:
 			at.Key = a.Key.Path
+		case k != nil && k.State != trust.Missing && k.State != trust.NotGiven:
+			at.KeyProblem = problemOf(k)
 		}
 		known := v.authority(a.Name, a.Node, m)
 		known.Places = append(known.Places, at)

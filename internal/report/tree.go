@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -73,16 +74,18 @@ func (t *tree) credential(c *KnownCredential, lead string) {
 // keyPlaces says where the private key of an authority is.
 func (t *tree) keyPlaces(a *KnownAuthority) string {
 	var nodes []string
-	here := false
+	here, problem := false, ""
 	for _, p := range a.Places {
-		if p.Key != "" {
-			here = true
-			if p.Node == catalog.AuthoritiesDir {
-				return "key in " + p.Node + "/"
-			}
-			if p.Node != "" && !slices.Contains(nodes, p.Node) {
-				nodes = append(nodes, p.Node)
-			}
+		if p.Key == "" {
+			problem = cmp.Or(problem, p.KeyProblem)
+			continue
+		}
+		here = true
+		if p.Node == catalog.AuthoritiesDir {
+			return "key in " + p.Node + "/"
+		}
+		if p.Node != "" && !slices.Contains(nodes, p.Node) {
+			nodes = append(nodes, p.Node)
 		}
 	}
 	switch {
@@ -90,6 +93,8 @@ func (t *tree) keyPlaces(a *KnownAuthority) string {
 		return "key on " + strings.Join(nodes, ", ")
 	case here:
 		return "key here"
+	case problem != "":
+		return "key: " + problem
 	}
 	return "key elsewhere"
 }

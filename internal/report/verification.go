@@ -224,11 +224,32 @@ func (v *Verification) summary(p Palette) string {
 	}
 	broken := slices.DeleteFunc(slices.Clone(v.Links), func(l VerifiedLink) bool { return l.OK })
 	verdict := p.Green("healthy")
+	seen, all := v.seen()
+	if seen == 0 {
+		verdict = "nothing was seen that could be judged"
+	}
 	if !v.Healthy {
 		verdict = p.Red("not healthy")
 	}
-	return fmt.Sprintf("%s at %s: %d links, %d broken; %d errors, %d warnings, %d infos",
-		verdict, v.At.Format(time.RFC3339), len(v.Links), len(broken), count(check.Error), count(check.Warning), count(check.Info))
+	unseen := ""
+	if seen < all {
+		unseen = fmt.Sprintf(", %d of %d halves not seen", all-seen, all)
+	}
+	return fmt.Sprintf("%s at %s: %d links, %d broken%s; %d errors, %d warnings, %d infos",
+		verdict, v.At.Format(time.RFC3339), len(v.Links), len(broken), unseen, count(check.Error), count(check.Warning), count(check.Info))
+}
+
+// seen counts the halves that could be judged.
+func (v *Verification) seen() (seen, all int) {
+	for _, l := range v.Links {
+		for _, h := range l.Halves {
+			all++
+			if h.State != check.Unseen {
+				seen++
+			}
+		}
+	}
+	return seen, all
 }
 
 // Printer prints the verifications of one or several clusters as one answer,

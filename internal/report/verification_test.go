@@ -53,7 +53,7 @@ error cert-expired (link 3)
   fix:   mend it
   hence: cert-outlives-ca /c
 
-not healthy at 2026-06-01T12:00:00Z: 3 links, 1 broken; 1 errors, 0 warnings, 0 infos
+not healthy at 2026-06-01T12:00:00Z: 3 links, 1 broken, 1 of 6 halves not seen; 1 errors, 0 warnings, 0 infos
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)

@@ -2,6 +2,8 @@ package testpki
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -216,9 +218,22 @@ func (c *Cluster) Rename(node, name, commonName string) {
 // WeakKey gives a leaf below pki an RSA key of 1024 bits and a certificate for it.
 func (c *Cluster) WeakKey(node, name, authority string) {
 	c.t.Helper()
-	certs, err := trust.ParseCertificates(c.Read(node, "pki/"+name+".crt"))
-	c.check(err)
 	key, err := rsa.GenerateKey(rand.Reader, 1024)
+	c.check(err)
+	c.rekey(node, name, authority, key)
+}
+
+// CurveKey gives a leaf below pki a key on P-224 and a certificate for it.
+func (c *Cluster) CurveKey(node, name, authority string) {
+	c.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	c.check(err)
+	c.rekey(node, name, authority, key)
+}
+
+func (c *Cluster) rekey(node, name, authority string, key crypto.Signer) {
+	c.t.Helper()
+	certs, err := trust.ParseCertificates(c.Read(node, "pki/"+name+".crt"))
 	c.check(err)
 	pem, err := issue.EncodePrivateKey(key)
 	c.check(err)

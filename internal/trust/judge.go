@@ -3,6 +3,10 @@ package trust
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"slices"
@@ -114,8 +118,11 @@ func (g *Graph) judgeCredential(c *Credential) []Break {
 		return nil
 	}
 	var breaks []Break
-	if m.Leaf() == nil {
+	switch leaf := m.Leaf(); {
+	case leaf == nil:
 		breaks = append(breaks, Break{Kind: NoCertificate, Place: c.Certificate})
+	case refusedKey(leaf.PublicKey):
+		breaks = append(breaks, Break{Kind: Weak, Place: c.Certificate, Certificate: leaf})
 	}
 	switch {
 	case k == nil || k.notGiven():
@@ -125,6 +132,18 @@ func (g *Graph) judgeCredential(c *Credential) []Break {
 		breaks = append(breaks, Break{Kind: KeyMismatch, Place: c.Key, Certificate: m.Leaf()})
 	}
 	return breaks
+}
+
+// refusedKey tells whether crypto/tls shakes no hands with a key: of ECDSA it
+// knows P-256, P-384 and P-521, and crypto/rsa needs 1024 bits at least.
+func refusedKey(key crypto.PublicKey) bool {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return k.Curve == elliptic.P224()
+	case *rsa.PublicKey:
+		return k.N.BitLen() < 1024
+	}
+	return false
 }
 
 func (m *Material) notGiven() bool {
@@ -267,6 +286,20 @@ func signedBy(c, a *x509.Certificate) bool {
 // SignedBy tells whether a's name and key are the issuer's of c.
 func SignedBy(c, a *x509.Certificate) bool {
 	return issuerOf(c, []*x509.Certificate{a}) != nil
+}
+
+// SignedWith tells whether a key signed a certificate, whoever it belongs to.
+func SignedWith(c *x509.Certificate, key crypto.PublicKey) bool {
+	signer := x509.Certificate{PublicKey: key}
+	switch key.(type) {
+	case *rsa.PublicKey:
+		signer.PublicKeyAlgorithm = x509.RSA
+	case *ecdsa.PublicKey:
+		signer.PublicKeyAlgorithm = x509.ECDSA
+	case ed25519.PublicKey:
+		signer.PublicKeyAlgorithm = x509.Ed25519
+	}
+	return signer.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 // verifyKind asks crypto/x509, which is what the components ask.

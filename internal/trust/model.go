@@ -162,6 +162,8 @@ type Credential struct {
 	Key         Place
 	Server      bool // needs serverAuth
 	Client      bool // needs clientAuth
+	// KeySetting is the flag that names the key; zero for a kubeconfig's.
+	KeySetting Place
 }
 
 // Bundle is a set of anchors that a component trusts for one purpose.
