@@ -81,10 +81,6 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 	if err != nil {
 		return err
 	}
-	algorithm, err := issue.ParseAlgorithm(o.id.algorithm)
-	if err != nil {
-		return usagef("--key-algorithm: %w", err)
-	}
 	public, asked, err := o.readRequest(s)
 	if err != nil {
 		return err
@@ -100,16 +96,13 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 	if err := o.refuseExisting(name); err != nil {
 		return err // before a serial number is taken
 	}
+	key, public, err := o.ownKey(public, authority)
+	if err != nil {
+		return err
+	}
 	template := want.template(time.Now(), validity)
 	if err := o.number(&template, authority); err != nil {
 		return err
-	}
-	var key crypto.Signer
-	if public == nil {
-		if key, err = issue.GenerateKey(algorithm); err != nil {
-			return err
-		}
-		public = key.Public()
 	}
 	g, err := sign(template, public, authority, want)
 	if err != nil {
@@ -120,6 +113,26 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 	}
 	g.say(s, o.dryRun)
 	return nil
+}
+
+// ownKey returns the key to certify: that of the request, whose private half
+// is not here, or a new one.
+func (o *issueOptions) ownKey(requested crypto.PublicKey, a *signer) (crypto.Signer, crypto.PublicKey, error) {
+	if requested != nil {
+		if trust.SameKey(a.Certificate.PublicKey, requested) {
+			return nil, nil, fmt.Errorf("--csr %s: the request is made with the authority's own key %s", o.csr, a.path)
+		}
+		return nil, requested, nil
+	}
+	algorithm, err := issue.ParseAlgorithm(o.id.algorithm)
+	if err != nil {
+		return nil, nil, usagef("--key-algorithm: %w", err)
+	}
+	key, err := issue.GenerateKey(algorithm)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, key.Public(), nil
 }
 
 var fileName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@:+-]*$`)

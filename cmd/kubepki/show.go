@@ -96,7 +96,7 @@ func (o *showOptions) run(s streams, args []string) error {
 		if isFolder(arg) {
 			add(showCluster(s, cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
 		} else {
-			add(showFile(s, arg, at))
+			add(o.showFile(s, arg, at))
 		}
 	}
 	return errors.Join(o.print(s, all), errors.Join(errs...))
@@ -141,7 +141,7 @@ func showCluster(s streams, c cluster, at time.Time) (shown, error) {
 	return shown{value: v, certificates: trust.EncodeCertificates(v.Certificates()...)}, nil
 }
 
-func showFile(s streams, name string, at time.Time) (shown, error) {
+func (o *showOptions) showFile(s streams, name string, at time.Time) (shown, error) {
 	data, err := readInput(s, name)
 	if err != nil {
 		return shown{}, err
@@ -152,6 +152,9 @@ func showFile(s streams, name string, at time.Time) (shown, error) {
 	}
 	one := shown{value: report.NewFile(name, d, at), certificates: trust.EncodeCertificates(d.Certificates()...)}
 	var errs []error
+	if o.pem && len(one.certificates) == 0 {
+		errs = append(errs, fmt.Errorf("%s: holds no certificate", name))
+	}
 	for _, p := range d.Problems() {
 		errs = append(errs, fmt.Errorf("%s: %s", name, report.Plain(p)))
 	}

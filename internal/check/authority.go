@@ -421,7 +421,7 @@ func bundleExpired(c *Case) []Finding {
 func (c *Case) saidExpired(expired []certificate) bool {
 	return !slices.ContainsFunc(expired, func(x certificate) bool {
 		var places []trust.Place
-		for _, s := range c.standings() {
+		for _, s := range c.standings {
 			if s.Equal(x) {
 				places = s.places
 			}

@@ -23,13 +23,15 @@ type standing struct {
 	places []trust.Place
 }
 
-// standings lists each certificate once, leaves and authorities.
-func (c *Case) standings() []standing {
+// findStandings lists each certificate once, leaves and authorities.
+func (c *Case) findStandings() []standing {
 	var all []standing
+	index := map[string]int{}
 	c.materials(func(m *trust.Material) {
 		for _, cert := range m.Certificates {
-			i := slices.IndexFunc(all, func(s standing) bool { return s.Equal(cert) })
-			if i < 0 {
+			i, seen := index[string(cert.Raw)]
+			if !seen {
+				index[string(cert.Raw)] = len(all)
 				all = append(all, standing{cert, []trust.Place{m.Place}})
 				continue
 			}
@@ -56,7 +58,7 @@ func (c *Case) copyRank(p trust.Place) int {
 // of a kind that it causes.
 func (c *Case) dated(kind trust.Kind, pick func(standing) bool, say func(standing) (cause, fix string)) []Finding {
 	var out []Finding
-	for _, s := range c.standings() {
+	for _, s := range c.standings {
 		if !pick(s) {
 			continue
 		}
@@ -189,7 +191,7 @@ func (c *Case) issuer(node string, leaf certificate) *trust.Authority {
 
 func keyWeak(c *Case) []Finding {
 	var out []Finding
-	for _, s := range c.standings() {
+	for _, s := range c.standings {
 		reason := weakness(s.PublicKey)
 		if trust.WeakSignature(s.certificate) {
 			reason = "it is signed with " + s.SignatureAlgorithm.String()
@@ -241,7 +243,7 @@ func weakness(key crypto.PublicKey) string {
 
 func caInvalid(c *Case) []Finding {
 	var out []Finding
-	for _, s := range c.standings() {
+	for _, s := range c.standings {
 		reason := c.notAnAuthority(s)
 		if reason == "" {
 			continue
@@ -313,7 +315,7 @@ func chainOrder(c *Case) []Finding {
 func serialDuplicate(c *Case) []Finding {
 	var out []Finding
 	first := map[string]standing{}
-	for _, s := range c.standings() {
+	for _, s := range c.standings {
 		id := string(s.RawIssuer) + s.SerialNumber.String() + string(s.AuthorityKeyId)
 		other, seen := first[id]
 		if !seen {

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -50,23 +51,29 @@ func mergeSame(all []Finding, f Finding) []Finding {
 	return append(all, f)
 }
 
-// intruder returns a client of the cluster's authority that a bundle admits.
+// intruder returns a client of the cluster's authority that a bundle admits,
+// one of its own node before others.
 func (c *Case) intruder(anchors trust.Place) *trust.Credential {
 	m := c.Material(anchors)
 	if !m.OK() {
 		return nil
 	}
+	var other *trust.Credential
 	for _, l := range c.Links {
 		ofCluster := l.Number >= 5 && l.Number <= 9 || l.Number == 11
-		if !ofCluster || l.Client == nil || l.Client.Credential == nil || l.Client.Credential.Node != anchors.Node {
+		if !ofCluster || l.Client == nil || l.Client.Credential == nil {
 			continue
 		}
 		chain := c.Material(l.Client.Credential.Certificate)
-		if chain.Leaf() != nil && admits(m.Certificates, chain.Certificates) {
+		if chain.Leaf() == nil || !admits(m.Certificates, chain.Certificates) {
+			continue
+		}
+		if l.Client.Credential.Node == anchors.Node {
 			return l.Client.Credential
 		}
+		other = cmp.Or(other, l.Client.Credential)
 	}
-	return nil
+	return other
 }
 
 // admits tells whether anchors verify a client's chain, dates aside.

@@ -85,15 +85,16 @@ type Break struct {
 type Case struct {
 	*trust.Graph
 	Options
-	Breaks []Break
-	trust  []trustFault
+	Breaks    []Break
+	trust     []trustFault
+	standings []standing
 }
 
 // Run judges every link of the graph and applies all rules.
 func Run(g *trust.Graph, o Options) *Result {
 	c := &Case{Graph: g, Options: o}
 	c.judge()
-	c.trust = c.trustFaults()
+	c.trust, c.standings = c.trustFaults(), c.findStandings()
 	var findings []Finding
 	for _, r := range rules {
 		for _, f := range r.Judge(c) {

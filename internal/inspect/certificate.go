@@ -34,14 +34,16 @@ type Certificate struct {
 	Usages    []string `json:"usages,omitempty"`    // extended, or their object identifiers
 	// IsAuthority tells of basicConstraints CA:TRUE; PathLength bounds the
 	// authorities below, nil for no bound.
-	IsAuthority        bool   `json:"isAuthority,omitempty"`
-	PathLength         *int   `json:"pathLength,omitempty"`
-	SelfSigned         bool   `json:"selfSigned,omitempty"`
-	SubjectKeyID       string `json:"subjectKeyID,omitempty"`
-	AuthorityKeyID     string `json:"authorityKeyID,omitempty"`
-	SignatureAlgorithm string `json:"signatureAlgorithm"`
-	KeyAlgorithm       string `json:"keyAlgorithm"` // such as RSA-2048
-	SHA256             string `json:"sha256"`       // of the certificate, hexadecimal
+	IsAuthority bool `json:"isAuthority,omitempty"`
+	PathLength  *int `json:"pathLength,omitempty"`
+	// NameConstraints are those of an authority: "permitted DNS:example.test".
+	NameConstraints    []string `json:"nameConstraints,omitempty"`
+	SelfSigned         bool     `json:"selfSigned,omitempty"`
+	SubjectKeyID       string   `json:"subjectKeyID,omitempty"`
+	AuthorityKeyID     string   `json:"authorityKeyID,omitempty"`
+	SignatureAlgorithm string   `json:"signatureAlgorithm"`
+	KeyAlgorithm       string   `json:"keyAlgorithm"` // such as RSA-2048
+	SHA256             string   `json:"sha256"`       // of the certificate, hexadecimal
 	// PublicKeySHA256 is the hash of the SubjectPublicKeyInfo, by which keys
 	// are pinned.
 	PublicKeySHA256 string `json:"publicKeySHA256"`
@@ -88,11 +90,26 @@ func NewCertificate(c *x509.Certificate) *Certificate {
 	}
 	if d.IsAuthority {
 		d.DiscoveryHash = "sha256:" + d.PublicKeySHA256
+		d.NameConstraints = append(
+			constraints("permitted", c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedURIDomains, c.PermittedEmailAddresses),
+			constraints("excluded", c.ExcludedDNSDomains, c.ExcludedIPRanges, c.ExcludedURIDomains, c.ExcludedEmailAddresses)...)
 		if c.MaxPathLen > 0 || c.MaxPathLenZero {
 			d.PathLength = &c.MaxPathLen
 		}
 	}
 	return d
+}
+
+func constraints(which string, dns []string, ips []*net.IPNet, uris, emails []string) []string {
+	n := Names{DNSNames: dns, URIs: uris, EmailAddresses: emails}
+	for _, ip := range ips {
+		n.IPAddresses = append(n.IPAddresses, ip.String())
+	}
+	var all []string
+	for _, name := range n.All() {
+		all = append(all, which+" "+name)
+	}
+	return all
 }
 
 func hash(data []byte) string {

@@ -69,16 +69,11 @@ func (d *describer) file(data []byte) (Format, error) {
 	if looksLikeToken(text) {
 		return TokenFile, d.token("", text)
 	}
-	format, err := d.documents(data)
-	if err == nil || !errors.Is(err, ErrUnknown) {
-		return format, err
-	}
 	if inner, ok := decodeBase64(text); ok && (hasBoundary(inner) || inner[0] == 0x30) {
-		if _, inErr := d.file(inner); inErr == nil {
-			return Base64, nil
-		}
+		_, err := d.file(inner)
+		return Base64, err
 	}
-	return format, err
+	return d.documents(data)
 }
 
 // hasBoundary tells whether a line begins a PEM block. In YAML such a line is

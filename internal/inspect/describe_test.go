@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -11,6 +12,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +198,23 @@ func TestDescribeCertificate(t *testing.T) {
 	a := must(inspect.Describe(m.authorityPEM)).Parts[0].Certificate
 	if !a.IsAuthority || !a.SelfSigned || a.DiscoveryHash != "sha256:"+a.PublicKeySHA256 || a.SubjectKeyID != c.AuthorityKeyID {
 		t.Errorf("authority = %+v", a)
+	}
+}
+
+func TestDescribeNameConstraints(t *testing.T) {
+	key := must(issue.GenerateKey(issue.ECDSAP256))
+	_, subnet, err := net.ParseCIDR("10.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: start, NotAfter: start.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: true,
+		PermittedDNSDomains: []string{"example.test"}, ExcludedIPRanges: []*net.IPNet{subnet},
+	}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	c := must(inspect.Describe(der)).Parts[0].Certificate
+	if diff := cmp.Diff([]string{"permitted DNS:example.test", "excluded IP:10.0.0.0/8"}, c.NameConstraints); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -123,8 +123,8 @@ func headerOf(kind string, o map[string]any) *Object {
 func (d *describer) fields(kind string, o map[string]any) error {
 	switch kind {
 	case "Pod":
-		if done, err := d.pod(o); done || err != nil {
-			return err
+		if c := componentOf(o); c != nil {
+			return d.add(Part{Kind: KindComponent, Component: c})
 		}
 	case "Secret":
 		return errors.Join(d.secret(o), d.values("stringData", o))
@@ -230,15 +230,16 @@ func (d *describer) text(field, text string) error {
 	return nil
 }
 
-// pod describes a static pod of the control plane; done is false for others.
-func (d *describer) pod(o map[string]any) (done bool, err error) {
+// componentOf returns the component of the control plane that a static pod
+// runs, nil for a Pod of something else.
+func componentOf(o map[string]any) *Component {
 	data, err := encodeJSON(o)
 	if err != nil {
-		return false, nil
+		return nil
 	}
 	c, err := layout.ParseManifest(trust.Place{Path: "/"}, data)
 	if err != nil {
-		return false, nil // a Pod of something else
+		return nil
 	}
 	described := &Component{Name: c.Name}
 	for _, u := range catalog.FlagUses(c.Name) {
@@ -246,5 +247,5 @@ func (d *describer) pod(o map[string]any) (done bool, err error) {
 			described.Flags = append(described.Flags, Flag{Name: u.Flag, Values: values, Use: string(u.Role)})
 		}
 	}
-	return true, d.add(Part{Kind: KindComponent, Component: described})
+	return described
 }

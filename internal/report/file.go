@@ -111,6 +111,7 @@ func (f *File) certificate(l *lines, where string, c *inspect.Certificate) {
 	if c.IsAuthority && c.PathLength != nil {
 		l.line("path length", fmt.Sprint(*c.PathLength))
 	}
+	l.line("constraints", strings.Join(c.NameConstraints, ", "))
 	l.line("key", c.KeyAlgorithm)
 	l.line("signature", c.SignatureAlgorithm)
 	l.line("key id", c.SubjectKeyID)
@@ -150,7 +151,7 @@ func request(l *lines, where string, r *inspect.Request) {
 		fmt.Fprintf(l.to, "  %-12s %s\n", "signature", l.palette.Red("not made by the key of the request"))
 	}
 	if r.Refused != "" {
-		l.line("refused", r.Refused)
+		l.line("refused", "kubepki issue would not sign it: "+r.Refused)
 	}
 }
 

@@ -1,0 +1,30 @@
+//go:build linux
+
+package lab
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLogsAreShownWithoutSecrets(t *testing.T) {
+	const secret = "c2VjcmV0LW1hdGVyaWFs"
+	for name, log := range map[string]string{
+		"a private key":                 "key:\n-----BEGIN EC PRIVATE KEY-----\n" + secret + "\n-----END EC PRIVATE KEY-----\nnext",
+		"a private key that is cut off": "key:\n-----BEGIN PRIVATE KEY-----\n" + secret,
+		"a token":                       "Authorization: Bearer eyJhbGciOiJFUzI1NiJ9." + secret + ".c2ln next",
+		"a kubeconfig":                  "client-key-data: LS0tLS1CRUdJTiBFQyBQUklWQVRF" + secret + "==\nnext",
+	} {
+		shown := redact(log)
+		if strings.Contains(shown, secret) || !strings.Contains(shown, "[redacted]") {
+			t.Errorf("%s is shown: %s", name, shown)
+		}
+		if strings.Contains(log, "next") && !strings.Contains(shown, "next") {
+			t.Errorf("%s: what follows is gone: %s", name, shown)
+		}
+	}
+	const plain = `I1123 20:09:46 serving "certificate" path="/etc/kubernetes/pki/apiserver.crt"`
+	if got := redact(plain); got != plain {
+		t.Errorf("a plain line was changed: %s", got)
+	}
+}
