@@ -180,8 +180,8 @@ func componentEntry(name string) (catalog.Entry, error) {
 		}
 		return catalog.Entry{}, err
 	}
-	any := catalog.ControlPlane{Name: "node", Address: netip.IPv6Loopback(), BindPort: catalog.DefaultBindPort}
-	c := catalog.Cluster{ServiceSubnet: catalog.DefaultServiceSubnet, ControlPlanes: []catalog.ControlPlane{any}, KubeProxy: true}
+	node := catalog.ControlPlane{Name: "node", Address: netip.IPv6Loopback(), BindPort: catalog.DefaultBindPort}
+	c := catalog.Cluster{ServiceSubnet: catalog.DefaultServiceSubnet, ControlPlanes: []catalog.ControlPlane{node}, KubeProxy: true}
 	nodes, err := c.Entries()
 	if err != nil {
 		return catalog.Entry{}, err
