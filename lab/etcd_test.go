@@ -107,7 +107,9 @@ func testEtcdRefuses(t *testing.T, c *controlPlane) {
 }
 
 // tlsAlert connects and waits for the server's verdict: with TLS 1.3 it comes
-// after the client's side of the handshake is done.
+// after the client's side of the handshake is done. Nothing is sent, as a server
+// that closes with something unread resets the connection and the alert is lost.
+// A server that is content says nothing, and the read ends by its deadline.
 func tlsAlert(t *testing.T, address string, config *tls.Config) error {
 	t.Helper()
 	conn, err := tls.DialWithDialer(dialer, "tcp", address, config)
@@ -116,9 +118,6 @@ func tlsAlert(t *testing.T, address string, config *tls.Config) error {
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
-	}
-	if _, err := conn.Write([]byte("GET /version HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")); err != nil {
 		return err
 	}
 	_, err = conn.Read(make([]byte, 1))

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/report"
 )
 
 // streams are what a command reads and writes: the answer goes to out, the
@@ -49,9 +51,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	case errors.Is(err, errFindings):
 		return exitFindings
 	}
-	fmt.Fprintf(s.err, "kubepki: error: %s\n", oneLine(err))
+	fmt.Fprintf(s.err, "kubepki: error: %s\n", report.Plain(oneLine(err)))
 	for _, h := range hints(err) {
-		fmt.Fprintf(s.err, "kubepki: hint: %s\n", h)
+		fmt.Fprintf(s.err, "kubepki: hint: %s\n", report.Plain(h))
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage

@@ -74,8 +74,8 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "kubeconfig", Role: RoleKubeconfig},
 		{Flag: "bootstrap-kubeconfig", Role: RoleKubeconfig, Optional: true},
 		{Flag: "client-ca-file", Role: trust.RoleBundle},
-		{Flag: "tls-cert-file", Role: trust.RoleCertificate, Optional: true},
-		{Flag: "tls-private-key-file", Role: trust.RoleKey, Optional: true},
+		{Flag: "tls-cert-file", Role: trust.RoleCertificate},
+		{Flag: "tls-private-key-file", Role: trust.RoleKey},
 	},
 	KubeProxy:  {{Flag: "kubeconfig", Role: RoleKubeconfig}},
 	Admin:      {{Flag: "kubeconfig", Role: RoleKubeconfig}},
@@ -183,9 +183,10 @@ func completeKubelet(n *trust.Node, exists func(string) bool) {
 			delete(c.Flags, "bootstrap-kubeconfig")
 		}
 		_, cert := c.Flag("tls-cert-file")
-		if key := path.Join(KubeletDir, "pki", "kubelet.key"); !cert && exists(key) {
-			c.Flags["tls-cert-file"] = []string{path.Join(KubeletDir, "pki", "kubelet.crt")}
-			c.Flags["tls-private-key-file"] = []string{key}
+		made := path.Join(KubeletDir, "pki", "kubelet")
+		if !cert && (exists(made+".key") || exists(made+".crt")) {
+			c.Flags["tls-cert-file"] = []string{made + ".crt"}
+			c.Flags["tls-private-key-file"] = []string{made + ".key"}
 		}
 	}
 }

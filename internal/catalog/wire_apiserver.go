@@ -98,9 +98,11 @@ func (w *wirer) noServiceAddress(n *trust.Node, c *trust.Component) bool {
 // the kubelet's identity and both certificates of etcd the node's name. Two of
 // them that agree are believed, one alone is not.
 func (w *wirer) learnNodeNames() {
+	namesAreNodes := false
 	for i := range w.g.Nodes {
 		n := &w.g.Nodes[i]
 		if n.NodeName != "" {
+			namesAreNodes = namesAreNodes || n.NodeName == n.Name
 			continue
 		}
 		votes := map[string]int{}
@@ -113,6 +115,7 @@ func (w *wirer) learnNodeNames() {
 		}
 		if k := w.kubeconfigOf(n, Kubelet); k != nil {
 			vote(k.Certificate, "system:node:")
+			namesAreNodes = namesAreNodes || n.Name != "" && votes[n.Name] > 0
 		}
 		dir := certificatesDir(n)
 		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/server.crt"}, "")
@@ -121,6 +124,13 @@ func (w *wirer) learnNodeNames() {
 			if times > 1 {
 				n.NodeName = name
 			}
+		}
+	}
+	// Once one node is called by the name of its kubelet, the names that the
+	// nodes were given are node names.
+	for i := range w.g.Nodes {
+		if n := &w.g.Nodes[i]; namesAreNodes && n.NodeName == "" {
+			n.NodeName = n.Name
 		}
 	}
 }

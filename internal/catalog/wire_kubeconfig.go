@@ -17,12 +17,12 @@ var callers = []struct {
 	credential string
 	want       trust.Identity
 }{
-	{ControllerManager, 5, "controller-manager.conf", trust.Identity{User: "system:kube-controller-manager"}},
-	{Scheduler, 6, "scheduler.conf", trust.Identity{User: "system:kube-scheduler"}},
+	{ControllerManager, 5, "controller-manager.conf", trust.Identity{Named: true, User: "system:kube-controller-manager"}},
+	{Scheduler, 6, "scheduler.conf", trust.Identity{Named: true, User: "system:kube-scheduler"}},
 	{KubeProxy, 7, "kube-proxy.conf", trust.Identity{User: "system:kube-proxy"}},
-	{Kubelet, 8, "kubelet.conf", trust.Identity{Prefix: "system:node:", Group: "system:nodes"}},
-	{Admin, 9, "admin.conf", trust.Identity{}},
-	{SuperAdmin, 9, "super-admin.conf", trust.Identity{Group: "system:masters"}},
+	{Kubelet, 8, "kubelet.conf", trust.Identity{Named: true, Prefix: "system:node:", Group: "system:nodes"}},
+	{Admin, 9, "admin.conf", trust.Identity{Named: true}},
+	{SuperAdmin, 9, "super-admin.conf", trust.Identity{Named: true, Group: "system:masters"}},
 }
 
 // kubeconfigLinks are links 5 to 9 and 16.
@@ -49,7 +49,7 @@ func (w *wirer) kubeconfigLinks() {
 			k := &n.Kubeconfigs[j]
 			if !w.named(n, k.Place) {
 				user := &trust.Component{Node: n.Name, Name: "user " + strings.TrimSuffix(path.Base(k.Place.Path), ".conf")}
-				w.kubeconfigLink(9, user, n, k.Place, trust.Identity{})
+				w.kubeconfigLink(9, user, n, k.Place, trust.Identity{Named: true})
 			}
 		}
 	}

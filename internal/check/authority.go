@@ -41,7 +41,8 @@ func (c *Case) trustFaults() []trustFault {
 	for i, b := range c.Breaks {
 		switch b.Kind {
 		case trust.OtherAuthority, trust.UnknownAuthority, trust.ChainIncomplete:
-			if b.Bundle != nil {
+			// What a kubelet made itself has a finding of its own.
+			if b.Bundle != nil && !(b.Credential.Name == "kubelet-server" && selfMade(c.Material(b.Credential.Certificate).Leaf())) {
 				out = append(out, c.classify(i, b))
 			}
 		}
@@ -61,7 +62,7 @@ func (c *Case) classify(i int, b Break) trustFault {
 	switch {
 	case b.Kind == trust.ChainIncomplete:
 		f.class = incomplete
-	case home == nil && own != nil && c.sameName(own, leaf):
+	case home == nil && own != nil && c.sameName(own, leaf) && !c.altered(own, leaf):
 		f.class = recreated
 	case home == nil:
 		f.class = unknown
@@ -81,7 +82,9 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 	switch {
 	case theirs != nil && theirs.Name != name && theirs.Name != "root-ca":
 		return wrongFlag, b.Bundle.Setting
-	case theirs != nil && theirs.Node != home.Node && c.signs(theirs):
+	case theirs != nil && theirs.Node != home.Node && c.controlPlane(theirs.Node) && c.signs(theirs):
+		return diverged, anchors
+	case c.agrees(anchors, name):
 		return diverged, anchors
 	case theirs != nil && theirs.Node != home.Node && c.Material(theirs.Key).OK():
 		// A control plane's authority that signed nothing of its node is newer
@@ -90,8 +93,6 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 			return recreated, anchors
 		}
 		return recreated, b.Credential.Certificate
-	case theirs == nil && anchors.Node != home.Node && c.agrees(anchors, name):
-		return diverged, anchors
 	}
 	return stale, anchors
 }
@@ -117,7 +118,7 @@ func (c *Case) authority(name, node string) *trust.Authority {
 	var other *trust.Authority
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
-		if a.Name != name || c.certificateOf(*a) == nil {
+		if a.Name != name || c.certificateOf(*a) == nil || c.onlyCopy(a) {
 			continue
 		}
 		if a.Node == node {
@@ -130,6 +131,14 @@ func (c *Case) authority(name, node string) *trust.Authority {
 	return other
 }
 
+// onlyCopy tells whether the file is a worker's copy of an authority that a
+// control plane holds.
+func (c *Case) onlyCopy(a *trust.Authority) bool {
+	return !c.controlPlane(a.Node) && slices.ContainsFunc(c.Authorities, func(o trust.Authority) bool {
+		return o.Name == a.Name && c.controlPlane(o.Node) && c.certificateOf(o) != nil
+	})
+}
+
 // signer returns the authority of a name that signed the leaf, that of its own
 // node first; nil when none did.
 func (c *Case) signer(name string, leaf certificate, node string) *trust.Authority {
@@ -137,7 +146,7 @@ func (c *Case) signer(name string, leaf certificate, node string) *trust.Authori
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
 		m := c.certificateOf(*a)
-		if a.Name != name || m == nil || !trust.SignedBy(leaf, m.Leaf()) {
+		if a.Name != name || m == nil || c.onlyCopy(a) || !trust.SignedBy(leaf, m.Leaf()) {
 			continue
 		}
 		if a.Node == node {
@@ -146,6 +155,22 @@ func (c *Case) signer(name string, leaf certificate, node string) *trust.Authori
 		if found == nil {
 			found = a
 		}
+	}
+	return found
+}
+
+// altered tells whether a leaf claims the authority's very key and yet is not
+// signed by it.
+func (c *Case) altered(a *trust.Authority, leaf certificate) bool {
+	id := c.certificateOf(*a).Leaf().SubjectKeyId
+	return len(id) > 0 && bytes.Equal(id, leaf.AuthorityKeyId)
+}
+
+// controlPlane tells whether a node runs what holds an authority of its own.
+func (c *Case) controlPlane(node string) bool {
+	found := false
+	for _, name := range []string{"kube-apiserver", "etcd"} {
+		c.components(name, func(p *trust.Component) { found = found || p.Node == node })
 	}
 	return found
 }
@@ -170,17 +195,12 @@ func (c *Case) signs(a *trust.Authority) bool {
 	return m != nil && c.signedAnything(a.Name, m)
 }
 
-// agrees tells whether a copy holds the key of its own node's authority, which
-// signs there.
-func (c *Case) agrees(copied trust.Place, name string) bool {
-	for i := range c.Authorities {
-		a := &c.Authorities[i]
-		m := c.certificateOf(*a)
-		if a.Node == copied.Node && a.Name == name && m != nil && c.signedAnything(name, m) && hasKeyOf(c.Material(copied), m.Leaf()) {
-			return true
-		}
-	}
-	return false
+// agrees tells whether a bundle holds the key of some control plane's authority
+// of a name, which signs there.
+func (c *Case) agrees(anchors trust.Place, name string) bool {
+	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool {
+		return a.Name == name && c.controlPlane(a.Node) && c.signs(&a) && hasKeyOf(c.Material(anchors), c.certificateOf(a).Leaf())
+	})
 }
 
 func hasKeyOf(m *trust.Material, want certificate) bool {
@@ -250,7 +270,8 @@ func authorityRecreated(c *Case) []Finding {
 			places = append([]trust.Place{own.Certificate}, leaves...)
 		}
 		f := c.finding(g, places, cause, fix)
-		f.needs = append(f.needs, c.staleBeside(places)...)
+		f.needs = append(append(f.needs, leaves...), c.staleBeside(places)...)
+		f.cascade = true
 		out = append(out, f)
 	}
 	return out
@@ -266,6 +287,14 @@ func (c *Case) staleBeside(places []trust.Place) []trust.Place {
 		}
 	}
 	return out
+}
+
+// seenFrom names a place for somebody who works on the node of another.
+func (c *Case) seenFrom(at, p trust.Place) string {
+	if at.Node == p.Node {
+		return p.Path
+	}
+	return p.String()
 }
 
 // oldBeside tells whether a certificate in the file of a place is of an old or
@@ -286,15 +315,23 @@ func names(places []trust.Place) string {
 
 func authorityUnknown(c *Case) []Finding {
 	var out []Finding
-	for _, g := range c.ofClass(unknown, byPlace) {
+	for _, g := range c.ofClass(unknown, c.byWrongAuthority) {
 		b := c.Breaks[g[0].at]
+		if len(placesOf(g)) > 1 {
+			out = append(out, c.wrongAuthority(g))
+			continue
+		}
 		who := "an authority unknown here"
 		if issuer := b.Certificate.Issuer.CommonName; issuer != "" {
 			who = fmt.Sprintf("authority %q", issuer)
 		}
 		cause := fmt.Sprintf("%s is signed by %s, which %s does not hold", named(g[0].place), who, named(b.Bundle.Anchors))
+		if g[0].own != nil && c.altered(g[0].own, b.Certificate) {
+			cause = fmt.Sprintf("the signature of %s does not verify: the certificate was altered after %s signed it", named(g[0].place), base(g[0].own.Certificate.Path))
+		}
 		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
-		f.needs = append(f.needs, c.staleBeside(placesOf(g))...)
+		f.needs = append(append(f.needs, g[0].place), c.staleBeside(placesOf(g))...)
+		f.cascade = true
 		out = append(out, f)
 	}
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
@@ -310,6 +347,24 @@ func authorityUnknown(c *Case) []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// byWrongAuthority groups what an authority should have signed and did not by
+// that authority, when it signed nothing of its own: then its file is wrong,
+// not the leaves.
+func (c *Case) byWrongAuthority(f trustFault) string {
+	if f.own != nil && !c.signs(f.own) {
+		return f.own.Certificate.String()
+	}
+	return f.place.String()
+}
+
+func (c *Case) wrongAuthority(g []trustFault) Finding {
+	own := g[0].own.Certificate
+	cause := fmt.Sprintf("%s signed none of the certificates that should be of it (%s and %d more): it is another authority's", base(own.Path), named(g[0].place), len(placesOf(g))-1)
+	f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, c.mend(own))
+	f.cascade = true
+	return f
 }
 
 // rootCAFlag is the flag that every pod's trust comes from.
@@ -334,7 +389,7 @@ func bundleStale(c *Case) []Finding {
 		fix := "put the current authority there"
 		if g[0].own != nil {
 			cause += fmt.Sprintf(", though it does with %s", base(g[0].own.Certificate.Path))
-			fix = fmt.Sprintf("copy the certificate of %s there", g[0].own.Certificate.Path)
+			fix = fmt.Sprintf("put the certificate of %s into %s", c.seenFrom(places[0], g[0].own.Certificate), places[0].Path)
 			if name := clusterName(places[0].Field); name != "" {
 				fix = fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --certificate-authority=%s --embed-certs=true", places[0].Path, name, g[0].own.Certificate.Path)
 			}
@@ -370,25 +425,6 @@ func chainIncomplete(c *Case) []Finding {
 		cause := fmt.Sprintf("%s lacks the intermediate %q between the leaf and the root that is trusted", named(g[0].place), b.Certificate.Issuer.CommonName)
 		fix := fmt.Sprintf("append the certificate of the intermediate to %s", g[0].place.Path)
 		out = append(out, c.finding(g, placesOf(g), cause, fix))
-	}
-	return out
-}
-
-// haDivergence is said once for an authority that the nodes do not share.
-func haDivergence(c *Case) []Finding {
-	var out []Finding
-	groups := c.ofClass(diverged, func(f trustFault) string { return f.own.Name })
-	for _, g := range groups {
-		var places []trust.Place
-		for _, a := range c.Authorities {
-			if a.Name == g[0].own.Name && c.certificateOf(a) != nil && c.signs(&a) {
-				places = append(places, a.Certificate)
-			}
-		}
-		f := c.finding(g, places, fmt.Sprintf("the control-plane nodes have authorities %s of their own, with no key in common: each works alone, not with the others", base(g[0].own.Certificate.Path)),
-			fmt.Sprintf("choose one node's %s, copy it to the others, and make their certificates anew", pair(g[0].own.Certificate.Path)))
-		f.needs = nil
-		out = append(out, f)
 	}
 	return out
 }

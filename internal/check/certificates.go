@@ -82,7 +82,7 @@ func certExpired(c *Case) []Finding {
 		func(s standing) bool { return c.At.After(s.NotAfter) && !c.supersededCopy(s) },
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
-			if s.IsCA {
+			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
 				fix = renewAuthority
 			}
 			return fmt.Sprintf("%s expired at %s (%s)", subject(s.certificate), date(s.NotAfter), base(s.places[0].Path)), fix
@@ -126,7 +126,7 @@ func certExpiring(c *Case) []Finding {
 		},
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
-			if s.IsCA {
+			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
 				fix = renewAuthority
 			}
 			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), fix
@@ -248,10 +248,11 @@ func caInvalid(c *Case) []Finding {
 		if reason == "" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s is not an authority: %s", base(s.places[0].Path), reason),
+		places := slices.DeleteFunc(slices.Clone(s.places), func(p trust.Place) bool { return !c.standsAsAuthority(p) })
+		f := Finding{Cause: fmt.Sprintf("%s is not an authority: %s", named(places[0]), reason),
 			Fix: "restore the authority's certificate, or issue it anew with the same key and basicConstraints CA:TRUE, keyUsage keyCertSign", cascade: true}
-		out = append(out, c.withBreaks(f.at(s.places...), func(b Break) bool {
-			return b.Kind == trust.NotAnAuthority && trust.SignedBy(b.Certificate, s.certificate)
+		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool {
+			return b.Kind == trust.NotAnAuthority && slices.ContainsFunc(c.Material(b.Credential.Certificate).Certificates, func(x certificate) bool { return trust.SignedBy(x, s.certificate) })
 		}))
 	}
 	return out
@@ -260,12 +261,8 @@ func caInvalid(c *Case) []Finding {
 // notAnAuthority tells why a certificate that stands where an authority is
 // needed may not sign (RFC 5280 section 4.2.1.9 and 4.2.1.3).
 func (c *Case) notAnAuthority(s standing) string {
-	used := slices.ContainsFunc(s.places, func(p trust.Place) bool {
-		m := c.Material(p)
-		return m != nil && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
-	})
 	switch {
-	case !used:
+	case !slices.ContainsFunc(s.places, c.standsAsAuthority):
 		return ""
 	case !s.BasicConstraintsValid || !s.IsCA:
 		return "basicConstraints CA:TRUE is not set"
@@ -275,6 +272,12 @@ func (c *Case) notAnAuthority(s standing) string {
 		return c.pathTooLong(s.certificate)
 	}
 	return ""
+}
+
+// standsAsAuthority tells whether an authority is needed at a place.
+func (c *Case) standsAsAuthority(p trust.Place) bool {
+	m := c.Material(p)
+	return m != nil && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
 }
 
 func (c *Case) pathTooLong(authority certificate) string {

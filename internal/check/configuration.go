@@ -25,7 +25,7 @@ func authorityShared(c *Case) []Finding {
 			if !ok || intruder == nil {
 				return
 			}
-			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}}
+			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}, cascade: s == Error}
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)
@@ -65,7 +65,7 @@ func (c *Case) intruder(anchors trust.Place) *trust.Credential {
 			continue
 		}
 		chain := c.Material(l.Client.Credential.Certificate)
-		if chain.Leaf() == nil || !admits(m.Certificates, chain.Certificates) {
+		if chain.Leaf() == nil || c.signer(c.authorityFor(l.Client.Credential), chain.Leaf(), anchors.Node) == nil || !admits(m.Certificates, chain.Certificates) {
 			continue
 		}
 		if l.Client.Credential.Node == anchors.Node {
@@ -238,10 +238,13 @@ func authorizationOpen(c *Case) []Finding {
 // signingSigners are the signers whose certificates must pass as clients.
 var signingSigners = []string{"", "kube-apiserver-client-", "kubelet-client-"}
 
+// allSigners are all signers that the controller-manager has flags for.
+var allSigners = append(slices.Clone(signingSigners), "kubelet-serving-", "legacy-unknown-")
+
 func signerNotSingle(c *Case) []Finding {
 	var out []Finding
 	c.components("kube-controller-manager", func(p *trust.Component) {
-		for _, s := range append(slices.Clone(signingSigners), "kubelet-serving-", "legacy-unknown-") {
+		for _, s := range allSigners {
 			flag := "cluster-signing-" + s + "cert-file"
 			v, _ := p.Flag(flag)
 			m := c.Material(trust.Place{Node: p.Node, Path: v})
@@ -273,12 +276,23 @@ func signerUntrusted(c *Case) []Finding {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
-					Fix: fmt.Sprintf("add %s to %s", v, ca), needs: []trust.Place{m.Place, anchors.Place}}
+					Fix: c.trustSigner(m.Place, flag, v, ca), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
 				out = mergeFinding(out, f.at(p.Source.In("--"+flag), m.Place))
 			})
 		}
 	})
 	return out
+}
+
+// trustSigner is the mend of an untrusted signer: an authority of another role
+// must never come into the bundle of clients.
+func (c *Case) trustSigner(signer trust.Place, flag, file, bundle string) string {
+	if a := c.ownFile(signer); a != nil && a.Name != "ca" && a.Name != "kubelet-ca" {
+		if right := c.authority("ca", signer.Node); right != nil {
+			return fmt.Sprintf("set --%s to %s, and its key with it", flag, right.Certificate.Path)
+		}
+	}
+	return fmt.Sprintf("add %s to a copy of %s, and name that in --client-ca-file", file, bundle)
 }
 
 // admitsAuthority tells whether an anchor signed the authority itself.
@@ -343,11 +357,18 @@ func (c *Case) verifiesKubelets() bool {
 	return found
 }
 
+// selfMade tells whether the kubelet made the certificate itself, with an
+// authority that it forgot at once (k8s.io/client-go/util/cert,
+// GenerateSelfSignedCertKey names it NODE-ca@TIME).
+func selfMade(leaf *x509.Certificate) bool {
+	return trust.SignedBy(leaf, leaf) || strings.Contains(leaf.Issuer.CommonName, "-ca@")
+}
+
 func kubeletServingSelfSigned(c *Case) []Finding {
 	var out []Finding
 	for _, cred := range c.Credentials {
 		leaf := c.Material(cred.Certificate).Leaf()
-		if cred.Name != "kubelet-server" || leaf == nil || c.issuer(cred.Node, leaf) != nil {
+		if cred.Name != "kubelet-server" || leaf == nil || !selfMade(leaf) {
 			continue
 		}
 		f := Finding{Cause: "the kubelet serves a certificate that it signed itself, which nobody can verify", Fix: "set serverTLSBootstrap: true in the kubelet's configuration and approve its request"}

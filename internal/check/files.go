@@ -99,6 +99,14 @@ func (c *Case) isSigningKey(p trust.Place) bool {
 
 // replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
+	switch {
+	case strings.HasPrefix(path.Base(file), "kubelet-client"):
+		return "give the node a fresh /etc/kubernetes/kubelet.conf (kubepki kubeconfig node NAME) and restart the kubelet"
+	case strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet."):
+		return fmt.Sprintf("move %s away and restart the kubelet, which makes or asks for another", pair(file))
+	case strings.HasPrefix(file, "/server/"), strings.HasPrefix(file, "/client/"):
+		return fmt.Sprintf("move %s and the .csr away and make them anew: kubepki init --layout service --root DIR --name NAME", pair(file))
+	}
 	return fmt.Sprintf("move %s away and make it anew: %s", pair(file), again)
 }
 

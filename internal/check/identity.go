@@ -29,8 +29,31 @@ func usageMissing(c *Case) []Finding {
 		f := Finding{
 			Cause: fmt.Sprintf("%s lacks the extended usage %s, which its role needs", named(cred.Certificate), strings.Join(missing, " and ")),
 			Fix:   replace(cred.Certificate.Path),
+			needs: []trust.Place{cred.Certificate},
 		}.at(cred.Certificate)
 		out = append(out, c.breaksOf(f, trust.WrongUsage))
+	}
+	return append(out, c.usageOfAuthority()...)
+}
+
+// usageOfAuthority: extended usages of an authority bound those of all that it
+// signs, for crypto/x509 as for most.
+func (c *Case) usageOfAuthority() []Finding {
+	var out []Finding
+	for i, b := range c.Breaks {
+		if b.Kind != trust.WrongUsage {
+			continue
+		}
+		u := x509.ExtKeyUsageClientAuth
+		if b.Server {
+			u = x509.ExtKeyUsageServerAuth
+		}
+		a := c.issuer(b.Credential.Node, b.Certificate)
+		if !mayUse(b.Certificate, u) || a == nil {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("the extended usages of authority %s exclude what it signed", base(a.Certificate.Path)), Fix: renewAuthority + ", without extended usages", breaks: []int{i}}
+		out = mergeFinding(out, f.at(a.Certificate))
 	}
 	return out
 }
@@ -88,7 +111,7 @@ func (c *Case) wrongIdentity(pick func(Break) bool, say func(Break) string) []Fi
 		if b.Kind != trust.WrongIdentity || !pick(b) {
 			continue
 		}
-		f := Finding{Cause: say(b), Fix: replace(b.Place.Path), breaks: []int{i}}
+		f := Finding{Cause: say(b), Fix: replace(b.Place.Path), breaks: []int{i}, needs: []trust.Place{b.Place}}
 		out = mergeFinding(out, f.at(b.Place))
 	}
 	return out

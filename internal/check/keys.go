@@ -40,10 +40,35 @@ func caKeyMismatch(c *Case) []Finding {
 		f := Finding{
 			Cause:   fmt.Sprintf("%[1]s "+cause, base(a.Key.Path), base(a.Certificate.Path)),
 			Fix:     fmt.Sprintf("restore %s from a backup or from another control-plane node", places[0].Path),
+			needs:   []trust.Place{a.Certificate},
 			cascade: true,
 		}
-		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool { return false }))
+		out = append(out, f.at(places...))
 	}
+	return append(out, c.signingKeyMismatch()...)
+}
+
+// signingKeyMismatch: the flags of the controller-manager name a certificate
+// and a key that do not belong together, though each is right where it stands.
+func (c *Case) signingKeyMismatch() []Finding {
+	var out []Finding
+	c.components("kube-controller-manager", func(p *trust.Component) {
+		for _, s := range allSigners {
+			cert, _ := p.Flag("cluster-signing-" + s + "cert-file")
+			file, _ := p.Flag("cluster-signing-" + s + "key-file")
+			m, k := c.Material(trust.Place{Node: p.Node, Path: cert}), c.Material(trust.Place{Node: p.Node, Path: file})
+			if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || stem(cert) == stem(file) {
+				continue
+			}
+			setting, wrong, right := "--cluster-signing-"+s+"key-file", k.Place, stem(cert)+".key"
+			if a := c.ownFile(m.Place); a == nil || a.Name != "ca" && a.Name != "kubelet-ca" {
+				setting, wrong, right = "--cluster-signing-"+s+"cert-file", m.Place, stem(file)+".crt"
+			}
+			f := Finding{Cause: fmt.Sprintf("%s names %s; %s and %s do not belong together: kube-controller-manager cannot sign", setting, base(wrong.Path), cert, file),
+				Fix: fmt.Sprintf("set %s to %s", setting, right), cascade: true}
+			out = append(out, f.at(p.Source.In(setting), wrong))
+		}
+	})
 	return out
 }
 

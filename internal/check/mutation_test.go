@@ -394,7 +394,49 @@ var mutations = []mutation{
 	}, id: "signer-not-single", path: pki + "signers.crt"},
 	{name: "the controller-manager signs with an untrusted authority", brk: func(c *testpki.Cluster) {
 		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/etcd/ca.crt")
-	}, id: "signer-untrusted", path: manifest + "kube-controller-manager.yaml"},
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-key-file=/etc/kubernetes/pki/ca.key", "--cluster-signing-key-file=/etc/kubernetes/pki/etcd/ca.key")
+	}, id: "signer-untrusted", path: manifest + "kube-controller-manager.yaml", field: "--cluster-signing-cert-file"},
+	{name: "the controller-manager signs with a foreign certificate and the right key", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/etcd/ca.crt")
+	}, id: "ca-key-mismatch", path: manifest + "kube-controller-manager.yaml", field: "--cluster-signing-cert-file"},
+	{name: "the controller-manager signs with a foreign key", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-key-file=/etc/kubernetes/pki/ca.key", "--cluster-signing-key-file=/etc/kubernetes/pki/sa.key")
+	}, id: "ca-key-mismatch", path: manifest + "kube-controller-manager.yaml", field: "--cluster-signing-key-file"},
+	{name: "the apiserver admits the front proxy's clients instead of the cluster's", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--client-ca-file=/etc/kubernetes/pki/ca.crt", "--client-ca-file=/etc/kubernetes/pki/front-proxy-ca.crt")
+	}, id: "authority-unknown", path: manifest + "kube-apiserver.yaml", field: "--client-ca-file", links: []int{5, 6, 8, 9}},
+	{name: "a client's certificate has no subject", brk: func(c *testpki.Cluster) { c.ReissueConf("cp1", "admin.conf", "ca", named("")) },
+		id: "identity-wrong", path: "/etc/kubernetes/admin.conf", links: []int{9}},
+	{name: "an authority may sign for servers alone", brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "front-proxy-ca", usages(x509.ExtKeyUsageServerAuth))
+	}, id: "usage-missing", path: pki + "front-proxy-ca.crt", links: []int{13}},
+	{name: "the cluster's authority was overwritten with etcd's, key and all", brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/etcd/ca.crt", "cp1", "pki/ca.crt")
+		c.Copy("cp1", "pki/etcd/ca.key", "cp1", "pki/ca.key")
+	}, id: "authority-unknown", path: pki + "ca.crt"},
+	{name: "the front proxy has the certificate for kubelets", brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/apiserver-kubelet-client.crt", "cp1", "pki/front-proxy-client.crt")
+		c.Copy("cp1", "pki/apiserver-kubelet-client.key", "cp1", "pki/front-proxy-client.key")
+	}, id: "authority-unknown", path: pki + "front-proxy-client.crt", links: []int{13}},
+	{name: "the workers' kubeconfigs are swapped for another's", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:zzz", "system:nodes"))
+		c.Copy("cp1", "kubelet.conf", "w1", "kubelet.conf")
+		c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:cp1", "system:nodes"))
+	}, id: "identity-wrong", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "a worker is of another cluster", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		oldConf(c, "w1", "kubelet.conf")
+		c.Write("w1", "pki/ca.crt", c.ConfCA("w1", "kubelet.conf"))
+	}, id: "bundle-stale", node: "w1", path: "/etc/kubernetes/kubelet.conf"},
+	{name: "one control plane's front proxy has an authority of its own", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		c.Recreate("cp3", "front-proxy-ca")
+		c.Reissue("cp3", "front-proxy-client", "front-proxy-ca", nil)
+	}, id: "ha-divergence", node: "cp3", path: pki + "front-proxy-ca.crt"},
+	{name: "a certificate was altered after it was signed", brk: func(c *testpki.Cluster) { c.Alter("cp1", "pki/apiserver.crt") },
+		id: "authority-unknown", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "a kubelet's serving certificate is missing beside its key", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) { c.Remove("w1", "/var/lib/kubelet/pki/kubelet.crt") },
+		id: "file-missing", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", links: []int{10, 11}},
+	{name: "front proxy's bundle became the shared root", kind: testpki.Intermediate, brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/root-ca.crt", "cp1", "pki/front-proxy-ca.crt") },
+		id: "authority-shared", path: pki + "front-proxy-ca.crt"},
 	{name: "pods are given a foreign authority", brk: func(c *testpki.Cluster) {
 		c.Write("cp1", "pki/pods.crt", oldAuthority(c, "ca"))
 		c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--root-ca-file=/etc/kubernetes/pki/ca.crt", "--root-ca-file=/etc/kubernetes/pki/pods.crt")

@@ -11,7 +11,7 @@ import (
 // place where another finds the fault is that other's consequence. Each break
 // that no finding explains gets one, so that no half is broken for no reason.
 func (c *Case) roots(findings []Finding) []Finding {
-	slices.SortStableFunc(findings, func(a, b Finding) int { return ruleIndex(a.ID) - ruleIndex(b.ID) })
+	slices.SortStableFunc(findings, func(a, b Finding) int { return a.precedence() - b.precedence() })
 	var roots []Finding
 	for _, f := range findings {
 		if i := slices.IndexFunc(roots, func(r Finding) bool { return r.explains(f) }); i >= 0 {
@@ -26,6 +26,14 @@ func (c *Case) roots(findings []Finding) []Finding {
 	}
 	slices.SortStableFunc(roots, compareFindings)
 	return roots
+}
+
+// precedence is the rule's, but for warnings: they never hide an error.
+func (f Finding) precedence() int {
+	if f.Severity == Error {
+		return ruleIndex(f.ID)
+	}
+	return len(rules) + ruleIndex(f.ID)
 }
 
 // explains tells whether g merely follows from f.

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -98,7 +99,7 @@ func Run(g *trust.Graph, o Options) *Result {
 	var findings []Finding
 	for _, r := range rules {
 		for _, f := range r.Judge(c) {
-			f.ID = r.ID
+			f.ID = cmp.Or(f.ID, r.ID)
 			if f.Severity == "" {
 				f.Severity = r.Severity
 			}

@@ -13,9 +13,10 @@ import (
 
 // CheckAnswer compares a certificate, signed elsewhere, with what was asked
 // for. It returns the first difference that would break the certificate's
-// role: another key, another subject, a missing name or usage, or an authority
-// where a leaf was asked for. More names or a shorter life are the signer's
-// business and pass.
+// role: another key, another subject, a missing name or usage, a key usage
+// without digitalSignature, which every TLS handshake with ephemeral keys needs
+// (RFC 8446 section 4.4.2.2), or an authority where a leaf was asked for. More
+// names or a shorter life are the signer's business and pass.
 func CheckAnswer(t Template, public crypto.PublicKey, c *x509.Certificate) error {
 	switch {
 	case !trust.SameKey(public, c.PublicKey):
@@ -26,6 +27,8 @@ func CheckAnswer(t Template, public crypto.PublicKey, c *x509.Certificate) error
 		return fmt.Errorf("organizations are %q, asked were %q", c.Subject.Organization, t.Subject.Organization)
 	case c.IsCA && !t.Authority:
 		return fmt.Errorf("certificate %q is an authority (CA:TRUE), asked was a leaf", c.Subject)
+	case !t.Authority && c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return fmt.Errorf("key usage digitalSignature is missing from the certificate %q", c.Subject)
 	}
 	for _, n := range t.DNSNames {
 		if !slices.ContainsFunc(c.DNSNames, func(m string) bool { return strings.EqualFold(m, n) }) {

@@ -3,6 +3,7 @@ package issue_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -307,6 +308,33 @@ func TestAnswersThatAreRefused(t *testing.T) {
 	}
 	if err := issue.CheckAnswer(leafTemplate(), generate(t, issue.Ed25519).Public(), c); err == nil {
 		t.Error("a certificate for another key passed")
+	}
+}
+
+func TestAnAnswerMustBeAllowedToSignHandshakes(t *testing.T) {
+	a, key := root(t), generate(t, issue.RSA2048)
+	for usage, ok := range map[x509.KeyUsage]bool{
+		0:                             true, // not restricted
+		x509.KeyUsageDigitalSignature: true,
+		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment: true,
+		x509.KeyUsageKeyEncipherment:                                 false,
+	} {
+		template := leafTemplate()
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: template.Subject, DNSNames: template.DNSNames, IPAddresses: template.Addresses,
+			NotBefore: now, NotAfter: now.Add(time.Hour), KeyUsage: usage, ExtKeyUsage: template.Usages,
+		}, a.Certificate, key.Public(), a.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = issue.CheckAnswer(template, key.Public(), c)
+		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "key usage digitalSignature is missing") {
+			t.Errorf("key usage %b: %v", usage, err)
+		}
 	}
 }
 

@@ -42,6 +42,10 @@ func (e *ReadError) Error() string { return e.Path + ": " + e.Reason }
 // Unwrap returns the cause.
 func (e *ReadError) Unwrap() error { return e.Err }
 
+// Dangling tells that the path itself is a symbolic link that leads to nothing.
+// It is false for a file that is just absent from a folder that is a link.
+func (e *ReadError) Dangling() bool { return e.dangling }
+
 // ReadFile reads the regular file at an absolute path of the node whose file
 // system stands below root. Links are followed below root only. It never
 // blocks on a FIFO, and refuses folders, devices and files above [MaxFile].

@@ -45,7 +45,7 @@ func begin(root string, on func(*os.Root) fileOps) (*Transaction, error) {
 	}
 	t.ops = on(t.dir)
 	if err := t.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("recovering an interrupted run below %s: %w", root, err), t.end())
+		return nil, errors.Join(fmt.Errorf("looking below %s for what an interrupted run left: %w", root, err), t.end())
 	}
 	return t, nil
 }
@@ -68,13 +68,19 @@ func makeRoot(root string) ([]string, error) {
 	}
 	var made []string
 	for _, m := range slices.Backward(missing) {
-		if err := os.Mkdir(m, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(m, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue // somebody else was faster
+		}
+		if err == nil {
+			made = append(made, m)
+			err = os.Chmod(m, 0o755) // whatever the umask
+		}
+		if err != nil {
 			for _, m := range slices.Backward(made) {
 				os.Remove(m)
 			}
 			return nil, fmt.Errorf("making %s: %w", m, cause(err))
-		} else if err == nil {
-			made = append(made, m)
 		}
 	}
 	return made, nil
@@ -125,6 +131,9 @@ func stillThere(f *os.File, root string) bool {
 // recover finishes or removes what an interrupted transaction left.
 func (t *Transaction) recover() error {
 	for _, folder := range journalFolders {
+		if at, err := resolve(t.ops, "/"+folder); err == nil && at.links > 0 {
+			continue // createJournal makes none there
+		}
 		name := path.Join(folder, journalName)
 		text, err := t.ops.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {

@@ -77,6 +77,46 @@ func TestModesAreExactWhateverTheUmask(t *testing.T) {
 	}
 }
 
+func TestFoldersAre0755WhateverTheUmask(t *testing.T) {
+	for _, mask := range []int{0, 0o077, 0o777} {
+		dir := t.TempDir()
+		old := syscall.Umask(mask)
+		tx, err := Begin(filepath.Join(dir, "out", "root"))
+		if err == nil {
+			err = tx.Write("/etc/kubernetes/pki/ca.crt", []byte("a"), 0o644)
+		}
+		if err == nil {
+			err = tx.Commit()
+		}
+		syscall.Umask(old)
+		if err != nil {
+			t.Fatalf("umask %#o: %v", mask, err)
+		}
+		for _, folder := range []string{"out", "out/root", "out/root/etc", "out/root/etc/kubernetes/pki"} {
+			if info, err := os.Stat(filepath.Join(dir, folder)); err != nil || info.Mode().Perm() != 0o755 {
+				t.Errorf("umask %#o: %s has mode %v, %v; want 0755", mask, folder, info.Mode(), err)
+			}
+		}
+	}
+}
+
+// TestAKubernetesFolderThatIsALinkWorks: the journal stands elsewhere then.
+func TestAKubernetesFolderThatIsALinkWorks(t *testing.T) {
+	root := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc"), 0o755), os.Symlink("/data/k8s", filepath.Join(root, "etc/kubernetes"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "second"} {
+		tx := beginAt(t, root)
+		if err := errors.Join(tx.Write("/etc/kubernetes/pki/"+name, []byte("a"), 0o644), tx.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(root, "data/k8s/pki", name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTwoTransactionsOnOneRootExcludeEachOther(t *testing.T) {
 	root := t.TempDir()
 	first := beginAt(t, root)

@@ -32,7 +32,7 @@ func (p *Planned) Apply(ctx context.Context, progress func()) error {
 	files := p.files()
 	for i := range files {
 		if err := p.write(&files[i]); err != nil {
-			return closeWith(p, err)
+			return closeWith(p, explain(err))
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -40,7 +40,7 @@ func (p *Planned) Apply(ctx context.Context, progress func()) error {
 	}
 	tx := p.tx
 	p.tx = nil
-	return tx.Commit()
+	return explain(tx.Commit())
 }
 
 func interrupted(ctx context.Context, err error) error {

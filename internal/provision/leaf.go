@@ -132,19 +132,18 @@ func (p *Planned) decidePresent(s *slot, a *authority) error {
 
 // judgeCertificate refuses a certificate that is not what its role needs.
 func (p *Planned) judgeCertificate(s *slot, path string, chain []*x509.Certificate, a *authority) error {
-	c, now := chain[0], p.options.Now
+	c, now, anew := chain[0], p.options.Now, p.helpAnew(s, a)
 	if !trust.SameKey(c.PublicKey, s.pair.key.Public()) {
-		return refuse(path, "put the right key there, or move both away to have a new pair made",
-			"its key does not belong to the certificate %q", c.Subject)
+		return refuse(path, "put the right key there, or "+anew, "its key does not belong to the certificate %q", c.Subject)
 	}
 	switch {
 	case now.After(c.NotAfter):
-		return refuse(path, "move it and its key away to have a new pair made", "expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
+		return refuse(path, anew, "expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(c.NotBefore):
 		return refuse(path, "check the clock of this machine", "is valid only from %s", c.NotBefore.UTC().Format(time.RFC3339))
 	}
 	if err := issue.CheckAnswer(p.template(s.entry), s.pair.key.Public(), c); err != nil {
-		return refuse(path, "move it and its key away to have a new pair made, or mend the configuration", "%v", err)
+		return refuse(path, anew+", or mend the configuration", "%v", err)
 	}
 	if a.awaited {
 		return nil
@@ -154,7 +153,20 @@ func (p *Planned) judgeCertificate(s *slot, path string, chain []*x509.Certifica
 			"stands there, but its authority %q does not: a new one would not fit", a.entry.Name)
 	}
 	if err := a.verify(chain, now); err != nil {
-		return refuse(path, "move it and its key away to have a new pair made, or put the right authority there", "%v", err)
+		return refuse(path, anew+", or put the right authority there", "%v", err)
 	}
 	return nil
+}
+
+// helpAnew says how another certificate is had: an authority elsewhere is asked again.
+func (p *Planned) helpAnew(s *slot, a *authority) string {
+	switch {
+	case a.canSign() && s.entry.Kind == catalog.KindKubeconfig && s.have.file != nil:
+		return "move it away to have it made anew"
+	case a.canSign():
+		return "move it and its key away to have a new pair made"
+	case s.have.request != nil:
+		return "have " + p.host(s, s.entry.Path+".csr") + " signed again"
+	}
+	return "move it and its key away and add --csr-only to have a request made"
 }

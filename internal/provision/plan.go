@@ -106,7 +106,7 @@ func Plan(o Options) (*Planned, error) {
 	if !o.DryRun {
 		tx, err := layout.Begin(o.Dir)
 		if err != nil {
-			return nil, err
+			return nil, explain(err)
 		}
 		p.tx = tx
 	}

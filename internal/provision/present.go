@@ -4,8 +4,12 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -64,8 +68,11 @@ func (p *Planned) load(s *slot, nodePath string) ([]byte, error) {
 	var read *layout.ReadError
 	switch {
 	case err == nil:
+		p.noteMode(s, nodePath, c.Mode)
 		return c.Data, nil
-	case errors.As(err, &read) && read.State == trust.Missing && c.Target == "":
+	case errors.Is(err, syscall.ENOTDIR):
+		return nil, refuse(p.fileAbove(s, nodePath), "move it away: a folder belongs there", "is a file, not a folder")
+	case errors.As(err, &read) && read.State == trust.Missing && !read.Dangling():
 		return nil, nil
 	case errors.As(err, &read) && read.State == trust.Denied:
 		return nil, refuse(p.host(s, nodePath), "run it with the rights to read the folder", "%s", read.Reason)
@@ -73,6 +80,23 @@ func (p *Planned) load(s *slot, nodePath string) ([]byte, error) {
 		return nil, refuse(p.host(s, nodePath), moveAway, "%s", read.Reason)
 	}
 	return nil, err
+}
+
+// fileAbove returns the file that stands where a path needs a folder.
+func (p *Planned) fileAbove(s *slot, nodePath string) string {
+	for nodePath = path.Dir(nodePath); nodePath != "/"; nodePath = path.Dir(nodePath) {
+		if _, err := layout.ReadFile(p.options.Dir, s.prefix+nodePath); !errors.Is(err, syscall.ENOTDIR) {
+			break
+		}
+	}
+	return p.host(s, nodePath)
+}
+
+// noteMode remembers files with a private key that others can read or write.
+func (p *Planned) noteMode(s *slot, nodePath string, mode fs.FileMode) {
+	if ext := path.Ext(nodePath); mode&0o077 != 0 && (ext == ".key" || ext == ".conf") {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("%s is kept with mode %#o, and holds a private key: chmod 600", p.host(s, nodePath), mode))
+	}
 }
 
 func (p *Planned) material(s *slot, nodePath string, role trust.Role) (*trust.Material, crypto.Signer, error) {
@@ -89,10 +113,14 @@ func (p *Planned) material(s *slot, nodePath string, role trust.Role) (*trust.Ma
 
 func (p *Planned) readCertificates(s *slot, nodePath string) error {
 	m, _, err := p.material(s, nodePath, trust.RoleBundle)
-	if m != nil {
-		s.have.certificates = m.Certificates
+	if m == nil {
+		return err
 	}
-	return err
+	if len(m.Certificates) == 0 {
+		return refuse(p.host(s, nodePath), moveAway, "is empty: a certificate is expected")
+	}
+	s.have.certificates = m.Certificates
+	return nil
 }
 
 func (p *Planned) readKey(s *slot, nodePath string) error {

@@ -1,8 +1,11 @@
 package provision
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 )
 
 // Refusal tells why the plan cannot be made: what stands at a path contradicts
@@ -11,6 +14,8 @@ type Refusal struct {
 	Path  string // on this machine; empty when no single file is the cause
 	Cause string
 	Help  string // what the user can do; may be empty
+
+	err error // of the disk, where there is one
 }
 
 // Error names the file and the cause.
@@ -21,11 +26,32 @@ func (r *Refusal) Error() string {
 	return r.Path + ": " + r.Cause
 }
 
+// Unwrap returns the error of the disk, if that is the cause.
+func (r *Refusal) Unwrap() error { return r.err }
+
 // Hint returns what the user can do.
 func (r *Refusal) Hint() string { return r.Help }
 
 func refuse(path, help, format string, args ...any) error {
 	return &Refusal{Path: path, Help: help, Cause: fmt.Sprintf(format, args...)}
+}
+
+// explain adds what the user can do about an error of the disk.
+func explain(err error) error {
+	help := ""
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		help = "run it with the rights to write there, or point at another folder"
+	case errors.Is(err, syscall.EROFS):
+		help = "mount it writable, or point at another folder"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		help = "make room, or point at another folder; nothing was written"
+	case errors.Is(err, fs.ErrExist):
+		help = "it appeared while this ran, or is a link that leads nowhere: run it again, or move it away"
+	default:
+		return err
+	}
+	return &Refusal{Cause: err.Error(), Help: help, err: err}
 }
 
 const moveAway = "move it away to have it made anew, or mend it; nothing was written"

@@ -1,10 +1,14 @@
 package provision
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -19,6 +23,7 @@ func (p *Planned) warn() {
 		p.Warnings = append(p.Warnings,
 			fmt.Sprintf("the service-account key is made with %s: Kubernetes cannot sign tokens with %s; kubeadm cannot read keys of %[2]s at all", SigningAlgorithm(p.algorithm()), p.algorithm()))
 	}
+	p.warnAlgorithms()
 	for _, s := range p.slots {
 		if s.entry.Kind != catalog.KindAuthority || s.have.certificates == nil || s.node != p.slots[0].node {
 			continue
@@ -28,6 +33,33 @@ func (p *Planned) warn() {
 			p.Warnings = append(p.Warnings,
 				fmt.Sprintf("%s ends at %s, and so do the certificates that it signs now", a.path, end.UTC().Format(time.RFC3339)))
 		}
+	}
+}
+
+// warnAlgorithms tells which keys are kept although they are of another
+// algorithm than the configuration has.
+func (p *Planned) warnAlgorithms() {
+	var order []issue.Algorithm
+	kept := map[issue.Algorithm][]string{}
+	for _, s := range p.slots {
+		wanted := p.algorithm()
+		if s.entry.Kind == catalog.KindSigningKey {
+			wanted = SigningAlgorithm(wanted)
+		}
+		if s.have.key == nil || issue.AlgorithmOf(s.have.key.Public()) == wanted {
+			continue
+		}
+		a := issue.AlgorithmOf(s.have.key.Public())
+		if kept[a] == nil {
+			order = append(order, a)
+		}
+		if !slices.Contains(kept[a], s.entry.Name) {
+			kept[a] = append(kept[a], s.entry.Name)
+		}
+	}
+	for _, a := range order {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("kept with their keys of %s, though the configuration says %s: %s",
+			cmp.Or(a, "another kind"), p.algorithm(), strings.Join(kept[a], ", ")))
 	}
 }
 

@@ -121,7 +121,7 @@ func (v *Verification) rows(p Palette) [][]string {
 	for _, j := range all {
 		v.sortNodes(j.callers)
 		v.sortNodes(j.callees)
-		j.cells[1], j.cells[2] = withNodes(j.cells[1], j.callers), withNodes(j.cells[2], j.callees)
+		j.cells[1], j.cells[2] = Plain(withNodes(j.cells[1], j.callers)), Plain(withNodes(j.cells[2], j.callees))
 		rows = append(rows, j.cells)
 	}
 	return rows
@@ -173,7 +173,7 @@ func halfText(h VerifiedHalf, p Palette) string {
 
 func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 	fmt.Fprintf(w, "\n%s %s%s\n", p.severity(f.Severity), p.Bold(f.ID), linksText(f.Links))
-	fmt.Fprintf(w, "  cause: %s\n", f.Cause)
+	fmt.Fprintf(w, "  cause: %s\n", Plain(f.Cause))
 	where := f.Path
 	if len(v.Nodes) > 1 && f.Node != "" {
 		where = f.Node + ":" + where
@@ -182,22 +182,22 @@ func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 		where += " (" + f.Field + ")"
 	}
 	if where != "" {
-		fmt.Fprintf(w, "  where: %s\n", where)
+		fmt.Fprintf(w, "  where: %s\n", Plain(where))
 	}
 	for _, other := range f.Paths {
 		if other != f.Path {
-			fmt.Fprintf(w, "         %s\n", other)
+			fmt.Fprintf(w, "         %s\n", Plain(other))
 		}
 	}
 	if f.Fix != "" {
-		fmt.Fprintf(w, "  fix:   %s\n", f.Fix)
+		fmt.Fprintf(w, "  fix:   %s\n", Plain(f.Fix))
 	}
 	for i, c := range f.Consequences {
 		label := "  hence:"
 		if i > 0 {
 			label = "        "
 		}
-		fmt.Fprintf(w, "%s %s %s\n", label, c.ID, c.Path)
+		fmt.Fprintf(w, "%s %s %s\n", label, c.ID, Plain(c.Path))
 	}
 }
 

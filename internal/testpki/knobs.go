@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/pem"
 	"io/fs"
 	"math/big"
 	"os"
@@ -116,9 +117,9 @@ func (c *Cluster) ReissueConf(node, conf, authority string, change Change) {
 }
 
 // SetConfCA replaces the authority that a kubeconfig trusts.
-func (c *Cluster) SetConfCA(node, conf string, pem []byte) {
+func (c *Cluster) SetConfCA(node, conf string, authority []byte) {
 	c.t.Helper()
-	c.Edit(node, conf, c.confField(node, conf, "certificate-authority-data: "), base64.StdEncoding.EncodeToString(pem))
+	c.Edit(node, conf, c.confField(node, conf, "certificate-authority-data: "), base64.StdEncoding.EncodeToString(authority))
 }
 
 func (c *Cluster) confField(node, conf, field string) string {
@@ -190,10 +191,10 @@ func (c *Cluster) putAuthority(node, name string, key crypto.Signer, subject pki
 	c.check(err)
 	cert, err := x509.ParseCertificate(der)
 	c.check(err)
-	pem, err := issue.EncodePrivateKey(key)
+	text, err := issue.EncodePrivateKey(key)
 	c.check(err)
 	c.Write(node, "pki/"+name+".crt", trust.EncodeCertificates(cert))
-	c.Write(node, "pki/"+name+".key", pem)
+	c.Write(node, "pki/"+name+".key", text)
 	return issue.Authority{Certificate: cert, Key: key}
 }
 
@@ -202,10 +203,24 @@ func (c *Cluster) NewKey(node, name string, a issue.Algorithm) crypto.Signer {
 	c.t.Helper()
 	key, err := issue.GenerateKey(a)
 	c.check(err)
-	pem, err := issue.EncodePrivateKey(key)
+	text, err := issue.EncodePrivateKey(key)
 	c.check(err)
-	c.Write(node, name, pem)
+	c.Write(node, name, text)
 	return key
+}
+
+// ConfCA returns the authority that a kubeconfig trusts, in PEM form.
+func (c *Cluster) ConfCA(node, conf string) []byte {
+	c.t.Helper()
+	return c.decode(c.confField(node, conf, "certificate-authority-data: "))
+}
+
+// Alter flips the last byte of a certificate, which is in its signature.
+func (c *Cluster) Alter(node, name string) {
+	c.t.Helper()
+	block, _ := pem.Decode(c.Read(node, name))
+	block.Bytes[len(block.Bytes)-1] ^= 1
+	c.Write(node, name, pem.EncodeToMemory(block))
 }
 
 // Rename makes an authority anew under another name, with its own key.
@@ -235,8 +250,8 @@ func (c *Cluster) rekey(node, name, authority string, key crypto.Signer) {
 	c.t.Helper()
 	certs, err := trust.ParseCertificates(c.Read(node, "pki/"+name+".crt"))
 	c.check(err)
-	pem, err := issue.EncodePrivateKey(key)
+	text, err := issue.EncodePrivateKey(key)
 	c.check(err)
-	c.Write(node, "pki/"+name+".key", pem)
+	c.Write(node, "pki/"+name+".key", text)
 	c.Write(node, "pki/"+name+".crt", trust.EncodeCertificates(c.resign(certs[0], key.Public(), c.Authority(node, authority), nil)))
 }

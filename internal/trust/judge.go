@@ -65,6 +65,9 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 	if h.Dialled != nil && !h.Dialled.Served {
 		return append(breaks, Break{Kind: NotServed, Place: h.Dialled.Setting, Name: h.Dialled.Host})
 	}
+	if len(h.Names) == 0 && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs) == 0 {
+		breaks = append(breaks, Break{Kind: NameMissing, Place: h.Credential.Certificate, Certificate: leaf, Name: "any subject alternative name (names in the CN alone are refused)"})
+	}
 	for _, name := range h.Names {
 		if leaf.VerifyHostname(name) != nil {
 			breaks = append(breaks, Break{Kind: NameMissing, Place: h.Credential.Certificate, Certificate: leaf, Name: name})
@@ -99,6 +102,8 @@ func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
 func (w Identity) accepts(leaf *x509.Certificate) (want string, ok bool) {
 	user := leaf.Subject.CommonName
 	switch {
+	case w.Named && user == "":
+		return "a common name (CN), which is the user", false
 	case w.User != "" && user != w.User:
 		return "CN=" + w.User, false
 	case w.Prefix != "" && (!strings.HasPrefix(user, w.Prefix) || user == w.Prefix):

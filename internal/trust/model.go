@@ -180,6 +180,8 @@ type Identity struct {
 	User   string // exact CN; empty: any
 	Prefix string // prefix of the CN, when User is empty
 	Group  string // group that must be among the O values; empty: none needed
+	// Named tells that a CN is needed at all, as the apiserver and the kubelet do.
+	Named bool
 	// Names lists the allowed CNs (requestheader-allowed-names); nil: any.
 	Names []string
 }

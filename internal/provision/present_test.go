@@ -1,0 +1,182 @@
+package provision_test
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/provision"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// TestAFolderThatIsALink: certificates often stand on another disk.
+func TestAFolderThatIsALink(t *testing.T) {
+	for name, c := range map[string]struct{ folder, target, real string }{
+		"pki, relative":             {pki, "../../data/pki", "data/pki"},
+		"pki, absolute":             {pki, "/data/pki", "data/pki"},
+		"etc, as on macOS":          {"etc", "private/etc", "private/etc"},
+		"etc/kubernetes, absolute":  {"etc/kubernetes", "/data/kubernetes", "data/kubernetes"},
+		"pki, to one not there yet": {pki, "/new/pki", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := provision.Options{Cluster: single(t), Dir: t.TempDir(), Manifests: true}
+			link := filepath.Join(o.Dir, c.folder)
+			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if c.real != "" {
+				if err := os.MkdirAll(filepath.Join(o.Dir, c.real), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Symlink(c.target, link); err != nil {
+				t.Fatal(err)
+			}
+			made := actions(must(t, o))
+			before := tree(t, o.Dir)
+			if d := cmp.Diff(map[provision.Action]int{provision.Kept: made[provision.Made]}, actions(must(t, o))); d != "" {
+				t.Errorf("second run, want -, got +:\n%s", d)
+			}
+			if d := cmp.Diff(before, tree(t, o.Dir)); d != "" {
+				t.Errorf("the second run changed files:\n%s", d)
+			}
+			if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+				t.Errorf("the link became %v, %v", info, err)
+			}
+		})
+	}
+}
+
+func TestWhatStandsInTheWayIsNamed(t *testing.T) {
+	empty := func(names ...string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			for _, n := range names {
+				write(t, dir, n, nil)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		complete bool
+		change   func(t *testing.T, dir string)
+		want     string
+	}{
+		"an empty authority":      {true, empty(pki + "ca.crt"), "pki/ca.crt: is empty: a certificate is expected"},
+		"an empty leaf":           {false, empty(pki + "apiserver.crt"), "pki/apiserver.crt: is empty: a certificate is expected"},
+		"an empty key":            {false, empty(pki + "apiserver.key"), "pki/apiserver.key: holds no PEM block"},
+		"a file instead of pki":   {false, empty("etc/kubernetes/pki"), "etc/kubernetes/pki: is a file, not a folder"},
+		"a file instead of etcd/": {false, empty(pki + "etcd"), "pki/etcd: is a file, not a folder"},
+		"a file instead of etc":   {false, empty("etc"), "etc: is a file, not a folder"},
+		"a file, and kubeconfigs beside it": {true, func(t *testing.T, dir string) {
+			if err := os.RemoveAll(filepath.Join(dir, pki)); err != nil {
+				t.Fatal(err)
+			}
+			write(t, dir, "etc/kubernetes/pki", nil)
+		}, "etc/kubernetes/pki: is a file, not a folder"},
+		"a link that leads nowhere": {false, func(t *testing.T, dir string) {
+			write(t, dir, pki+"x", nil)
+			if err := os.Symlink("/gone", filepath.Join(dir, pki+"ca.crt")); err != nil {
+				t.Fatal(err)
+			}
+		}, "pki/ca.crt: leads to /gone, which does not exist"},
+		"a server that may not sign handshakes": {true, func(t *testing.T, dir string) {
+			restrict(t, dir, pki+"apiserver", x509.KeyUsageKeyEncipherment)
+		}, "pki/apiserver.crt: key usage digitalSignature is missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+			if c.complete {
+				must(t, o)
+			}
+			c.change(t, o.Dir)
+			if strings.Contains(name, "link") {
+				if _, err := try(o); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("got %v, want %s", err, c.want) // tree cannot read such a link
+				}
+				return
+			}
+			refused(t, o, c.want)
+		})
+	}
+}
+
+// restrict signs the certificate of a pair again, with another key usage.
+func restrict(t *testing.T, dir, name string, usage x509.KeyUsage) {
+	t.Helper()
+	old := readCertificates(t, filepath.Join(dir, name+".crt"))[0]
+	ca := readCertificates(t, filepath.Join(dir, pki+"ca.crt"))[0]
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: old.Subject, DNSNames: old.DNSNames, IPAddresses: old.IPAddresses,
+		NotBefore: old.NotBefore, NotAfter: old.NotAfter, KeyUsage: usage, ExtKeyUsage: old.ExtKeyUsage,
+	}, ca, old.PublicKey, readKey(t, filepath.Join(dir, pki+"ca.key")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, name+".crt", trust.EncodeCertificates(c))
+}
+
+func TestWhatIsKeptButShouldBeKnown(t *testing.T) {
+	o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+	if p := must(t, o); len(p.Warnings) > 0 {
+		t.Errorf("warnings %q over a new folder", p.Warnings)
+	}
+	if p := must(t, o); len(p.Warnings) > 0 {
+		t.Errorf("warnings %q over a folder that is as asked", p.Warnings)
+	}
+	o.Cluster = single(t, func(c *catalog.Cluster) { c.Algorithm = string(issue.RSA2048) })
+	p := must(t, o)
+	if len(p.Warnings) != 1 || !strings.HasPrefix(p.Warnings[0], "kept with their keys of ECDSA-P256, though the configuration says RSA-2048: ") ||
+		!strings.Contains(p.Warnings[0], "apiserver, ") || !strings.Contains(p.Warnings[0], "ca, ") {
+		t.Errorf("warnings %q, want one about the algorithm", p.Warnings)
+	}
+	o.Cluster = single(t)
+	if err := os.Chmod(filepath.Join(o.Dir, pki+"ca.key"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if p := must(t, o); len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "pki/ca.key is kept with mode 0666") {
+		t.Errorf("warnings %q, want one about ca.key", p.Warnings)
+	}
+}
+
+// TestHelpOfWrongAnswers: who has no authority at hand cannot have a pair made.
+func TestHelpOfWrongAnswers(t *testing.T) {
+	o := provision.Options{Cluster: single(t), Dir: t.TempDir(), CSROnly: true}
+	must(t, o)
+	s := newSigner(t, o.Dir)
+	s.change = func(file string, e *issue.Template) {
+		if strings.HasSuffix(file, "pki/apiserver") {
+			e.Subject = pkix.Name{CommonName: "other"}
+		}
+	}
+	s.placeAuthorities(t)
+	s.answer(t)
+	o.CSROnly = false
+	_, err := try(o)
+	var r *provision.Refusal
+	if !errors.As(err, &r) || !strings.Contains(r.Hint(), "apiserver.csr signed again") || strings.Contains(r.Hint(), "new pair") {
+		t.Errorf("got %v, want a hint to have the request signed again", err)
+	}
+
+	at := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+	must(t, at)
+	at.Now = now.Add(2000 * time.Hour)
+	if _, err := try(at); !errors.As(err, &r) || !strings.Contains(r.Hint(), "to have a new pair made") {
+		t.Errorf("got %v, want a hint to have the pair made anew", err)
+	}
+}
