@@ -32,7 +32,8 @@ func TestNothingOutlivesTheProgram(t *testing.T) {
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
-	cmd.Env = append(cmd.Env, orphanEnv+"="+root, "KUBEPKI_BUILD="+programs)
+	// What it cannot clean up any more goes with this test's folders.
+	cmd.Env = append(cmd.Env, orphanEnv+"="+root, "KUBEPKI_BUILD="+programs, "TMPDIR="+t.TempDir())
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

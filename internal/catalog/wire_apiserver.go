@@ -64,11 +64,23 @@ func (w *wirer) serviceNames(n *trust.Node, c *trust.Component) []string {
 	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") {
 		names = append(names, strings.TrimPrefix(issuer, "https://"))
 	}
+	if c.Source.IsZero() && w.noFullName(n, c) {
+		names = append(names, "kubernetes.default.svc."+DefaultDNSDomain)
+	}
 	subnets, _ := c.Flag("service-cluster-ip-range")
 	if a, err := ServiceAddress(subnets); err == nil && (!c.Source.IsZero() || w.noServiceAddress(n, c)) {
 		names = append(names, a.String())
 	}
 	return names
+}
+
+// noFullName tells whether the certificate holds the service's name in no
+// domain at all. Without a manifest the domain is a guess, so that any is believed.
+func (w *wirer) noFullName(n *trust.Node, c *trust.Component) bool {
+	leaf := w.g.Material(file(n, c, "tls-cert-file")).Leaf()
+	return leaf != nil && !slices.ContainsFunc(leaf.DNSNames, func(s string) bool {
+		return strings.HasPrefix(strings.ToLower(s), "kubernetes.default.svc.")
+	})
 }
 
 // noServiceAddress tells whether the certificate holds no address that could be

@@ -23,11 +23,15 @@ func usageMissing(c *Case) []Finding {
 		if cred.Client && !mayUse(leaf, x509.ExtKeyUsageClientAuth) {
 			missing = append(missing, "clientAuth")
 		}
+		// RFC 8446 section 4.4.2.2; Go lets it pass, OpenSSL and others do not.
+		if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+			missing = append(missing, "digitalSignature")
+		}
 		if len(missing) == 0 {
 			continue
 		}
 		f := Finding{
-			Cause: fmt.Sprintf("%s lacks the extended usage %s, which its role needs", named(cred.Certificate), strings.Join(missing, " and ")),
+			Cause: fmt.Sprintf("%s lacks the usage %s, which its role needs", named(cred.Certificate), strings.Join(missing, " and ")),
 			Fix:   replace(cred.Certificate.Path),
 			needs: []trust.Place{cred.Certificate},
 		}.at(cred.Certificate)

@@ -91,7 +91,9 @@ var ownNames = names{
 	external: "etcd.external", shape: "authorities.shape",
 }
 
-func parseCluster(d document, host Host) (*catalog.Cluster, error) {
+// parseCluster takes nothing from the machine at hand: a list of nodes is
+// rarely read on one of them.
+func parseCluster(d document) (*catalog.Cluster, error) {
 	var in clusterDocument
 	if err := d.decode(&in); err != nil {
 		return nil, err
@@ -120,7 +122,7 @@ func parseCluster(d document, host Host) (*catalog.Cluster, error) {
 	if err := in.users(out); err != nil {
 		return nil, err
 	}
-	return complete(out, host, ownNames)
+	return complete(out, Host{}, ownNames)
 }
 
 // components takes over what concerns flags and manifests, as of kubeadm's v1.
@@ -144,6 +146,9 @@ func (in *clusterDocument) nodes(out *catalog.Cluster) error {
 		return wrong("controlPlanes", "is empty: a cluster has at least one")
 	}
 	for i, n := range in.ControlPlanes {
+		if err := in.contradictsEtcd(i, n.Etcd); err != nil {
+			return err
+		}
 		a, err := parseAddress(fmt.Sprintf("controlPlanes[%d].address", i), n.Address)
 		if err != nil {
 			return err
@@ -174,6 +179,22 @@ func (in *clusterDocument) nodes(out *catalog.Cluster) error {
 		out.ExternalEtcd = &catalog.ExternalEtcd{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile}
 	}
 	return nil
+}
+
+// contradictsEtcd refuses names for the etcd of a control plane that runs none.
+func (in *clusterDocument) contradictsEtcd(i int, sans ownEtcdSANs) error {
+	other := ""
+	switch {
+	case len(sans.ServerCertSANs)+len(sans.PeerCertSANs) == 0:
+	case len(in.Etcd.Members) > 0:
+		other = "etcd.members"
+	case in.Etcd.External != nil:
+		other = "etcd.external"
+	}
+	if other == "" {
+		return nil
+	}
+	return wrong(fmt.Sprintf("controlPlanes[%d].etcd", i), "has no effect beside %s: control planes run no etcd then", other)
 }
 
 func (in *clusterDocument) users(out *catalog.Cluster) error {

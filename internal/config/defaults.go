@@ -74,11 +74,23 @@ func complete(c *catalog.Cluster, host Host, n names) (*catalog.Cluster, error) 
 			return nil, err
 		}
 	}
+	// As kubeadm: LowercaseSANs in k/k cmd/kubeadm/app/util/config/common.go.
+	c.CertSANs = lowerCase(c.CertSANs)
+	for i := range c.ControlPlanes {
+		c.ControlPlanes[i].CertSANs = lowerCase(c.ControlPlanes[i].CertSANs)
+	}
 	if err := validate(c, n); err != nil {
 		return nil, err
 	}
-	c.CertSANs = slices.Clone(c.CertSANs)
 	return c, nil
+}
+
+func lowerCase(names []string) []string {
+	names = slices.Clone(names)
+	for i, n := range names {
+		names[i] = strings.ToLower(n)
+	}
+	return names
 }
 
 func completeNode(node *catalog.ControlPlane, host Host, n names, prefix string, alone bool) error {

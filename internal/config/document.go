@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,12 +110,25 @@ func yamlError(err error) error {
 func jsonError(err error) error {
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
+		field := fieldPath(kind.Field)
 		if _, number, _ := strings.Cut(kind.Value, "number "); number != "" && kindName(kind.Type) == "a number" {
-			return &Error{Field: kind.Field, Cause: "is a number out of range"}
+			return &Error{Field: field, Cause: "is a number out of range"}
 		}
-		return &Error{Field: kind.Field, Cause: "is " + valueName(kind.Value) + ", wanted is " + kindName(kind.Type)}
+		return &Error{Field: field, Cause: "is " + valueName(kind.Value) + ", wanted is " + kindName(kind.Type)}
 	}
 	return &Error{Cause: "is YAML of another form"}
+}
+
+// inlined are the types that stand in others without a field of their own.
+var inlined = []string{
+	reflect.TypeFor[typeMeta]().Name(), reflect.TypeFor[component]().Name(), reflect.TypeFor[imageMeta]().Name(),
+	reflect.TypeFor[ownWorker]().Name(), reflect.TypeFor[ownEtcdSANs]().Name(),
+}
+
+// fieldPath leaves the names of inlined types out of a path as
+// encoding/json gives it.
+func fieldPath(path string) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(path, "."), func(part string) bool { return slices.Contains(inlined, part) }), ".")
 }
 
 func strictError(err error) error {

@@ -57,7 +57,7 @@ func parse(data []byte, host Host) (*catalog.Cluster, error) {
 	case own != nil && k.given():
 		return nil, wrong("apiVersion", "both kubeadm's configuration and a Cluster of %s are given, which contradict each other", APIVersion)
 	case own != nil:
-		return parseCluster(*own, host)
+		return parseCluster(*own)
 	case k.given():
 		return k.cluster(host)
 	}

@@ -57,7 +57,7 @@ kubernetesVersion: 1.36.1
 controlPlaneEndpoint: "[fd00::9]:6443"
 certificatesDir: /srv/pki/
 networking: {serviceSubnet: "fd01::/112,10.96.0.0/16", podSubnet: 10.244.0.0/16, dnsDomain: blue.local}
-apiServer: {certSANs: [a.example.test, "*.b.example.test", 10.0.0.9], extraArgs: [{name: v, value: "2"}], extraVolumes: [{name: a, hostPath: /a, mountPath: /b, readOnly: true, pathType: File}], extraEnvs: [{name: A, value: b}]}
+apiServer: {certSANs: [A.example.test, "*.b.example.test", 10.0.0.9], extraArgs: [{name: v, value: "2"}], extraVolumes: [{name: a, hostPath: /a, mountPath: /b, readOnly: true, pathType: File}], extraEnvs: [{name: A, value: b}]}
 controllerManager: {}
 scheduler: {}
 dns: {disabled: true}
@@ -103,7 +103,7 @@ controlPlaneEndpoint: api.example.test
 authorities: {shape: intermediate, kubelet: true}
 encryptionAlgorithm: ed25519
 controlPlanes:
-- {name: cp1, address: 10.0.0.11, certSANs: [one.example.test], etcd: {serverCertSANs: [s.example.test]}}
+- {name: cp1, address: 10.0.0.11, certSANs: [One.example.test], etcd: {serverCertSANs: [s.example.test]}}
 - {name: cp2, address: 127.0.0.2, bindPort: 7443}
 workers: [{name: w1}, {name: w2, address: 10.0.0.22}]
 etcd: {members: [{name: e1, address: 10.0.0.31, peerCertSANs: [p.example.test]}]}
@@ -192,15 +192,27 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		clusterHead + "scheduler: {extraArgs: [{value: a}]}\n":                             "scheduler.extraArgs[0].name: is not set",
 		clusterHead + "scheduler: {extraArgs: [{name: a, value: b, mergeMethod: append}]}": "is not a field of kubeadm.k8s.io/v1beta4",
 		ownHead: "controlPlanes: is empty",
-		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {address: 10.0.0.2}]\n":           "controlPlanes[1].name: is not set",
-		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {name: b}]\n":                     "controlPlanes[1].address: is not set",
-		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {name: A, address: 10.0.0.2}]\n":  `controlPlanes[1].name: "a" is also that of controlPlanes[0].name`,
-		oneNode + "workers: [{name: a}]\n":                                                         `workers[0].name: "a" is also that of`,
-		oneNode + "workers: [{name: b, address: 10.0.0.1}]\n":                                      "workers[0].address: 10.0.0.1 is also that of",
-		oneNode + "workers: [{name: authorities}]\n":                                               "is the name of a folder beside the nodes",
-		oneNode + "etcd: {members: [{name: e}]}\n":                                                 "etcd.members[0].address: is not set",
-		oneNode + "etcd: {members: [{name: e, address: 10.0.0.2}], external: {}}\n":                "etcd: members and external are both set",
-		oneNode + "authorities: {shape: round}\n":                                                  "authorities.shape: ",
+		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {address: 10.0.0.2}]\n":          "controlPlanes[1].name: is not set",
+		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {name: b}]\n":                    "controlPlanes[1].address: is not set",
+		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1}, {name: A, address: 10.0.0.2}]\n": `controlPlanes[1].name: "a" is also that of controlPlanes[0].name`,
+		oneNode + "workers: [{name: a}]\n":                                                        `workers[0].name: "a" is also that of`,
+		oneNode + "workers: [{name: b, address: 10.0.0.1}]\n":                                     "workers[0].address: 10.0.0.1 is also that of",
+		oneNode + "workers: [{name: authorities}]\n":                                              "is the name of a folder beside the nodes",
+		oneNode + "etcd: {members: [{name: e}]}\n":                                                "etcd.members[0].address: is not set",
+		oneNode + "etcd: {members: [{name: e, address: 10.0.0.2}], external: {}}\n":               "etcd: members and external are both set",
+		oneNode + "authorities: {shape: round}\n":                                                 "authorities.shape: ",
+		ownHead + "controlPlanes: [{address: 10.0.0.1}]\n":                                        "controlPlanes[0].name: is not set",
+		ownHead + "controlPlanes: [{name: a}]\n":                                                  "controlPlanes[0].address: is not set",
+		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1, etcd: {serverCertSANs: [b]}}]\netcd: {members: [{name: e, address: 10.0.0.2}]}\n":   "controlPlanes[0].etcd: has no effect beside etcd.members",
+		ownHead + "controlPlanes: [{name: a, address: 10.0.0.1, etcd: {peerCertSANs: [b]}}]\netcd: {external: {endpoints: [\"https://a:2379\"]}}\n": "controlPlanes[0].etcd: has no effect beside etcd.external",
+		oneNode + "users: [{name: a, groups: [b, \"\"]}]\n":                                        `users[0].groups[1]: "" is empty`,
+		oneNode + "users: [{name: a, validity: 999999h}]\n":                                        "users[0].validity: 999999h0m0s is longer than that of authorities",
+		oneNode + "apiServer: {extraArgs: [a]}\n":                                                  "f.yaml: apiServer.extraArgs: is a text, wanted is a mapping",
+		oneNode + "etcd: {members: [{name: [a]}]}\n":                                               "f.yaml: etcd.members.name: is a list, wanted is a text",
+		oneNode + "controlPlaneEndpoint: \"[fe80::1%eth0]:6443\"\n":                                "controlPlaneEndpoint: ",
+		clusterHead + "apiServer: {certSANs: [\"fe80::1%eth0\"]}\n":                                `apiServer.certSANs[0]: "fe80::1%eth0" is neither`,
+		clusterHead + "apiServer: {extraVolumes: [a]}\n":                                           "f.yaml: apiServer.extraVolumes: is a text, wanted is a mapping",
+		initHead + "nodeRegistration: {name: " + strings.Repeat("a", 64) + "}\n":                   "each part between dots at most 63 long",
 		oneNode + "users: [{name: a}, {name: a}]\n":                                                `users[1].name: "a" is there twice`,
 		oneNode + "users: [{name: ../a}]\n":                                                        "users[0].name: ",
 		oneNode + "users: [{name: a, validity: -1h}]\n":                                            "users[0].validity: ",

@@ -45,7 +45,7 @@ func validate(c *catalog.Cluster, n names) error {
 		func() error { return validateSANs(n.sans, c.CertSANs) },
 		func() error { return validateNodes(c, n) },
 		func() error { return validateExternal(n.external, c.ExternalEtcd) },
-		func() error { return validateUsers(c.Users) },
+		func() error { return validateUsers(c) },
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -85,7 +85,7 @@ func validateEndpoint(field, endpoint string) error {
 		return nil
 	}
 	host, port := catalog.SplitHostPort(endpoint)
-	if _, err := netip.ParseAddr(host); err != nil && !isDNSName(host) {
+	if !isAddress(host) && !isDNSName(host) {
 		return wrong(field, "%q is not host or host:port with a DNS name or IP address", endpoint)
 	}
 	if number, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || number == 0) {
@@ -122,10 +122,17 @@ func validateSubnets(field, text string, least uint64, maxBits int) error {
 // neither an IP address nor a DNS name, which may start with "*.".
 func CheckNames(field string, names []string) error { return validateSANs(field, names) }
 
+// isAddress tells whether a text is an IP address. One with a zone
+// (fe80::1%eth0) means something on one machine only, and no certificate holds it.
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
 // validateSANs accepts IP addresses, DNS names and names that start with "*.".
 func validateSANs(field string, sans []string) error {
 	for i, s := range sans {
-		if _, err := netip.ParseAddr(s); err == nil {
+		if isAddress(s) {
 			continue
 		}
 		if name, _ := strings.CutPrefix(s, "*."); !isDNSName(name) {
@@ -144,7 +151,7 @@ type roster struct {
 func (r roster) add(nameField, addressField, name string, a netip.Addr) error {
 	switch first, twice := r.names[name]; {
 	case !isDNSName(name):
-		return wrong(nameField, "%q is not a node name: lower-case letters, digits, - and . (RFC 1123)", name)
+		return wrong(nameField, "%q is not a node name: lower-case letters, digits, - and ., each part between dots at most 63 long (RFC 1123)", name)
 	case name == catalog.AuthoritiesDir || name == catalog.UsersDir:
 		return wrong(nameField, "%q is the name of a folder beside the nodes", name)
 	case twice:
@@ -237,9 +244,9 @@ func validateExternal(field string, e *catalog.ExternalEtcd) error {
 	return nil
 }
 
-func validateUsers(users []catalog.User) error {
+func validateUsers(c *catalog.Cluster) error {
 	seen := map[string]bool{}
-	for i, u := range users {
+	for i, u := range c.Users {
 		at := fmt.Sprintf("users[%d].name", i)
 		switch {
 		case u.Name == "" || len(u.Name) > 200 || strings.ContainsAny(u.Name, "/\\\x00") || strings.HasPrefix(u.Name, "."):
@@ -250,6 +257,14 @@ func validateUsers(users []catalog.User) error {
 			return wrong(at, "%q is there twice", u.Name)
 		}
 		seen[u.Name] = true
+		if u.Validity > c.CAValidity {
+			return wrong(fmt.Sprintf("users[%d].validity", i), "%s is longer than that of authorities, %s", u.Validity, c.CAValidity)
+		}
+		for j, g := range u.Groups {
+			if g == "" || strings.ContainsFunc(g, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				return wrong(fmt.Sprintf("users[%d].groups[%d]", i, j), "%q is empty or holds a control character", g)
+			}
+		}
 	}
 	return nil
 }

@@ -22,12 +22,15 @@ import (
 
 // TestAFolderThatIsALink: certificates often stand on another disk.
 func TestAFolderThatIsALink(t *testing.T) {
-	for name, c := range map[string]struct{ folder, target, real string }{
-		"pki, relative":             {pki, "../../data/pki", "data/pki"},
-		"pki, absolute":             {pki, "/data/pki", "data/pki"},
-		"etc, as on macOS":          {"etc", "private/etc", "private/etc"},
-		"etc/kubernetes, absolute":  {"etc/kubernetes", "/data/kubernetes", "data/kubernetes"},
-		"pki, to one not there yet": {pki, "/new/pki", ""},
+	for name, c := range map[string]struct {
+		folder, target, real string
+		exists               bool
+	}{
+		"pki, relative":             {pki, "../../data/pki", "data/pki", true},
+		"pki, absolute":             {pki, "/data/pki", "data/pki", true},
+		"etc, as on macOS":          {"etc", "private/etc", "private/etc", true},
+		"etc/kubernetes, absolute":  {"etc/kubernetes", "/data/kubernetes", "data/kubernetes", true},
+		"pki, to one not there yet": {pki, "/new/pki", "new/pki", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,7 +39,7 @@ func TestAFolderThatIsALink(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if c.real != "" {
+			if c.exists {
 				if err := os.MkdirAll(filepath.Join(o.Dir, c.real), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -45,11 +48,14 @@ func TestAFolderThatIsALink(t *testing.T) {
 				t.Fatal(err)
 			}
 			made := actions(must(t, o))
-			before := tree(t, o.Dir)
+			if len(tree(t, filepath.Join(o.Dir, c.real))) < 10 {
+				t.Error("the files are not where the link leads")
+			}
+			before := tree(t, filepath.Join(o.Dir, c.real))
 			if d := cmp.Diff(map[provision.Action]int{provision.Kept: made[provision.Made]}, actions(must(t, o))); d != "" {
 				t.Errorf("second run, want -, got +:\n%s", d)
 			}
-			if d := cmp.Diff(before, tree(t, o.Dir)); d != "" {
+			if d := cmp.Diff(before, tree(t, filepath.Join(o.Dir, c.real))); d != "" {
 				t.Errorf("the second run changed files:\n%s", d)
 			}
 			if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
