@@ -53,7 +53,12 @@ made, and what contradicts is refused. All is written, or nothing.`,
 
   # A folder for two services that speak mutual TLS
   kubepki init --layout service --root ./tls --name api.example.test`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("init takes no arguments, and %q is one: flags start with --", args[0])
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, _ []string) error { return runInit(c, s, &f) },
 	}
 	flags := c.Flags()

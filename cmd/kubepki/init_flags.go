@@ -169,10 +169,13 @@ func (f *clusterFlags) nodes(c *catalog.Cluster) error {
 		}
 		return nil
 	}
+	if len(c.Workers) > 0 && (f.nodeName == "" || f.advertiseAddress == "") {
+		return usagef("--control-plane is not set: with --worker, the control planes are named too, as NAME=ADDRESS")
+	}
 	n := catalog.ControlPlane{Name: f.nodeName, BindPort: f.bindPort}
 	if f.advertiseAddress != "" {
 		a, err := netip.ParseAddr(f.advertiseAddress)
-		if err != nil {
+		if err != nil || a.Zone() != "" {
 			return usagef("--apiserver-advertise-address: %q is not an IP address", f.advertiseAddress)
 		}
 		n.Address = a.Unmap()

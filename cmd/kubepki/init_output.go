@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -96,7 +97,11 @@ func talkAfterInit(w io.Writer, f *initFlags, o provision.Options, plan *provisi
 		fmt.Fprintf(w, "wrote %d files below %s\n", pending, o.Dir)
 	}
 	if requests > 0 {
-		fmt.Fprintf(w, "next: have the %d FILE.csr signed, put each certificate beside it as FILE.crt, with the authorities' ca.crt, front-proxy-ca.crt and etcd/ca.crt in their places, and run the same command without --csr-only\n", requests)
+		authorities := "the authorities' ca.crt, front-proxy-ca.crt and etcd/ca.crt in their places"
+		if o.Service != nil {
+			authorities = "the authority's ca.crt in its place"
+		}
+		fmt.Fprintf(w, "next: have the %d FILE.csr signed, put each certificate beside it as FILE.crt, with %s, and run the same command without --csr-only\n", requests, authorities)
 		return
 	}
 	if taken > 0 && pending > 0 {
@@ -108,13 +113,28 @@ func talkAfterInit(w io.Writer, f *initFlags, o provision.Options, plan *provisi
 	}
 	if o.PerNode {
 		fmt.Fprintf(w, "next: prove the links with: kubepki verify %s\n", o.Dir)
-		fmt.Fprintf(w, "      copy each node's folder to its /, for example: rsync -rp %s/ root@NODE:/\n", filepath.Join(o.Dir, "NODE"))
+		fmt.Fprintf(w, "      copy what is in each node's folder to its /, for example: rsync -rp %s root@NODE:/\n", filepath.Join(o.Dir, "NODE", "*"))
 		return
 	}
 	fmt.Fprintf(w, "next: prove the links with: kubepki verify --root %s\n", o.Dir)
 	if filepath.Clean(o.Dir) != "/" {
-		fmt.Fprintf(w, "      copy the folder to / of its node, for example: rsync -rp %s/ root@NODE:/\n", filepath.Clean(o.Dir))
+		fmt.Fprintf(w, "      copy what is in it to / of its node, for example: rsync -rp %s root@NODE:/\n", strings.Join(topFolders(o.Dir, plan), " "))
 	}
+}
+
+// topFolders lists the folders directly below the root of a lone node. They are
+// copied one by one: rsync would give the mode of the root itself to the
+// node's /.
+func topFolders(dir string, plan *provision.Planned) []string {
+	var folders []string
+	for _, n := range plan.Nodes {
+		for _, e := range n.Entries {
+			top, _, _ := strings.Cut(strings.TrimPrefix(e.Path, "/"), "/")
+			folders = append(folders, filepath.Join(dir, top))
+		}
+	}
+	slices.Sort(folders)
+	return slices.Compact(folders)
 }
 
 // keyProgress shows how many keys have been made, on a terminal only. Making

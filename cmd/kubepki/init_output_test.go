@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -36,9 +37,9 @@ func TestLives(t *testing.T) {
 			t.Errorf("%q is %v, %v; want %v hours", text, d, err, hours)
 		}
 	}
-	for _, text := range []string{"", "1", "1y", "-1h", "-1d", "0d", "0h", "99999999d", "1h1d"} {
-		if d, err := parseLife("--validity", text); err == nil {
-			t.Errorf("%q passed as %v", text, d)
+	for _, text := range []string{"", "1", "1y", "-1h", "-1d", "0d", "0h", "99999d", "99999999d", "1h1d"} {
+		if d, err := parseLife("--validity", text); err == nil || !strings.Contains(err.Error(), strconv.Quote(text)) {
+			t.Errorf("%q passed as %v, or its error does not quote it: %v", text, d, err)
 		}
 	}
 }

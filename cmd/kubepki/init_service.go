@@ -58,7 +58,7 @@ func (f *initFlags) service(ctx context.Context, s streams, now time.Time) error
 		return err
 	}
 	if c.CAValidity < c.Validity {
-		return usagef("--ca-validity %s is shorter than --validity %s", c.CAValidity, c.Validity)
+		return usagef("--ca-validity %s is shorter than --validity %s", f.cluster.caValidity, f.cluster.validity)
 	}
 	dir := f.root
 	if f.out != "" {

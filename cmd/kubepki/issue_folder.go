@@ -156,7 +156,7 @@ func (f *authorityFlags) choose(all *folder, defaults ...string) (*signer, error
 			key = strings.TrimSuffix(f.authority, filepath.Ext(f.authority)) + ".key"
 		}
 		a := readAuthority(f.authority, f.authority, key)
-		return a.signer(all)
+		return a.signer()
 	}
 	names := defaults
 	if f.authority != "" {
@@ -164,7 +164,7 @@ func (f *authorityFlags) choose(all *folder, defaults ...string) (*signer, error
 	}
 	for _, name := range names {
 		if a := all.authority(name); a != nil {
-			return a.signer(all)
+			return a.signer()
 		}
 	}
 	return nil, advise(fmt.Errorf("%s: there is no authority %s", all.from, names[len(names)-1]), "%s", all.what())
@@ -195,7 +195,7 @@ func (all *folder) what() string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-func (a *folderAuthority) signer(all *folder) (*signer, error) {
+func (a *folderAuthority) signer() (*signer, error) {
 	if a.certificate == nil || !a.certificate.OK() {
 		reason := "does not exist"
 		if a.certificate != nil {

@@ -42,7 +42,8 @@ func (c *Case) trustFaults() []trustFault {
 		switch b.Kind {
 		case trust.OtherAuthority, trust.UnknownAuthority, trust.ChainIncomplete:
 			// What a kubelet made itself has a finding of its own.
-			if b.Bundle != nil && !(b.Credential.Name == "kubelet-server" && selfMade(c.Material(b.Credential.Certificate).Leaf())) {
+			ofKubelet := b.Credential != nil && b.Credential.Name == "kubelet-server" && selfMade(c.Material(b.Credential.Certificate).Leaf())
+			if b.Bundle != nil && !ofKubelet {
 				out = append(out, c.classify(i, b))
 			}
 		}

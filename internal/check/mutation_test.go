@@ -252,7 +252,9 @@ var mutations = []mutation{
 		id: "san-missing", path: pki + "apiserver.crt", links: []int{4}},
 	{name: "the apiserver lacks the service's address, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("10.96.0.1")) },
 		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
-	{name: "the apiserver lacks the service's full name, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", without("kubernetes.default.svc.cluster.local")) },
+	{name: "the apiserver lacks the service's full name, without manifests", kind: testpki.Bare, brk: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "apiserver", "ca", without("kubernetes.default.svc.cluster.local"))
+	},
 		id: "san-missing", path: pki + "apiserver.crt", links: []int{4, 17}},
 	{name: "a certificate's key may not sign handshakes", brk: func(c *testpki.Cluster) {
 		c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.KeyUsage = x509.KeyUsageKeyEncipherment })

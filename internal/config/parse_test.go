@@ -103,7 +103,7 @@ controlPlaneEndpoint: api.example.test
 authorities: {shape: intermediate, kubelet: true}
 encryptionAlgorithm: ed25519
 controlPlanes:
-- {name: cp1, address: 10.0.0.11, certSANs: [One.example.test], etcd: {serverCertSANs: [s.example.test]}}
+- {name: cp1, address: 10.0.0.11, certSANs: [One.example.test]}
 - {name: cp2, address: 127.0.0.2, bindPort: 7443}
 workers: [{name: w1}, {name: w2, address: 10.0.0.22}]
 etcd: {members: [{name: e1, address: 10.0.0.31, peerCertSANs: [p.example.test]}]}
@@ -112,12 +112,17 @@ kubeProxy: true
 `, func(c *catalog.Cluster) {
 			c.ControlPlaneEndpoint, c.Shape, c.KubeletAuthority, c.Algorithm, c.KubeProxy = "api.example.test", catalog.Intermediate, true, "Ed25519", true
 			c.ControlPlanes = []catalog.ControlPlane{
-				{Name: "cp1", Address: netip.MustParseAddr("10.0.0.11"), BindPort: 6443, CertSANs: []string{"one.example.test"}, EtcdServerSANs: []string{"s.example.test"}},
+				{Name: "cp1", Address: netip.MustParseAddr("10.0.0.11"), BindPort: 6443, CertSANs: []string{"one.example.test"}},
 				{Name: "cp2", Address: netip.MustParseAddr("127.0.0.2"), BindPort: 7443},
 			}
 			c.Workers = []catalog.Worker{{Name: "w1"}, {Name: "w2", Address: netip.MustParseAddr("10.0.0.22")}}
 			c.EtcdMembers = []catalog.EtcdMember{{Name: "e1", Address: netip.MustParseAddr("10.0.0.31"), PeerSANs: []string{"p.example.test"}}}
 			c.Users = []catalog.User{{Name: "jane", Groups: []string{"dev"}, Validity: 720 * time.Hour}, {Name: "ann@example.test"}}
+		}},
+		"kubepki's own with etcd on the control plane": {ownHead +
+			"controlPlanes: [{name: a, address: 10.0.0.1, etcd: {serverCertSANs: [s.example.test], peerCertSANs: [p.example.test]}}]\n", func(c *catalog.Cluster) {
+			c.ControlPlanes = []catalog.ControlPlane{{Name: "a", Address: netip.MustParseAddr("10.0.0.1"), BindPort: 6443,
+				EtcdServerSANs: []string{"s.example.test"}, EtcdPeerSANs: []string{"p.example.test"}}}
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -230,6 +235,17 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		message := err.Error()
 		if !strings.Contains(message, want) || !strings.HasPrefix(message, "f.yaml: ") || strings.Contains(message, "\n") || e.Hint() == "" {
 			t.Errorf("%.80q is refused with\n  %s (hint %q)\nwant\n  %s", text, message, e.Hint(), want)
+		}
+	}
+}
+
+func TestCheckNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"a.example.test": true, "*.example.test": true, "10.0.0.1": true, "fe80::1": true,
+		"fe80::1%eth0": false, "": false, "a b": false, "a.*.test": false,
+	} {
+		if err := config.CheckNames("--name", []string{name}); ok != (err == nil) {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 }
