@@ -307,7 +307,8 @@ func (c *Cluster) kubeletFlags(node string) map[string]string {
 // command sorts the flags, and merges the extra arguments as kubeadm does
 // (ArgumentsToCommand in k/k cmd/kubeadm/app/util/arguments.go): without a
 // merge method they replace the flag and stand at the end in their order. One
-// to be merged with a flag that is not there stands there too: kubeadm loses it.
+// to be merged with a flag that is not there is ignored, as kubeadm's v1 says
+// (Arg in k/k cmd/kubeadm/app/apis/kubeadm/v1/types.go).
 func (c *Cluster) command(component string, flags map[string]string) []string {
 	extra := c.ExtraArgs[component]
 	command := []string{component}
@@ -323,7 +324,7 @@ func (c *Cluster) command(component string, flags map[string]string) []string {
 		command = append(command, "--"+name+"="+value)
 	}
 	for _, a := range extra {
-		if _, known := flags[a.Name]; a.Merge == "" || !known {
+		if a.Merge == "" {
 			command = append(command, "--"+a.Name+"="+a.Value)
 		}
 	}

@@ -338,13 +338,33 @@ func (c *Cluster) EndpointURL(n *ControlPlane) string {
 // SplitNames sorts subject alternative names into DNS names and addresses.
 func SplitNames(names []string) (dns []string, ips []netip.Addr) {
 	for _, n := range names {
-		if a, err := netip.ParseAddr(n); err == nil {
+		if a, err := ParseAddress(n); err == nil {
 			ips = append(ips, a.Unmap())
 		} else {
 			dns = append(dns, n)
 		}
 	}
 	return dns, ips
+}
+
+// ParseAddress parses an address as Kubernetes does (k8s.io/utils/net,
+// ParseIPSloppy): the numbers of an IPv4 address may have leading zeros, which
+// are decimal. A zone is an error.
+func ParseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if parts := strings.Split(s, "."); err != nil && len(parts) == 4 {
+		for i, p := range parts {
+			parts[i] = strings.TrimLeft(p, "0")
+			if parts[i] == "" && p != "" {
+				parts[i] = "0"
+			}
+		}
+		a, err = netip.ParseAddr(strings.Join(parts, "."))
+	}
+	if err == nil && a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("address %q has a zone", s)
+	}
+	return a, err
 }
 
 // SplitHostPort splits "host", "host:port", "[v6]", "[v6]:port" or a bare IPv6

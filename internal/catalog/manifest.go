@@ -20,17 +20,23 @@ type EnvVar struct {
 	ValueFrom map[string]any
 }
 
+// SystemTrust are folders in which a system may keep its own authorities beside
+// /etc/ssl/certs, which may be made of links into them; kubeadm mounts those
+// that its machine has (k/k cmd/kubeadm/app/phases/controlplane/volumes.go).
+func SystemTrust() []string {
+	return []string{"/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
+}
+
 // Manifest returns the static-pod manifest of a component on a control plane,
 // ready to be encoded as YAML, as kubeadm writes it (k/k cmd/kubeadm/app/phases/controlplane,
-// phases/etcd, util/staticpod): for a node that may be another machine, so
-// that folders with a system's own authorities are mounted only where every
-// node has them.
-func (c *Cluster) Manifest(component string, n *ControlPlane) (map[string]any, error) {
+// phases/etcd, util/staticpod). systemTrust are those of [SystemTrust] that the
+// node has.
+func (c *Cluster) Manifest(component string, n *ControlPlane, systemTrust []string) (map[string]any, error) {
 	command, err := c.Command(component, n)
 	if err != nil {
 		return nil, err
 	}
-	p := pod{cluster: c, component: component, command: command, address: n.Address, port: n.BindPort}
+	p := pod{cluster: c, component: component, command: command, address: n.Address, port: n.BindPort, systemTrust: systemTrust}
 	return p.manifest(), nil
 }
 

@@ -20,6 +20,8 @@ type pod struct {
 	command   []string
 	address   netip.Addr // of the node
 	port      int        // of the apiserver
+	// systemTrust are folders with the system's own authorities.
+	systemTrust []string
 }
 
 // object keeps manifests small: their fields are written once, here.
@@ -221,6 +223,9 @@ func (p *pod) hostPaths() []HostPath {
 	}
 	if p.component != Scheduler {
 		all = append(all, same("k8s-certs", p.cluster.CertificatesDir, folder, true), same("ca-certs", "/etc/ssl/certs", folder, true))
+		for _, dir := range p.systemTrust {
+			all = append(all, same(strings.ReplaceAll(dir[1:], "/", "-"), dir, folder, true))
+		}
 	}
 	if p.component == APIServer {
 		for i, dir := range p.cluster.externalEtcdDirs() {

@@ -18,6 +18,18 @@ func IsRoot(dir string) bool {
 	return r.isKubeadm() || r.isService()
 }
 
+// IsFolder tells whether a folder stands at an absolute path of the node below
+// root. What cannot be looked at is none.
+func IsFolder(root, nodePath string) bool {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	info, err := newNodeReader(dir, "").stat(nodePath)
+	return err == nil && info != nil && info.IsDir()
+}
+
 // NodeRoots lists the names of the folders below dir that are roots of nodes,
 // sorted, those called in except left out. The error is of reading dir.
 func NodeRoots(dir string, except ...string) ([]string, error) {

@@ -169,7 +169,7 @@ func (p *Planned) signLeaf(s *slot) error {
 		// Who trusts the root alone needs the authority in between.
 		s.pair.chain = append(s.pair.chain, a.chain[0])
 	}
-	return nil
+	return p.proveSigned(s, a)
 }
 
 // file is one file to be written.

@@ -3,6 +3,7 @@ package provision
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,8 +91,11 @@ func (p *Planned) gather(a *authority, s *slot) error {
 	crt, key := p.host(s, s.entry.Path+".crt"), p.host(s, s.entry.Path+".key")
 	if c := s.have.certificates; c != nil {
 		if a.chain != nil && !c[0].Equal(a.chain[0]) {
-			return refuse(crt, "one of the two is the wrong one: move it away",
-				"is another authority than %s, but they must be the same", a.path)
+			help := "one of the two is the wrong one: put the right one in its place"
+			if s.entry.SameAs != "" {
+				help = "leave out --authorities shared (authorities.shape): the folder was made without"
+			}
+			return refuse(crt, help, "is another authority than %s, but they must be the same", a.path)
 		}
 		if a.chain == nil {
 			a.chain, a.path = c, crt
@@ -150,6 +154,9 @@ func (p *Planned) judgeAuthority(a *authority) error {
 		return refuse(a.path, moveAway, "is not an authority: basicConstraints CA is not set in %q", c.Subject)
 	case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
 		return refuse(a.path, moveAway, "may not sign certificates: keyUsage keyCertSign is not set in %q", c.Subject)
+	case issue.CheckPublicKey(c.PublicKey) != nil:
+		return refuse(a.path, "a weak authority must be replaced, and with it all that it signed: move the folder away",
+			"the authority %q cannot be trusted: %v", c.Subject, issue.CheckPublicKey(c.PublicKey))
 	case p.options.Now.After(c.NotAfter):
 		return refuse(a.path, "an expired authority must be replaced, and with it all that it signed: move the folder away",
 			"the authority %q expired at %s", c.Subject, c.NotAfter.UTC().Format(time.RFC3339))
@@ -224,8 +231,18 @@ func (a *authority) issuer() issue.Authority {
 	return issue.Authority{Certificate: a.chain[0], Key: a.key}
 }
 
-// verify checks that a chain leads from its first certificate to the authority.
-func (a *authority) verify(chain []*x509.Certificate, now time.Time) error {
+// verify checks that a chain leads from its first certificate to the authority,
+// and that no authority forbids one of the certificate's usages or names.
+func (a *authority) verify(chain []*x509.Certificate, now time.Time, usages []x509.ExtKeyUsage) error {
+	for _, u := range usages {
+		if err := a.verifyFor(chain, now, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *authority) verifyFor(chain []*x509.Certificate, now time.Time, usage x509.ExtKeyUsage) error {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range a.chain {
 		roots.AddCert(c)
@@ -234,10 +251,13 @@ func (a *authority) verify(chain []*x509.Certificate, now time.Time) error {
 		between.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err == nil {
 		return nil
+	}
+	if invalid := new(x509.CertificateInvalidError); errors.As(err, invalid) && invalid.Reason == x509.IncompatibleUsage {
+		return fmt.Errorf("may not be used for %s: %s, or an authority above it, allows other extended usages only", issue.UsageName(usage), a.path)
 	}
 	if strings.Contains(err.Error(), "unknown authority") {
 		return fmt.Errorf("was not signed by its authority %s", a.path)

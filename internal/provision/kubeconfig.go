@@ -30,7 +30,7 @@ func (p *Planned) judgeKubeconfig(s *slot) error {
 	if a := p.authorities[s.entry.Anchors]; a.chain != nil && !slices.ContainsFunc(anchors, a.chain[0].Equal) {
 		return refuse(file, moveAway, "%s: does not hold the authority %s", k.CA.Field, a.path)
 	} else if a.chain == nil && !a.awaited {
-		return refuse(file, "put the authority's certificate there, or move the old file away",
+		return refuse(file, helpShape,
 			"stands there, but its authority %q does not: a new one would not fit", a.entry.Name)
 	}
 	return p.judgeClient(s, k, r)

@@ -149,11 +149,27 @@ func (p *Planned) judgeCertificate(s *slot, path string, chain []*x509.Certifica
 		return nil
 	}
 	if a.chain == nil {
-		return refuse(path, "put the authority's certificate there, or move the old pair away",
+		return refuse(path, helpShape,
 			"stands there, but its authority %q does not: a new one would not fit", a.entry.Name)
 	}
-	if err := a.verify(chain, now); err != nil {
+	if err := a.verify(chain, now, p.template(s.entry).Usages); err != nil {
 		return refuse(path, anew+", or put the right authority there", "%v", err)
+	}
+	return nil
+}
+
+// proveSigned refuses what an authority signed although its own certificate
+// forbids it, by name constraints, usages or path length: nobody would take it.
+func (p *Planned) proveSigned(s *slot, a *authority) error {
+	now := p.options.Now
+	for at := a; at != nil; at = at.above {
+		if at.chain[0].NotBefore.After(now) {
+			now = at.chain[0].NotBefore // clocks may differ by issue.Backdate
+		}
+		if err := at.verify(s.pair.chain, now, p.template(s.entry).Usages); err != nil {
+			return refuse(at.path, "use an authority that may sign it, or let kubepki make one",
+				"forbids what it is to sign, %s.crt: %v", s.entry.Path, err)
+		}
 	}
 	return nil
 }

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"path/filepath"
+	"slices"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/layout"
 )
 
 // decideManifests adds the static-pod manifests, once it is known whether the
@@ -23,11 +26,12 @@ func (p *Planned) decideManifests() error {
 	var slots []*slot
 	for i := range c.ControlPlanes {
 		n := &c.ControlPlanes[i]
+		systemTrust := p.systemTrust(n.Name)
 		for _, component := range catalog.Components() {
 			if component == catalog.Etcd && c.EtcdIsExternal() {
 				continue
 			}
-			pod, err := c.Manifest(component, n)
+			pod, err := c.Manifest(component, n, systemTrust)
 			if err != nil {
 				return err
 			}
@@ -53,6 +57,16 @@ func (p *Planned) decideManifests() error {
 	}
 	p.insert(slots)
 	return nil
+}
+
+// systemTrust lists the folders of the system's own authorities that stand below
+// a node's root.
+func (p *Planned) systemTrust(node string) []string {
+	root := p.options.Dir
+	if p.options.PerNode {
+		root = filepath.Join(root, node)
+	}
+	return slices.DeleteFunc(catalog.SystemTrust(), func(dir string) bool { return !layout.IsFolder(root, dir) })
 }
 
 func (p *Planned) manifestSlot(node, component string, pod map[string]any) (*slot, error) {

@@ -1,9 +1,12 @@
 package provision_test
 
 import (
+	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"os"
@@ -160,6 +163,59 @@ func TestWhatIsKeptButShouldBeKnown(t *testing.T) {
 	}
 }
 
+func TestAuthoritiesThatForbidWhatTheySign(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*x509.Certificate)
+		want   string
+	}{
+		"other names":     {func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"foo.example"} }, `is not permitted by any constraint`},
+		"other usages":    {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, "may not be used for serverAuth"},
+		"no usage at all": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }, "may not be used for "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+			putAuthority(t, o.Dir, newKey(t), c.change)
+			refused(t, o, c.want)
+			refused(t, o, "pki/ca.crt: forbids what it is to sign, /etc/kubernetes/")
+		})
+	}
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+	putAuthority(t, o.Dir, weak, func(*x509.Certificate) {})
+	refused(t, o, "an RSA key of 1024 bits is too weak")
+	o.Dir = t.TempDir()
+	write(t, o.Dir, pki+"sa.key", encoded(t, weak))
+	if p := must(t, o); len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "pki/sa.key is kept, and yet: an RSA key of 1024 bits is too weak") {
+		t.Errorf("warnings %q, want one about sa.key", p.Warnings)
+	}
+}
+
+func putAuthority(t *testing.T, dir string, key crypto.Signer, change func(*x509.Certificate)) {
+	t.Helper()
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "given"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(9000 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	change(c)
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, pki+"ca.crt", trust.EncodeCertificates(c))
+	write(t, dir, pki+"ca.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
 // TestHelpOfWrongAnswers: who has no authority at hand cannot have a pair made.
 func TestHelpOfWrongAnswers(t *testing.T) {
 	o := provision.Options{Cluster: single(t), Dir: t.TempDir(), CSROnly: true}
@@ -177,6 +233,17 @@ func TestHelpOfWrongAnswers(t *testing.T) {
 	var r *provision.Refusal
 	if !errors.As(err, &r) || !strings.Contains(r.Hint(), "apiserver.csr signed again") || strings.Contains(r.Hint(), "new pair") {
 		t.Errorf("got %v, want a hint to have the request signed again", err)
+	}
+
+	shared := provision.Options{Cluster: single(t), Dir: t.TempDir()}
+	must(t, shared)
+	shared.Cluster = single(t, shape(catalog.Shared, false))
+	if _, err := try(shared); !errors.As(err, &r) || !strings.Contains(r.Hint(), "leave out --authorities shared") {
+		t.Errorf("got %v, want a hint that names the flag", err)
+	}
+	shared.Cluster = single(t, shape(catalog.Separate, true))
+	if _, err := try(shared); !errors.As(err, &r) || !strings.Contains(r.Hint(), "--kubelet-authority") {
+		t.Errorf("got %v, want a hint that names the flag", err)
 	}
 
 	at := provision.Options{Cluster: single(t), Dir: t.TempDir()}

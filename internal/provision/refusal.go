@@ -54,6 +54,8 @@ func explain(err error) error {
 	return &Refusal{Cause: err.Error(), Help: help, err: err}
 }
 
+const helpShape = "put the authority's certificate there; or, if the folder was made with other --authorities or --kubelet-authority, say the same again; or move the old file away"
+
 const moveAway = "move it away to have it made anew, or mend it; nothing was written"
 
 func counted(requests int) string {

@@ -37,7 +37,7 @@ func (p *Planned) warn() {
 }
 
 // warnAlgorithms tells which keys are kept although they are of another
-// algorithm than the configuration has.
+// algorithm than the configuration has, or too weak.
 func (p *Planned) warnAlgorithms() {
 	var order []issue.Algorithm
 	kept := map[issue.Algorithm][]string{}
@@ -47,6 +47,10 @@ func (p *Planned) warnAlgorithms() {
 			wanted = SigningAlgorithm(wanted)
 		}
 		if s.have.key == nil || issue.AlgorithmOf(s.have.key.Public()) == wanted {
+			continue
+		}
+		if err := issue.CheckPublicKey(s.have.key.Public()); err != nil {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s is kept, and yet: %v", p.host(s, s.entry.Path+".key"), err))
 			continue
 		}
 		a := issue.AlgorithmOf(s.have.key.Public())
