@@ -38,7 +38,7 @@ test-long: test fuzz ## what takes long: all tests, and each fuzz target for FUZ
 
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm
 	lab/build.sh
-	cd lab && go run ./cmd/bench
+	cd lab && go run ./cmd/bench -build $(KUBEPKI_BUILD) -pairs 20 -folders 1000
 
 lint: ## formatting, vet, linters, known vulnerabilities
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
