@@ -81,7 +81,7 @@ func TestFoldersAre0755WhateverTheUmask(t *testing.T) {
 	for _, mask := range []int{0, 0o077, 0o777} {
 		dir := t.TempDir()
 		old := syscall.Umask(mask)
-		tx, err := Begin(filepath.Join(dir, "out", "root"))
+		tx, err := Begin(filepath.Join(dir, "out", "top"))
 		if err == nil {
 			err = tx.Write("/etc/kubernetes/pki/ca.crt", []byte("a"), 0o644)
 		}
@@ -92,7 +92,7 @@ func TestFoldersAre0755WhateverTheUmask(t *testing.T) {
 		if err != nil {
 			t.Fatalf("umask %#o: %v", mask, err)
 		}
-		for _, folder := range []string{"out", "out/root", "out/root/etc", "out/root/etc/kubernetes/pki"} {
+		for _, folder := range []string{"out", "out/top", "out/top/etc", "out/top/etc/kubernetes/pki"} {
 			if info, err := os.Stat(filepath.Join(dir, folder)); err != nil || info.Mode().Perm() != 0o755 {
 				t.Errorf("umask %#o: %s has mode %v, %v; want 0755", mask, folder, info.Mode(), err)
 			}
