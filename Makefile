@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build kubepki into .build
-	@go build -trimpath -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
+	@go build -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
 
 quickstart: build ## create and prove the credentials of a cluster in ./quickstart
 	@hack/quickstart.sh
