@@ -4,7 +4,6 @@ SHELL := /bin/bash
 
 # Where programs are built; not in the repository.
 export KUBEPKI_BUILD ?= $(CURDIR)/.build
-export CGO_ENABLED ?= 0
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -16,7 +15,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build kubepki into .build
-	@go build -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
+	@CGO_ENABLED=0 go build -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
 
 quickstart: build ## create and prove the credentials of a cluster in ./quickstart
 	@hack/quickstart.sh

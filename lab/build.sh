@@ -18,7 +18,7 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 # go build compares the inputs with what the program was linked from, and
 # leaves it alone when they are the same. The commit is no input of the real
 # components: stamping it would link them again after every commit.
-(cd "$lab/.." && go build -o "$build/kubepki" ./cmd/kubepki)
+(cd "$lab/.." && CGO_ENABLED=0 go build -o "$build/kubepki" ./cmd/kubepki)
 (cd "$lab" && go build -buildvcs=false -o "$build/etcd" ./cmd/etcd)
 (cd "$lab" && go build -buildvcs=false -ldflags "$flags" -o "$build/kubernetes" ./cmd/kubernetes)
 

@@ -35,6 +35,11 @@ func (e *UnknownError) Error() string {
 		" and for ca.crt with client/ and server/ (service)"
 }
 
+// Hint says what to do.
+func (e *UnknownError) Hint() string {
+	return "name the folder that stands for a node's / with --root DIR"
+}
+
 // Read reads everything below root, the folder that is a node's "/", that says
 // something about its credentials: static-pod manifests, the kubelet's
 // configuration, and each file that these and the layout name, once. The keys
