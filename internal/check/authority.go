@@ -68,6 +68,7 @@ func (c *Case) classify(i int, b Break) trustFault {
 	case home == nil:
 		f.class = unknown
 	default:
+		f.own = cmp.Or(f.own, home)
 		f.class, f.place = c.blameBundle(b, name, home)
 		if theirs := c.ownFile(b.Bundle.Anchors); f.class == recreated && theirs != nil {
 			f.own = theirs
@@ -114,7 +115,8 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 }
 
 // authority returns an authority of a node, or, when the node has none of the
-// name, that of a node which holds its key; nil when there is none.
+// name, that of another, one whose key is at hand before others; nil when there
+// is none.
 func (c *Case) authority(name, node string) *trust.Authority {
 	var other *trust.Authority
 	for i := range c.Authorities {
@@ -125,7 +127,7 @@ func (c *Case) authority(name, node string) *trust.Authority {
 		if a.Node == node {
 			return a
 		}
-		if other == nil && c.Material(a.Key).OK() {
+		if other == nil || !c.Material(other.Key).OK() && c.Material(a.Key).OK() {
 			other = a
 		}
 	}

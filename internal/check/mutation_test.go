@@ -430,6 +430,17 @@ var mutations = []mutation{
 		c.Copy("cp1", "kubelet.conf", "w1", "kubelet.conf")
 		c.ReissueConf("cp1", "kubelet.conf", "ca", named("system:node:cp1", "system:nodes"))
 	}, id: "identity-wrong", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "a worker holds an old authority, and the cluster's key is elsewhere", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		old := oldAuthority(c, "ca")
+		for _, n := range []string{"cp1", "cp2", "cp3"} {
+			c.Remove(n, "pki/ca.key")
+			for _, half := range []string{"cert", "key"} {
+				file := map[string]string{"cert": "ca.crt", "key": "ca.key"}[half]
+				c.Edit(n, "manifests/kube-controller-manager.yaml", "    - --cluster-signing-"+half+"-file=/etc/kubernetes/pki/"+file+"\n", "")
+			}
+		}
+		c.Write("w1", "pki/ca.crt", old)
+	}, id: "bundle-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
 	{name: "a worker is of another cluster", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		oldConf(c, "w1", "kubelet.conf")
 		c.Write("w1", "pki/ca.crt", c.ConfCA("w1", "kubelet.conf"))
