@@ -59,8 +59,8 @@ func ExampleRead() {
 	// master:/etc/kubernetes/controller-manager.conf dials https://10.0.4.3:6443
 	// master:/etc/kubernetes/kubelet.conf dials https://10.0.4.3:6443
 	// master:/etc/kubernetes/scheduler.conf dials https://10.0.4.3:6443
-	// master:/etc/kubernetes/pki – 12 files that the node's configuration names here: not in what was given
-	// master:/etc/kubernetes/pki/etcd – 5 files that the node's configuration names here: not in what was given
+	// master:/etc/kubernetes/pki – apiserver-etcd-client.crt, apiserver-etcd-client.key, apiserver-kubelet-client.crt, apiserver-kubelet-client.key and 8 more files: named by the node's configuration, and not in what was given
+	// master:/etc/kubernetes/pki/etcd – ca.crt, peer.crt, peer.key, server.crt, server.key: named by the node's configuration, and not in what was given
 	// 3 private keys at hand
 }
 

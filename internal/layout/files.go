@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -150,13 +151,13 @@ func (r *nodeReader) addAbsent(u catalog.FileUse, why *ReadError) {
 
 // decideAbsent tells Missing from NotGiven when all else has been read.
 func (r *nodeReader) decideAbsent() {
-	notGiven := map[string]int{}
+	notGiven := map[string][]string{} // names by folder
 	for _, u := range r.absent {
 		folder, why := path.Dir(u.Path), r.why[u.Path]
 		state, reason := trust.Missing, why.Reason
 		if !r.node.Live && !why.dangling && !r.telling[folder] {
 			state, reason = trust.NotGiven, "is not in what was given"
-			notGiven[folder]++
+			notGiven[folder] = append(notGiven[folder], path.Base(u.Path))
 		}
 		if u.Role == catalog.RoleKubeconfig {
 			r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: state, Reason: reason})
@@ -165,7 +166,7 @@ func (r *nodeReader) decideAbsent() {
 		r.node.Materials = append(r.node.Materials, &trust.Material{Place: r.place(u.Path), Role: u.Role, State: state, Reason: reason})
 	}
 	for _, folder := range slices.Sorted(maps.Keys(notGiven)) {
-		r.notSeen(folder, files(notGiven[folder])+" that the node's configuration names here: not in what was given")
+		r.notSeen(folder, listed(notGiven[folder])+": named by the node's configuration, and not in what was given")
 	}
 	slices.SortStableFunc(r.node.Kubeconfigs, func(a, b trust.Kubeconfig) int { return a.Place.Compare(b.Place) })
 	slices.SortStableFunc(r.node.Materials, func(a, b *trust.Material) int { return a.Place.Compare(b.Place) })
@@ -176,6 +177,16 @@ func files(n int) string {
 		return "1 file"
 	}
 	return fmt.Sprintf("%d files", n)
+}
+
+// listed names some of many files, and counts the others.
+func listed(names []string) string {
+	const shown = 4
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) > shown+1 {
+		return fmt.Sprintf("%s and %d more files", strings.Join(names[:shown], ", "), len(names)-shown)
+	}
+	return strings.Join(names, ", ")
 }
 
 // addFolders notes the modes of the folders that hold private files.
