@@ -461,6 +461,23 @@ var mutations = []mutation{
 	}, id: "root-ca-mismatch", path: manifest + "kube-controller-manager.yaml", field: "--root-ca-file", links: []int{17}},
 	{name: "an authority's key is on a worker", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/ca.key", "w1", "pki/ca.key") },
 		id: "ca-key-present", node: "w1", path: pki + "ca.key"},
+	{name: "one control plane issues tokens under another name", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		c.Edit("cp2", "manifests/kube-apiserver.yaml", "--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-issuer=https://issuer.example.test")
+	}, id: "sa-issuer-mismatch", node: "cp2", path: manifest + "kube-apiserver.yaml", field: "--service-account-issuer"},
+	{name: "tokens are accepted from a file", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "    - --allow-privileged=true\n", "    - --allow-privileged=true\n    - --token-auth-file=/etc/kubernetes/tokens.csv\n")
+	}, id: "static-token-file", path: manifest + "kube-apiserver.yaml", field: "--token-auth-file"},
+	{name: "the apiserver allows everything", brk: func(c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--authorization-mode=Node,RBAC", "--authorization-mode=AlwaysAllow")
+	}, id: "authorization-open", path: manifest + "kube-apiserver.yaml", field: "--authorization-mode"},
+	{name: "the kubelet answers anybody", brk: func(c *testpki.Cluster) { kubelet(c, "authentication: {anonymous: {enabled: true}}") },
+		id: "anonymous-on", path: kubeletConfig},
+	{name: "the kubelet allows everything", brk: func(c *testpki.Cluster) { kubelet(c, "authorization: {mode: AlwaysAllow}") },
+		id: "authorization-open", path: kubeletConfig},
+	{name: "the kubelet has a port for everybody to read", brk: func(c *testpki.Cluster) { kubelet(c, "readOnlyPort: 10255") },
+		id: "authorization-open", path: kubeletConfig},
+	{name: "a kubelet serves what it made itself, and is to be verified", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) { c.SelfMade("w1", "/var/lib/kubelet/pki/kubelet") },
+		id: "kubelet-serving-self-signed", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
 	{name: "the bootstrap kubeconfig is still there", brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "cp1", "bootstrap-kubelet.conf") },
 		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
 }
@@ -545,6 +562,37 @@ func TestHealthyClustersHaveNoFinding(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+const kubeletConfig = "/var/lib/kubelet/config.yaml"
+
+// kubelet writes the kubelet's configuration with a line more than kubeadm's.
+func kubelet(c *testpki.Cluster, line string) {
+	c.Write("cp1", kubeletConfig, []byte("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"+line+"\n"))
+}
+
+// withoutRow are the rules that no mutation shows: what they find are infos.
+var withoutRow = []string{"kubelet-unverified", "not-seen"}
+
+// TestEveryRuleHasItsMutation: a rule that no row breaks something for is a
+// rule that nobody knows to work.
+func TestEveryRuleHasItsMutation(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range check.Rules() {
+		if seen[r.ID] {
+			t.Errorf("rule %s is there twice", r.ID)
+		}
+		seen[r.ID] = true
+		has := slices.ContainsFunc(mutations, func(m mutation) bool { return m.id == r.ID })
+		if exempt := slices.Contains(withoutRow, r.ID); has == exempt {
+			t.Errorf("rule %s: a row %v, exempt %v", r.ID, has, exempt)
+		}
+	}
+	for _, m := range mutations {
+		if !seen[m.id] {
+			t.Errorf("%s: no rule is called %s", m.name, m.id)
+		}
 	}
 }
 

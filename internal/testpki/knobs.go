@@ -223,6 +223,19 @@ func (c *Cluster) Alter(node, name string) {
 	c.Write(node, name, pem.EncodeToMemory(block))
 }
 
+// SelfMade replaces a pair, named by its absolute path without extension, by one
+// that signed itself, as a kubelet makes it.
+func (c *Cluster) SelfMade(node, stem string) {
+	c.t.Helper()
+	key := c.NewKey(node, stem+".key", issue.ECDSAP256)
+	cert, err := issue.SelfSign(issue.Template{
+		Subject: pkix.Name{CommonName: node + "@1"}, DNSNames: []string{node},
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: Made, NotAfter: Made.AddDate(1, 0, 0),
+	}, key)
+	c.check(err)
+	c.Write(node, stem+".crt", trust.EncodeCertificates(cert))
+}
+
 // Rename makes an authority anew under another name, with its own key.
 func (c *Cluster) Rename(node, name, commonName string) {
 	c.t.Helper()
