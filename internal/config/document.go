@@ -35,10 +35,7 @@ func split(data []byte) ([]document, error) {
 		return nil, &Error{Cause: "larger than 1 MiB: not a configuration"}
 	}
 	var documents []document
-	for _, text := range texts(data) {
-		if len(bytes.TrimSpace(text)) == 0 {
-			continue
-		}
+	for _, text := range Documents(data) {
 		j, err := yaml.YAMLToJSONStrict(text)
 		if err != nil {
 			return nil, yamlError(err)
@@ -58,9 +55,15 @@ func split(data []byte) ([]document, error) {
 	return documents, nil
 }
 
-// texts splits at the lines that separate YAML documents.
-func texts(data []byte) [][]byte {
+// Documents splits a YAML text at the lines that separate its documents.
+// Documents of white space alone are left out; those of comments alone are not.
+func Documents(data []byte) [][]byte {
 	var all [][]byte
+	add := func(text []byte) {
+		if len(bytes.TrimSpace(text)) > 0 {
+			all = append(all, text)
+		}
+	}
 	start := 0
 	for offset := 0; offset < len(data); {
 		end := len(data)
@@ -69,12 +72,13 @@ func texts(data []byte) [][]byte {
 		}
 		line := bytes.TrimRight(data[offset:end], " \t\r\n")
 		if bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- #")) {
-			all = append(all, data[start:offset])
+			add(data[start:offset])
 			start = end
 		}
 		offset = end
 	}
-	return append(all, data[start:])
+	add(data[start:])
+	return all
 }
 
 // decode fills a struct strictly: each field known, once, of the right type.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -38,7 +39,7 @@ type Flag struct {
 // documents describes YAML or JSON: a kubeconfig, or objects of Kubernetes.
 func (d *describer) documents(data []byte) (Format, error) {
 	format, known := Manifest, false
-	for i, text := range splitDocuments(data) {
+	for i, text := range config.Documents(data) {
 		var o map[string]any
 		if err := decodeYAML(text, &o); err != nil {
 			return "", err

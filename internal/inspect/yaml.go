@@ -12,27 +12,6 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// splitDocuments splits YAML at the lines that separate documents.
-func splitDocuments(data []byte) [][]byte {
-	var all [][]byte
-	start := 0
-	for offset := 0; offset < len(data); {
-		end := len(data)
-		if i := bytes.IndexByte(data[offset:], '\n'); i >= 0 {
-			end = offset + i + 1
-		}
-		line := data[offset:end]
-		if bytes.HasPrefix(line, []byte("---")) && len(bytes.TrimSpace(line)) == 3 {
-			if len(bytes.TrimSpace(data[start:offset])) > 0 {
-				all = append(all, data[start:offset])
-			}
-			start = end
-		}
-		offset = end
-	}
-	return append(all, data[start:])
-}
-
 var yamlLine = regexp.MustCompile(`line (\d+)`)
 
 // decodeYAML decodes one document as the components do. Text that is no

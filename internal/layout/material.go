@@ -3,9 +3,6 @@ package layout
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -159,20 +156,5 @@ func finish(m *trust.Material, accept accepts, key crypto.Signer) error {
 	if lacks {
 		return fmt.Errorf("holds PEM, but no %s", accept.need)
 	}
-	if len(m.Keys) > 0 {
-		m.KeyBits = keyBits(m.Keys[0])
-	}
 	return nil
-}
-
-func keyBits(public crypto.PublicKey) int {
-	switch k := public.(type) {
-	case *rsa.PublicKey:
-		return k.N.BitLen()
-	case *ecdsa.PublicKey:
-		return k.Curve.Params().BitSize
-	case ed25519.PublicKey:
-		return 8 * ed25519.PublicKeySize
-	}
-	return 0
 }

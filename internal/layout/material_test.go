@@ -18,31 +18,31 @@ func TestParseMaterialAcceptsWhatComponentsRead(t *testing.T) {
 	crlf := func(data []byte) []byte { return bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n")) }
 	parameters := block("EC PARAMETERS", []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
 	for name, c := range map[string]struct {
-		role                     trust.Role
-		data                     []byte
-		certificates, keys, bits int
-		private                  crypto.Signer
+		role               trust.Role
+		data               []byte
+		certificates, keys int
+		private            crypto.Signer
 	}{
-		"a certificate":                          {trust.RoleCertificate, ec.certificate, 1, 0, 0, nil},
-		"a chain":                                {trust.RoleCertificate, slices.Concat(ec.certificate, rsa.certificate), 2, 0, 0, nil},
-		"a certificate with its key":             {trust.RoleCertificate, slices.Concat(ec.certificate, ec.sec1), 1, 1, 256, ec.key},
-		"text before a certificate":              {trust.RoleCertificate, slices.Concat([]byte("Certificate:\n  Data: x\n"), ec.certificate, []byte("end\n")), 1, 0, 0, nil},
-		"CRLF":                                   {trust.RoleAuthority, crlf(ec.certificate), 1, 0, 0, nil},
-		"an RSA key as PKCS#1":                   {trust.RoleKey, rsa.pkcs1, 0, 1, 2048, rsa.key},
-		"an RSA key as PKCS#8":                   {trust.RoleKey, rsa.pkcs8, 0, 1, 2048, rsa.key},
-		"an ECDSA key as SEC1":                   {trust.RoleKey, ec.sec1, 0, 1, 256, ec.key},
-		"an ECDSA key as PKCS#8":                 {trust.RoleKey, ec.pkcs8, 0, 1, 256, ec.key},
-		"an ECDSA key after its parameters":      {trust.RoleKey, slices.Concat(parameters, ec.sec1), 0, 1, 256, ec.key},
-		"an Ed25519 key":                         {trust.RoleKey, ed.pkcs8, 0, 1, 256, ed.key},
-		"a key with CRLF":                        {trust.RoleKey, crlf(ec.sec1), 0, 1, 256, ec.key},
-		"a bundle":                               {trust.RoleBundle, slices.Concat(ec.certificate, rsa.certificate), 2, 0, 0, nil},
-		"certificate and key in one file":        {trust.RoleCombined, slices.Concat(ec.certificate, ec.sec1), 1, 1, 256, ec.key},
-		"key before certificate":                 {trust.RoleCombined, slices.Concat(ec.sec1, ec.certificate), 1, 1, 256, ec.key},
-		"a public key":                           {trust.RoleVerifyKeys, ec.public, 0, 1, 256, nil},
-		"an RSA public key":                      {trust.RoleVerifyKeys, rsa.rsaPublic, 0, 1, 2048, nil},
-		"a private key that verifies":            {trust.RoleVerifyKeys, rsa.pkcs1, 0, 1, 2048, rsa.key},
-		"a certificate that verifies":            {trust.RoleVerifyKeys, ec.certificate, 1, 1, 256, nil},
-		"several keys that verify, of all kinds": {trust.RoleVerifyKeys, slices.Concat(rsa.public, ec.public, rsa.pkcs1, ec.sec1), 0, 4, 2048, rsa.key},
+		"a certificate":                          {trust.RoleCertificate, ec.certificate, 1, 0, nil},
+		"a chain":                                {trust.RoleCertificate, slices.Concat(ec.certificate, rsa.certificate), 2, 0, nil},
+		"a certificate with its key":             {trust.RoleCertificate, slices.Concat(ec.certificate, ec.sec1), 1, 1, ec.key},
+		"text before a certificate":              {trust.RoleCertificate, slices.Concat([]byte("Certificate:\n  Data: x\n"), ec.certificate, []byte("end\n")), 1, 0, nil},
+		"CRLF":                                   {trust.RoleAuthority, crlf(ec.certificate), 1, 0, nil},
+		"an RSA key as PKCS#1":                   {trust.RoleKey, rsa.pkcs1, 0, 1, rsa.key},
+		"an RSA key as PKCS#8":                   {trust.RoleKey, rsa.pkcs8, 0, 1, rsa.key},
+		"an ECDSA key as SEC1":                   {trust.RoleKey, ec.sec1, 0, 1, ec.key},
+		"an ECDSA key as PKCS#8":                 {trust.RoleKey, ec.pkcs8, 0, 1, ec.key},
+		"an ECDSA key after its parameters":      {trust.RoleKey, slices.Concat(parameters, ec.sec1), 0, 1, ec.key},
+		"an Ed25519 key":                         {trust.RoleKey, ed.pkcs8, 0, 1, ed.key},
+		"a key with CRLF":                        {trust.RoleKey, crlf(ec.sec1), 0, 1, ec.key},
+		"a bundle":                               {trust.RoleBundle, slices.Concat(ec.certificate, rsa.certificate), 2, 0, nil},
+		"certificate and key in one file":        {trust.RoleCombined, slices.Concat(ec.certificate, ec.sec1), 1, 1, ec.key},
+		"key before certificate":                 {trust.RoleCombined, slices.Concat(ec.sec1, ec.certificate), 1, 1, ec.key},
+		"a public key":                           {trust.RoleVerifyKeys, ec.public, 0, 1, nil},
+		"an RSA public key":                      {trust.RoleVerifyKeys, rsa.rsaPublic, 0, 1, nil},
+		"a private key that verifies":            {trust.RoleVerifyKeys, rsa.pkcs1, 0, 1, rsa.key},
+		"a certificate that verifies":            {trust.RoleVerifyKeys, ec.certificate, 1, 1, nil},
+		"several keys that verify, of all kinds": {trust.RoleVerifyKeys, slices.Concat(rsa.public, ec.public, rsa.pkcs1, ec.sec1), 0, 4, rsa.key},
 	} {
 		t.Run(name, func(t *testing.T) {
 			at := trust.Place{Node: "cp1", Path: "/x"}
@@ -50,8 +50,8 @@ func TestParseMaterialAcceptsWhatComponentsRead(t *testing.T) {
 			if m.State != trust.Present || m.Place != at || m.Role != c.role {
 				t.Fatalf("%s %s: %s", m.Role, m.State, m.Reason)
 			}
-			if len(m.Certificates) != c.certificates || len(m.Keys) != c.keys || m.KeyBits != c.bits || m.HasPrivateKey != (c.private != nil) {
-				t.Errorf("%d certificates, %d keys of %d bits, private: %v", len(m.Certificates), len(m.Keys), m.KeyBits, m.HasPrivateKey)
+			if len(m.Certificates) != c.certificates || len(m.Keys) != c.keys || m.HasPrivateKey != (c.private != nil) {
+				t.Errorf("%d certificates, %d keys, private: %v", len(m.Certificates), len(m.Keys), m.HasPrivateKey)
 			}
 			if (key != nil) != (c.private != nil) || key != nil && !key.Public().(equaler).Equal(c.private.Public()) {
 				t.Error("another private key")

@@ -45,8 +45,6 @@ type Material struct {
 	Keys []crypto.PublicKey
 	// HasPrivateKey tells that a private key that parses stands here.
 	HasPrivateKey bool
-	// KeyBits is the size in bits of the first key, 0 when there is none.
-	KeyBits int
 	// Target is the path that a symbolic link ends at, as on the node; empty
 	// when the file is no link.
 	Target string
