@@ -22,6 +22,6 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 (cd "$lab" && go build -buildvcs=false -o "$build/etcd" ./cmd/etcd)
 (cd "$lab" && go build -buildvcs=false -ldflags "$flags" -o "$build/kubernetes" ./cmd/kubernetes)
 
-for component in kube-apiserver kube-controller-manager kube-scheduler kubeadm; do
+for component in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubeadm kubectl sample-apiserver; do
 	ln -sfn kubernetes "$build/$component"
 done
