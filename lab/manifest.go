@@ -17,16 +17,19 @@ import (
 // manifests to.
 const ManifestsDir = "/etc/kubernetes/manifests"
 
-// Manifest is what the lab needs of a component's static-pod manifest.
+// Manifest is what the lab needs to know to run a component: what a static-pod
+// manifest says, or a systemd unit.
 type Manifest struct {
-	// Name is the component: etcd, kube-apiserver, kube-controller-manager or
-	// kube-scheduler.
+	// Name is the component, as in etcd or kube-apiserver. It is unique on its
+	// node.
 	Name string
 	// Command is the program's name and its arguments, as in the manifest.
 	Command []string
+	// Env is the environment, each NAME=VALUE; no more than that is handed on.
+	Env []string
 	// Probe is the URL that the kubelet would ask whether the component may be
 	// used, from the node itself: its readiness probe, or, where it has none,
-	// its startup probe.
+	// its startup probe. Nil: the component is ready as long as it runs.
 	Probe *url.URL
 }
 

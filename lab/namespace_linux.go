@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // insideEnv marks the program that was started again inside the namespaces.
@@ -22,6 +24,10 @@ const insideEnv = "KUBEPKI_LAB_INSIDE"
 // must be called from the main goroutine before any other is started.
 func Main(run func() int) int {
 	if os.Getenv(insideEnv) != "" {
+		if err := ownMounts(); err != nil {
+			fmt.Fprintf(os.Stderr, "lab: %v\n", err)
+			return 1
+		}
 		return run()
 	}
 	code, err := reexec(syscall.CLONE_NEWUSER)
@@ -33,6 +39,20 @@ func Main(run func() int) int {
 		return 1
 	}
 	return code
+}
+
+// ownMounts keeps what is mounted inside from the machine outside, and shows the
+// processes of the namespace alone where the kernel allows it. Where it does not,
+// because parts of /proc are hidden in a container, the outer one serves too.
+func ownMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mounts of the lab its own: %w", err)
+	}
+	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	return nil
 }
 
 var errNamespaces = errors.New("the kernel refuses user, network, mount or process namespaces; allow unprivileged user namespaces, or run as root")

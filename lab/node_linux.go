@@ -34,6 +34,7 @@ type NodeConfig struct {
 	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
 	Programs  string         // absolute path of the folder that build.sh filled
 	Logs      string         // absolute path of an existing folder, for the logs of its components
+	Machine   bool           // has the machine's programs, devices and kernel files too, as a kubelet needs them
 }
 
 // Node adds a node to the network. No component of it runs yet. Besides what
@@ -50,6 +51,11 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	port := fmt.Sprintf("port%d", len(n.nodes))
 	if err := n.plug(ns, port, c.Addresses); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
+	}
+	if c.Machine {
+		if err := mountMachine(c.Root); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.file.Close()))
+		}
 	}
 	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
 	n.nodes = append(n.nodes, node)
@@ -94,9 +100,16 @@ func (n *Node) Start(component string, more ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Manifest: manifest, node: n, log: filepath.Join(n.logs, n.Name+"-"+component+".log")}
-	if err := p.start(append(slices.Clone(manifest.Command[1:]), more...)); err != nil {
-		return nil, fmt.Errorf("start %s on %s: %w", component, n.Name, err)
+	manifest.Command = append(slices.Clone(manifest.Command), more...)
+	return n.Run(manifest)
+}
+
+// Run starts a component as [Node.Start] does, from a description that need not
+// stand in a file.
+func (n *Node) Run(manifest *Manifest) (*Process, error) {
+	p := &Process{Manifest: manifest, node: n, log: filepath.Join(n.logs, n.Name+"-"+manifest.Name+".log")}
+	if err := p.start(); err != nil {
+		return nil, fmt.Errorf("start %s on %s: %w", manifest.Name, n.Name, err)
 	}
 	n.running = append(n.running, p)
 	return p, nil
@@ -110,5 +123,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -38,15 +39,15 @@ type Process struct {
 	err   error         // why it ended; to be read after ended
 }
 
-func (p *Process) start(args []string) error {
+func (p *Process) start() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has a copy
-	p.cmd = exec.Command(filepath.Join(p.node.programs, p.Manifest.Name), args...)
+	p.cmd = exec.Command(filepath.Join(p.node.programs, p.Manifest.Command[0]), p.Manifest.Command[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = []string{node.RootEnv + "=" + p.node.Root}
+	p.cmd.Env = append(slices.Clone(p.Manifest.Env), node.RootEnv+"="+p.node.Root)
 	p.cmd.Dir = p.node.Root
 	// A process group of its own: a signal from the terminal is for the program.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -63,7 +64,8 @@ func (p *Process) start(args []string) error {
 
 // Ready waits until the probe of the component's manifest succeeds, as the
 // kubelet judges it: any certificate, and a status from 200 to 399. The error
-// tells what the probe saw last and holds the end of the component's log.
+// tells what the probe saw last and holds the end of the component's log. A
+// component without a probe is ready as long as it runs.
 func (p *Process) Ready(ctx context.Context) error {
 	client, transport := p.node.Client()
 	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the kubelet does not verify probes either
@@ -88,6 +90,9 @@ func (p *Process) Ready(ctx context.Context) error {
 
 // probe asks once; nil is yes.
 func (p *Process) probe(ctx context.Context, client *http.Client) error {
+	if p.Manifest.Probe == nil {
+		return p.runs()
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Manifest.Probe.String(), nil)
@@ -108,6 +113,22 @@ func (p *Process) probe(ctx context.Context, client *http.Client) error {
 	}
 	return nil
 }
+
+// runs tells whether the process has not ended; nil is yes.
+func (p *Process) runs() error {
+	select {
+	case <-p.ended:
+		return p.exit()
+	default:
+		return nil
+	}
+}
+
+// Pid is the number of the process in the namespace of the program.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.ended }
 
 // Ended waits until the component has ended by itself and returns how, with
 // the end of its log: for components that must refuse to start.

@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// machineFolders are what every machine has and a node shares with the machine
+// that the lab runs on. They cannot be written to through a node, not even by
+// root: a test that removes a node's folder must not remove the machine.
+var machineFolders = []string{"usr", "sys"}
+
+// machineDevices are the devices that programs expect. A node has a /dev of its
+// own with no other in it.
+var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// machineLinks stand beside /usr where it holds all programs, and where they
+// are links on the machine itself.
+var machineLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+
+// mountMachine puts the machine's own folders below a node's root folder. The
+// mounts are in the lab's own mount namespace: nobody else sees them, and they
+// end with the lab.
+func mountMachine(root string) error {
+	for _, link := range machineLinks {
+		target, err := os.Readlink("/" + link)
+		if err != nil {
+			continue // not on this machine
+		}
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	for _, folder := range machineFolders {
+		if err := bindReadOnly("/"+folder, filepath.Join(root, folder)); err != nil {
+			return err
+		}
+	}
+	if err := mountDevices(filepath.Join(root, "dev")); err != nil {
+		return err
+	}
+	proc := filepath.Join(root, "proc")
+	if err := os.MkdirAll(proc, 0o755); err != nil {
+		return err
+	}
+	// Nothing can be removed from /proc. It is not read-only, for kube-proxy
+	// sets what belongs to the network of its node.
+	if err := unix.Mount("/proc", proc, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount /proc at %s: %w", proc, err)
+	}
+	return nil
+}
+
+// bindReadOnly shows a folder of the machine below a node's root.
+func bindReadOnly(folder, target string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(folder, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", folder, target, err)
+	}
+	attributes := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_RECURSIVE, attributes); err != nil {
+		return fmt.Errorf("make %s read-only: %w", target, err)
+	}
+	return nil
+}
+
+// mountDevices makes a /dev. Devices cannot be made in a user namespace, so the
+// machine's are bound to empty files.
+func mountDevices(dev string) error {
+	if err := os.MkdirAll(dev, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dev, "tmpfs", unix.MS_NOSUID, "mode=755,size=64k"); err != nil {
+		return fmt.Errorf("mount a tmpfs at %s: %w", dev, err)
+	}
+	for _, device := range machineDevices {
+		target := filepath.Join(dev, device)
+		if err := os.WriteFile(target, nil, 0o600); err != nil {
+			return err
+		}
+		if err := unix.Mount("/dev/"+device, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount /dev/%s at %s: %w", device, target, err)
+		}
+	}
+	for link, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
+		if err := os.Symlink(target, filepath.Join(dev, link)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmountMachine takes away what [mountMachine] mounted, as far as it did.
+func unmountMachine(root string) error {
+	var errs []error
+	for _, folder := range append([]string{"proc", "dev"}, machineFolders...) {
+		target := filepath.Join(root, folder)
+		err := unix.Unmount(target, unix.MNT_DETACH)
+		// EINVAL: nothing is mounted there. ENOENT: not even a folder.
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", target, err))
+		}
+	}
+	return errors.Join(errs...)
+}
