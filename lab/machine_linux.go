@@ -22,10 +22,13 @@ var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty"
 // are links on the machine itself.
 var machineLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
+// ProgramsDir is the folder, on a node that is a machine, of the lab's programs.
+const ProgramsDir = "/opt/kubepki-lab"
+
 // mountMachine puts the machine's own folders below a node's root folder. The
 // mounts are in the lab's own mount namespace: nobody else sees them, and they
 // end with the lab.
-func mountMachine(root string) error {
+func mountMachine(root, programs string) error {
 	for _, link := range machineLinks {
 		target, err := os.Readlink("/" + link)
 		if err != nil {
@@ -39,6 +42,9 @@ func mountMachine(root string) error {
 		if err := bindReadOnly("/"+folder, filepath.Join(root, folder)); err != nil {
 			return err
 		}
+	}
+	if err := bindReadOnly(programs, filepath.Join(root, ProgramsDir)); err != nil {
+		return err
 	}
 	if err := mountDevices(filepath.Join(root, "dev")); err != nil {
 		return err
@@ -99,7 +105,7 @@ func mountDevices(dev string) error {
 // unmountMachine takes away what [mountMachine] mounted, as far as it did.
 func unmountMachine(root string) error {
 	var errs []error
-	for _, folder := range append([]string{"proc", "dev"}, machineFolders...) {
+	for _, folder := range append([]string{"proc", "dev", ProgramsDir}, machineFolders...) {
 		target := filepath.Join(root, folder)
 		err := unix.Unmount(target, unix.MNT_DETACH)
 		// EINVAL: nothing is mounted there. ENOENT: not even a folder.

@@ -34,7 +34,10 @@ type NodeConfig struct {
 	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
 	Programs  string         // absolute path of the folder that build.sh filled
 	Logs      string         // absolute path of an existing folder, for the logs of its components
-	Machine   bool           // has the machine's programs, devices and kernel files too, as a kubelet needs them
+	// Handle is the absolute path of a file, made anew, by which other programs
+	// can enter the node's network; empty: none.
+	Handle  string
+	Machine bool // has the machine's programs, devices and kernel files too, as a kubelet needs them
 }
 
 // Node adds a node to the network. No component of it runs yet. Besides what
@@ -48,13 +51,18 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, err)
 	}
+	if c.Handle != "" {
+		if err := ns.mount(c.Handle); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.close()))
+		}
+	}
 	port := fmt.Sprintf("port%d", len(n.nodes))
 	if err := n.plug(ns, port, c.Addresses); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
+		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.close()))
 	}
 	if c.Machine {
-		if err := mountMachine(c.Root); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.file.Close()))
+		if err := mountMachine(c.Root, c.Programs); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.close()))
 		}
 	}
 	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
@@ -81,6 +89,17 @@ func machineFiles(c NodeConfig) error {
 // address must be an IP address with a port.
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return n.ns.dial(ctx, network, address)
+}
+
+// Listen listens on the node; the address is an IP address with a port.
+func (n *Node) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := n.ns.do(func() error {
+		var err error
+		listener, err = new(net.ListenConfig).Listen(ctx, network, address)
+		return err
+	})
+	return listener, err
 }
 
 // Client returns an HTTP client that calls from the node, with a transport of
@@ -123,5 +142,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.close())...)
 }
