@@ -29,6 +29,7 @@ func startAndReap() (int, error) {
 		return 0, err
 	}
 	for _, fd := range inherited() {
+		syscall.CloseOnExec(int(fd)) // of the first process's own; ExtraFiles hands copies on
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(fd, "inherited"))
 	}
 	if err := cmd.Start(); err != nil {

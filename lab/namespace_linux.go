@@ -41,8 +41,9 @@ type Outside struct {
 // must be called from the main goroutine before any other is started.
 func Main(run func() int) int { return Outside{}.Main(run) }
 
-// Inside tells whether the calling program runs inside the lab's namespaces.
-func Inside() bool { return os.Getenv(insideEnv) == insideProgram }
+// Inside tells whether the calling program was started again by [Main], and so
+// runs inside the lab's namespaces.
+func Inside() bool { return os.Getenv(insideEnv) != "" }
 
 // Main is [Main] with ties to the outside.
 func (o Outside) Main(run func() int) int {
@@ -148,4 +149,24 @@ func relay(process *os.Process) func() {
 		}
 	}()
 	return func() { signal.Stop(signals); close(done) }
+}
+
+// Enter puts the calling program on a node that runs already: into its network,
+// by the file of NodeConfig.Handle, and into its root folder. The program must be
+// in the lab's namespaces, and is to become another one by exec at once: only the
+// calling goroutine's thread, which stays locked, is on the node's network.
+func Enter(handle, root string) error {
+	runtime.LockOSThread()
+	network, err := os.Open(handle)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter the network of %s: %w", handle, err)
+	}
+	if err := unix.Chroot(root); err != nil {
+		return fmt.Errorf("change root to %s: %w", root, err)
+	}
+	return os.Chdir("/")
 }

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Node is a machine of the cluster: a root folder and a network namespace with
-// the node's addresses.
+// the node's addresses. It is safe for concurrent use.
 type Node struct {
 	// Name of the node, for messages and names of log files.
 	Name string
@@ -24,7 +26,9 @@ type Node struct {
 	logs     string
 	ns       *namespace
 	port     string // its interface at the bridge
-	running  []*Process
+
+	mu      sync.Mutex
+	running []*Process
 }
 
 // NodeConfig describes a node to [Network.Node].
@@ -34,6 +38,8 @@ type NodeConfig struct {
 	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
 	Programs  string         // absolute path of the folder that build.sh filled
 	Logs      string         // absolute path of an existing folder, for the logs of its components
+	// Hosts are further names that the node resolves.
+	Hosts map[string]netip.Addr
 	// Handle is the absolute path of a file, made anew, by which other programs
 	// can enter the node's network; empty: none.
 	Handle  string
@@ -81,6 +87,11 @@ func machineFiles(c NodeConfig) error {
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
 	for _, a := range c.Addresses {
 		hosts += fmt.Sprintf("%s %s\n", a.Addr(), c.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
+		if name != c.Name {
+			hosts += fmt.Sprintf("%s %s\n", c.Hosts[name], name)
+		}
 	}
 	return os.WriteFile(filepath.Join(etc, "hosts"), []byte(hosts), 0o644)
 }
@@ -130,6 +141,9 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("start %s on %s: %w", manifest.Name, n.Name, err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running = slices.DeleteFunc(n.running, func(p *Process) bool { return p.runs() != nil })
 	n.running = append(n.running, p)
 	return p, nil
 }
@@ -138,6 +152,8 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 // away.
 func (n *Node) close() error {
 	var errs []error
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, p := range n.running {
 		errs = append(errs, p.Kill())
 	}

@@ -1,0 +1,128 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kubepki/kubepki/lab"
+)
+
+// setupPause is before another attempt: an API server that has just become
+// ready may still refuse.
+const setupPause = time.Second
+
+// setUp does what kubeadm does once the control plane runs, until it is done.
+func (s *Supervisor) setUp(ctx context.Context) {
+	if err := s.awaitServing(ctx); err != nil {
+		return
+	}
+	close(s.serving)
+	for {
+		err := s.setUpOnce(ctx)
+		s.say(err)
+		if err == nil {
+			close(s.joining)
+			return
+		}
+		s.Log.Error("set up the cluster", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(setupPause):
+		}
+	}
+}
+
+// say keeps what the set-up has come to.
+func (s *Supervisor) say(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setup, s.setupEnd = "", err == nil
+	if err != nil {
+		s.setup = err.Error()
+	}
+}
+
+// awaitServing waits until an API server is ready.
+func (s *Supervisor) awaitServing(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ready := make(chan struct{}, len(s.units))
+	for _, u := range s.find("kube-apiserver") {
+		go func() {
+			if u.await(ctx, func() bool { return u.ready }) == nil {
+				ready <- struct{}{}
+			}
+		}()
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Supervisor) setUpOnce(ctx context.Context) error {
+	token, err := newToken()
+	if err != nil {
+		return err
+	}
+	return s.bootstrapToken(ctx, token)
+}
+
+// newToken makes a bootstrap token: six and sixteen characters of [a-z0-9]
+// (k8s.io/cluster-bootstrap/token/api).
+func newToken() (string, error) {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	token := make([]byte, 0, 23)
+	for i := range cap(token) {
+		if i == 6 {
+			token = append(token, '.')
+			continue
+		}
+		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(letters))))
+		if err != nil {
+			return "", err
+		}
+		token = append(token, letters[n.Int64()])
+	}
+	return string(token), nil
+}
+
+// bootstrapToken lets the real kubeadm make the token, the rules by which nodes
+// may join with it, and the ConfigMap cluster-info.
+func (s *Supervisor) bootstrapToken(ctx context.Context, token string) error {
+	node := s.nodes[s.spec.ControlPlanes[0].Name]
+	plane := s.spec.ControlPlanes[0]
+	config := fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+bootstrapTokens:
+- token: %s
+  description: of kubepki-lab
+  ttl: 24h0m0s
+localAPIEndpoint: {advertiseAddress: %q, bindPort: %d}
+nodeRegistration: {name: %s, criSocket: "unix:///run/none.sock"}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: %s
+certificatesDir: %s
+`, token, plane.Address, plane.BindPort, plane.Name, s.spec.KubernetesVersion, s.spec.CertificatesDir)
+	file := filepath.Join(node.Root, "etc/kubernetes/kubepki-lab.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return err
+	}
+	p, err := node.Run(&lab.Manifest{Name: "kubeadm", Command: []string{"kubeadm", "init", "phase", "bootstrap-token",
+		"--config=/etc/kubernetes/kubepki-lab.yaml", "--kubeconfig=/etc/kubernetes/super-admin.conf", "--skip-token-print"}})
+	if err == nil {
+		err = p.Succeeds(ctx)
+	}
+	return errors.Join(err, os.Remove(file))
+}
