@@ -53,8 +53,8 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
 	}
 	if c.Machine {
-		if err := mountMachine(c.Root); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.file.Close()))
+		if err := MountMachine(c.Root); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.file.Close()))
 		}
 	}
 	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
@@ -123,5 +123,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
 }
