@@ -21,11 +21,12 @@ import (
 
 // worker is a node with a kubelet and its container runtime.
 type worker struct {
-	name    string
-	root    string
-	node    *lab.Node
-	runtime *cri.Server
-	kubelet *lab.Process
+	name     string
+	root     string
+	node     *lab.Node
+	runtime  *cri.Server
+	manifest *lab.Manifest
+	kubelet  *lab.Process
 }
 
 // bootstrapToken makes what kubeadm makes for nodes that join, and a token.
@@ -43,6 +44,7 @@ func bootstrapToken(t *testing.T, c *controlPlane) string {
 func startWorker(t *testing.T, network *lab.Network, root string, c kubelet.Config) *worker {
 	t.Helper()
 	config := lab.NodeConfig{Name: c.Name, Root: root, Programs: programs, Logs: t.TempDir(), Machine: true}
+	keepLogs(t, config.Logs)
 	for _, a := range c.Addresses {
 		config.Addresses = append(config.Addresses, netip.PrefixFrom(a, 24))
 	}
@@ -51,7 +53,7 @@ func startWorker(t *testing.T, network *lab.Network, root string, c kubelet.Conf
 		t.Fatal(err)
 	}
 	w := &worker{name: c.Name, root: root, node: node}
-	if w.runtime, err = cri.Start(node); err != nil {
+	if w.runtime, err = cri.Start(node, c.Addresses...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -59,19 +61,25 @@ func startWorker(t *testing.T, network *lab.Network, root string, c kubelet.Conf
 			t.Error(err)
 		}
 	})
-	manifest, err := kubelet.Prepare(root, c)
-	if err != nil {
+	if w.manifest, err = kubelet.Prepare(root, c); err != nil {
 		t.Fatal(err)
 	}
-	if w.kubelet, err = node.Run(manifest); err != nil {
+	w.startKubelet(t)
+	return w
+}
+
+func (w *worker) startKubelet(t *testing.T) {
+	t.Helper()
+	var err error
+	if w.kubelet, err = w.node.Run(w.manifest); err != nil {
 		t.Fatal(err)
 	}
+	process := w.kubelet
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("kubelet on %s:\n%s", c.Name, w.kubelet.Log())
+			t.Logf("kubelet on %s:\n%s", w.name, process.Log())
 		}
 	})
-	return w
 }
 
 // nodeReady waits until the API server says that the node is ready.
@@ -94,7 +102,7 @@ func nodeReady(t *testing.T, client *kubernetes.Clientset, name string) *corev1.
 	return node
 }
 
-func TestKubeletJoinsByToken(t *testing.T) {
+func TestKubelet(t *testing.T) {
 	dir := initCluster(t, 1, "--key-algorithm=ECDSA-P256")
 	root := filepath.Join(t.TempDir(), "w2") // before the network: it is removed after all is unmounted
 	network := newNetwork(t)
@@ -104,5 +112,28 @@ func TestKubeletJoinsByToken(t *testing.T) {
 		Join: &kubelet.Join{Server: "https://10.99.0.11:6443", Authority: read(t, plane.pki("ca.crt")), Token: bootstrapToken(t, plane)},
 	})
 	ready(t, w.kubelet)
-	nodeReady(t, plane.client(t), "w2")
+	client := plane.client(t)
+	nodeReady(t, client, "w2")
+	pod, err := client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "client"},
+		Spec: corev1.PodSpec{
+			HostNetwork: true, NodeName: "w2",
+			Containers: []corev1.Container{{
+				Name: "client", Image: cri.Registry + "kubectl:v1",
+				Command: []string{"sh", "-c"},
+				Args: []string{`S=/var/run/secrets/kubernetes.io/serviceaccount
+while :; do kubectl --server=https://10.99.0.11:6443 --certificate-authority=$S/ca.crt --token="$(cat $S/token)" auth whoami -o name; id -u; sleep 1; done`},
+			}, {Name: "fake", Image: "registry.k8s.io/pause:3.10"}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pod runs", func(ctx context.Context) error {
+		p, err := client.CoreV1().Pods("default").Get(ctx, pod.Name, metav1.GetOptions{})
+		if err == nil && p.Status.Phase != corev1.PodRunning {
+			return fmt.Errorf("%s: %+v", p.Status.Phase, p.Status.ContainerStatuses)
+		}
+		return err
+	})
 }

@@ -10,9 +10,10 @@ import (
 )
 
 // machineFolders are what every machine has and a node shares with the machine
-// that the lab runs on. They cannot be written to through a node, not even by
+// that the lab runs on, those of them that are there: some programs in /usr are
+// links by way of /etc/alternatives. They cannot be written to through a node, not even by
 // root: a test that removes a node's folder must not remove the machine.
-var machineFolders = []string{"usr", "sys"}
+var machineFolders = []string{"usr", "sys", "etc/alternatives"}
 
 // machineDevices are the devices that programs expect. A node has a /dev of its
 // own with no other in it.
@@ -43,6 +44,9 @@ func MountMachine(root string) error {
 		}
 	}
 	for _, folder := range machineFolders {
+		if _, err := os.Stat("/" + folder); err != nil {
+			continue // not on this machine
+		}
 		if err := bindReadOnly("/"+folder, filepath.Join(root, folder)); err != nil {
 			return err
 		}

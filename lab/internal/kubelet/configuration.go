@@ -72,6 +72,10 @@ func labConfiguration(k *kubeletv1beta1.KubeletConfiguration) {
 	// An ordinary user may not lower its score. A kubelet in the lab is no more
 	// worth keeping than the test that runs it.
 	k.OOMScoreAdj = ptr.To[int32](0)
+	// /usr is the machine's.
+	k.VolumePluginDir = "/var/lib/kubelet/volumeplugins"
+	// There is no name server in the lab's network.
+	k.ResolverConfig = ptr.To("")
 	// A node that has just got an address or a certificate says so soon.
 	k.NodeStatusUpdateFrequency = metav1.Duration{Duration: 5 * time.Second}
 }
