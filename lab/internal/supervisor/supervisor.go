@@ -190,7 +190,7 @@ func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error
 		return nil
 	}
 	node := s.nodes["lb"]
-	listener, err := node.Listen(ctx, "tcp", address)
+	listener, err := node.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
