@@ -25,9 +25,9 @@ type Node struct {
 	// Programs is the folder with the programs that build.sh made.
 	Programs string
 
-	logs    string
-	ns      *namespace
-	port    string // its interface at the bridge
+	logs string
+	ns   *namespace
+	port string // its interface at the bridge
 
 	mu      sync.Mutex
 	running []*Process

@@ -233,6 +233,12 @@ func sayReady(talk io.Writer, status *supervisor.Status, said map[string]bool, b
 			fmt.Fprintf(talk, "%5.1f s  %s is ready\n", time.Since(began).Seconds(), name)
 		}
 	}
+	for _, n := range status.Nodes {
+		if n.Ready && !said[n.Name] {
+			said[n.Name] = true
+			fmt.Fprintf(talk, "%5.1f s  node %s is Ready\n", time.Since(began).Seconds(), n.Name)
+		}
+	}
 }
 
 // missing says what is not ready.
@@ -243,6 +249,11 @@ func missing(status *supervisor.Status) string {
 	for _, c := range status.Components {
 		if !c.Ready && c.State != "stopped" {
 			return fmt.Sprintf("%s of %s is %s: %s", c.Component, c.Node, c.State, c.Message)
+		}
+	}
+	for _, n := range status.Nodes {
+		if !n.Ready {
+			return fmt.Sprintf("node %s: %s", n.Name, n.Message)
 		}
 	}
 	return status.Message

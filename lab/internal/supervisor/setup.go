@@ -8,9 +8,12 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 )
 
 // setupPause is before another attempt: an API server that has just become
@@ -28,6 +31,7 @@ func (s *Supervisor) setUp(ctx context.Context) {
 		s.say(err)
 		if err == nil {
 			close(s.joining)
+			s.finishJoins(ctx)
 			return
 		}
 		s.Log.Error("set up the cluster", "error", err)
@@ -74,7 +78,37 @@ func (s *Supervisor) setUpOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.bootstrapToken(ctx, token)
+	if err := s.bootstrapToken(ctx, token); err != nil {
+		return err
+	}
+	authority, err := os.ReadFile(filepath.Join(s.Folder.Root(s.spec.ControlPlanes[0].Name), s.spec.CertificatesDir, "ca.crt"))
+	s.join = &kubelet.Join{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Authority: authority, Token: token}
+	return err
+}
+
+// finishJoins removes the token of each node that has joined, as kubeadm does.
+func (s *Supervisor) finishJoins(ctx context.Context) {
+	left := s.machines
+	for {
+		left = slices.DeleteFunc(slices.Clone(left), func(m cluster.Machine) bool {
+			if m.Role != cluster.Worker {
+				return true
+			}
+			joined, err := kubelet.Joined(s.nodes[m.Name].Root)
+			if err != nil {
+				s.Log.Error("join", "node", m.Name, "error", err)
+			}
+			return joined
+		})
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(setupPause):
+		}
+	}
 }
 
 // newToken makes a bootstrap token: six and sixteen characters of [a-z0-9]

@@ -18,6 +18,8 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/cri"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 )
 
 // Options say what to run.
@@ -42,7 +44,8 @@ type Supervisor struct {
 	down     context.CancelFunc
 
 	serving chan struct{} // closed when an API server was ready for the first time
-	joining chan struct{} // closed when nodes may join
+	joining chan struct{} // closed when nodes may join, and join is set
+	join    *kubelet.Join
 
 	mu       sync.Mutex
 	setup    string // what keeps the cluster from being set up; empty: nothing
@@ -74,8 +77,31 @@ func (s *Supervisor) run(ctx context.Context) error {
 	if err := s.makeNetwork(); err != nil {
 		return err
 	}
-	err := s.runAll(ctx)
+	runtimes, err := s.startRuntimes()
+	if err == nil {
+		err = s.runAll(ctx)
+	}
+	for _, r := range runtimes {
+		err = errors.Join(err, r.Close())
+	}
 	return errors.Join(err, s.network.Close())
+}
+
+// startRuntimes starts a container runtime for each node with a kubelet. Those
+// that were started are returned with an error too.
+func (s *Supervisor) startRuntimes() ([]*cri.Server, error) {
+	var runtimes []*cri.Server
+	for _, m := range s.machines {
+		if !m.Kubelet() {
+			continue
+		}
+		runtime, err := cri.Start(s.nodes[m.Name], m.Address)
+		if err != nil {
+			return runtimes, fmt.Errorf("container runtime of %s: %w", m.Name, err)
+		}
+		runtimes = append(runtimes, runtime)
+	}
+	return runtimes, nil
 }
 
 // makeNetwork makes the network, and a node for each machine.
@@ -218,9 +244,32 @@ func (s *Supervisor) plan() []*unit {
 			}
 			units = append(units, newUnit(node, component, after, func() (*lab.Manifest, error) { return static(node, component) }))
 		}
+		if m.Kubelet() {
+			units = append(units, s.kubelet(m))
+		}
 	}
 	return units
 }
+
+// kubelet is the kubelet of a node. That of a worker waits for a token.
+func (s *Supervisor) kubelet(m cluster.Machine) *unit {
+	node, after := s.nodes[m.Name], s.serving
+	if m.Role == cluster.Worker {
+		after = s.joining
+	}
+	u := newUnit(node, "kubelet", after, func() (*lab.Manifest, error) {
+		c := kubelet.Config{Name: m.Name, Addresses: []netip.Addr{m.Address}, ControlPlane: m.Role == cluster.ControlPlane}
+		if m.Role == cluster.Worker {
+			c.Join = s.join
+		}
+		return kubelet.Prepare(node.Root, c)
+	})
+	u.serves = netip.AddrPortFrom(m.Address, kubeletPort).String()
+	return u
+}
+
+// kubeletPort is the kubelet's default.
+const kubeletPort = 10250
 
 // static describes a component by its static-pod manifest.
 func static(node *lab.Node, component string) (*lab.Manifest, error) {
