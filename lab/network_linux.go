@@ -130,8 +130,33 @@ func (n *Network) plug(ns *namespace, port string, addresses []netip.Prefix) err
 		if err := netlink.LinkSetName(inside, "eth0"); err != nil {
 			return fmt.Errorf("name interface %s: %w", pair.PeerName, err)
 		}
-		return up("eth0", addresses...)
+		if err := up("eth0", addresses...); err != nil {
+			return err
+		}
+		return defaultRoutes(inside, addresses)
 	})
+}
+
+// defaultRoutes gives the node a default route for each family of its addresses,
+// out of an interface. What is dialled must have a route before kube-proxy's
+// rules put an endpoint in its place: without one no service can be reached.
+func defaultRoutes(link netlink.Link, addresses []netip.Prefix) error {
+	done := map[string]bool{}
+	for _, a := range addresses {
+		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if a.Addr().Is6() {
+			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		if done[all.String()] {
+			continue
+		}
+		done[all.String()] = true
+		to := &net.IPNet{IP: all.Addr().AsSlice(), Mask: net.CIDRMask(0, all.Addr().BitLen())}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Scope: netlink.SCOPE_LINK}); err != nil {
+			return fmt.Errorf("add a default route: %w", err)
+		}
+	}
+	return nil
 }
 
 // unplug removes a pair of interfaces if it is there. The kernel would do so by
