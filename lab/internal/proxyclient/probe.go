@@ -18,8 +18,8 @@ const rules = `table ip kubepki-lab {
 	chain endpoint { meta l4proto tcp dnat to 192.0.2.2:443; }
 	chain service { numgen random mod 1 vmap { 0 : goto endpoint }; }
 	chain nat { type nat hook output priority -100; ip daddr . meta l4proto . th dport vmap @services; }
-	chain masquerade { type nat hook postrouting priority 100; mark 0x4000 masquerade fully-random; }
-	chain local { fib daddr type local accept; }
+	chain source { type nat hook postrouting priority 100; mark 0x4000 masquerade fully-random; }
+	chain here { fib daddr type local accept; }
 }
 `
 

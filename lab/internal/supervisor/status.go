@@ -21,6 +21,7 @@ type Status struct {
 	Message    string      `json:"message,omitempty"` // what keeps the cluster from being set up
 	Proxy      string      `json:"proxy,omitempty"`   // HOST:PORT outside of the lab
 	Nodes      []Node      `json:"nodes"`
+	Workloads  []Workload  `json:"workloads"`
 	Components []Component `json:"components"`
 }
 
@@ -68,13 +69,24 @@ func (s *Supervisor) status(ctx context.Context) *Status {
 	for i, u := range s.units {
 		looking.Go(func() { answer.Components[i] = u.look(ctx) })
 	}
+	var pods []Component
+	looking.Go(func() { pods = s.lookAtPods(ctx) })
+	select {
+	case <-s.joining:
+		looking.Go(func() { answer.Workloads = s.lookAtWorkloads(ctx) })
+	default: // nothing has been applied yet
+	}
 	looking.Go(func() { answer.Nodes = s.lookAtNodes(ctx) })
 	looking.Wait()
+	answer.Components = append(answer.Components, pods...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.Message, answer.Ready = s.setup, s.setupEnd
 	for _, n := range answer.Nodes {
 		answer.Ready = answer.Ready && (n.Ready || s.isStopped(n.Name))
+	}
+	for _, w := range answer.Workloads {
+		answer.Ready = answer.Ready && w.Ready
 	}
 	for _, c := range answer.Components {
 		answer.Ready = answer.Ready && (c.Ready || c.State == "stopped")
@@ -124,9 +136,14 @@ func (u *unit) serving(ctx context.Context, m *lab.Manifest) *Serving {
 	if address == "" {
 		return nil
 	}
+	return presented(ctx, u.node, address)
+}
+
+// presented is the certificate that a server presents to a caller on a node.
+func presented(ctx context.Context, node *lab.Node, address string) *Serving {
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
-	conn, err := u.node.Dial(ctx, "tcp", address)
+	conn, err := node.Dial(ctx, "tcp", address)
 	if err != nil {
 		return nil
 	}

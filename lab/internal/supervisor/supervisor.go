@@ -20,6 +20,7 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/cluster"
 	"github.com/kubepki/kubepki/lab/internal/cri"
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
+	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
 // Options say what to run.
@@ -46,6 +47,9 @@ type Supervisor struct {
 	serving chan struct{} // closed when an API server was ready for the first time
 	joining chan struct{} // closed when nodes may join, and join is set
 	join    *kubelet.Join
+
+	runtimes map[string]*cri.Server // by node
+	values   objects.Values         // of what runs in pods
 
 	mu       sync.Mutex
 	setup    string // what keeps the cluster from being set up; empty: nothing
@@ -77,31 +81,33 @@ func (s *Supervisor) run(ctx context.Context) error {
 	if err := s.makeNetwork(); err != nil {
 		return err
 	}
-	runtimes, err := s.startRuntimes()
+	err := s.prepareServers(ctx)
+	if err == nil {
+		err = s.startRuntimes()
+	}
 	if err == nil {
 		err = s.runAll(ctx)
 	}
-	for _, r := range runtimes {
+	for _, r := range s.runtimes {
 		err = errors.Join(err, r.Close())
 	}
 	return errors.Join(err, s.network.Close())
 }
 
-// startRuntimes starts a container runtime for each node with a kubelet. Those
-// that were started are returned with an error too.
-func (s *Supervisor) startRuntimes() ([]*cri.Server, error) {
-	var runtimes []*cri.Server
+// startRuntimes starts a container runtime for each node with a kubelet.
+func (s *Supervisor) startRuntimes() error {
+	s.runtimes = map[string]*cri.Server{}
 	for _, m := range s.machines {
 		if !m.Kubelet() {
 			continue
 		}
 		runtime, err := cri.Start(s.nodes[m.Name], m.Address)
 		if err != nil {
-			return runtimes, fmt.Errorf("container runtime of %s: %w", m.Name, err)
+			return fmt.Errorf("container runtime of %s: %w", m.Name, err)
 		}
-		runtimes = append(runtimes, runtime)
+		s.runtimes[m.Name] = runtime
 	}
-	return runtimes, nil
+	return nil
 }
 
 // makeNetwork makes the network, and a node for each machine.
@@ -251,14 +257,15 @@ func (s *Supervisor) plan() []*unit {
 	return units
 }
 
-// kubelet is the kubelet of a node. That of a worker waits for a token.
+// kubelet is the kubelet of a node. That of a worker waits for a token. Control
+// planes are kept free of other pods, unless there is no other place.
 func (s *Supervisor) kubelet(m cluster.Machine) *unit {
 	node, after := s.nodes[m.Name], s.serving
 	if m.Role == cluster.Worker {
 		after = s.joining
 	}
 	u := newUnit(node, "kubelet", after, func() (*lab.Manifest, error) {
-		c := kubelet.Config{Name: m.Name, Addresses: []netip.Addr{m.Address}, ControlPlane: m.Role == cluster.ControlPlane}
+		c := kubelet.Config{Name: m.Name, Addresses: []netip.Addr{m.Address}, ControlPlane: m.Role == cluster.ControlPlane && len(s.spec.Workers) > 0}
 		if m.Role == cluster.Worker {
 			c.Join = s.join
 		}
