@@ -62,8 +62,13 @@ func initCluster(t testing.TB, controlPlanes int, flags ...string) string {
 // startCluster starts what initCluster made, each component from its manifest.
 func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPlane {
 	t.Helper()
+	return startClusterIn(t, newNetwork(t), dir, shape, controlPlanes)
+}
+
+// startClusterIn is startCluster in a network that has room for more.
+func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int) *controlPlane {
+	t.Helper()
 	c := &controlPlane{dir: dir, shape: shape}
-	network := newNetwork(t)
 	var members []*lab.Process
 	for i := 1; i <= controlPlanes; i++ {
 		name := fmt.Sprintf("cp%d", i)

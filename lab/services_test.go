@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	"github.com/kubepki/kubepki/lab/internal/objects"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -22,11 +24,14 @@ var proxyModes = []string{"token-secret", "projected-token", "certificate"}
 // services is a control plane with the objects of the lab, and three workers.
 type services struct {
 	*controlPlane
-	api     kubernetes.Interface
+	api     *kubernetes.Clientset
 	servers *objects.Servers
-	workers []*podNode
+	workers []*worker
 }
 
+// startServices starts everything. The network of services leaves out the
+// addresses of the nodes, for kube-proxy drops what is sent to an address of it
+// that belongs to no service.
 func startServices(t *testing.T) *services {
 	t.Helper()
 	dir := t.TempDir()
@@ -47,12 +52,13 @@ func startServices(t *testing.T) *services {
 	network := newNetwork(t)
 	s.startControlPlane(t, network)
 	for i, mode := range proxyModes {
-		s.addWorker(t, network, fmt.Sprintf("w%d", i+1), fmt.Sprintf("10.99.0.2%d", i+1), mode)
+		s.addWorker(t, network, fmt.Sprintf("w%d", i+1), netip.MustParseAddr(fmt.Sprintf("10.99.0.2%d", i+1)), mode)
 	}
 	return s
 }
 
 func (s *services) startControlPlane(t *testing.T, network *lab.Network) {
+	t.Helper()
 	node := addNode(t, network, "cp1", s.path("cp1", ""), "10.99.0.11/24")
 	s.nodes = []*lab.Node{node}
 	var flags []string
@@ -60,24 +66,21 @@ func (s *services) startControlPlane(t *testing.T, network *lab.Network) {
 		flags = append(flags, f.Flag)
 	}
 	ready(t, start(t, node, "etcd", "--unsafe-no-fsync"), start(t, node, "kube-apiserver", flags...))
-	// Nobody sends heartbeats for the workers.
-	ready(t, start(t, node, "kube-controller-manager", "--node-monitor-grace-period=1h"), start(t, node, "kube-scheduler"))
+	ready(t, start(t, node, "kube-controller-manager"), start(t, node, "kube-scheduler"))
 	s.admin = s.conf(t, "super-admin")
 	s.api = s.client(t)
 }
 
-func (s *services) addWorker(t *testing.T, network *lab.Network, name, address, mode string) {
+// addWorker starts a worker with the files of kubepki init.
+func (s *services) addWorker(t *testing.T, network *lab.Network, name string, address netip.Addr, mode string) {
 	t.Helper()
-	node, err := network.Node(lab.NodeConfig{
-		Name: name, Root: s.path(name, ""), Programs: programs, Logs: t.TempDir(), Machine: true,
-		Addresses: []netip.Prefix{netip.MustParsePrefix(address + "/24")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &podNode{t: t, api: s.api, node: node, address: address, started: map[string]bool{}}
-	w.register(map[string]string{"lab.kubepki.dev/kube-proxy": mode})
+	w := startWorker(t, network, s.path(name, ""), kubelet.Config{Name: name, Addresses: []netip.Addr{address}})
 	s.workers = append(s.workers, w)
+	label := fmt.Appendf(nil, `{"metadata":{"labels":{"lab.kubepki.dev/kube-proxy":%q}}}`, mode)
+	eventually(t, "label node "+name, func(ctx context.Context) error {
+		_, err := s.api.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
+		return err
+	})
 }
 
 func (s *services) values() objects.Values {
@@ -85,27 +88,15 @@ func (s *services) values() objects.Values {
 }
 
 func TestServices(t *testing.T) {
-	s := startServices(t)
 	begin := time.Now()
+	s := startServices(t)
+	t.Log("nodes after", time.Since(begin))
 	if err := objects.Apply(t.Context(), s.admin, s.values()); err != nil {
 		t.Fatal(err)
 	}
-	t.Log("applied in", time.Since(begin))
-	s.runPods(t)
+	t.Log("applied after", time.Since(begin))
+	eventually(t, "all pods run", s.available)
 	t.Log("pods run after", time.Since(begin))
-}
-
-// runPods starts the pods until each workload has all of its own.
-func (s *services) runPods(t *testing.T) {
-	t.Helper()
-	eventually(t, "all pods run", func(ctx context.Context) error {
-		for _, w := range s.workers {
-			if err := w.sync(ctx); err != nil {
-				return err
-			}
-		}
-		return s.available(ctx)
-	})
 }
 
 // available tells which workload still lacks pods.
