@@ -10,6 +10,7 @@ import (
 	"io"
 	"text/template"
 
+	"github.com/kubepki/kubepki/lab/internal/cri"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -19,10 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 )
-
-// Registry is the host of the images whose names are programs of the build
-// folder: REGISTRY/PROGRAM:TAG. No such host is ever asked for anything.
-const Registry = "lab.kubepki.dev"
 
 // fieldManager owns the fields that the lab applies.
 const fieldManager = "kubepki-lab"
@@ -57,8 +54,8 @@ type Values struct {
 	KubeProxy string
 }
 
-// Image names the image that stands for a program.
-func (Values) Image(program string) string { return Registry + "/" + program + ":lab" }
+// Image names the image that is a program of the lab.
+func (Values) Image(program string) string { return cri.Registry + program + ":lab" }
 
 // Objects returns all objects, with the values filled in, in the order in which
 // they are to be applied.
