@@ -44,10 +44,6 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// proxyModes are the ways in which kube-proxy says who it is, one on each
-// worker.
-var proxyModes = []string{"token-secret", "projected-token", "certificate"}
-
 // services is a control plane with the objects of the lab, and three workers.
 type services struct {
 	*controlPlane
@@ -75,7 +71,7 @@ func startServices(t *testing.T) *services {
 	dir := t.TempDir()
 	args := []string{"init", "--out=" + dir, "--manifests", "--kube-proxy", "--key-algorithm=ECDSA-P256", "--service-cidr=10.96.0.0/16",
 		"--control-plane-endpoint=10.99.0.11:6443", "--control-plane=cp1=10.99.0.11"}
-	for i := range proxyModes {
+	for i := range objects.ProxyModes() {
 		args = append(args, fmt.Sprintf("--worker=w%d=10.99.0.2%d", i+1, i+1))
 	}
 	run(t, "kubepki", args...)
@@ -89,7 +85,7 @@ func startServices(t *testing.T) *services {
 	}
 	network := newNetwork(t)
 	s.startControlPlane(t, network)
-	for i, mode := range proxyModes {
+	for i, mode := range objects.ProxyModes() {
 		s.addWorker(t, network, fmt.Sprintf("w%d", i+1), netip.MustParseAddr(fmt.Sprintf("10.99.0.2%d", i+1)), mode)
 	}
 	return s
@@ -116,7 +112,7 @@ func (s *services) addWorker(t *testing.T, network *lab.Network, name string, ad
 	t.Helper()
 	w := startWorker(t, network, s.path(name, ""), kubelet.Config{Name: name, Addresses: []netip.Addr{address}})
 	s.workers = append(s.workers, w)
-	label := fmt.Appendf(nil, `{"metadata":{"labels":{"lab.kubepki.dev/kube-proxy":%q}}}`, mode)
+	label := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, objects.ProxyLabel, mode)
 	eventually(t, "label node "+name, func(ctx context.Context) error {
 		_, err := s.api.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
 		return err
@@ -133,6 +129,7 @@ func TestServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "all pods run", s.available)
+	t.Run("no container had to be started twice", s.testRestarts)
 	t.Run("what is applied again does not change", s.testApplyAgain)
 	t.Run("each kube-proxy shows its own kind of credential", s.testProxyIdentities)
 	t.Run("each kube-proxy has programmed the first service", s.testFirstService)
@@ -203,6 +200,24 @@ func get(ctx context.Context, w *worker, url string) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	return io.ReadAll(answer.Body)
+}
+
+// testRestarts looks for programs that gave up.
+func (s *services) testRestarts(t *testing.T) {
+	pods, err := s.api.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pods.Items) != 6 {
+		t.Errorf("%d pods; want 6", len(pods.Items))
+	}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.RestartCount != 0 {
+				t.Errorf("%s of %s was started %d times again: %+v", c.Name, p.Name, c.RestartCount, c.LastTerminationState.Terminated)
+			}
+		}
+	}
 }
 
 // testApplyAgain applies everything a second time.
@@ -305,7 +320,7 @@ func (s *services) testFirstService(t *testing.T) {
 		config := rest.CopyConfig(s.admin)
 		config.Host, config.ServerName, config.Dial = "https://10.96.0.1:443", "kubernetes.default.svc", w.node.Dial
 		if _, err := whoami(t, config); err != nil {
-			t.Errorf("through kube-proxy by %s: %v", proxyModes[i], err)
+			t.Errorf("through kube-proxy by %s: %v", objects.ProxyModes()[i], err)
 		}
 	}
 }
@@ -406,11 +421,11 @@ func (s *services) testExtensionStrangers(t *testing.T) {
 	address := "https://" + s.address(w) + ":8443"
 	for name, test := range map[string]struct {
 		show credential
-		want identity
+		user string
 	}{
-		"the front proxy":            {load(t, s.pki("front-proxy-client")), identity{"heather", []string{"system:authenticated"}}},
-		"kube-apiserver to kubelets": {load(t, s.pki("apiserver-kubelet-client")), identity{"kube-apiserver-kubelet-client", nil}},
-		"nobody":                     {credential{}, identity{"system:anonymous", nil}},
+		"the front proxy":            {load(t, s.pki("front-proxy-client")), "heather"},
+		"kube-apiserver to kubelets": {load(t, s.pki("apiserver-kubelet-client")), "kube-apiserver-kubelet-client"},
+		"nobody":                     {credential{}, "system:anonymous"},
 	} {
 		config := test.show.as(s.admin)
 		config.Host, config.CAData, config.CAFile, config.ServerName = address, s.servers.Extension.Authority, "", "api.wardle.svc"
@@ -418,8 +433,8 @@ func (s *services) testExtensionStrangers(t *testing.T) {
 			return headers{map[string]string{"X-Remote-User": "heather"}, next}
 		})
 		err := createFlunder(t.Context(), t, config, "third")
-		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), fmt.Sprintf("User %q cannot create", test.want.User)) {
-			t.Errorf("%s: %v; want that %s is forbidden", name, err, test.want.User)
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), fmt.Sprintf("User %q cannot create", test.user)) {
+			t.Errorf("%s: %v; want that %s is forbidden", name, err, test.user)
 		}
 	}
 }
@@ -602,5 +617,13 @@ func (s *services) testProxyClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.watchersAre(t, v.KubeProxy)
-	eventually(t, "all clients run", s.available)
+	for _, w := range s.workers {
+		eventually(t, "the client on "+w.name+" is well", func(ctx context.Context) error {
+			answer, err := get(ctx, w, "http://127.0.0.1:10256/healthz")
+			if err == nil && string(answer) != "ok\n" {
+				return errors.New(string(answer))
+			}
+			return err
+		})
+	}
 }

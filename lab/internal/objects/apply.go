@@ -24,6 +24,21 @@ import (
 // fieldManager owns the fields that the lab applies.
 const fieldManager = "kubepki-lab"
 
+// ProxyLabel is the label of a node that says how its kube-proxy shows who it is:
+// one of [ProxyModes]. A node without it has no kube-proxy.
+const ProxyLabel = "lab.kubepki.dev/kube-proxy"
+
+// The ways in which kube-proxy shows who it is.
+const (
+	ProxyTokenSecret    = "token-secret"    // a Secret with a token that never expires, as of old
+	ProxyProjectedToken = "projected-token" // the token that the kubelet mounts and renews, as kubeadm has it
+	ProxyCertificate    = "certificate"     // the client certificate in the node's own /etc/kubernetes/kube-proxy.conf
+)
+
+// ProxyModes returns the ways in which kube-proxy shows who it is, in the order
+// in which the lab gives them to its workers.
+func ProxyModes() []string { return []string{ProxyTokenSecret, ProxyProjectedToken, ProxyCertificate} }
+
 // files are applied in this order: what others need comes first.
 var files = []string{
 	"cluster-admins.yaml",
