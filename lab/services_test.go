@@ -26,6 +26,7 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	"github.com/kubepki/kubepki/lab/internal/objects"
 	"github.com/kubepki/kubepki/lab/internal/podclient"
+	"github.com/kubepki/kubepki/lab/internal/proxyclient"
 	"github.com/kubepki/kubepki/lab/internal/proxywatch"
 	"github.com/kubepki/kubepki/lab/internal/webhook"
 	corev1 "k8s.io/api/core/v1"
@@ -120,10 +121,13 @@ func (s *services) addWorker(t *testing.T, network *lab.Network, name string, ad
 }
 
 func (s *services) values() objects.Values {
-	return objects.Values{Server: "https://10.99.0.11:6443", Servers: *s.servers, KubeProxy: "kube-proxy"}
+	return objects.Values{Server: "https://10.99.0.11:6443", Servers: *s.servers}
 }
 
 func TestServices(t *testing.T) {
+	if err := proxyclient.CanProgram(t.Context()); err != nil {
+		t.Skip(err)
+	}
 	s := startServices(t)
 	if err := objects.Apply(t.Context(), s.admin, s.values()); err != nil {
 		t.Fatal(err)
@@ -150,8 +154,8 @@ func (s *services) available(ctx context.Context) error {
 		return err
 	}
 	for _, d := range deployments.Items {
-		if d.Status.AvailableReplicas != 1 {
-			return fmt.Errorf("deployment %s has %d pods", d.Name, d.Status.AvailableReplicas)
+		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != 1 || d.Status.AvailableReplicas != 1 {
+			return fmt.Errorf("deployment %s: %+v", d.Name, d.Status)
 		}
 	}
 	sets, err := s.api.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{})
@@ -159,8 +163,8 @@ func (s *services) available(ctx context.Context) error {
 		return err
 	}
 	for _, d := range sets.Items {
-		if d.Status.NumberAvailable != 1 {
-			return fmt.Errorf("daemon set %s has %d pods", d.Name, d.Status.NumberAvailable)
+		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedNumberScheduled != 1 || d.Status.NumberAvailable != 1 {
+			return fmt.Errorf("daemon set %s: %+v", d.Name, d.Status)
 		}
 	}
 	return nil
@@ -609,14 +613,27 @@ func (s *services) unavailable(ctx context.Context, t *testing.T) string {
 	return "no condition yet"
 }
 
-// testProxyClients puts kube-proxy's client in its place.
+// testProxyClients puts kube-proxy's client in its place. The rules that
+// kube-proxy has left are taken away: nothing may lean on them.
 func (s *services) testProxyClients(t *testing.T) {
 	v := s.values()
-	v.KubeProxy = "kube-proxy-client"
+	v.ProxyClient = true
 	if err := objects.Apply(t.Context(), s.admin, v); err != nil {
 		t.Fatal(err)
 	}
-	s.watchersAre(t, v.KubeProxy)
+	s.watchersAre(t, v.KubeProxy())
+	for _, w := range s.workers {
+		p, err := w.node.Run(&lab.Manifest{Name: "cleanup", Command: []string{"kube-proxy", "--cleanup"}, Env: []string{"PATH=/usr/sbin:/usr/bin"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-p.Done()
+	}
+	if _, err := s.workers[0].node.Dial(t.Context(), "tcp", "10.96.0.1:443"); err == nil {
+		t.Error("the rules of kube-proxy are still there")
+	}
+	eventually(t, "all pods run without kube-proxy", s.available)
+	s.testPodClient(t)
 	for _, w := range s.workers {
 		eventually(t, "the client on "+w.name+" is well", func(ctx context.Context) error {
 			answer, err := get(ctx, w, "http://127.0.0.1:10256/healthz")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"text/template"
 
 	"github.com/kubepki/kubepki/lab/internal/cri"
@@ -53,7 +54,7 @@ var files = []string{
 	"client.yaml",
 }
 
-//go:embed *.yaml
+//go:embed *.yaml *.tmpl
 var content embed.FS
 
 // Values are what the objects of one cluster differ in from those of another.
@@ -63,10 +64,27 @@ type Values struct {
 	Server string
 	// Servers are the credentials of the servers. Their keys go into Secrets.
 	Servers
-	// KubeProxy is the program that the DaemonSets of kube-proxy run:
-	// "kube-proxy", or "kube-proxy-client" where the machine lets no kube-proxy
-	// program its rules.
-	KubeProxy string
+	// ProxyClient runs kube-proxy's client alone in the place of kube-proxy, for
+	// machines that let nobody program packet filters (proxyclient.CanProgram).
+	// Services then lead nowhere, and pods are told to dial Server.
+	ProxyClient bool
+}
+
+// KubeProxy is the program of the DaemonSets of kube-proxy.
+func (v Values) KubeProxy() string {
+	if v.ProxyClient {
+		return "kube-proxy-client"
+	}
+	return "kube-proxy"
+}
+
+// ServerURL is Server in parts.
+func (v Values) ServerURL() (*url.URL, error) {
+	u, err := url.Parse(v.Server)
+	if err == nil && (u.Scheme != "https" || u.Port() == "") {
+		err = fmt.Errorf("the server %q is not https://HOST:PORT", v.Server)
+	}
+	return u, err
 }
 
 // Image names the image that is a program of the lab.
@@ -89,7 +107,7 @@ func Objects(v Values) ([]*unstructured.Unstructured, error) {
 // read reads the objects of one file.
 func read(name string, v Values) ([]*unstructured.Unstructured, error) {
 	functions := template.FuncMap{"base64": base64.StdEncoding.EncodeToString}
-	t, err := template.New(name).Funcs(functions).ParseFS(content, name)
+	t, err := template.New(name).Funcs(functions).ParseFS(content, name, "direct.tmpl")
 	if err != nil {
 		return nil, err
 	}
