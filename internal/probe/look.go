@@ -53,7 +53,7 @@ func (p *prober) open(ctx context.Context, address string, timeout time.Duration
 func (p *prober) look(ctx context.Context, o *trust.Observation, name string) {
 	conn, shut, err := p.open(ctx, o.Server.Address, p.Timeout)
 	if err != nil {
-		p.unreachable(o, err, "does not answer")
+		p.unreachable(ctx, o, err, "does not answer")
 		return
 	}
 	defer shut()
@@ -77,14 +77,16 @@ func (p *prober) look(ctx context.Context, o *trust.Observation, name string) {
 		o.Outcome, o.Alert = trust.Answered, alertOf(err)
 		return
 	}
-	p.unreachable(o, err, "accepts the connection and says nothing")
+	p.unreachable(ctx, o, err, "accepts the connection and says nothing")
 }
 
 // unreachable says why a server was not seen; silence is what a timeout means.
-func (p *prober) unreachable(o *trust.Observation, err error, silence string) {
+func (p *prober) unreachable(ctx context.Context, o *trust.Observation, err error, silence string) {
 	var dns *net.DNSError
 	o.Outcome = trust.Unreachable
 	switch {
+	case ctx.Err() != nil:
+		o.Outcome, o.Reason = trust.NotDialled, "was not waited for"
 	case alertOf(err) != "":
 		o.Outcome, o.Alert = trust.Refused, alertOf(err)
 		o.Reason = "refuses every handshake with the TLS alert " + o.Alert
@@ -107,8 +109,6 @@ func phrase(err error, timeout string) string {
 		return "answers in plain HTTP, not in TLS"
 	case errors.As(err, &record):
 		return "does not speak TLS"
-	case errors.Is(err, context.Canceled):
-		return "was not waited for"
 	case isTimeout(err):
 		return timeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

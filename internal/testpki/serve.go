@@ -201,11 +201,12 @@ func (r *Running) Start(address string, s Serving) {
 		go acceptRaw(l, s.Raw)
 		return
 	}
-	if s.Config.Time == nil {
-		s.Config.Time = func() time.Time { return At }
+	config := s.Config.Clone()
+	if config.Time == nil {
+		config.Time = func() time.Time { return At }
 	}
-	s.Config.NextProtos = []string{"h2", "http/1.1"}
-	server := &http.Server{Handler: s.Handler, TLSConfig: s.Config, ErrorLog: log.New(io.Discard, "", 0)}
+	config.NextProtos = []string{"h2", "http/1.1"}
+	server := &http.Server{Handler: s.Handler, TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0)}
 	r.c.t.Cleanup(func() { server.Close() })
 	go server.ServeTLS(l, "", "") //nolint:errcheck // it ends with the test
 }
