@@ -135,6 +135,7 @@ func (p *prober) ask(ctx context.Context, address string, c *trust.Credential, r
 		return 0, nil, local, err
 	}
 	status, body, err = exchange(ctx, client, address, r)
+	_ = client.Close() // says goodbye
 	return status, body, local, err
 }
 
@@ -145,7 +146,7 @@ func exchange(ctx context.Context, conn io.ReadWriter, address string, r request
 		return 0, nil, err
 	}
 	req.Close = true
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, */*") // key sets have a type of their own
 	req.Header.Set("User-Agent", "kubepki")
 	if len(r.body) > 0 {
 		req.Header.Set("Content-Type", "application/json")

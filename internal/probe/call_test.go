@@ -104,7 +104,11 @@ func TestCallsThatComeToNothing(t *testing.T) {
 			s := r.APIServer("cp1")
 			s.Handler, s.Config.NextProtos = row.handler, nil
 			r.Start("10.0.0.11:6443", s)
-			for _, call := range find(t, observe(t, g, keys, r, short), trust.ServesAPI).Calls {
+			timeout := 3 * time.Second
+			if row.outcome == trust.Unreachable {
+				timeout = short // it is to run out
+			}
+			for _, call := range find(t, observe(t, g, keys, r, timeout), trust.ServesAPI).Calls {
 				if call.Outcome != row.outcome || call.User != "" {
 					t.Errorf("%s: %s (%s), want %s", call.Credential.ID, call.Outcome, call.Reason, row.outcome)
 				}
@@ -138,7 +142,7 @@ func TestPeerFromElsewhereIsNotRefused(t *testing.T) {
 		if elsewhere {
 			want = trust.NotDialled
 		}
-		calls := find(t, observe(t, g, keys, r, short), trust.ServesEtcdPeers).Calls
+		calls := find(t, observe(t, g, keys, r, 10*time.Second), trust.ServesEtcdPeers).Calls
 		if len(calls) != 1 || calls[0].Outcome != want {
 			t.Errorf("elsewhere %v: %+v", elsewhere, calls)
 		}

@@ -49,29 +49,31 @@ func (p *prober) open(ctx context.Context, address string, timeout time.Duration
 	return conn, shut, nil
 }
 
-// look shakes hands without a client certificate and keeps what is presented.
-func (p *prober) look(ctx context.Context, o *trust.Observation, name string) {
+// look shakes hands and keeps what is presented. It shows a certificate that the
+// server should take, if there is one, for servers write down who shows none.
+func (p *prober) look(ctx context.Context, o *trust.Observation, name string, show *tls.Certificate) {
 	conn, shut, err := p.open(ctx, o.Server.Address, p.Timeout)
 	if err != nil {
 		p.unreachable(ctx, o, err, "does not answer")
 		return
 	}
 	defer shut()
-	client := tls.Client(conn, &tls.Config{
-		ServerName: name, NextProtos: []string{"h2", "http/1.1"},
-		// What is old is to be seen as well, and nothing is sent.
-		MinVersion:         tls.VersionTLS10, //nolint:gosec // see above
-		InsecureSkipVerify: true,             //nolint:gosec // what is presented is judged afterwards
-		VerifyConnection: func(s tls.ConnectionState) error {
-			o.Chain, o.Version, o.ALPN = s.PeerCertificates, tls.VersionName(s.Version), s.NegotiatedProtocol
-			return nil
-		},
-		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			o.AsksClient, o.Authorities = true, r.AcceptableCAs
-			return new(tls.Certificate), nil
-		},
-	})
-	err = client.HandshakeContext(ctx)
+	config := clientConfig(name, show)
+	config.NextProtos = []string{"h2", "http/1.1"}
+	config.MinVersion = tls.VersionTLS10 // what is old is to be seen as well, and nothing is sent
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		o.Chain, o.Version, o.ALPN = s.PeerCertificates, tls.VersionName(s.Version), s.NegotiatedProtocol
+		return nil
+	}
+	shown := config.GetClientCertificate
+	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		o.AsksClient, o.Authorities = true, r.AcceptableCAs
+		return shown(r)
+	}
+	client := tls.Client(conn, config)
+	if err = client.HandshakeContext(ctx); err == nil {
+		_ = client.Close() // says goodbye; the connection itself is closed anyway
+	}
 	if len(o.Chain) > 0 {
 		// Before TLS 1.3 a server that wants a certificate says so here.
 		o.Outcome, o.Alert = trust.Answered, alertOf(err)

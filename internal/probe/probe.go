@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/tls"
 	"net"
 	"slices"
 	"sync"
@@ -97,11 +98,16 @@ func (p *prober) observe(ctx context.Context, o *trust.Observation) {
 		o.Outcome, o.Reason = trust.NotDialled, o.Server.Skip
 		return
 	}
-	p.look(ctx, o, "")
+	credentials := p.callers(o.Server)
+	var show *tls.Certificate
+	if len(credentials) > 0 {
+		show = p.certificate(credentials[0])
+	}
+	p.look(ctx, o, "", show)
 	if o.Outcome != trust.Answered {
 		return
 	}
-	credentials := p.callers(o.Server)
+	o.Alert = "" // of one caller: the calls tell of all
 	o.Calls = make([]trust.Call, len(credentials))
 	var wg sync.WaitGroup
 	for i, c := range credentials {
@@ -145,7 +151,7 @@ func Look(ctx context.Context, address, name string, o Options) trust.Observatio
 	if name == "" {
 		name, _, _ = net.SplitHostPort(address)
 	}
-	p.look(ctx, &seen, name)
+	p.look(ctx, &seen, name, nil)
 	if seen.Outcome == trust.Answered && seen.AsksClient && seen.Alert == "" {
 		seen.Alert = alertOf(p.verdict(ctx, address, name, nil, min(p.Timeout, verdictWait)))
 	}

@@ -28,7 +28,7 @@ func (c *Cluster) VerifyLive(o check.Options, r *Running) *check.Result {
 }
 
 // LiveTimeout is how long VerifyLive waits for a server.
-const LiveTimeout = time.Second
+const LiveTimeout = 10 * time.Second
 
 func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
 	c.t.Helper()
