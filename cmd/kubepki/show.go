@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -126,6 +127,9 @@ func (o *showOptions) check(args []string) error {
 		return usagef("--pem and --output contradict each other: give one of them")
 	}
 	isServer := func(arg string) bool { _, ok := serverAddress(arg); return ok }
+	if o.output == "name" && slices.ContainsFunc(args, isServer) {
+		return usagef("--output: name is not for servers: use text, table, wide, json or yaml")
+	}
 	if o.serverName != "" && !slices.ContainsFunc(args, isServer) {
 		return usagef("--server-name is for a server: name it as HOST:PORT")
 	}
@@ -167,6 +171,9 @@ func showCluster(s streams, c cluster, at time.Time) (shown, error) {
 
 func (o *showOptions) showFile(s streams, name string, at time.Time) (shown, error) {
 	data, err := readInput(s, name)
+	if err != nil && strings.Contains(name, ":") && !exists(name) {
+		err = advise(err, "a server is named HOST:PORT, an IPv6 address in brackets: [ADDRESS]:PORT")
+	}
 	if err != nil {
 		return shown{}, err
 	}

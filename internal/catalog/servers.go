@@ -54,7 +54,7 @@ func (s *servers) add(n *trust.Node, c *trust.Component, v trust.Server, certFla
 			v.ClientCAs = append(v.ClientCAs, at)
 		}
 	}
-	v.Settings = places(c.Source, certificate, file(n, c, "kubeconfig"), s.dir(n))
+	v.Settings = places(cmp.Or(c.Source, certificate, file(n, c, "kubeconfig"), s.dir(n)))
 	if host, _ := SplitHostPort(v.Address); v.Skip == "" && isLoopback(host) && !n.Live {
 		v.Skip = "listens on " + host + " alone, which only its own node can dial"
 	}
@@ -302,7 +302,7 @@ func (s *servers) etcdElsewhere() {
 				v := slices.IndexFunc(s.all, func(v trust.Server) bool { return v.Kind == trust.ServesElsewhere && v.Address == at })
 				if v < 0 {
 					v = len(s.all)
-					s.all = append(s.all, trust.Server{Component: "etcd at " + at, Kind: trust.ServesElsewhere, Address: at, Settings: places(c.Source, s.dir(n))})
+					s.all = append(s.all, trust.Server{Component: "etcd at " + at, Kind: trust.ServesElsewhere, Address: at, Settings: places(cmp.Or(c.Source, s.dir(n)))})
 				}
 				s.all[v].Links = append(s.all[v].Links, i)
 			}

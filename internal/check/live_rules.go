@@ -338,29 +338,45 @@ func spoken(call *trust.Call) string {
 
 // notDialled says once for each reason what was not proved live.
 func (c *Case) notDialled() []Finding {
-	var out []Finding
-	add := func(who, reason string, at trust.Place) {
-		for i := range out {
-			if strings.HasSuffix(out[i].Cause, ": "+reason) {
-				out[i].Cause = strings.TrimSuffix(out[i].Cause, ": "+reason) + ", " + who + ": " + reason
-				return
-			}
+	var reasons []string
+	who, at := map[string][]string{}, map[string]trust.Place{}
+	add := func(o *trust.Observation, name, reason string) {
+		if len(who[reason]) == 0 {
+			reasons, at[reason] = append(reasons, reason), settingOf(o)
 		}
-		f := Finding{Cause: "not proved live: " + who + ": " + reason, Fix: "kubepki verify --live on the node itself"}
-		out = append(out, f.at(at))
+		if !slices.Contains(who[reason], name) {
+			who[reason] = append(who[reason], name)
+		}
 	}
 	for i := range c.Observations {
 		o := &c.Observations[i]
 		if o.Outcome == trust.NotDialled {
-			add(label(o.Server.Component), o.Reason, settingOf(o))
+			add(o, label(o.Server.Component), o.Reason)
 		}
 		for _, call := range o.Calls {
 			if call.Outcome == trust.NotDialled {
-				add(fmt.Sprintf("%s as %s", label(o.Server.Component), call.Credential.ID), call.Reason, settingOf(o))
+				add(o, fmt.Sprintf("%s as %s", label(o.Server.Component), call.Credential.ID), call.Reason)
 			}
 		}
 	}
+	var out []Finding
+	for _, reason := range reasons {
+		f := Finding{Cause: fmt.Sprintf("not proved live: %s: %s", few(who[reason]), reason)}
+		if !strings.Contains(reason, "no such node") {
+			f.Fix = "kubepki verify --live on the node itself"
+		}
+		out = append(out, f.at(at[reason]))
+	}
 	return out
+}
+
+// few names the first of many.
+func few(names []string) string {
+	const most = 6
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // where names a server with its address.

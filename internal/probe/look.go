@@ -115,10 +115,12 @@ func phrase(err error, timeout string) string {
 		return timeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "closes the connection"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "refuses the connection"
 	case errors.As(err, &number):
-		return number.Error()
+		return "cannot be reached: " + number.Error()
 	}
-	return err.Error()
+	return "cannot be spoken to: " + err.Error()
 }
 
 func isTimeout(err error) bool {

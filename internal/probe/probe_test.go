@@ -74,7 +74,7 @@ func TestDeadPeersAreNotWaitedFor(t *testing.T) {
 		dial    probe.Dial
 		want    string
 	}{
-		"nobody listens":                    {address: closedPort(t), want: "connection refused"},
+		"nobody listens":                    {address: closedPort(t), want: "refuses the connection"},
 		"packets are lost":                  {address: "192.0.2.1:6443", dial: blackHole, want: "does not answer within 300ms"},
 		"it accepts and says nothing":       {address: peer(t, func(net.Conn) {}), want: "accepts the connection and says nothing within 300ms"},
 		"it closes at once":                 {address: peer(t, func(c net.Conn) { c.Close() }), want: "closes the connection"},

@@ -191,7 +191,7 @@ func (p *prober) locate(ctx context.Context, o *trust.Observation, seen []trust.
 		}
 		switch p.get(ctx, &seen[i], "/api/v1/nodes/"+url.PathEscape(strings.ToLower(name)), &node) {
 		case http.StatusNotFound:
-			o.Server.Skip = "the cluster has no node " + name
+			o.Server.Skip = "the cluster has no such node"
 			return
 		case http.StatusOK:
 			port := cmp.Or(node.Status.DaemonEndpoints.KubeletEndpoint.Port, 10250)

@@ -164,19 +164,23 @@ func (v *Verification) observedRows(p Palette) [][]string {
 	return rows
 }
 
-// callers counts who was let in.
+// callers counts who was let in, of those who could try.
 func (o *Observed) callers(p Palette) string {
-	in := 0
+	in, tried := 0, 0
 	for _, c := range o.Calls {
+		if c.Outcome != trust.NotDialled {
+			tried++
+		}
 		if c.Outcome == trust.Answered {
 			in++
 		}
 	}
+	text := fmt.Sprintf("%d of %d let in", in, tried)
 	switch {
-	case len(o.Calls) == 0:
+	case tried == 0:
 		return "nobody called"
-	case in < len(o.Calls):
-		return p.Red(fmt.Sprintf("%d of %d let in", in, len(o.Calls)))
+	case in < tried:
+		return p.Red(text)
 	}
-	return fmt.Sprintf("%d of %d let in", in, len(o.Calls))
+	return text
 }
