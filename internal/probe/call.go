@@ -162,8 +162,8 @@ func exchange(ctx context.Context, conn io.ReadWriter, address string, r request
 	if err != nil {
 		return 0, nil, err
 	}
-	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
+	_ = answer.Body.Close() // it has been read; the connection is closed by who opened it
 	if errors.Is(err, io.ErrUnexpectedEOF) && len(body) > 0 {
 		err = nil // cut off, by us or by it: what does not parse says nothing
 	}
