@@ -4,27 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Node is a machine of the cluster: a root folder and a network namespace with
-// the node's addresses.
+// the node's addresses. It is safe for concurrent use.
 type Node struct {
 	// Name of the node, for messages and names of log files.
 	Name string
 	// Root is the folder that is the node's "/".
 	Root string
+	// Programs is the folder with the programs that build.sh made.
+	Programs string
 
-	programs string
-	logs     string
-	ns       *namespace
-	port     string // its interface at the bridge
-	running  []*Process
+	logs string
+	ns   *namespace
+	port string // its interface at the bridge
+
+	mu      sync.Mutex
+	running []*Process
 }
 
 // NodeConfig describes a node to [Network.Node].
@@ -34,7 +40,12 @@ type NodeConfig struct {
 	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
 	Programs  string         // absolute path of the folder that build.sh filled
 	Logs      string         // absolute path of an existing folder, for the logs of its components
-	Machine   bool           // has the machine's programs, devices and kernel files too, as a kubelet needs them
+	// Hosts are further names that the node resolves.
+	Hosts map[string]netip.Addr
+	// Handle is the absolute path of a file, made anew, by which other programs
+	// can enter the node's network; empty: none.
+	Handle  string
+	Machine bool // has the machine's programs, devices and kernel files too, as a kubelet needs them
 }
 
 // Node adds a node to the network. No component of it runs yet. Besides what
@@ -48,16 +59,21 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, err)
 	}
-	port := fmt.Sprintf("port%d", len(n.nodes))
-	if err := n.plug(ns, port, c.Addresses); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
-	}
-	if c.Machine {
-		if err := mountMachine(c.Root); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.file.Close()))
+	if c.Handle != "" {
+		if err := ns.mount(c.Handle); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.close()))
 		}
 	}
-	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
+	port := fmt.Sprintf("port%d", len(n.nodes))
+	if err := n.plug(ns, port, c.Addresses); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.close()))
+	}
+	if c.Machine {
+		if err := MountMachine(c.Root, c.Programs); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.close()))
+		}
+	}
+	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs, ns: ns, port: port}
 	n.nodes = append(n.nodes, node)
 	return node, nil
 }
@@ -74,6 +90,11 @@ func machineFiles(c NodeConfig) error {
 	for _, a := range c.Addresses {
 		hosts += fmt.Sprintf("%s %s\n", a.Addr(), c.Name)
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
+		if name != c.Name {
+			hosts += fmt.Sprintf("%s %s\n", c.Hosts[name], name)
+		}
+	}
 	return os.WriteFile(filepath.Join(etc, "hosts"), []byte(hosts), 0o644)
 }
 
@@ -82,6 +103,22 @@ func machineFiles(c NodeConfig) error {
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return n.ns.dial(ctx, network, address)
 }
+
+// Listen listens on the node, so that 127.0.0.1 is the node's own. The address
+// must be an IP address with a port, which may be 0.
+func (n *Node) Listen(network, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := n.ns.do(func() (err error) {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	return listener, err
+}
+
+// Launch starts a command in the node's network, but with nothing else of the
+// node: its root folder, say, is for the caller to set. The command must not
+// have been started, and does not end with the node.
+func (n *Node) Launch(cmd *exec.Cmd) error { return n.ns.do(cmd.Start) }
 
 // Client returns an HTTP client that calls from the node, with a transport of
 // its own that the caller may change.
@@ -111,6 +148,9 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("start %s on %s: %w", manifest.Name, n.Name, err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running = slices.DeleteFunc(n.running, func(p *Process) bool { return p.runs() != nil })
 	n.running = append(n.running, p)
 	return p, nil
 }
@@ -119,9 +159,11 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 // away.
 func (n *Node) close() error {
 	var errs []error
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, p := range n.running {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.close())...)
 }
