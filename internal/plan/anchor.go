@@ -110,7 +110,10 @@ func (a *anchors) reach(chain []*x509.Certificate) set {
 	if s, ok := a.reached[id.String()]; ok {
 		return s
 	}
-	s := set{a.of(chain[0])}
+	var s set
+	if a.seen[string(chain[0].Raw)] {
+		s = set{a.of(chain[0])} // somebody trusts the leaf itself
+	}
 	for todo := []*x509.Certificate{chain[0]}; len(todo) > 0; todo = todo[1:] {
 		for _, issuer := range a.issuers(todo[0]) {
 			n := a.of(issuer)

@@ -223,25 +223,17 @@ func (m *model) roleAt(p trust.Place) trust.Role {
 // switchOver lets signers sign with the new.
 func (m *model) switchOver() Step {
 	s := Step{Kind: Switch, Title: "sign with the new authority from now on"}
-	change := func(p trust.Place, role trust.Role, c Content) {
-		s.Changes = append(s.Changes, Change{Place: p, Role: role, After: c})
-	}
 	for i := range m.copies {
 		c := &m.copies[i]
-		x, ok := m.content(c.place)
-		if c.role != roleSigner || c.target < 0 || len(c.may) == 0 || !ok || slices.Contains(m.holds(c, x), m.targets[c.target].new) {
+		if c.role != roleSigner || c.target < 0 || len(c.may) == 0 {
 			continue
 		}
-		t := &m.targets[c.target]
-		switch {
-		case t.newBy.Certificate == nil:
-			change(c.place, trust.RoleKey, Content{Keys: []crypto.PublicKey{m.r.NewKey}})
-		case c.setting == "":
-			change(c.place, trust.RoleKey, Content{Keys: []crypto.PublicKey{t.newBy.Certificate.PublicKey}})
-		default:
-			change(c.place, roleSigner, Content{Certificates: []*x509.Certificate{t.newBy.Certificate}})
-			change(m.keyOf(c), trust.RoleKey, Content{Keys: []crypto.PublicKey{t.newBy.Certificate.PublicKey}})
+		t, key := &m.targets[c.target], c.place
+		if by := t.newBy.Certificate; by != nil && c.setting != "" {
+			key = m.keyOf(c)
+			m.put(&s, c.place, roleSigner, Content{Certificates: []*x509.Certificate{by}})
 		}
+		m.put(&s, key, trust.RoleKey, Content{Keys: []crypto.PublicKey{m.newKey(t)}})
 	}
 	m.reorder(&s)
 	s.Gate.Must = "whatever is signed from now on is signed by the new authority"
@@ -249,6 +241,24 @@ func (m *model) switchOver() Step {
 		s.Title, s.Gate.Must = "sign tokens with the new key from now on", "a token that is asked for now is signed with the new key"
 	}
 	return s
+}
+
+func (m *model) newKey(t *target) crypto.PublicKey {
+	if t.newBy.Certificate != nil {
+		return t.newBy.Certificate.PublicKey
+	}
+	return m.r.NewKey
+}
+
+// put adds a change unless it stands there already: one of a pair may have
+// been written when the other was not.
+func (m *model) put(s *Step, p trust.Place, role trust.Role, after Content) {
+	x, ok := m.content(p)
+	same := slices.EqualFunc(x.Certificates, after.Certificates, (*x509.Certificate).Equal) &&
+		(len(after.Keys) == 0 || len(x.Keys) > 0 && trust.SameKey(x.Keys[0], after.Keys[0]))
+	if !p.IsZero() && !(ok && same) {
+		s.Changes = append(s.Changes, Change{Place: p, Role: role, After: after})
+	}
 }
 
 // reorder puts the new certificate first into the own file of each authority

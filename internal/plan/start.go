@@ -78,29 +78,34 @@ func (m *model) start(c *copyOf) {
 	if m.r.reload(c).Uptake == AtOnce || m.loaded(c) {
 		return
 	}
-	for t := range m.targets {
-		if slices.Contains(now, m.targets[t].new) {
-			m.earlier(c, &m.targets[t], now)
-		}
-	}
+	m.earlier(c, now)
 }
 
 func (m *model) loaded(c *copyOf) bool { return m.r.Loaded != nil && m.r.Loaded(c.component, c.place) }
 
-// earlier adds what a copy may still hold from before the present step.
-func (m *model) earlier(c *copyOf, t *target, now set) {
-	switch {
-	case trusts(c) && m.stage == Accept:
-		c.sure = false
-		c.may = addSet(c.may, slices.DeleteFunc(slices.Clone(now), func(a int) bool { return a == t.new }))
-	case trusts(c) && m.stage == Drop && !now.meets(t.old):
-		c.sure = false
-		c.may = addSet(c.may, now.with(t.old))
-	case !trusts(c) && m.stage == Issue:
-		c.sure = false
-		for _, s := range m.before(c, t) {
-			c.may = addSet(c.may, s)
+// earlier adds what a copy may still hold from before the present step. A step
+// writes what it changes of a file at once, of all authorities.
+func (m *model) earlier(c *copyOf, now set) {
+	before, begun := slices.Clone(now), false
+	for i := range m.targets {
+		t := &m.targets[i]
+		switch {
+		case !slices.Contains(now, t.new):
+		case trusts(c) && m.stage == Accept:
+			begun = true
+			before = slices.DeleteFunc(before, func(a int) bool { return a == t.new })
+		case trusts(c) && m.stage == Drop && !now.meets(t.old):
+			begun = true
+			before = before.with(t.old)
+		case !trusts(c) && m.stage == Issue && i == c.target:
+			c.sure = false
+			for _, s := range m.before(c, t) {
+				c.may = addSet(c.may, s)
+			}
 		}
+	}
+	if begun {
+		c.may, c.sure = addSet(c.may, before), false
 	}
 }
 
@@ -153,12 +158,11 @@ func (m *model) startCarried() {
 		}
 		c.sure = true
 		for _, s := range m.allSources(c) {
-			c.may = append(c.may, m.copies[s].may...)
-			x, _ := m.content(m.copies[s].place)
-			now := m.holds(&m.copies[s], x)
-			for t := range m.targets {
-				m.startPublished(c, &m.targets[t], now)
+			for _, x := range m.copies[s].may {
+				c.may = addSet(c.may, x)
 			}
+			x, _ := m.content(m.copies[s].place)
+			m.startPublished(c, m.holds(&m.copies[s], x))
 		}
 		if c.merges && len(c.may) > 0 && m.stage == Issue {
 			c.may = []set{union(c.may)}
@@ -172,16 +176,18 @@ func (m *model) startCarried() {
 	}
 }
 
-func (m *model) startPublished(c *copyOf, t *target, now set) {
-	if !slices.Contains(now, t.new) || m.loaded(c) {
-		return
+// startPublished: an object may lag behind the files of its publishers.
+func (m *model) startPublished(c *copyOf, now set) {
+	lag := copyOf{use: c.use, may: c.may, sure: c.sure}
+	lag.role = trust.RoleBundle
+	if !m.loaded(c) {
+		m.earlier(&lag, now)
 	}
-	switch m.stage {
-	case Accept:
-		c.sure = false
-	case Drop:
-		c.sure = false
-		c.may = addSet(c.may, now.with(t.old))
+	c.may, c.sure = lag.may, lag.sure
+	for i := range m.targets {
+		if t := &m.targets[i]; m.stage == Drop && slices.Contains(now, t.new) && now.meets(t.old) && !m.loaded(c) {
+			c.sure = false
+		}
 	}
 }
 
