@@ -66,7 +66,13 @@ func (s shape) cluster() *catalog.Cluster {
 	return c
 }
 
-var clusters sync.Map // shape → func() ([]trust.Node, error)
+var (
+	clusters sync.Map // shape → func() ([]trust.Node, error)
+	rootKeys sync.Map // shape → crypto.Signer of the root authority
+)
+
+// below marks the name of an authority that is replaced below a root that stays.
+const below = "below "
 
 // nodesOf returns the facts of a cluster that `init` makes, read from disk. It
 // is made once per test binary; the facts must not be changed in place.
@@ -96,6 +102,13 @@ func provisioned(s shape) (nodes []trust.Node, err error) {
 	}
 	if err := p.Apply(context.Background(), func() {}); err != nil {
 		return nil, err
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, catalog.AuthoritiesDir, "root-ca.key")); err == nil {
+		key, err := issue.ParsePrivateKey(text)
+		if err != nil {
+			return nil, err
+		}
+		rootKeys.Store(s, key)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -243,11 +256,13 @@ func (k *maker) replace(g *trust.Graph, name string) map[string]Authority {
 		return nil
 	}
 	out := map[string]Authority{}
+	if name, ok := strings.CutPrefix(name, below); ok {
+		n := k.authority(own(name).Subject, own(catalog.RootCA))
+		return map[string]Authority{name: {Certificate: n, Chain: []*x509.Certificate{n}}}
+	}
 	old := own(name)
-	if root := own(catalog.RootCA); root != nil && name != catalog.RootCA {
-		// The root's key is not known here: it is signed anew by a root that is
-		// replaced with it.
-		return k.replace(g, catalog.RootCA)
+	if own(catalog.RootCA) != nil && name != catalog.RootCA {
+		return k.replace(g, below+name)
 	}
 	top := k.authority(old.Subject, nil)
 	out[name] = Authority{Certificate: top}

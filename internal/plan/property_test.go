@@ -68,7 +68,15 @@ func rotation(t testing.TB, s shape, name string) (maker, Rotation) {
 		r.NewKey = c.PublicKey
 		return k, r
 	}
-	r.New = k.replace(catalog.Wire(nodesOf(t, s)), name)
+	g := catalog.Wire(nodesOf(t, s))
+	if key, ok := rootKeys.Load(s); ok {
+		for _, a := range g.Authorities {
+			if a.Name == catalog.RootCA {
+				k.keys[string(g.Material(a.Certificate).Leaf().Raw)] = key.(crypto.Signer)
+			}
+		}
+	}
+	r.New = k.replace(g, name)
 	return k, r
 }
 
