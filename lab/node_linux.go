@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 )
@@ -19,12 +20,13 @@ type Node struct {
 	Name string
 	// Root is the folder that is the node's "/".
 	Root string
+	// Programs is the folder with the programs that build.sh made.
+	Programs string
 
-	programs string
-	logs     string
-	ns       *namespace
-	port     string // its interface at the bridge
-	running  []*Process
+	logs    string
+	ns      *namespace
+	port    string // its interface at the bridge
+	running []*Process
 }
 
 // NodeConfig describes a node to [Network.Node].
@@ -53,11 +55,11 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
 	}
 	if c.Machine {
-		if err := mountMachine(c.Root); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.file.Close()))
+		if err := MountMachine(c.Root); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.file.Close()))
 		}
 	}
-	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
+	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs, ns: ns, port: port}
 	n.nodes = append(n.nodes, node)
 	return node, nil
 }
@@ -82,6 +84,22 @@ func machineFiles(c NodeConfig) error {
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return n.ns.dial(ctx, network, address)
 }
+
+// Listen listens on the node, so that 127.0.0.1 is the node's own. The address
+// must be an IP address with a port, which may be 0.
+func (n *Node) Listen(network, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := n.ns.do(func() (err error) {
+		listener, err = net.Listen(network, address)
+		return err
+	})
+	return listener, err
+}
+
+// Launch starts a command in the node's network, but with nothing else of the
+// node: its root folder, say, is for the caller to set. The command must not
+// have been started, and does not end with the node.
+func (n *Node) Launch(cmd *exec.Cmd) error { return n.ns.do(cmd.Start) }
 
 // Client returns an HTTP client that calls from the node, with a transport of
 // its own that the caller may change.
@@ -123,5 +141,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
 }
