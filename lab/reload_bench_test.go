@@ -30,20 +30,28 @@ import (
 type bench struct {
 	*controlPlane
 	t         *testing.T
+	network   *lab.Network
 	node      *lab.Node
+	workers   map[string]*lab.Node    // by instance, where it is not node
+	roots     string                  // of workers
 	processes map[string]*lab.Process // by instance: a component, or a second one of it
 
 	cluster, etcd, proxy *authority // of the cluster that kubepki init made
 }
 
 // instances are restarted in this order.
-var instances = []string{"etcd", "kube-apiserver", "kube-controller-manager", "controller-manager-paths", "kube-scheduler"}
+var instances = []string{
+	"etcd", "kube-apiserver", "kube-controller-manager", "controller-manager-paths", "kube-scheduler",
+	"kubelet", "kubelet-embedded", "kubelet-joining",
+}
 
 func newBench(t *testing.T) *bench {
 	dir := initCluster(t, 1, "--key-algorithm=ECDSA-P256")
-	b := &bench{t: t, processes: map[string]*lab.Process{}, controlPlane: &controlPlane{dir: dir, shape: "separate"}}
+	b := &bench{t: t, workers: map[string]*lab.Node{}, processes: map[string]*lab.Process{}, controlPlane: &controlPlane{dir: dir, shape: "separate"}}
 	b.cluster, b.etcd, b.proxy = loadAuthority(t, b.pki("ca")), loadAuthority(t, b.pki("etcd/ca")), loadAuthority(t, b.pki("front-proxy-ca"))
-	b.node = addNode(t, newNetwork(t), "cp1", b.path("cp1", ""), "10.99.0.11/24")
+	b.roots = t.TempDir() // before the network: it is removed after all is unmounted
+	b.network = newNetwork(t)
+	b.node = addNode(t, b.network, "cp1", b.path("cp1", ""), "10.99.0.11/24")
 	b.nodes = []*lab.Node{b.node}
 	b.admin = b.conf(t, "super-admin")
 	return b
@@ -54,7 +62,15 @@ func onNode(instance, setting string) string { return filepath.Join("/reload", i
 
 // file is the same path as the test sees it.
 func (b *bench) file(instance, setting string) string {
-	return b.path("cp1", onNode(instance, setting))
+	return filepath.Join(b.at(instance).Root, onNode(instance, setting))
+}
+
+// at is the node of an instance.
+func (b *bench) at(instance string) *lab.Node {
+	if node, ok := b.workers[instance]; ok {
+		return node
+	}
+	return b.node
 }
 
 // put fills the file of an instance's setting and returns its path on the node.
@@ -92,19 +108,20 @@ func (b *bench) start(instance, component string, more ...string) {
 	}
 	manifest.Command = append(slices.Clone(manifest.Command), more...)
 	b.run(manifest)
-	b.t.Cleanup(func() {
-		if b.t.Failed() {
-			b.t.Logf("%s:\n%s", instance, b.processes[instance].Log())
-		}
-	})
 }
 
+// run starts an instance and waits until it is ready.
 func (b *bench) run(manifest *lab.Manifest) {
 	b.t.Helper()
-	p, err := b.node.Run(manifest)
+	p, err := b.at(manifest.Name).Run(manifest)
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.t.Cleanup(func() {
+		if b.t.Failed() {
+			b.t.Logf("%s:\n%s", manifest.Name, p.Log())
+		}
+	})
 	b.processes[manifest.Name] = p
 	ready(b.t, p)
 }

@@ -22,7 +22,7 @@ import (
 // something of its own into its file, which no other row knows, so that none
 // can be taken for another.
 func (b *bench) reloadRows() []*reloadRow {
-	return slices.Concat(b.etcdRows(), b.apiserverRows(), b.controllerManagerRows(), b.schedulerRows())
+	return slices.Concat(b.etcdRows(), b.apiserverRows(), b.controllerManagerRows(), b.schedulerRows(), b.kubeletRows())
 }
 
 const ownAddress = "10.99.0.254"

@@ -115,8 +115,8 @@ func minorOf(version string) (minor, bool) {
 // measured on the real components in the lab, but for those that
 // docs/reload.md marks: they run the same code as a row that was.
 func Reloads() []ReloadRow {
-	return slices.Concat(apiserverReloads(), controllerManagerReloads(), servingReloads(Scheduler),
-		clientReloads(Scheduler), kubeletReloads(), clientReloads(KubeProxy), podReloads(), etcdReloads())
+	return slices.Concat(apiserverReloads(), controllerManagerReloads(), schedulerReloads(),
+		kubeletReloads(), clientReloads(KubeProxy), podReloads(), etcdReloads())
 }
 
 // The first versions that were measured.
@@ -190,7 +190,18 @@ func controllerManagerReloads() []ReloadRow {
 		rows(ControllerManager, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/cmd/kube-controller-manager/app/certificates.go (readCA)"}, "root-ca-file"),
 		rows(ControllerManager, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/cmd/kube-controller-manager/app/service_accounts.go"}, "service-account-private-key-file"),
 		clientReloads(ControllerManager),
+		delegateReloads(ControllerManager),
 	)
+}
+
+func schedulerReloads() []ReloadRow {
+	return slices.Concat(servingReloads(Scheduler), clientReloads(Scheduler), delegateReloads(Scheduler))
+}
+
+// delegateReloads: the kubeconfigs that a component asks the API server with
+// who its own callers are. Their fields are taken up as those of clientReloads.
+func delegateReloads(component string) []ReloadRow {
+	return rows(component, Takeup{Manner: AtRestart, Source: clientCmd}, "authentication-kubeconfig", "authorization-kubeconfig")
 }
 
 // servingReloads are the rows of every server that is built on k8s.io/apiserver.
