@@ -116,25 +116,29 @@ func (b *bench) kubeletByPath() []*reloadRow {
 	b.configureFiles(instance, serving)
 	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
 	old, next := b.cluster.leaf(b.t, nodeIdentity("w2")), b.cluster.leaf(b.t, nodeIdentity("w2"))
+	// Both in one file behind a link, as the kubelet's own.
+	both := func(c credential) []byte { return slices.Concat(c.certificate, c.key) }
+	current := b.put(instance, "client-certificate", both(old))
+	b.link(instance, "client-certificate")
 	b.runKubelet(manifest, b.kubeconfig(clientcmdapi.Cluster{Server: f.url(), CertificateAuthorityData: b.cluster.pem},
-		clientcmdapi.AuthInfo{
-			ClientCertificate: b.put(instance, "client-certificate", old.certificate),
-			ClientKey:         b.put(instance, "client-key", old.key),
-		}))
+		clientcmdapi.AuthInfo{ClientCertificate: current, ClientKey: current}))
 	clients := newAuthority(b.t, "clients of kubelets")
 	return []*reloadRow{
 		b.servingRow(instance, "tls-cert-file", "tls-private-key-file", address+":10250", "", nil, b.cluster.again(b.t, serving.certificate)),
 		b.bundleRow(instance, "client-ca-file", b.swap(instance, "client-ca-file", b.cluster.pem, clients.pem),
 			b.caller(clients.leaf(b.t, masters), "https://"+address+":10250/pods", nil)),
 		clientRow(instance, []string{"client-certificate", "client-key"}, f, old, next,
-			b.swapPair(instance, "client-certificate", "client-key", next, nil)),
+			func(context.Context) error { return b.swapLink(instance, "client-certificate", both(next)) }),
 	}
 }
 
 func (b *bench) kubeletEmbedded() []*reloadRow {
 	const instance, address = "kubelet-embedded", "10.99.0.23"
 	manifest := b.prepareKubelet(instance, address, nil)
-	b.configureFiles(instance, b.cluster.leaf(b.t, nodeIdentity("w3"), address))
+	serving := b.cluster.leaf(b.t, nodeIdentity("w3"), address)
+	b.configureFiles(instance, serving)
+	b.link(instance, "tls-cert-file")
+	b.link(instance, "tls-private-key-file")
 	servers := newAuthority(b.t, "servers of kubelets")
 	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(servers))
 	old, next := b.cluster.leaf(b.t, nodeIdentity("w3")), b.cluster.leaf(b.t, nodeIdentity("w3"))
@@ -149,10 +153,26 @@ func (b *bench) kubeletEmbedded() []*reloadRow {
 			func(context.Context) error { return replace(path, embedded(next)) }),
 		trustRow(catalog.Kubelet, "certificate-authority", f, 10*time.Second, b.swap(instance, "certificate-authority", b.cluster.pem, servers.pem), nil),
 	}
+	rows = append(rows, b.linkedPairRow(instance, address+":10250", b.cluster.again(b.t, serving.certificate)))
 	for _, r := range rows {
 		r.instance = instance
 	}
 	return rows
+}
+
+// linkedPairRow switches the links to a serving pair.
+func (b *bench) linkedPairRow(instance, address string, c credential) *reloadRow {
+	return &reloadRow{
+		component: catalog.Kubelet, settings: []string{"tls-cert-file", "tls-private-key-file"},
+		seen: func(ctx context.Context) (bool, error) { return b.presents(ctx, address, "", nil, c) },
+		change: func(context.Context) error {
+			if err := b.swapLink(instance, "tls-private-key-file", c.key); err != nil {
+				return err
+			}
+			return b.swapLink(instance, "tls-cert-file", c.certificate)
+		},
+		notify: func() error { return b.removeLinked(instance, "tls-cert-file") },
+	}
 }
 
 // kubeletJoining: a token that is not good is replaced by one that is.

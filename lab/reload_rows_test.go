@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -41,6 +42,36 @@ func (b *bench) swap(instance, setting string, content ...[]byte) func(context.C
 func (b *bench) overwrite(instance, setting string, content ...[]byte) func(context.Context) error {
 	path := b.file(instance, setting)
 	return func(context.Context) error { return os.WriteFile(path, slices.Concat(content...), 0o600) }
+}
+
+// link makes the file of an instance's setting a symbolic link to one that
+// holds its content, as tools that keep dated files do.
+func (b *bench) link(instance, setting string) {
+	b.t.Helper()
+	path := b.file(instance, setting)
+	if err := os.Rename(path, path+"-1"); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Base(path)+"-1", path); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// swapLink switches a link of link to another file. The old one stays.
+func (b *bench) swapLink(instance, setting string, content ...[]byte) error {
+	path := b.file(instance, setting)
+	if err := os.WriteFile(path+"-2", slices.Concat(content...), 0o600); err != nil {
+		return err
+	}
+	if err := os.Symlink(filepath.Base(path)+"-2", path+"-new"); err != nil {
+		return err
+	}
+	return os.Rename(path+"-new", path)
+}
+
+// removeLinked removes what a link pointed at before it was switched.
+func (b *bench) removeLinked(instance, setting string) error {
+	return os.Remove(b.file(instance, setting) + "-1")
 }
 
 // swapPair replaces a key and then, after a while in which the two do not
@@ -96,7 +127,7 @@ func (b *bench) servingRow(component, certificate, key, address, serverName stri
 	}
 }
 
-// strayServingRow is servingRow for etcd while key and certificate do not match:
+// etcdServingRow is servingRow for etcd while key and certificate do not match:
 // it reads them at each handshake, so that handshakes fail in the meantime.
 func (b *bench) etcdServingRow(certificate, key, address string, show, c credential) *reloadRow {
 	r := b.servingRow(catalog.Etcd, certificate, key, address, "", &show, c)
@@ -120,8 +151,8 @@ func (b *bench) etcdServingRow(certificate, key, address string, show, c credent
 }
 
 // bundleRow measures a bundle of client authorities: a caller of a new
-// authority is taken for who it is. wasOnConnection says that each request on a
-// connection is judged, and not only its handshake.
+// authority is taken for who it is, on a connection that was there before: each
+// request is judged, and not only its handshake.
 func (b *bench) bundleRow(component, flag string, change func(context.Context) error, c *caller) *reloadRow {
 	return &reloadRow{
 		component: component, settings: []string{flag}, change: change,
@@ -256,7 +287,11 @@ func (b *bench) controllerManagerRows() []*reloadRow {
 
 	named := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
 	oldNamed, nextNamed := b.cluster.leaf(b.t, name), b.cluster.leaf(b.t, name)
+	// It signs no tokens either, which the list of controllers does not say.
+	linked := b.give(paths, "client-ca-file", b.cluster.pem)
+	b.link(paths, "client-ca-file")
 	b.start(paths, component, "--secure-port=11257", "--leader-elect-resource-name=reload", "--controllers=clusterrole-aggregation-controller",
+		"--service-account-private-key-file=", linked,
 		b.give(paths, "kubeconfig", b.kubeconfig(
 			clientcmdapi.Cluster{Server: named.url(), CertificateAuthority: b.put(paths, "certificate-authority", b.cluster.pem)},
 			clientcmdapi.AuthInfo{
@@ -266,9 +301,20 @@ func (b *bench) controllerManagerRows() []*reloadRow {
 	certificateByPath := clientRow(component, []string{"client-certificate", "client-key"}, named, oldNamed, nextNamed,
 		b.swapPair(paths, "client-certificate", "client-key", nextNamed, nil))
 	certificateByPath.instance = paths
-	return append(rows, signed, b.rootCARow(), b.tokenSecretRow(), certificateByPath,
+	return append(rows, signed, b.rootCARow(), b.tokenSecretRow(), certificateByPath, b.linkedBundleRow(component, paths, "127.0.0.1:11257"),
 		clientRow(component, []string{"client-certificate-data", "client-key-data"}, embedded, old, next, change),
 		trustRow(component, "certificate-authority-data", embedded, 10*time.Second, change, nil))
+}
+
+// linkedBundleRow switches a link to a bundle of client authorities.
+func (b *bench) linkedBundleRow(component, instance, address string) *reloadRow {
+	clients := newAuthority(b.t, "linked clients")
+	c := b.caller(clients.leaf(b.t, masters), "https://"+address+"/metrics", nil)
+	return &reloadRow{
+		component: component, settings: []string{"client-ca-file"}, instance: instance, seen: c.accepted,
+		change: func(context.Context) error { return b.swapLink(instance, "client-ca-file", b.cluster.pem, clients.pem) },
+		notify: func() error { return b.removeLinked(instance, "client-ca-file") },
+	}
 }
 
 // frontLeaf is a serving certificate of a front.
@@ -284,13 +330,16 @@ func (b *bench) schedulerRows() []*reloadRow {
 	servers := newAuthority(b.t, "named servers")
 	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(servers))
 	old, next := b.schedulerToken(), b.schedulerToken()
+	tokenFile := b.put(component, "tokenFile", []byte(old))
+	b.link(component, "tokenFile") // as in a volume
 	b.start(component, component, append(flags, b.give(component, "kubeconfig", b.kubeconfig(
 		clientcmdapi.Cluster{Server: f.url(), CertificateAuthority: b.put(component, "certificate-authority", b.cluster.pem)},
-		clientcmdapi.AuthInfo{TokenFile: b.put(component, "tokenFile", []byte(old))})))...)
+		clientcmdapi.AuthInfo{TokenFile: tokenFile})))...)
 	return append(rows,
 		trustRow(component, "certificate-authority", f, 3*time.Second, b.swap(component, "certificate-authority", b.cluster.pem, servers.pem), nil),
 		&reloadRow{
-			component: component, settings: []string{"tokenFile"}, change: b.swap(component, "tokenFile", []byte(next)),
+			component: component, settings: []string{"tokenFile"},
+			change: func(context.Context) error { return b.swapLink(component, "tokenFile", []byte(next)) },
 			seen: func(context.Context) (bool, error) {
 				_, token := f.shown()
 				if token != old && token != next {

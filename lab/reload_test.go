@@ -34,9 +34,18 @@ type reloadRow struct {
 	// live checks what became of a connection from before the change, once
 	// that is in use by itself.
 	live func(context.Context) error
+	// notify, where it is set, makes the kernel notify the component of a change
+	// that it was not notified of: a symbolic link was switched.
+	notify func() error
 }
 
-func (r *reloadRow) name() string { return r.component + " " + strings.Join(r.settings, " ") }
+func (r *reloadRow) name() string {
+	name := r.component + " " + strings.Join(r.settings, " ")
+	if r.notify != nil {
+		name += " by a link"
+	}
+	return name
+}
 
 const (
 	lookEvery = 250 * time.Millisecond
@@ -61,7 +70,9 @@ type figure struct {
 	// AfterRestart tells that the change was in use after a restart; nil: that
 	// was not looked at.
 	AfterRestart *bool `json:"afterRestart,omitempty"`
-	problems     []error
+	// Link tells that a symbolic link was switched, and its old target stayed.
+	Link     bool `json:"link,omitempty"`
+	problems []error
 }
 
 // figures are the measurements of one version.
@@ -87,18 +98,15 @@ func TestComponentsTakeUpFilesAsTheMatrixSays(t *testing.T) {
 	all := b.reloadRows()
 	measured, wants, later := b.chooseRows(all, kubernetes, etcd, long)
 	got := measure(t.Context(), measured, wants, patience)
-	report := func() {
-		for i, r := range measured {
-			t.Run(r.name(), func(t *testing.T) {
-				t.Log(got[i])
-				for _, problem := range got[i].problems {
-					t.Error(problem)
-				}
-			})
-		}
-	}
-	defer report() // even where a restart fails
 	b.restartAndLook(measured, wants, got, long)
+	for i, r := range measured {
+		t.Run(r.name(), func(t *testing.T) {
+			t.Log(got[i])
+			for _, problem := range got[i].problems {
+				t.Error(problem)
+			}
+		})
+	}
 	for _, r := range later {
 		t.Run(r.name(), func(t *testing.T) {
 			t.Skipf("takes longer than %s: set KUBEPKI_LAB_LONG, as make test-long does", quickPatience)
@@ -153,8 +161,14 @@ func measure(ctx context.Context, rows []*reloadRow, wants []catalog.Takeup, pat
 	got := make([]*figure, len(rows))
 	var all sync.WaitGroup
 	for i, r := range rows {
-		got[i] = &figure{Component: r.component, Settings: r.settings}
-		all.Go(func() { got[i].measure(ctx, r, wants[i], patience) })
+		got[i] = &figure{Component: r.component, Settings: r.settings, Link: r.notify != nil}
+		all.Go(func() {
+			if r.notify != nil {
+				got[i].measureLink(ctx, r, wants[i], patience)
+				return
+			}
+			got[i].measure(ctx, r, wants[i], patience)
+		})
 	}
 	all.Wait()
 	return got
@@ -164,14 +178,38 @@ func (f *figure) fail(format string, args ...any) {
 	f.problems = append(f.problems, fmt.Errorf(format, args...))
 }
 
-func (f *figure) measure(ctx context.Context, r *reloadRow, want catalog.Takeup, patience time.Duration) {
-	// What is to come must not be there yet: else the row would show nothing.
+// begin changes the files. What is to come must not be in use yet: else the row
+// would show nothing.
+func (f *figure) begin(ctx context.Context, r *reloadRow) bool {
 	if seen, err := looked(ctx, r, 30*time.Second, func(bool) bool { return true }); err != nil || seen {
 		f.fail("before the change: in use %t, %v", seen, err)
+	} else if err := r.change(ctx); err != nil {
+		f.fail("change: %v", err)
+	}
+	return len(f.problems) == 0
+}
+
+// measureLink measures a change of which no notification comes.
+func (f *figure) measureLink(ctx context.Context, r *reloadRow, want catalog.Takeup, patience time.Duration) {
+	if !want.Notified {
+		f.fail("the matrix does not say that notifications are needed")
+	}
+	if !f.begin(ctx, r) {
 		return
 	}
-	if err := r.change(ctx); err != nil {
-		f.fail("change: %v", err)
+	if seen, err := looked(ctx, r, patience, func(seen bool) bool { return seen }); seen || err != nil {
+		f.fail("without a notification: in use %t, %v; the matrix says that it is not", seen, err)
+		return
+	}
+	if err := r.notify(); err != nil {
+		f.fail("notify: %v", err)
+	} else if seen, err := looked(ctx, r, atOnce+lookMargin, func(seen bool) bool { return seen }); !seen {
+		f.fail("after a notification: not in use, %v", err)
+	}
+}
+
+func (f *figure) measure(ctx context.Context, r *reloadRow, want catalog.Takeup, patience time.Duration) {
+	if !f.begin(ctx, r) {
 		return
 	}
 	begin := time.Now()
@@ -226,23 +264,20 @@ func looked(ctx context.Context, r *reloadRow, limit time.Duration, enough func(
 // to be.
 func (b *bench) restartAndLook(rows []*reloadRow, wants []catalog.Takeup, got []*figure, long bool) {
 	b.t.Helper()
-	begin := time.Now()
-	for _, instance := range instances {
-		needs := func(i int) bool {
-			return cmp.Or(rows[i].instance, rows[i].component) == instance && (long || wants[i].Manner == catalog.AtRestart)
-		}
-		restarted := false
-		for i := range rows {
-			if needs(i) && !restarted {
-				b.restart(instance)
-				restarted = true
-			}
+	needed := map[string]bool{}
+	for i, r := range rows {
+		if long || wants[i].Manner == catalog.AtRestart {
+			needed[cmp.Or(r.instance, r.component)] = true
 		}
 	}
-	b.t.Logf("restarts took %s", time.Since(begin).Round(time.Second))
+	for _, instance := range instances {
+		if needed[instance] {
+			b.restart(instance)
+		}
+	}
 	var all sync.WaitGroup
 	for i, r := range rows {
-		if !long && wants[i].Manner != catalog.AtRestart {
+		if r.notify != nil || !long && wants[i].Manner != catalog.AtRestart {
 			continue
 		}
 		all.Go(func() {
@@ -257,6 +292,9 @@ func (b *bench) restartAndLook(rows []*reloadRow, wants []catalog.Takeup, got []
 
 func (f *figure) String() string {
 	s := "not taken up without a restart"
+	if f.Link {
+		s = "not taken up without a notification"
+	}
 	if f.Seconds != nil {
 		s = fmt.Sprintf("taken up after %.1f s", *f.Seconds)
 	}

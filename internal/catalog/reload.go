@@ -40,11 +40,16 @@ const (
 type Takeup struct {
 	Manner Manner
 	// Within bounds the time until a change is in use, where Manner is
-	// ByItself; else 0. It is the interval of the upstream source, so that it
-	// holds where no file notification arrives (as in many mounted volumes).
-	// With notifications it is mostly seconds: docs/reload.md has the figures.
+	// ByItself; else 0. It is the interval of the upstream source; what was
+	// seen stands in docs/reload.md.
 	Within time.Duration
-	Live   Live // empty where the Manner leaves no such connection: AtRestart
+	// Notified tells that the component learns of the change by a notification
+	// of the kernel alone: mostly within a second. Where none comes it never
+	// does: on network file systems, and when a symbolic link is switched to
+	// another file while the old one stays. Within then bounds only how often
+	// it tries again to watch a file that it could not watch.
+	Notified bool
+	Live     Live // empty where the Manner leaves no such connection: AtRestart
 	// Source is the upstream file that says so.
 	Source string
 }
@@ -127,9 +132,9 @@ const (
 
 // Intervals of the upstream sources.
 const (
-	// FileRefreshDuration of DynamicFileCAContent, and the period of
-	// DynamicCertKeyPairContent: both look at the file anyway, besides
-	// watching it by fsnotify (dynamicFiles).
+	// How often DynamicFileCAContent and DynamicCertKeyPairContent (dynamicFiles)
+	// try to watch their files again when they could not. Nothing else makes
+	// them look: FileRefreshDuration is not used for files.
 	fileInterval = time.Minute
 	// CertCallbackRefreshDuration and caRefreshDuration of client-go.
 	clientInterval = 5 * time.Minute
@@ -148,6 +153,16 @@ const (
 	etcdListener   = "go.etcd.io/etcd/client/pkg/v3/transport/listener.go"
 )
 
+// notified is the manner of everything that is built on dynamicFiles.
+func notified(live Live, source string) Takeup {
+	return Takeup{Manner: ByItself, Within: fileInterval, Notified: true, Live: live, Source: source}
+}
+
+// polled is the manner of what is read again after a time.
+func polled(within time.Duration, live Live, source string) Takeup {
+	return Takeup{Manner: ByItself, Within: within, Live: live, Source: source}
+}
+
 // rows makes one row for each setting, from the first version on.
 func rows(component string, t Takeup, settings ...string) []ReloadRow {
 	from := firstKubernetes
@@ -162,16 +177,16 @@ func rows(component string, t Takeup, settings ...string) []ReloadRow {
 }
 
 func apiserverReloads() []ReloadRow {
-	proxied := Takeup{ByItself, fileInterval, LiveKeep, "k8s.io/kube-aggregator/pkg/apiserver/apiserver.go (aggregator-proxy-cert)"}
+	proxied := notified(LiveKeep, "k8s.io/kube-aggregator/pkg/apiserver/apiserver.go (aggregator-proxy-cert)")
 	storage := "k8s.io/apiserver/pkg/storage/storagebackend/factory/etcd3.go, " + etcdListener
 	keys := "k8s.io/kubernetes/pkg/serviceaccount/jwt.go (StaticPublicKeysGetter)"
 	return slices.Concat(
 		servingReloads(APIServer),
-		rows(APIServer, Takeup{ByItself, fileInterval, LiveKeep, dynamicFiles}, "tls-sni-cert-key"),
+		rows(APIServer, notified(LiveKeep, dynamicFiles), "tls-sni-cert-key"),
 		rows(APIServer, proxied, "proxy-client-cert-file", "proxy-client-key-file"),
-		rows(APIServer, Takeup{ByItself, clientInterval, LiveClosed, clientRotation}, "kubelet-client-certificate", "kubelet-client-key"),
+		rows(APIServer, polled(clientInterval, LiveClosed, clientRotation), "kubelet-client-certificate", "kubelet-client-key"),
 		clientCAReloads(APIServer, "kubelet-certificate-authority"),
-		rows(APIServer, Takeup{AtHandshake, 0, LiveKeep, storage}, "etcd-certfile", "etcd-keyfile"),
+		rows(APIServer, Takeup{Manner: AtHandshake, Live: LiveKeep, Source: storage}, "etcd-certfile", "etcd-keyfile"),
 		rows(APIServer, Takeup{Manner: AtRestart, Source: storage}, "etcd-cafile"),
 		rows(APIServer, Takeup{Manner: AtRestart, Source: keys}, "service-account-key-file"),
 		rows(APIServer, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/controlplane/apiserver/options/options.go"}, "service-account-signing-key-file"),
@@ -179,7 +194,7 @@ func apiserverReloads() []ReloadRow {
 }
 
 func controllerManagerReloads() []ReloadRow {
-	signing := Takeup{ByItself, fileInterval, LiveKeep, "k8s.io/kubernetes/pkg/controller/certificates/signer/ca_provider.go"}
+	signing := notified(LiveKeep, "k8s.io/kubernetes/pkg/controller/certificates/signer/ca_provider.go")
 	var signers []string
 	for _, u := range signingFlags() {
 		signers = append(signers, u.Flag)
@@ -207,8 +222,8 @@ func delegateReloads(component string) []ReloadRow {
 // servingReloads are the rows of every server that is built on k8s.io/apiserver.
 func servingReloads(component string) []ReloadRow {
 	return slices.Concat(
-		rows(component, Takeup{ByItself, fileInterval, LiveKeep, dynamicFiles + "/dynamic_serving_content.go"}, "tls-cert-file", "tls-private-key-file"),
-		rows(component, Takeup{ByItself, fileInterval, LiveJudged, dynamicFiles + "/dynamic_cafile_content.go"}, "client-ca-file", "requestheader-client-ca-file"),
+		rows(component, notified(LiveKeep, dynamicFiles+"/dynamic_serving_content.go"), "tls-cert-file", "tls-private-key-file"),
+		rows(component, notified(LiveJudged, dynamicFiles+"/dynamic_cafile_content.go"), "client-ca-file", "requestheader-client-ca-file"),
 	)
 }
 
@@ -220,9 +235,9 @@ func clientReloads(component string) []ReloadRow {
 		rows(component, once, "kubeconfig"),
 		rows(component, Takeup{Manner: AtRestart, Source: clientTLS}, "client-certificate-data", "client-key-data", "certificate-authority-data"),
 		rows(component, once, "token"),
-		rows(component, Takeup{ByItself, clientInterval, LiveClosed, clientRotation}, "client-certificate", "client-key"),
+		rows(component, polled(clientInterval, LiveClosed, clientRotation), "client-certificate", "client-key"),
 		clientCAReloads(component, "certificate-authority"),
-		rows(component, Takeup{ByItself, tokenInterval, LiveJudged, clientToken}, "tokenFile"),
+		rows(component, polled(tokenInterval, LiveJudged, clientToken), "tokenFile"),
 	)
 }
 
@@ -231,15 +246,15 @@ func clientReloads(component string) []ReloadRow {
 func clientCAReloads(component, setting string) []ReloadRow {
 	return []ReloadRow{
 		{component, setting, firstKubernetes, "1.36", Takeup{Manner: AtRestart, Source: clientTLS}},
-		{component, setting, "1.36", "", Takeup{ByItself, clientInterval, LiveKeep, clientCA}},
+		{component, setting, "1.36", "", polled(clientInterval, LiveKeep, clientCA)},
 	}
 }
 
 func kubeletReloads() []ReloadRow {
 	manager := "k8s.io/client-go/util/certificate/certificate_manager.go"
 	return slices.Concat(
-		rows(Kubelet, Takeup{ByItself, fileInterval, LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go"}, "tls-cert-file", "tls-private-key-file"),
-		rows(Kubelet, Takeup{ByItself, fileInterval, LiveJudged, dynamicFiles + "/dynamic_cafile_content.go"}, "client-ca-file"),
+		rows(Kubelet, notified(LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go"), "tls-cert-file", "tls-private-key-file"),
+		rows(Kubelet, notified(LiveJudged, dynamicFiles+"/dynamic_cafile_content.go"), "client-ca-file"),
 		rows(Kubelet, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap/bootstrap.go"}, "bootstrap-kubeconfig"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveClosed, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/transport.go"}, "rotate-certificates"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveKeep, Source: manager}, "rotate-server-certificates"),
@@ -250,13 +265,13 @@ func kubeletReloads() []ReloadRow {
 func podReloads() []ReloadRow {
 	return slices.Concat(
 		clientCAReloads(Pod, "ca.crt"),
-		rows(Pod, Takeup{ByItself, tokenInterval, LiveJudged, clientToken}, "token"),
+		rows(Pod, polled(tokenInterval, LiveJudged, clientToken), "token"),
 	)
 }
 
 func etcdReloads() []ReloadRow {
 	return slices.Concat(
-		rows(Etcd, Takeup{AtHandshake, 0, LiveKeep, etcdListener}, "cert-file", "key-file", "peer-cert-file", "peer-key-file"),
+		rows(Etcd, Takeup{Manner: AtHandshake, Live: LiveKeep, Source: etcdListener}, "cert-file", "key-file", "peer-cert-file", "peer-key-file"),
 		rows(Etcd, Takeup{Manner: AtRestart, Source: etcdListener}, "trusted-ca-file", "peer-trusted-ca-file"),
 	)
 }
