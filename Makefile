@@ -48,7 +48,7 @@ lint: ## formatting, vet, linters, known vulnerabilities
 fuzz: ## each fuzz target for FUZZTIME
 	@hack/fuzz.sh $(FUZZTIME)
 
-deps: ## install what tests need of the system (openssl, a C compiler for -race)
+deps: ## install what tests need of the system (openssl, a C compiler for -race, nft)
 	@hack/deps.sh
 
 clean: ## remove what was built and the quickstart

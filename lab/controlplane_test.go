@@ -20,6 +20,8 @@ type controlPlane struct {
 	// worker tells that there is a worker too, w1, on which nothing runs.
 	worker bool
 	admin  *rest.Config // super-admin.conf of cp1
+	// manager is the controller manager of cp1.
+	manager *lab.Process
 	// office holds the authorities with their keys, in the places that they
 	// have in the certificates folder; empty: that of cp1.
 	office string
@@ -62,8 +64,13 @@ func initCluster(t testing.TB, controlPlanes int, flags ...string) string {
 // startCluster starts what initCluster made, each component from its manifest.
 func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPlane {
 	t.Helper()
+	return startClusterIn(t, newNetwork(t), dir, shape, controlPlanes)
+}
+
+// startClusterIn is startCluster in a network that has room for more.
+func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int) *controlPlane {
+	t.Helper()
 	c := &controlPlane{dir: dir, shape: shape}
-	network := newNetwork(t)
 	var members []*lab.Process
 	for i := 1; i <= controlPlanes; i++ {
 		name := fmt.Sprintf("cp%d", i)
@@ -74,7 +81,8 @@ func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPl
 	}
 	apiserver := start(t, c.nodes[0], "kube-apiserver")
 	ready(t, append(members, apiserver)...)
-	ready(t, start(t, c.nodes[0], "kube-controller-manager"), start(t, c.nodes[0], "kube-scheduler"))
+	c.manager = start(t, c.nodes[0], "kube-controller-manager")
+	ready(t, c.manager, start(t, c.nodes[0], "kube-scheduler"))
 	c.admin = c.conf(t, "super-admin")
 	return c
 }

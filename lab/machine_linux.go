@@ -10,9 +10,10 @@ import (
 )
 
 // machineFolders are what every machine has and a node shares with the machine
-// that the lab runs on. They cannot be written to through a node, not even by
+// that the lab runs on, those of them that are there: some programs in /usr are
+// links by way of /etc/alternatives. They cannot be written to through a node, not even by
 // root: a test that removes a node's folder must not remove the machine.
-var machineFolders = []string{"usr", "sys"}
+var machineFolders = []string{"usr", "sys", "etc/alternatives"}
 
 // machineDevices are the devices that programs expect. A node has a /dev of its
 // own with no other in it.
@@ -25,10 +26,17 @@ var machineLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 // ProgramsDir is the folder, on a node that is a machine, of the lab's programs.
 const ProgramsDir = "/opt/kubepki-lab"
 
-// mountMachine puts the machine's own folders below a node's root folder. The
-// mounts are in the lab's own mount namespace: nobody else sees them, and they
-// end with the lab.
-func mountMachine(root, programs string) error {
+// MountMachine puts the machine's own folders below a root folder: that of a
+// node, or that of a container on it. The mounts are in the lab's own mount
+// namespace: nobody else sees them, and they end with the lab or by
+// [UnmountMachine]. Until then nobody may remove what is below root.
+func MountMachine(root, programs string) error {
+	// The folder becomes a mount of its own. A program that has it as its "/" can
+	// then ask which file system it is on, as the kubelet does to measure it, and
+	// whatever is mounted below goes away with it.
+	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount %s at itself: %w", root, err)
+	}
 	for _, link := range machineLinks {
 		target, err := os.Readlink("/" + link)
 		if err != nil {
@@ -39,6 +47,9 @@ func mountMachine(root, programs string) error {
 		}
 	}
 	for _, folder := range machineFolders {
+		if _, err := os.Stat("/" + folder); err != nil {
+			continue // not on this machine
+		}
 		if err := bindReadOnly("/"+folder, filepath.Join(root, folder)); err != nil {
 			return err
 		}
@@ -102,16 +113,13 @@ func mountDevices(dev string) error {
 	return nil
 }
 
-// unmountMachine takes away what [mountMachine] mounted, as far as it did.
-func unmountMachine(root string) error {
-	var errs []error
-	for _, folder := range append([]string{"proc", "dev", ProgramsDir}, machineFolders...) {
-		target := filepath.Join(root, folder)
-		err := unix.Unmount(target, unix.MNT_DETACH)
-		// EINVAL: nothing is mounted there. ENOENT: not even a folder.
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", target, err))
-		}
+// UnmountMachine takes away what [MountMachine] mounted and whatever was mounted
+// below it since, a kubelet's volumes too. It is no error that nothing was.
+func UnmountMachine(root string) error {
+	err := unix.Unmount(root, unix.MNT_DETACH)
+	// EINVAL: nothing is mounted there. ENOENT: not even a folder.
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", root, err)
 	}
-	return errors.Join(errs...)
+	return nil
 }

@@ -206,7 +206,8 @@ func up(name string, addresses ...netip.Prefix) error {
 }
 
 // reachAll makes every address a neighbour at the interface, so that nodes of a
-// configuration need not be in one subnet.
+// configuration need not be in one subnet. Services need it too: what is dialled
+// must have a route before kube-proxy's rules put an endpoint in its place.
 func reachAll(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

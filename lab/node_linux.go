@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,11 +22,12 @@ type Node struct {
 	Name string
 	// Root is the folder that is the node's "/".
 	Root string
+	// Programs is the folder with the programs that build.sh made.
+	Programs string
 
-	programs string
-	logs     string
-	ns       *namespace
-	port     string // its interface at the bridge
+	logs string
+	ns   *namespace
+	port string // its interface at the bridge
 
 	mu      sync.Mutex
 	running []*Process
@@ -67,11 +69,11 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.close()))
 	}
 	if c.Machine {
-		if err := mountMachine(c.Root, c.Programs); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unmountMachine(c.Root), unplug(port), ns.close()))
+		if err := MountMachine(c.Root, c.Programs); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.close()))
 		}
 	}
-	node := &Node{Name: c.Name, Root: c.Root, programs: c.Programs, logs: c.Logs, ns: ns, port: port}
+	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs, ns: ns, port: port}
 	n.nodes = append(n.nodes, node)
 	return node, nil
 }
@@ -102,16 +104,21 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return n.ns.dial(ctx, network, address)
 }
 
-// Listen listens on the node; the address is an IP address with a port.
-func (n *Node) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+// Listen listens on the node, so that 127.0.0.1 is the node's own. The address
+// must be an IP address with a port, which may be 0.
+func (n *Node) Listen(network, address string) (net.Listener, error) {
 	var listener net.Listener
-	err := n.ns.do(func() error {
-		var err error
-		listener, err = new(net.ListenConfig).Listen(ctx, network, address)
+	err := n.ns.do(func() (err error) {
+		listener, err = net.Listen(network, address)
 		return err
 	})
 	return listener, err
 }
+
+// Launch starts a command in the node's network, but with nothing else of the
+// node: its root folder, say, is for the caller to set. The command must not
+// have been started, and does not end with the node.
+func (n *Node) Launch(cmd *exec.Cmd) error { return n.ns.do(cmd.Start) }
 
 // Client returns an HTTP client that calls from the node, with a transport of
 // its own that the caller may change.
@@ -158,5 +165,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, unmountMachine(n.Root), unplug(n.port), n.ns.close())...)
+	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.close())...)
 }

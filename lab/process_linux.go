@@ -46,7 +46,7 @@ func (p *Process) start() error {
 		return err
 	}
 	defer log.Close() // the process has a copy
-	p.cmd = exec.Command(filepath.Join(p.node.programs, p.Manifest.Command[0]), p.Manifest.Command[1:]...)
+	p.cmd = exec.Command(filepath.Join(p.node.Programs, p.Manifest.Command[0]), p.Manifest.Command[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(slices.Clone(p.Manifest.Env), node.RootEnv+"="+p.node.Root)
 	p.cmd.Dir = p.node.Root

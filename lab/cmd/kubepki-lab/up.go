@@ -233,6 +233,18 @@ func sayReady(talk io.Writer, status *supervisor.Status, said map[string]bool, b
 			fmt.Fprintf(talk, "%5.1f s  %s is ready\n", time.Since(began).Seconds(), name)
 		}
 	}
+	for _, w := range status.Workloads {
+		if name := w.Kind + " " + w.Name; w.Ready && !said[name] {
+			said[name] = true
+			fmt.Fprintf(talk, "%5.1f s  %s is ready\n", time.Since(began).Seconds(), name)
+		}
+	}
+	for _, n := range status.Nodes {
+		if n.Ready && !said[n.Name] {
+			said[n.Name] = true
+			fmt.Fprintf(talk, "%5.1f s  node %s is Ready\n", time.Since(began).Seconds(), n.Name)
+		}
+	}
 }
 
 // missing says what is not ready.
@@ -243,6 +255,16 @@ func missing(status *supervisor.Status) string {
 	for _, c := range status.Components {
 		if !c.Ready && c.State != "stopped" {
 			return fmt.Sprintf("%s of %s is %s: %s", c.Component, c.Node, c.State, c.Message)
+		}
+	}
+	for _, n := range status.Nodes {
+		if !n.Ready {
+			return fmt.Sprintf("node %s: %s", n.Name, n.Message)
+		}
+	}
+	for _, w := range status.Workloads {
+		if !w.Ready {
+			return fmt.Sprintf("%s %s: %s", w.Kind, w.Name, w.Message)
 		}
 	}
 	return status.Message

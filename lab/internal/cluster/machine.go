@@ -29,6 +29,9 @@ type Machine struct {
 	Static []string
 }
 
+// Kubelet tells whether the machine runs a kubelet.
+func (m Machine) Kubelet() bool { return m.Role == ControlPlane || m.Role == Worker }
+
 // Machines lists the machines of a cluster: control planes, workers, etcd
 // members, and the load balancer where the cluster has an endpoint of its own.
 func Machines(c *catalog.Cluster) []Machine {

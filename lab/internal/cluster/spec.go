@@ -2,12 +2,15 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
 // Addresses of a cluster that no configuration describes. They are private to
@@ -54,6 +57,7 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 		return nil, fmt.Errorf("%s: etcd: the lab cannot reach an etcd outside of it; name members, or leave etcd to the control planes", w.ConfigName)
 	}
 	setExtraArgs(c)
+	c.KubeProxy = true // one of the lab's three ways to run kube-proxy is by certificate
 	return config.Complete(c, labHost)
 }
 
@@ -129,19 +133,16 @@ func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
 // setExtraArgs adds the flags that the lab's own services need, unless the
 // configuration sets them.
 func setExtraArgs(c *catalog.Cluster) {
-	need := map[string][]catalog.Arg{
-		// The lab has no routes to services but on nodes with a kube-proxy: the
-		// API server goes to the endpoints of an extension API server itself.
-		"kube-apiserver": {{Name: "enable-aggregator-routing", Value: "true"}},
+	const component = "kube-apiserver"
+	args := maps.Clone(c.ExtraArgs)
+	if args == nil {
+		args = map[string][]catalog.Arg{}
 	}
-	if c.ExtraArgs == nil {
-		c.ExtraArgs = map[string][]catalog.Arg{}
-	}
-	for component, args := range need {
-		for _, a := range args {
-			if !slices.ContainsFunc(c.ExtraArgs[component], func(b catalog.Arg) bool { return a.Name == b.Name }) {
-				c.ExtraArgs[component] = append(c.ExtraArgs[component], a)
-			}
+	for _, f := range objects.APIServerFlags() {
+		name, value, _ := strings.Cut(strings.TrimPrefix(f.Flag, "--"), "=")
+		if !slices.ContainsFunc(args[component], func(a catalog.Arg) bool { return a.Name == name }) {
+			args[component] = append(args[component], catalog.Arg{Name: name, Value: value})
 		}
 	}
+	c.ExtraArgs = args
 }

@@ -6,11 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/approve"
+	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
+	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
 // setupPause is before another attempt: an API server that has just become
@@ -28,6 +37,11 @@ func (s *Supervisor) setUp(ctx context.Context) {
 		s.say(err)
 		if err == nil {
 			close(s.joining)
+			var finishing sync.WaitGroup
+			finishing.Go(func() { s.finishJoins(ctx) })
+			finishing.Go(func() { s.approve(ctx) })
+			s.untilDone(ctx, "label the nodes", s.labelNodes)
+			finishing.Wait()
 			return
 		}
 		s.Log.Error("set up the cluster", "error", err)
@@ -74,7 +88,85 @@ func (s *Supervisor) setUpOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.bootstrapToken(ctx, token)
+	config, err := s.admin()
+	if err != nil {
+		return err
+	}
+	if err := objects.Apply(ctx, config, s.values); err != nil {
+		return err
+	}
+	if err := s.bootstrapToken(ctx, token); err != nil {
+		return err
+	}
+	authority, err := os.ReadFile(filepath.Join(s.Folder.Root(s.spec.ControlPlanes[0].Name), s.spec.CertificatesDir, "ca.crt"))
+	s.join = &kubelet.Join{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Authority: authority, Token: token}
+	return err
+}
+
+// untilDone repeats something until it is done or the context ends.
+func (s *Supervisor) untilDone(ctx context.Context, what string, do func(context.Context) error) {
+	for {
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		s.Log.Info(what, "not-yet", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(setupPause):
+		}
+	}
+}
+
+// approve approves the serving certificates of the lab's kubelets.
+func (s *Supervisor) approve(ctx context.Context) {
+	s.untilDone(ctx, "approve serving certificates", func(ctx context.Context) error {
+		config, err := s.admin()
+		if err != nil {
+			return err
+		}
+		config.Timeout = 0 // it watches
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return err
+		}
+		return approve.Run(ctx, client, s.lookup, s.Log)
+	})
+}
+
+// lookup tells the addresses of a node of the lab.
+func (s *Supervisor) lookup(name string) ([]netip.Addr, bool) {
+	for _, m := range s.machines {
+		if m.Name == name && m.Kubelet() {
+			return []netip.Addr{m.Address}, true
+		}
+	}
+	return nil, false
+}
+
+// finishJoins removes the token of each node that has joined, as kubeadm does.
+func (s *Supervisor) finishJoins(ctx context.Context) {
+	left := s.machines
+	for {
+		left = slices.DeleteFunc(slices.Clone(left), func(m cluster.Machine) bool {
+			if m.Role != cluster.Worker {
+				return true
+			}
+			joined, err := kubelet.Joined(s.nodes[m.Name].Root)
+			if err != nil {
+				s.Log.Error("join", "node", m.Name, "error", err)
+			}
+			return joined
+		})
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(setupPause):
+		}
+	}
 }
 
 // newToken makes a bootstrap token: six and sixteen characters of [a-z0-9]

@@ -20,7 +20,17 @@ type Status struct {
 	Ready      bool        `json:"ready"`             // all that is wanted is ready
 	Message    string      `json:"message,omitempty"` // what keeps the cluster from being set up
 	Proxy      string      `json:"proxy,omitempty"`   // HOST:PORT outside of the lab
+	Nodes      []Node      `json:"nodes"`
+	Workloads  []Workload  `json:"workloads"`
 	Components []Component `json:"components"`
+}
+
+// Node is what the Kubernetes API says of a node that runs a kubelet.
+type Node struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Ready   bool   `json:"ready"`
+	Message string `json:"message,omitempty"` // why it is not ready
 }
 
 // Component is one line of a Status.
@@ -59,14 +69,39 @@ func (s *Supervisor) status(ctx context.Context) *Status {
 	for i, u := range s.units {
 		looking.Go(func() { answer.Components[i] = u.look(ctx) })
 	}
+	var pods []Component
+	looking.Go(func() { pods = s.lookAtPods(ctx) })
+	select {
+	case <-s.joining:
+		looking.Go(func() { answer.Workloads = s.lookAtWorkloads(ctx) })
+	default: // nothing has been applied yet
+	}
+	looking.Go(func() { answer.Nodes = s.lookAtNodes(ctx) })
 	looking.Wait()
+	answer.Components = append(answer.Components, pods...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.Message, answer.Ready = s.setup, s.setupEnd
+	for _, n := range answer.Nodes {
+		answer.Ready = answer.Ready && (n.Ready || s.isStopped(n.Name))
+	}
+	for _, w := range answer.Workloads {
+		answer.Ready = answer.Ready && w.Ready
+	}
 	for _, c := range answer.Components {
 		answer.Ready = answer.Ready && (c.Ready || c.State == "stopped")
 	}
 	return answer
+}
+
+// isStopped tells whether the node's kubelet is stopped on purpose.
+func (s *Supervisor) isStopped(node string) bool {
+	for _, u := range s.find(node + "/kubelet") {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return !u.wanted
+	}
+	return false
 }
 
 // look tells what the unit is like.
@@ -94,13 +129,21 @@ func (u *unit) look(ctx context.Context) Component {
 
 // serving asks the component for its certificate.
 func (u *unit) serving(ctx context.Context, m *lab.Manifest) *Serving {
-	address := servingAddress(u.component, m)
+	address := u.serves
+	if address == "" {
+		address = servingAddress(u.component, m)
+	}
 	if address == "" {
 		return nil
 	}
+	return presented(ctx, u.node, address)
+}
+
+// presented is the certificate that a server presents to a caller on a node.
+func presented(ctx context.Context, node *lab.Node, address string) *Serving {
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
-	conn, err := u.node.Dial(ctx, "tcp", address)
+	conn, err := node.Dial(ctx, "tcp", address)
 	if err != nil {
 		return nil
 	}

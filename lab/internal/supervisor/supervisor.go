@@ -18,6 +18,9 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/cri"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
+	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
 // Options say what to run.
@@ -42,7 +45,11 @@ type Supervisor struct {
 	down     context.CancelFunc
 
 	serving chan struct{} // closed when an API server was ready for the first time
-	joining chan struct{} // closed when nodes may join
+	joining chan struct{} // closed when nodes may join, and join is set
+	join    *kubelet.Join
+
+	runtimes map[string]*cri.Server // by node
+	values   objects.Values         // of what runs in pods
 
 	mu       sync.Mutex
 	setup    string // what keeps the cluster from being set up; empty: nothing
@@ -74,8 +81,33 @@ func (s *Supervisor) run(ctx context.Context) error {
 	if err := s.makeNetwork(); err != nil {
 		return err
 	}
-	err := s.runAll(ctx)
+	err := s.prepareServers(ctx)
+	if err == nil {
+		err = s.startRuntimes()
+	}
+	if err == nil {
+		err = s.runAll(ctx)
+	}
+	for _, r := range s.runtimes {
+		err = errors.Join(err, r.Close())
+	}
 	return errors.Join(err, s.network.Close())
+}
+
+// startRuntimes starts a container runtime for each node with a kubelet.
+func (s *Supervisor) startRuntimes() error {
+	s.runtimes = map[string]*cri.Server{}
+	for _, m := range s.machines {
+		if !m.Kubelet() {
+			continue
+		}
+		runtime, err := cri.Start(s.nodes[m.Name], m.Address)
+		if err != nil {
+			return fmt.Errorf("container runtime of %s: %w", m.Name, err)
+		}
+		s.runtimes[m.Name] = runtime
+	}
+	return nil
 }
 
 // makeNetwork makes the network, and a node for each machine.
@@ -190,7 +222,7 @@ func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error
 		return nil
 	}
 	node := s.nodes["lb"]
-	listener, err := node.Listen(ctx, "tcp", address)
+	listener, err := node.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
@@ -218,9 +250,33 @@ func (s *Supervisor) plan() []*unit {
 			}
 			units = append(units, newUnit(node, component, after, func() (*lab.Manifest, error) { return static(node, component) }))
 		}
+		if m.Kubelet() {
+			units = append(units, s.kubelet(m))
+		}
 	}
 	return units
 }
+
+// kubelet is the kubelet of a node. That of a worker waits for a token. Control
+// planes are kept free of other pods, unless there is no other place.
+func (s *Supervisor) kubelet(m cluster.Machine) *unit {
+	node, after := s.nodes[m.Name], s.serving
+	if m.Role == cluster.Worker {
+		after = s.joining
+	}
+	u := newUnit(node, "kubelet", after, func() (*lab.Manifest, error) {
+		c := kubelet.Config{Name: m.Name, Addresses: []netip.Addr{m.Address}, ControlPlane: m.Role == cluster.ControlPlane && len(s.spec.Workers) > 0}
+		if m.Role == cluster.Worker {
+			c.Join = s.join
+		}
+		return kubelet.Prepare(node.Root, c)
+	})
+	u.serves = netip.AddrPortFrom(m.Address, kubeletPort).String()
+	return u
+}
+
+// kubeletPort is the kubelet's default.
+const kubeletPort = 10250
 
 // static describes a component by its static-pod manifest.
 func static(node *lab.Node, component string) (*lab.Manifest, error) {

@@ -26,6 +26,9 @@ type unit struct {
 	manifest func() (*lab.Manifest, error)
 	// after is closed when the component may be started for the first time.
 	after <-chan struct{}
+	// serves is the address, seen from the node, at which the component serves
+	// TLS, where its probe does not tell.
+	serves string
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at every change
