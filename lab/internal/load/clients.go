@@ -38,6 +38,7 @@ func (o once) Patch(t types.PatchType) *rest.Request {
 type clients struct {
 	config    *rest.Config
 	transport *http.Transport
+	http      *http.Client
 
 	core           *corev1.CoreV1Client
 	apps           *appsv1.AppsV1Client
@@ -67,37 +68,37 @@ func newClients(config *rest.Config) (*clients, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clients{config: config, transport: transport}
-	return c, c.connect(&http.Client{Transport: wrapped})
+	c := &clients{config: config, transport: transport, http: &http.Client{Transport: wrapped}}
+	return c, c.connect()
 }
 
 // connect makes a client for each API group.
-func (c *clients) connect(h *http.Client) error {
-	core, err := corev1.NewForConfigAndClient(c.config, h)
+func (c *clients) connect() error {
+	core, err := corev1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	apps, err := appsv1.NewForConfigAndClient(c.config, h)
+	apps, err := appsv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	authentication, err := authenticationv1.NewForConfigAndClient(c.config, h)
+	authentication, err := authenticationv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	certificates, err := certificatesv1.NewForConfigAndClient(c.config, h)
+	certificates, err := certificatesv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	coordination, err := coordinationv1.NewForConfigAndClient(c.config, h)
+	coordination, err := coordinationv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	discovery, err := discoveryv1.NewForConfigAndClient(c.config, h)
+	discovery, err := discoveryv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
-	wardle, err := wardlev1alpha1.NewForConfigAndClient(c.config, h)
+	wardle, err := wardlev1alpha1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}

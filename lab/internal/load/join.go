@@ -73,10 +73,10 @@ func (s *site) tokenSecret() *corev1.Secret {
 		StringData: map[string]string{
 			bootstrapapi.BootstrapTokenDescriptionKey: "of kubepki-lab load",
 			bootstrapapi.BootstrapTokenIDKey:          s.token.id, bootstrapapi.BootstrapTokenSecretKey: s.token.secret,
-			bootstrapapi.BootstrapTokenExpirationKey:      s.token.expires.UTC().Format(time.RFC3339),
-			bootstrapapi.BootstrapTokenUsageSigningKey:    "true",
+			bootstrapapi.BootstrapTokenExpirationKey:       s.token.expires.UTC().Format(time.RFC3339),
+			bootstrapapi.BootstrapTokenUsageSigningKey:     "true",
 			bootstrapapi.BootstrapTokenUsageAuthentication: "true",
-			bootstrapapi.BootstrapTokenExtraGroupsKey:     joinersGroup,
+			bootstrapapi.BootstrapTokenExtraGroupsKey:      joinersGroup,
 		},
 	}
 }

@@ -89,7 +89,6 @@ func (s *site) tidyUp(ctx context.Context) error {
 			{"deployments", c.apps.Deployments(namespace).DeleteCollection(ctx, soon, ours)},
 			{"pods", c.core.Pods(namespace).DeleteCollection(ctx, now, ours)},
 			{"configmaps", c.core.ConfigMaps(namespace).DeleteCollection(ctx, soon, ours)},
-			{"services", s.deleteServices(ctx, c, ours)},
 			{"roles", rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)},
 			{"rolebindings", rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)},
 			{"serviceaccounts", c.core.ServiceAccounts(namespace).DeleteCollection(ctx, soon, ours)},
@@ -104,21 +103,6 @@ func (s *site) tidyUp(ctx context.Context) error {
 		}
 		return errors.Join(errs...)
 	})
-}
-
-// deleteServices deletes them one by one: services were the last to learn to be
-// deleted as a collection, and their slices go with them.
-func (s *site) deleteServices(ctx context.Context, c *clients, ours metav1.ListOptions) error {
-	services, err := c.core.Services(namespace).List(ctx, ours)
-	if err != nil {
-		return err
-	}
-	for _, service := range services.Items {
-		if err := c.core.Services(namespace).Delete(ctx, service.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
-	}
-	return c.discovery.EndpointSlices(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, ours)
 }
 
 func (s *site) deleteNamespace(ctx context.Context, c *clients) error {

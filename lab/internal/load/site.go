@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -41,9 +40,8 @@ type site struct {
 	pods      map[string]probePod // by node
 	token     bootstrapToken
 	notHere   []NotHere
-	listener  net.Listener // of services, for kube-proxy
-	madeSpace bool         // the namespace was not there
-	extended  bool         // there is an extension API server
+	madeSpace bool // the namespace was not there
+	extended  bool // there is an extension API server
 }
 
 // kubelet is a node that has joined.
@@ -67,12 +65,7 @@ func newSite(f cluster.Folder) (*site, error) {
 	return s, nil
 }
 
-func (s *site) close() {
-	s.admin.close()
-	if s.listener != nil {
-		s.listener.Close()
-	}
-}
+func (s *site) close() { s.admin.close() }
 
 // administrator is a client of its own with the administrator's kubeconfig.
 func (s *site) administrator() *user { return &user{file: s.folder.AdminConf(s.spec)} }

@@ -10,14 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubepki/kubepki/lab/internal/webhook"
 )
 
 const (
 	webhookConfiguration = "lab-webhook"
-	// judgeLabel is on what the webhook has to judge; it refuses what has
-	// refuseKey in its data, for the reason that stands there.
-	judgeLabel = "lab.kubepki.dev/webhook"
-	refuseKey  = "refuse"
+	judgeLabel           = "lab.kubepki.dev/webhook" // on what it has to judge
 )
 
 // webhookStreams write what the admission webhook has to judge.
@@ -51,7 +50,7 @@ func (j *judged) do(ctx context.Context) error {
 			return err
 		}
 		reason := rand.Text()
-		object.Data = map[string]string{refuseKey: reason}
+		object.Data = map[string]string{webhook.RefuseKey: reason}
 		_, err := c.core.ConfigMaps(namespace).Create(ctx, object, try)
 		if err == nil {
 			return fmt.Errorf("the webhook was not asked: what it refuses was written")
