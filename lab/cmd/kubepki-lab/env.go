@@ -18,7 +18,7 @@ with the lab's own programs.`,
   kubectl get nodes
 
   # Other clients, by the proxy
-  curl --proxy "$KUBEPKI_LAB_PROXY" --insecure https://10.99.0.11:6443/version`,
+  curl --proxy "$KUBEPKI_LAB_PROXY" --insecure https://10.77.0.11:6443/version`,
 		Args: none("env"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			folder, client, err := p.client()

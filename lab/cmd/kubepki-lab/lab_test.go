@@ -191,7 +191,7 @@ func TestThreeControlPlanesLoseOne(t *testing.T) {
 	l := newLab(t)
 	l.run(t, "up", "--control-planes", "3", "--nodes", "1")
 	config := l.kubectl(t, "config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
-	if config != "https://10.99.0.10:6443" {
+	if config != "https://10.77.0.10:6443" {
 		t.Errorf("clients are sent to %s", config)
 	}
 	l.run(t, "stop", "cp1")

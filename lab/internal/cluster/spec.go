@@ -14,11 +14,12 @@ import (
 )
 
 // Addresses of a cluster that no configuration describes. They are private to
-// the lab's network: another lab has the same ones, in a network of its own.
+// the lab's network: another lab has the same ones, in a network of its own. They
+// must not be among those of the services (10.96.0.0/12), which kube-proxy drops.
 var (
-	balancer         = netip.MustParseAddr("10.99.0.10")
-	firstPlane       = netip.MustParseAddr("10.99.0.11")
-	firstWorker      = netip.MustParseAddr("10.99.0.21")
+	balancer         = netip.MustParseAddr("10.77.0.10")
+	firstPlane       = netip.MustParseAddr("10.77.0.11")
+	firstWorker      = netip.MustParseAddr("10.77.0.21")
 	maxControlPlanes = 9
 	maxWorkers       = 200
 )
@@ -27,7 +28,7 @@ var (
 const year = 365 * 24 * time.Hour
 
 // Administrator is the address of whoever looks at the cluster from beside it.
-var Administrator = netip.MustParsePrefix("10.99.0.254/24")
+var Administrator = netip.MustParsePrefix("10.77.0.254/24")
 
 // Wanted is what the user asks for. The zero value of a field leaves it open.
 type Wanted struct {
@@ -58,7 +59,27 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 	}
 	setExtraArgs(c)
 	c.KubeProxy = true // one of the lab's three ways to run kube-proxy is by certificate
-	return config.Complete(c, labHost)
+	if c, err = config.Complete(c, labHost); err != nil {
+		return nil, err
+	}
+	return c, checkAddresses(c)
+}
+
+// checkAddresses refuses addresses that cannot work, as they would not in a real
+// cluster.
+func checkAddresses(c *catalog.Cluster) error {
+	for subnet := range strings.SplitSeq(c.ServiceSubnet, ",") {
+		services, err := netip.ParsePrefix(subnet)
+		if err != nil {
+			return fmt.Errorf("networking.serviceSubnet %q: %w", c.ServiceSubnet, err)
+		}
+		for _, m := range Machines(c) {
+			if services.Contains(m.Address) {
+				return fmt.Errorf("%s has the address %s, which is among those of the services (%s): kube-proxy would drop what is sent to it", m.Name, m.Address, subnet)
+			}
+		}
+	}
+	return nil
 }
 
 // described is the cluster of the configuration, or one of the lab's own.
