@@ -40,42 +40,51 @@ With a node it runs on that node: its network, and its files as /.`,
 	}
 }
 
-// exec enters the lab by nsenter of util-linux: a Go program has threads before
-// it can choose, and the kernel lets no such program enter a user namespace.
+// exec becomes a command inside the lab.
 func (p *place) exec(node string, command []string) error {
-	folder, client, err := p.client()
+	nsenter, arguments, err := p.enter(node)
 	if err != nil {
 		return err
+	}
+	return unix.Exec(nsenter, append(arguments, command...), os.Environ())
+}
+
+// enter returns the program by which a command is run inside the lab, and its
+// arguments, to which those of the command are to be added. It is nsenter of
+// util-linux: a Go program has threads before it can choose, and the kernel lets
+// no such program enter a user namespace.
+func (p *place) enter(node string) (nsenter string, arguments []string, err error) {
+	folder, client, err := p.client()
+	if err != nil {
+		return "", nil, err
 	}
 	client.Close()
 	programs, err := p.programsDir()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	first, err := readFirst(folder)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	nsenter, err := exec.LookPath("nsenter")
-	if err != nil {
-		return hintedError{err, "install util-linux, or reach the cluster by kubepki-lab env"}
+	if nsenter, err = exec.LookPath("nsenter"); err != nil {
+		return "", nil, hintedError{err, "install util-linux, or reach the cluster by kubepki-lab env"}
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	arguments := []string{"nsenter", "--preserve-credentials", "--mount", "--net", "--pid", "--target", strconv.Itoa(first)}
+	arguments = []string{"nsenter", "--preserve-credentials", "--mount", "--net", "--pid", "--target", strconv.Itoa(first)}
 	if differs, err := otherUserNamespace(first); err != nil {
-		return err
+		return "", nil, err
 	} else if differs {
 		arguments = append(arguments, "--user")
 	}
 	folderHere, err := os.Getwd()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	arguments = append(arguments, "--wd="+folderHere, "--", self, "enter", "--dir", string(folder), "--programs", programs, node, "--")
-	return unix.Exec(nsenter, append(arguments, command...), os.Environ())
+	return nsenter, append(arguments, "--wd="+folderHere, "--", self, "enter", "--dir", string(folder), "--programs", programs, node, "--"), nil
 }
 
 // otherUserNamespace tells whether a process is in another user namespace.
