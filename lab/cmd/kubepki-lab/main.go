@@ -74,7 +74,7 @@ Exit codes: 0 done or healthy, 1 could not do it, 2 wrong usage, 3 (status) not 
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	place.add(c.PersistentFlags())
 	c.AddCommand(newUpCommand(place), newDownCommand(place), newStatusCommand(place), newEnvCommand(place),
-		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place))
+		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place), newTryCommand())
 	for _, verb := range verbs {
 		c.AddCommand(newVerbCommand(place, verb))
 	}
