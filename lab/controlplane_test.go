@@ -67,8 +67,9 @@ func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPl
 	return startClusterIn(t, newNetwork(t), dir, shape, controlPlanes)
 }
 
-// startClusterIn is startCluster in a network that has room for more.
-func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int) *controlPlane {
+// startClusterIn is startCluster in a network that has room for more, with more
+// flags for the controller manager.
+func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int, manager ...string) *controlPlane {
 	t.Helper()
 	c := &controlPlane{dir: dir, shape: shape}
 	var members []*lab.Process
@@ -81,7 +82,7 @@ func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, contr
 	}
 	c.apiserver = start(t, c.nodes[0], "kube-apiserver")
 	ready(t, append(members, c.apiserver)...)
-	c.manager = start(t, c.nodes[0], "kube-controller-manager")
+	c.manager = start(t, c.nodes[0], "kube-controller-manager", manager...)
 	ready(t, c.manager, start(t, c.nodes[0], "kube-scheduler"))
 	c.admin = c.conf(t, "super-admin")
 	return c

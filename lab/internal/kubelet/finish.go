@@ -77,3 +77,23 @@ func MarkControlPlane(ctx context.Context, client kubernetes.Interface, name str
 	}
 	return nil
 }
+
+// WriteKubeconfig writes the kubelet.conf that a kubelet writes when it joins
+// (k/k pkg/kubelet/certificate/bootstrap/bootstrap.go), unless there is one: for
+// light nodes, which have no kubelet to do so. Root is the node's root folder,
+// server the URL of the API server, authority its authority as PEM.
+func WriteKubeconfig(root, server string, authority []byte) error {
+	if _, err := os.Stat(filepath.Join(root, Kubeconfig)); err == nil {
+		return nil
+	}
+	data, err := clientcmd.Write(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"default-cluster": {Server: server, CertificateAuthorityData: authority}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"default-auth": {ClientCertificate: currentClient, ClientKey: currentClient}},
+		Contexts:       map[string]*clientcmdapi.Context{"default-context": {Cluster: "default-cluster", AuthInfo: "default-auth", Namespace: "default"}},
+		CurrentContext: "default-context",
+	})
+	if err != nil {
+		return err
+	}
+	return write(root, Kubeconfig, string(data), 0o600)
+}
