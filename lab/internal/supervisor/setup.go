@@ -144,15 +144,16 @@ func (s *Supervisor) lookup(name string) ([]netip.Addr, bool) {
 	return nil, false
 }
 
-// finishJoins removes the token of each node that has joined, as kubeadm does.
+// finishJoins does what kubeadm does when a node's kubelet has its certificate:
+// see [kubelet.Finish].
 func (s *Supervisor) finishJoins(ctx context.Context) {
 	left := s.machines
 	for {
 		left = slices.DeleteFunc(slices.Clone(left), func(m cluster.Machine) bool {
-			if m.Role != cluster.Worker {
+			if !m.Kubelet() {
 				return true
 			}
-			joined, err := kubelet.Joined(s.nodes[m.Name].Root)
+			joined, err := kubelet.Finish(s.nodes[m.Name].Root)
 			if err != nil {
 				s.Log.Error("join", "node", m.Name, "error", err)
 			}
