@@ -20,6 +20,8 @@ type controlPlane struct {
 	// worker tells that there is a worker too, w1, on which nothing runs.
 	worker bool
 	admin  *rest.Config // super-admin.conf of cp1
+	// manager is the controller manager of cp1.
+	manager *lab.Process
 	// office holds the authorities with their keys, in the places that they
 	// have in the certificates folder; empty: that of cp1.
 	office string
@@ -79,7 +81,8 @@ func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, contr
 	}
 	apiserver := start(t, c.nodes[0], "kube-apiserver")
 	ready(t, append(members, apiserver)...)
-	ready(t, start(t, c.nodes[0], "kube-controller-manager"), start(t, c.nodes[0], "kube-scheduler"))
+	c.manager = start(t, c.nodes[0], "kube-controller-manager")
+	ready(t, c.manager, start(t, c.nodes[0], "kube-scheduler"))
 	c.admin = c.conf(t, "super-admin")
 	return c
 }

@@ -1,6 +1,8 @@
 package kubelet
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,7 +65,7 @@ func Prepare(root string, c Config) (*lab.Manifest, error) {
 	if c.Name == "" || len(c.Addresses) == 0 {
 		return nil, errors.New("prepare a kubelet: a node needs a name and an address")
 	}
-	for _, step := range []func(string, Config) error{writeJoin, writeConfiguration, writeFlags} {
+	for _, step := range []func(string, Config) error{writeMachineID, writeJoin, writeConfiguration, writeFlags} {
 		if err := step(root, c); err != nil {
 			return nil, fmt.Errorf("prepare the kubelet of node %q: %w", c.Name, err)
 		}
@@ -95,6 +97,13 @@ func flags(c Config) []string {
 // who read the node's files.
 func writeFlags(root string, c Config) error {
 	return write(root, FlagsFile, fmt.Sprintf("KUBELET_KUBEADM_ARGS=%q\n", strings.Join(flags(c), " ")), 0o644)
+}
+
+// writeMachineID gives the node the number that every machine has, and the
+// kubelet reports.
+func writeMachineID(root string, c Config) error {
+	sum := sha256.Sum256([]byte("kubepki-lab " + c.Name))
+	return write(root, "/etc/machine-id", hex.EncodeToString(sum[:16])+"\n", 0o644)
 }
 
 // writeJoin writes what a joining node starts from.
