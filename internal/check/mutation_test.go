@@ -524,9 +524,15 @@ var mutations = []mutation{
 	{name: "pods are still told of an old authority", kind: testpki.HA, live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt", map[string]any{"data": map[string]string{"ca.crt": string(oldAuthority(c, "ca"))}})
 	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
-	{name: "extension apiservers are still told of an old front proxy", live: func(c *testpki.Cluster, r *testpki.Running) {
+	{name: "extension apiservers are not told of the authority of clients", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
-			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(oldAuthority(c, "front-proxy-ca")),
+			"client-ca-file": "", "requestheader-client-ca-file": string(c.Read("cp1", "pki/front-proxy-ca.crt")),
+		}})
+	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
+	{name: "extension apiservers still trust an old front proxy beside the new", live: func(c *testpki.Cluster, r *testpki.Running) {
+		both := append(c.Read("cp1", "pki/front-proxy-ca.crt"), oldAuthority(c, "front-proxy-ca")...)
+		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
+			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(both),
 		}})
 	}, id: "trust-stale", path: pki + "front-proxy-ca.crt", links: []int{}},
 	{name: "nobody answers for the apiserver", live: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") },

@@ -21,6 +21,9 @@ func (p *prober) publications(ctx context.Context, o *trust.Observation) {
 	if o.Server.Kind != trust.ServesAPI || !p.verified(o) || len(admitted(o)) == 0 {
 		return
 	}
+	// A server that answers slowly is not asked for long.
+	ctx, cancel := context.WithTimeout(ctx, 2*p.Timeout)
+	defer cancel()
 	o.Published = &trust.Published{KeyIDs: p.keyIDs(ctx, o), APIServices: p.apiServices(ctx, o)}
 	var config struct {
 		Data map[string]string `json:"data"`
@@ -172,6 +175,8 @@ func (p *prober) locate(ctx context.Context, o *trust.Observation, seen []trust.
 	if name == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*p.Timeout)
+	defer cancel()
 	for i := range seen {
 		if kind := seen[i].Server.Kind; kind != trust.ServesAPI && kind != trust.ServesEndpoint || !p.verified(&seen[i]) {
 			continue
