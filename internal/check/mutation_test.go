@@ -522,7 +522,7 @@ var mutations = []mutation{
 	{name: "the apiserver takes one more key for tokens", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.PublishKeys(keyID(c, "cp1"), "old")
 	}, id: "trust-stale", path: pki + "sa.pub", links: []int{}},
-	{name: "pods are still told of an old authority", kind: testpki.HA, live: func(c *testpki.Cluster, r *testpki.Running) {
+	{name: "pods are still told of an old authority", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt", map[string]any{"data": map[string]string{"ca.crt": string(oldAuthority(c, "ca"))}})
 	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
 	{name: "extension apiservers are not told of the authority of clients", live: func(c *testpki.Cluster, r *testpki.Running) {
@@ -558,11 +558,13 @@ var mutations = []mutation{
 		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
 		r.Start("10.0.0.21:10250", s)
 	}, id: "trust-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
-	{name: "a kubelet has no serving certificate yet", kind: testpki.HA, live: func(_ *testpki.Cluster, r *testpki.Running) {
+	{name: "a kubelet has no serving certificate yet", kind: testpki.KubeletCA, live: func(_ *testpki.Cluster, r *testpki.Running) {
 		s := r.Kubelet("w1")
-		s.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no serving certificate available") }
+		s.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return nil, errors.New("no serving certificate available")
+		}
 		r.Start("10.0.0.21:10250", s)
-	}, id: "refused", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{11}},
+	}, id: "refused", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", links: []int{10, 11}},
 	{name: "a plain HTTP server answers for the apiserver", live: raw(func(conn net.Conn) {
 		fmt.Fprint(conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 		conn.Close()
