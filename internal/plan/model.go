@@ -24,6 +24,8 @@ type copyOf struct {
 	target  int   // index of the authority that is replaced; -1: another's
 
 	may []set // what it may hold now; empty: not in use
+	// disk is what may stand at its place: what was written, or renewed since.
+	disk []set
 	// sure tells that it is known to hold what stands at its place.
 	sure bool
 	// moved tells that it is read by a flag that was changed, and ownFile that
@@ -37,6 +39,8 @@ const (
 	roleSigner = trust.RoleAuthority // certificate or key that signs
 	roleTokens = trust.RoleKey       // of tokens in use
 )
+
+const requestHeaderFlag = "requestheader-client-ca-file"
 
 // publisher stands for whoever publishes an object of the API.
 const publisher = "publisher"
@@ -206,6 +210,7 @@ func (m *model) links() {
 	}
 }
 
+// half adds the halves between all copies that a link is about.
 func (m *model) half(l *trust.Link, side, shower string, shown *trust.Credential, judge string, by *trust.Bundle) {
 	setting := ""
 	if flag, ok := strings.CutPrefix(by.Setting.Field, "--"); ok {
@@ -214,6 +219,10 @@ func (m *model) half(l *trust.Link, side, shower string, shown *trust.Credential
 	for _, s := range m.matching(shower, shown.Certificate, trust.RoleCertificate, "") {
 		for _, b := range m.judges(judge, by.Anchors, setting) {
 			m.addHalf(half{Half: Half{l.Number, l.Caller, l.Callee, side}, shown: s, trusts: []int{b}})
+		}
+		// An object may be deleted and made anew from the file at any time.
+		if file, ok := m.byUse[use{shower, by.Anchors, trust.RoleBundle, requestHeaderFlag}]; ok && judge == extensionAPIServer {
+			m.addHalf(half{Half: Half{l.Number, l.Caller, l.Callee, side}, shown: s, trusts: []int{file}})
 		}
 	}
 }
@@ -241,7 +250,7 @@ func (m *model) addHalf(h half) {
 // objects makes the copies that the API carries, and who reads them.
 func (m *model) objects() {
 	m.carried(rootCAObject, false, catalog.ControllerManager, "root-ca-file", pods, SettingRootCA)
-	m.carried(requestHeaderCA, true, catalog.APIServer, "requestheader-client-ca-file", extensionAPIServer, SettingAuthentication)
+	m.carried(requestHeaderCA, true, catalog.APIServer, requestHeaderFlag, extensionAPIServer, SettingAuthentication)
 	m.carried(clientCA, true, catalog.APIServer, "client-ca-file", extensionAPIServer, SettingAuthentication)
 	// Pods dial any apiserver, not only that of their publisher's node.
 	for i := range m.halves {
@@ -401,8 +410,12 @@ func (m *model) learn() {
 		}
 		m.anchors.learn(certificates)
 	}
-	for _, by := range m.r.New {
-		m.anchors.learn(append([]*x509.Certificate{by.Certificate}, by.Chain...))
+	for _, name := range slices.Sorted(maps.Keys(m.r.New)) {
+		by := m.r.New[name]
+		if by.Certificate != nil {
+			m.anchors.learn([]*x509.Certificate{by.Certificate})
+		}
+		m.anchors.learn(by.Chain)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // shapes draws a cluster. Few enough are different that most are made once.
@@ -64,8 +65,7 @@ func rotation(t testing.TB, s shape, name string) (maker, Rotation) {
 	k := maker{t, map[string]crypto.Signer{}}
 	r := Rotation{At: at}
 	if name == ServiceAccounts {
-		c := k.authority(catalogSubject(), nil)
-		r.NewKey = c.PublicKey
+		r.NewKey = k.signer().Public()
 		return k, r
 	}
 	g := catalog.Wire(nodesOf(t, s))
@@ -165,7 +165,7 @@ func done(t *rapid.T, w *world, r Rotation) {
 			}
 		}
 	}
-	r.Loaded = func(string, trustPlace) bool { return true }
+	r.Loaded = func(string, trust.Place) bool { return true }
 	if again, err = Rotate(w.graph(), r); err != nil || len(again.Steps) > 0 {
 		t.Fatalf("when all is done and loaded: %v\n%s", err, again)
 	}

@@ -101,8 +101,10 @@ func (m *model) write(s *Step) [][]set {
 			if c.place != s.Changes[i].Place || len(c.may) == 0 || len(c.sources) > 0 && !c.merges {
 				continue
 			}
+			written := m.holds(c, m.files[c.place])
+			c.disk = []set{written}
 			if m.differs(c, m.files[c.place]) {
-				c.may, c.sure = addSet(c.may, m.holds(c, m.files[c.place])), false
+				c.may, c.sure = addSet(c.may, written), false
 			}
 		}
 	}
@@ -123,7 +125,8 @@ func (m *model) move(component, setting string, to, was trust.Place) {
 	}
 	i := m.find(component, to, roleSigner, setting)
 	c := &m.copies[i]
-	c.may, c.target = []set{m.holds(c, x)}, m.copies[old].target
+	now := m.holds(c, x)
+	c.may, c.disk, c.target = []set{now}, []set{now}, m.copies[old].target
 	c.moved, c.sure, c.ownFile = true, false, true
 	for _, h := range m.halves {
 		if h.shown == old {
@@ -145,7 +148,7 @@ func (m *model) settle() {
 		changed = false
 		for i := range m.copies {
 			c := &m.copies[i]
-			n := len(c.may)
+			n := len(c.may) + len(c.disk)
 			for _, s := range c.sources {
 				for _, x := range m.copies[s].may {
 					c.take(x)
@@ -153,10 +156,10 @@ func (m *model) settle() {
 			}
 			for _, s := range c.signers {
 				for _, x := range m.copies[s].may {
-					c.may = addSet(c.may, x)
+					c.may, c.disk = addSet(c.may, x), addSet(c.disk, x)
 				}
 			}
-			changed = changed || len(c.may) > n
+			changed = changed || len(c.may)+len(c.disk) > n
 		}
 	}
 }
@@ -232,9 +235,7 @@ func (m *model) confirm(c *copyOf, s *Step, before [][]set) {
 		m.retire(c)
 		fallthrough
 	default:
-		if x, ok := m.content(c.place); ok {
-			c.may = []set{m.holds(c, x)}
-		}
+		c.may = slices.Clone(c.disk)
 	}
 }
 

@@ -287,13 +287,13 @@ func (m *model) reorder(s *Step) {
 	}
 }
 
-// issue makes every credential anew.
+// issue makes every credential anew that is of the old authority, or may have
+// been renewed by a signer of which it was not known what it signs with.
 func (m *model) issue() Step {
 	s := Step{Kind: Issue, Title: "make every credential anew, signed by the new authority"}
 	for i := range m.copies {
 		c := &m.copies[i]
-		x, ok := m.content(c.place)
-		if c.role != trust.RoleCertificate || c.target < 0 || !ok || !m.holds(c, x).meets(m.targets[c.target].old) {
+		if c.role != trust.RoleCertificate || c.target < 0 || !slices.ContainsFunc(c.disk, m.targets[c.target].old.meets) {
 			continue
 		}
 		by := m.targets[c.target].newBy

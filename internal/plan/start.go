@@ -74,7 +74,7 @@ func (m *model) start(c *copyOf) {
 		return
 	}
 	now := m.holds(c, x)
-	c.may = []set{now}
+	c.may, c.disk = []set{now}, []set{now}
 	if m.r.reload(c).Uptake == AtOnce || m.loaded(c) {
 		return
 	}
