@@ -79,9 +79,11 @@ type model struct {
 	unjudged int
 	stage    Kind // the last step that has begun; empty: none
 
-	byUse map[use]int
-	byAt  map[use][]int // setting left empty
-	known map[halfKey]bool
+	byUse    map[use]int
+	byAt     map[use][]int         // setting left empty
+	byPlace  map[trust.Place][]int // indices of copies
+	known    map[halfKey]bool
+	ownFiles map[trust.Place]bool // of the authorities
 }
 
 // use is what makes a copy one: a process reads a file for each setting anew.
@@ -107,6 +109,7 @@ func (m *model) find(component string, place trust.Place, role trust.Role, setti
 		m.byUse[u] = i
 		u.setting = ""
 		m.byAt[u] = append(m.byAt[u], i)
+		m.byPlace[place] = append(m.byPlace[place], i)
 	}
 	return i
 }
@@ -335,20 +338,29 @@ func (m *model) handedOut() {
 // renewals connects each credential with the signers that may renew it: the
 // authority's key on the same node, and for kubelets those of the API.
 func (m *model) renewals() {
+	var ofAPI []int
+	byHand := map[string][]int{} // by component
+	for i := range m.copies {
+		switch s := &m.copies[i]; {
+		case s.role != roleSigner || signsTokens(s):
+		case s.setting == "":
+			byHand[s.component] = append(byHand[s.component], i)
+		default:
+			ofAPI = append(ofAPI, i)
+		}
+	}
 	for i := range m.copies {
 		c := &m.copies[i]
 		if c.role != trust.RoleCertificate || c.target < 0 {
 			continue
 		}
-		kubelet := componentName(c.component) == catalog.Kubelet
-		for j := range m.copies {
-			s := &m.copies[j]
-			ofAPI := strings.HasPrefix(s.setting, "cluster-signing-")
-			if s.role != roleSigner || s.target != c.target {
-				continue
-			}
-			if ofAPI && kubelet || !ofAPI && s.component == m.signerID(c.place.Node) {
-				c.signers = append(c.signers, j)
+		signers := byHand[m.signerID(c.place.Node)]
+		if componentName(c.component) == catalog.Kubelet {
+			signers = append(slices.Clone(signers), ofAPI...)
+		}
+		for _, s := range signers {
+			if m.copies[s].target == c.target {
+				c.signers = append(c.signers, s)
 			}
 		}
 	}
@@ -424,7 +436,13 @@ func newModel(g *trust.Graph, r *Rotation) (*model, error) {
 	if len(r.New) == 0 && r.NewKey == nil {
 		return nil, errors.New("nothing to replace: give the certificate of at least one new authority, or a new service-account key")
 	}
-	m := &model{g: g, r: r, anchors: newAnchors(), files: map[trust.Place]Content{}, byUse: map[use]int{}, byAt: map[use][]int{}, known: map[halfKey]bool{}}
+	m := &model{
+		g: g, r: r, anchors: newAnchors(), files: map[trust.Place]Content{}, known: map[halfKey]bool{}, ownFiles: map[trust.Place]bool{},
+		byUse: map[use]int{}, byAt: map[use][]int{}, byPlace: map[trust.Place][]int{},
+	}
+	for _, a := range g.Authorities {
+		m.ownFiles[a.Certificate] = true
+	}
 	m.learn()
 	m.components()
 	m.authorityKeys()

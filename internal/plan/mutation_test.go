@@ -234,7 +234,7 @@ func harmlessWithout(m *model, k Kind, ch Change) bool {
 // clone returns a model that may be walked without changing the other.
 func (m *model) clone() *model {
 	o := *m
-	o.files, o.byUse, o.byAt, o.known = maps.Clone(m.files), maps.Clone(m.byUse), maps.Clone(m.byAt), maps.Clone(m.known)
+	o.files, o.byUse, o.byAt, o.byPlace, o.known = maps.Clone(m.files), maps.Clone(m.byUse), maps.Clone(m.byAt), maps.Clone(m.byPlace), maps.Clone(m.known)
 	o.copies, o.halves = slices.Clone(m.copies), slices.Clone(m.halves)
 	for i := range o.copies {
 		c := &o.copies[i]

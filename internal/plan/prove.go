@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -94,18 +95,8 @@ func (m *model) write(s *Step) [][]set {
 	for i := range s.Changes {
 		if ch := &s.Changes[i]; ch.Setting != "" {
 			m.move(ch.Component, ch.Setting, ch.Place, ch.Was)
-			continue
-		}
-		for j := range m.copies {
-			c := &m.copies[j]
-			if c.place != s.Changes[i].Place || len(c.may) == 0 || len(c.sources) > 0 && !c.merges {
-				continue
-			}
-			written := m.holds(c, m.files[c.place])
-			c.disk = []set{written}
-			if m.differs(c, m.files[c.place]) {
-				c.may, c.sure = addSet(c.may, written), false
-			}
+		} else {
+			m.written(ch.Place)
 		}
 	}
 	m.settle()
@@ -114,6 +105,21 @@ func (m *model) write(s *Step) [][]set {
 		before[i] = m.copies[i].may
 	}
 	return before
+}
+
+// written lets the copies of a place hold what was written there.
+func (m *model) written(p trust.Place) {
+	for _, i := range m.byPlace[p] {
+		c := &m.copies[i]
+		if len(c.may) == 0 || len(c.sources) > 0 && !c.merges {
+			continue
+		}
+		now := m.holds(c, m.files[p])
+		c.disk = []set{now}
+		if m.differs(c, m.files[p]) {
+			c.may, c.sure = addSet(c.may, now), false
+		}
+	}
 }
 
 // move gives a signer another file. Until it is restarted it uses the old one.
@@ -182,6 +188,10 @@ func (c *copyOf) take(x set) {
 // there, and so do those that need no waiting for. Files come before objects,
 // objects before who reads them.
 func (m *model) gate(s *Step, before [][]set) {
+	loads := map[use]Load{}
+	for _, l := range s.Loads {
+		loads[use{l.Component, l.Place, l.Role, l.Setting}] = l
+	}
 	order := []func(c *copyOf) bool{
 		func(c *copyOf) bool { return len(c.sources) == 0 && c.role != roleTokens },
 		func(c *copyOf) bool { return c.merges },
@@ -189,7 +199,7 @@ func (m *model) gate(s *Step, before [][]set) {
 	}
 	for _, turn := range order {
 		for i := range m.copies {
-			if c := &m.copies[i]; turn(c) && len(c.may) > 0 && m.confirmed(c, s) {
+			if c := &m.copies[i]; turn(c) && len(c.may) > 0 && m.confirmed(c, loads, s.Gate.Wait) {
 				m.confirm(c, s, before)
 			}
 		}
@@ -199,17 +209,13 @@ func (m *model) gate(s *Step, before [][]set) {
 
 // confirmed tells whether the gate of a step sees to a copy, in a way in which
 // its process takes it up.
-func (m *model) confirmed(c *copyOf, s *Step) bool {
+func (m *model) confirmed(c *copyOf, loads map[use]Load, wait time.Duration) bool {
 	how := m.r.reload(c)
 	if how.Uptake == AtOnce || how.Uptake == NotApplicable {
 		return true
 	}
-	return slices.ContainsFunc(s.Loads, func(l Load) bool {
-		if (use{l.Component, l.Place, l.Role, l.Setting}) != c.use {
-			return false
-		}
-		return l.How.Uptake == Restart || l.How.Uptake == how.Uptake && s.Gate.Wait >= how.Within
-	})
+	l, ok := loads[c.use]
+	return ok && (l.How.Uptake == Restart || l.How.Uptake == how.Uptake && wait >= how.Within)
 }
 
 func (m *model) confirm(c *copyOf, s *Step, before [][]set) {

@@ -130,7 +130,7 @@ func (m *model) shared(p trust.Place) bool {
 
 // own tells whether a place is an authority's own file.
 func (m *model) own(p trust.Place) bool {
-	return slices.ContainsFunc(m.g.Authorities, func(a trust.Authority) bool { return a.Certificate == p })
+	return m.ownFiles[p]
 }
 
 // signsBy is the certificate whose key a signer uses.
