@@ -49,10 +49,9 @@ const publisher = "publisher"
 // pkg/controlplane/controller/clusterauthenticationtrust (merges, never takes
 // away), pkg/controller/certificates/rootcacertpublisher (replaces).
 var (
-	rootCAObject      = trust.Place{Path: "/api/v1/namespaces/*/configmaps/kube-root-ca.crt", Field: "ca.crt"}
-	requestHeaderCA   = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "requestheader-client-ca-file"}
-	clientCA          = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "client-ca-file"}
-	clusterInfoObject = trust.Place{Path: "/api/v1/namespaces/kube-public/configmaps/cluster-info", Field: "kubeconfig"}
+	rootCAObject    = trust.Place{Path: "/api/v1/namespaces/*/configmaps/kube-root-ca.crt", Field: "ca.crt"}
+	requestHeaderCA = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "requestheader-client-ca-file"}
+	clientCA        = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "client-ca-file"}
 )
 
 // half is one half of a link between copies: what is shown by one, judged by
@@ -294,7 +293,7 @@ func (m *model) readers(component string) []int {
 // tokens are link 12. A half is verified by all the files of its verifier
 // together. Tokens that were handed out live on beside the key that signs.
 func (m *model) tokens(l *trust.Link) {
-	if l.Signing == nil {
+	if l.Signing == nil || len(l.Signing.VerifyBy) == 0 {
 		return
 	}
 	var by []int

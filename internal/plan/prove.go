@@ -13,8 +13,8 @@ import (
 // Fault is why a plan is refused: the step after which, or within which, a link
 // may break, or what is left undone at the end.
 type Fault struct {
-	Step int // index of the step; the number of steps: at the end
-	Kind Kind
+	Step int  // index of the step; the number of steps: at the end
+	Kind Kind // of the step; empty at the end
 	Half Half // zero when no link is concerned
 	// Cause is one sentence.
 	Cause string
@@ -22,17 +22,14 @@ type Fault struct {
 
 // Error names the step, the link and the cause.
 func (f *Fault) Error() string {
-	var b strings.Builder
-	switch {
-	case f.Kind == "":
-		b.WriteString("at the end")
-	default:
-		fmt.Fprintf(&b, "step %d (%s)", f.Step+1, f.Kind)
+	where := "at the end"
+	if f.Kind != "" {
+		where = fmt.Sprintf("step %d (%s)", f.Step+1, f.Kind)
 	}
 	if f.Half != (Half{}) {
-		fmt.Fprintf(&b, ": %s", f.Half)
+		where += ": " + f.Half.String()
 	}
-	return b.String() + ": " + f.Cause
+	return where + ": " + f.Cause
 }
 
 // String names the link and its half.
@@ -59,10 +56,6 @@ func Prove(g *trust.Graph, r Rotation, steps []Step) error {
 }
 
 func (m *model) prove(steps []Step) error {
-	if f := m.judge(); f != nil {
-		f.Cause = "before anything is done: " + f.Cause
-		return f
-	}
 	for i := range steps {
 		s := &steps[i]
 		before := m.write(s)

@@ -42,7 +42,7 @@ func Rotate(g *trust.Graph, r Rotation) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Authorities: slices.Sorted(maps.Keys(r.New)), Unjudged: m.unjudged}
+	p := &Plan{Authorities: slices.Sorted(maps.Keys(r.New)), Unseen: m.unseen(), Unjudged: m.unjudged}
 	if r.NewKey != nil {
 		p.Authorities = []string{ServiceAccounts}
 	}
@@ -65,6 +65,18 @@ func Rotate(g *trust.Graph, r Rotation) (*Plan, error) {
 		return nil, fmt.Errorf("no safe plan: %w", err)
 	}
 	return p, nil
+}
+
+// unseen lists what components name and what could not be read.
+func (m *model) unseen() []trust.Place {
+	var all []trust.Place
+	for i := range m.copies {
+		if t := m.g.Material(m.copies[i].place); t != nil && !t.OK() {
+			all = append(all, t.Place)
+		}
+	}
+	slices.SortFunc(all, trust.Place.Compare)
+	return slices.Compact(all)
 }
 
 // concerned tells whether a half is about what is replaced.

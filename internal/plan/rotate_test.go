@@ -58,7 +58,6 @@ func TestWithoutKnowledgeEverythingIsRestarted(t *testing.T) {
 	}
 }
 
-// TestASignerWithItsOwnFileNeedsNoOther also without any signer at all.
 func TestASignerIsSeparatedOnlyWhereItSharesAFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		shape
@@ -80,7 +79,7 @@ func TestASignerIsSeparatedOnlyWhereItSharesAFile(t *testing.T) {
 	}
 }
 
-// TestAStepThatWasForgottenIsMended: somebody gave the apiserver a certificate of
+// TestWhatIsBrokenAlreadyIsNamedAndMended: somebody gave the apiserver a certificate of
 // the new authority before anybody trusted it. The plan says what is broken and
 // mends it.
 func TestWhatIsBrokenAlreadyIsNamedAndMended(t *testing.T) {
@@ -199,5 +198,28 @@ func TestAKeyThatSignsAndVerifiesInOneFileIsRefused(t *testing.T) {
 	}
 	if _, err := Rotate(w.graph(), r); err == nil || !strings.Contains(err.Error(), "set --service-account-key-file to a file of public keys first") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatCouldNotBeReadIsNamed(t *testing.T) {
+	k, r := rotation(t, single, catalog.ClusterCA)
+	nodes := nodesOf(t, single)
+	m, err := newModel(catalog.Wire(nodes), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(k, nodes, m)
+	at := trust.Place{Node: "cp1", Path: "/etc/kubernetes/pki/apiserver.crt"}
+	for i, material := range w.nodes[0].Materials {
+		if material.Place == at {
+			w.nodes[0].Materials[i] = &trust.Material{Place: at, Role: trust.RoleCertificate, State: trust.Denied, Reason: "permission denied"}
+		}
+	}
+	p, err := Rotate(w.graph(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Unseen, []trust.Place{at}) || p.Unjudged == 0 || !strings.Contains(p.String(), "could not be read, and is not rotated: cp1:/etc/kubernetes/pki/apiserver.crt") {
+		t.Errorf("unseen %v, %d halves unjudged:\n%s", p.Unseen, p.Unjudged, p)
 	}
 }

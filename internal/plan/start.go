@@ -145,6 +145,8 @@ func (m *model) ghosts() {
 		}
 		m.copies[i].sure, m.copies[i].moved = false, true
 		m.move(c.component, c.setting, base, c.place)
+		ghost := &m.copies[m.byUse[use{c.component, base, roleSigner, c.setting}]]
+		ghost.sure, ghost.moved, ghost.ownFile = true, false, false
 	}
 }
 
