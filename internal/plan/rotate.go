@@ -113,6 +113,9 @@ func (m *model) separate() Step {
 			continue
 		}
 		own, key := ownFile(c.place)
+		if _, done := m.byUse[use{c.component, own, roleSigner, c.setting}]; done {
+			continue // its flag is changed; only its process may not have been restarted
+		}
 		by := m.signsBy(c)
 		s.Changes = append(s.Changes,
 			Change{Place: own, Role: roleSigner, After: Content{Certificates: []*x509.Certificate{by}}},

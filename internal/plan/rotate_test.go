@@ -14,6 +14,9 @@ import (
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/provision"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -221,5 +224,70 @@ func TestWhatCouldNotBeReadIsNamed(t *testing.T) {
 	}
 	if !slices.Equal(p.Unseen, []trust.Place{at}) || p.Unjudged == 0 || !strings.Contains(p.String(), "could not be read, and is not rotated: cp1:/etc/kubernetes/pki/apiserver.crt") {
 		t.Errorf("unseen %v, %d halves unjudged:\n%s", p.Unseen, p.Unjudged, p)
+	}
+}
+
+// TestASecondRotationFollowsTheFirst: the signer has a file of its own by now.
+// Whether it was restarted since is not known, so that it is asked for again.
+func TestASecondRotationFollowsTheFirst(t *testing.T) {
+	s := shape{controlPlanes: 2, workers: 1, authorities: catalog.Separate, manifests: true, paths: true}
+	k, r := rotation(t, s, catalog.ClusterCA)
+	r.Reloads = design6
+	nodes := nodesOf(t, s)
+	m, err := newModel(catalog.Wire(nodes), &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(k, nodes, m)
+	p, err := Rotate(w.graph(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range p.Steps {
+		for _, ch := range step.Changes {
+			w.apply(ch)
+		}
+	}
+	r.New = k.replace(w.graph(), catalog.ClusterCA)
+	again, err := Rotate(w.graph(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kinds(again.Steps) != kinds(p.Steps) || len(again.Steps[0].Changes) > 0 || len(again.Broken) > 0 {
+		t.Errorf("want the same steps, with nothing to separate but a restart:\n%s", again)
+	}
+	r.Loaded = func(string, trust.Place) bool { return true }
+	if again, err = Rotate(w.graph(), r); err != nil || again.Steps[0].Kind != Accept {
+		t.Errorf("with what is loaded: error %v, want accept first:\n%s", err, again)
+	}
+}
+
+// TestTwoServicesAreRotatedToo: nothing is known of how they reload.
+func TestTwoServicesAreRotatedToo(t *testing.T) {
+	dir := t.TempDir()
+	p, err := provision.Plan(provision.Options{
+		Cluster: &catalog.Cluster{Algorithm: string(issue.ECDSAP256), Validity: catalog.DefaultValidity, CAValidity: catalog.DefaultCAValidity},
+		Service: &provision.Service{Names: []string{"billing.example.test"}}, Dir: dir, Now: made,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Apply(t.Context(), func() {}); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := layout.Read(dir, layout.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := catalog.Wire([]trust.Node{n})
+	k := maker{t, map[string]crypto.Signer{}}
+	plan, err := Rotate(g, Rotation{New: k.replace(g, catalog.ClusterCA), At: at})
+	if err != nil || kinds(plan.Steps) != "accept switch issue drop" {
+		t.Fatalf("error %v:\n%s", err, plan)
+	}
+	for i, s := range plan.Steps {
+		if s.Kind != Switch && len(s.Loads) != 2 {
+			t.Errorf("step %d: want both services restarted: %v", i+1, s.Loads)
+		}
 	}
 }
