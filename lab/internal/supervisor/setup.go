@@ -150,7 +150,7 @@ func (s *Supervisor) finishJoins(ctx context.Context) {
 	left := s.machines
 	for {
 		left = slices.DeleteFunc(slices.Clone(left), func(m cluster.Machine) bool {
-			if !m.Kubelet() {
+			if !m.Kubelet {
 				return true
 			}
 			joined, err := kubelet.Finish(s.nodes[m.Name].Root)
