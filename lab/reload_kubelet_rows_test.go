@@ -57,6 +57,10 @@ func (b *bench) prepareKubelet(instance, address string, join *kubelet.Join) *la
 		b.t.Fatal(err)
 	}
 	manifest.Name = instance
+	b.configure(instance, func(c *kubeletv1beta1.KubeletConfiguration) {
+		// On by default since Kubernetes 1.37; the lab is a user namespace.
+		c.FeatureGates = map[string]bool{"KubeletInUserNamespace": true}
+	})
 	return manifest
 }
 

@@ -25,6 +25,7 @@ type reloadRow struct {
 	component string
 	settings  []string
 	instance  string // the process; empty: that of the component's name
+	as        string // what else the same files are for; empty: what they are named after
 	// change replaces the files. It returns when the last of them is.
 	change func(context.Context) error
 	// seen tells whether the change is in use. An error says that it could not
@@ -40,7 +41,7 @@ type reloadRow struct {
 }
 
 func (r *reloadRow) name() string {
-	name := r.component + " " + strings.Join(r.settings, " ")
+	name := strings.TrimSpace(r.component + " " + strings.Join(r.settings, " ") + " " + r.as)
 	if r.notify != nil {
 		name += " by a link"
 	}
@@ -64,6 +65,7 @@ const (
 type figure struct {
 	Component string   `json:"component"`
 	Settings  []string `json:"settings"`
+	As        string   `json:"as,omitempty"`
 	// Seconds until the change was in use without a restart; nil: it was not,
 	// for as long as Figures.Waited.
 	Seconds *float64 `json:"seconds"`
@@ -161,7 +163,7 @@ func measure(ctx context.Context, rows []*reloadRow, wants []catalog.Takeup, pat
 	got := make([]*figure, len(rows))
 	var all sync.WaitGroup
 	for i, r := range rows {
-		got[i] = &figure{Component: r.component, Settings: r.settings, Link: r.notify != nil}
+		got[i] = &figure{Component: r.component, Settings: r.settings, As: r.as, Link: r.notify != nil}
 		all.Go(func() {
 			if r.notify != nil {
 				got[i].measureLink(ctx, r, wants[i], patience)
