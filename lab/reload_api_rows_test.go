@@ -35,7 +35,7 @@ import (
 	"github.com/kubepki/kubepki/internal/issue"
 )
 
-// api is a client of the cluster for goroutines: it fails nothing.
+// api is a client of the cluster with all rights.
 func (b *bench) api() *kubernetes.Clientset { return b.client(b.t) }
 
 // apiserverRows start the API server, with fronts in the place of an etcd, of

@@ -26,21 +26,12 @@ import (
 // controllerManagerRows start two of them: one with an embedded credential,
 // and one whose kubeconfig names files.
 func (b *bench) controllerManagerRows() []*reloadRow {
-	const address, paths = "127.0.0.1:10257", "controller-manager-paths"
-	name := pkix.Name{CommonName: "system:kube-controller-manager"}
 	component := catalog.ControllerManager
-	flags, rows := b.servedRows(component, address, "/metrics")
-
-	servers := newAuthority(b.t, "embedded servers")
-	embedded := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(servers))
-	old, next := b.cluster.leaf(b.t, name), b.cluster.leaf(b.t, name)
-	before := b.kubeconfig(clientcmdapi.Cluster{Server: embedded.url(), CertificateAuthorityData: b.cluster.pem},
-		clientcmdapi.AuthInfo{ClientCertificateData: old.certificate, ClientKeyData: old.key})
-	after := b.kubeconfig(clientcmdapi.Cluster{Server: embedded.url(), CertificateAuthorityData: slices.Concat(b.cluster.pem, servers.pem)},
-		clientcmdapi.AuthInfo{ClientCertificateData: next.certificate, ClientKeyData: next.key})
+	flags, rows := b.servedRows(component, "127.0.0.1:10257", "/metrics")
 	signing, signed := b.signingRow()
+	kubeconfig, embedded := b.managerEmbedded()
 	b.start(component, component, slices.Concat(flags, signing, []string{
-		b.give(component, "kubeconfig", before),
+		kubeconfig,
 		b.give(component, "root-ca-file", b.cluster.pem),
 		b.give(component, "service-account-private-key-file", read(b.t, b.pki("sa.key"))),
 	})...)
@@ -49,27 +40,48 @@ func (b *bench) controllerManagerRows() []*reloadRow {
 		_, err := b.api().CoreV1().ConfigMaps("kube-public").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
 		return err
 	})
-	change := b.swap(component, "kubeconfig", after)
+	return slices.Concat(rows, []*reloadRow{signed, b.rootCARow(), b.tokenSecretRow()}, embedded, b.managerByPath())
+}
 
-	named := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
-	oldNamed, nextNamed := b.cluster.leaf(b.t, name), b.cluster.leaf(b.t, name)
-	// It signs no tokens either, which the list of controllers does not say.
-	linked := b.give(paths, "client-ca-file", b.cluster.pem)
-	b.link(paths, "client-ca-file")
-	b.start(paths, component, "--secure-port=11257", "--leader-elect-resource-name=reload", "--controllers=clusterrole-aggregation-controller",
+var managerIdentity = pkix.Name{CommonName: "system:kube-controller-manager"}
+
+// managerEmbedded replaces a kubeconfig that holds certificates and a key.
+func (b *bench) managerEmbedded() (flag string, rows []*reloadRow) {
+	component := catalog.ControllerManager
+	servers := newAuthority(b.t, "embedded servers")
+	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(servers))
+	old, next := b.cluster.leaf(b.t, managerIdentity), b.cluster.leaf(b.t, managerIdentity)
+	embed := func(c credential, bundle ...[]byte) []byte {
+		return b.kubeconfig(clientcmdapi.Cluster{Server: f.url(), CertificateAuthorityData: slices.Concat(bundle...)},
+			clientcmdapi.AuthInfo{ClientCertificateData: c.certificate, ClientKeyData: c.key})
+	}
+	change := b.swap(component, "kubeconfig", embed(next, b.cluster.pem, servers.pem))
+	return b.give(component, "kubeconfig", embed(old, b.cluster.pem)), []*reloadRow{
+		clientRow(component, []string{"client-certificate-data", "client-key-data"}, f, old, next, change),
+		trustRow(component, "certificate-authority-data", f, 10*time.Second, change, nil),
+	}
+}
+
+// managerByPath starts a second one beside the first. It neither takes the
+// first one's place nor signs tokens, which no list of controllers says.
+func (b *bench) managerByPath() []*reloadRow {
+	const component, instance = catalog.ControllerManager, "controller-manager-paths"
+	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
+	old, next := b.cluster.leaf(b.t, managerIdentity), b.cluster.leaf(b.t, managerIdentity)
+	linked := b.give(instance, "client-ca-file", b.cluster.pem)
+	b.link(instance, "client-ca-file")
+	b.start(instance, component, "--secure-port=11257", "--leader-elect-resource-name=reload", "--controllers=clusterrole-aggregation-controller",
 		"--service-account-private-key-file=", linked,
-		b.give(paths, "kubeconfig", b.kubeconfig(
-			clientcmdapi.Cluster{Server: named.url(), CertificateAuthority: b.put(paths, "certificate-authority", b.cluster.pem)},
+		b.give(instance, "kubeconfig", b.kubeconfig(
+			clientcmdapi.Cluster{Server: f.url(), CertificateAuthority: b.put(instance, "certificate-authority", b.cluster.pem)},
 			clientcmdapi.AuthInfo{
-				ClientCertificate: b.put(paths, "client-certificate", oldNamed.certificate),
-				ClientKey:         b.put(paths, "client-key", oldNamed.key),
+				ClientCertificate: b.put(instance, "client-certificate", old.certificate),
+				ClientKey:         b.put(instance, "client-key", old.key),
 			})))
-	certificateByPath := clientRow(component, []string{"client-certificate", "client-key"}, named, oldNamed, nextNamed,
-		b.swapPair(paths, "client-certificate", "client-key", nextNamed, nil))
-	certificateByPath.instance = paths
-	return append(rows, signed, b.rootCARow(), b.tokenSecretRow(), certificateByPath, b.linkedBundleRow(component, paths, "127.0.0.1:11257"),
-		clientRow(component, []string{"client-certificate-data", "client-key-data"}, embedded, old, next, change),
-		trustRow(component, "certificate-authority-data", embedded, 10*time.Second, change, nil))
+	row := clientRow(component, []string{"client-certificate", "client-key"}, f, old, next,
+		b.swapPair(instance, "client-certificate", "client-key", next, nil))
+	row.instance = instance
+	return []*reloadRow{row, b.linkedBundleRow(component, instance, "127.0.0.1:11257")}
 }
 
 // linkedBundleRow switches a link to a bundle of client authorities.

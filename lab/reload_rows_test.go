@@ -24,8 +24,8 @@ func (b *bench) reloadRows() []*reloadRow {
 
 const ownAddress = "10.99.0.254"
 
-// masters is the subject of a client of a new authority, who may do everything once the authority is
-// trusted.
+// masters is the subject of a client of a new authority, who may do everything
+// once the authority is trusted.
 var masters = pkix.Name{CommonName: "reload", Organization: []string{"system:masters"}}
 
 // servingRow measures the pair that a server presents at an address of the
