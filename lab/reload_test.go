@@ -130,6 +130,10 @@ func (b *bench) chooseRows(all []*reloadRow, kubernetes, etcd string, long bool)
 			b.t.Errorf("the matrix has no row for %s", r.name())
 			continue
 		}
+		if r.want != nil {
+			now, wants = append(now, r), append(wants, *r.want)
+			continue
+		}
 		for _, setting := range r.settings[1:] {
 			if other, _ := catalog.Reload(r.component, setting, versionOf(r.component, kubernetes, etcd)); other != want {
 				b.t.Errorf("%s: the matrix says %+v and %+v", r.name(), want, other)
