@@ -40,11 +40,8 @@ func (b *bench) etcdRows() []*reloadRow {
 // etcdPeerRows look at the other half of what the rows of peers change: a front
 // stands for a member that etcd dials.
 func (b *bench) etcdPeerRows(old, next credential, peers *authority) []*reloadRow {
-	newPeer := func(usual, other credential) *front {
-		return newFront(b.t, usual, other, tls.RequestClientCert).handle(b.t,
-			http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
-	}
-	f := newPeer(b.frontLeaf(b.etcd), b.frontLeaf(peers))
+	f := newFront(b.t, b.frontLeaf(b.etcd), b.frontLeaf(peers), tls.RequestClientCert).handle(b.t,
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
 	b.addLearner(f.url())
 	shows := clientRow(catalog.Etcd, []string{"peer-cert-file", "peer-key-file"}, f, old, next, b.wait("peer-cert-file", next.certificate))
 	shows.live = nil // the next row disconnects all the time

@@ -25,7 +25,10 @@ type reloadRow struct {
 	component string
 	settings  []string
 	instance  string // the process; empty: that of the component's name
-	as        string // what else the same files are for; empty: what they are named after
+	// as says what else than the matrix's row is looked at, and want what is to
+	// be seen there, where it is not what the matrix says.
+	as   string
+	want *catalog.Takeup
 	// change replaces the files. It returns when the last of them is.
 	change func(context.Context) error
 	// seen tells whether the change is in use. An error says that it could not
