@@ -31,7 +31,7 @@ func (b *bench) controllerManagerRows() []*reloadRow {
 	signing, signed := b.signingRow()
 	kubeconfig, embedded := b.managerEmbedded()
 	b.start(component, component, slices.Concat(flags, signing, []string{
-		kubeconfig,
+		kubeconfig, "--leader-elect=false",
 		b.give(component, "root-ca-file", b.cluster.pem),
 		b.give(component, "service-account-private-key-file", read(b.t, b.pki("sa.key"))),
 	})...)
@@ -62,6 +62,12 @@ func (b *bench) managerEmbedded() (flag string, rows []*reloadRow) {
 	}
 }
 
+// patientLease makes a component ask for its lease all the time, so that it
+// shows its credential, and not end when a busy machine answers late.
+func patientLease() []string {
+	return []string{"--leader-elect-lease-duration=10m", "--leader-elect-renew-deadline=9m"}
+}
+
 // managerByPath starts a second one beside the first. It neither takes the
 // first one's place nor signs tokens, which no list of controllers says.
 func (b *bench) managerByPath() []*reloadRow {
@@ -70,14 +76,15 @@ func (b *bench) managerByPath() []*reloadRow {
 	old, next := b.cluster.leaf(b.t, managerIdentity), b.cluster.leaf(b.t, managerIdentity)
 	linked := b.give(instance, "client-ca-file", b.cluster.pem)
 	b.link(instance, "client-ca-file")
-	b.start(instance, component, "--secure-port=11257", "--leader-elect-resource-name=reload", "--controllers=clusterrole-aggregation-controller",
+	b.start(instance, component, append(patientLease(),
+		"--secure-port=11257", "--leader-elect-resource-name=reload", "--controllers=clusterrole-aggregation-controller",
 		"--service-account-private-key-file=", linked,
 		b.give(instance, "kubeconfig", b.kubeconfig(
 			clientcmdapi.Cluster{Server: f.url(), CertificateAuthority: b.put(instance, "certificate-authority", b.cluster.pem)},
 			clientcmdapi.AuthInfo{
 				ClientCertificate: b.put(instance, "client-certificate", old.certificate),
 				ClientKey:         b.put(instance, "client-key", old.key),
-			})))
+			})))...)
 	row := clientRow(component, []string{"client-certificate", "client-key"}, f, old, next,
 		b.swapPair(instance, "client-certificate", "client-key", next, nil))
 	row.instance = instance
@@ -110,9 +117,10 @@ func (b *bench) schedulerRows() []*reloadRow {
 	old, next := b.schedulerToken(), b.schedulerToken()
 	tokenFile := b.put(component, "tokenFile", []byte(old))
 	b.link(component, "tokenFile") // as in a volume
-	b.start(component, component, append(flags, b.give(component, "kubeconfig", b.kubeconfig(
+	kubeconfig := b.kubeconfig(
 		clientcmdapi.Cluster{Server: f.url(), CertificateAuthority: b.put(component, "certificate-authority", b.cluster.pem)},
-		clientcmdapi.AuthInfo{TokenFile: tokenFile})))...)
+		clientcmdapi.AuthInfo{TokenFile: tokenFile})
+	b.start(component, component, slices.Concat(flags, patientLease(), []string{b.give(component, "kubeconfig", kubeconfig)})...)
 	return append(rows,
 		trustRow(component, "certificate-authority", f, 3*time.Second, b.swap(component, "certificate-authority", b.cluster.pem, servers.pem), nil),
 		&reloadRow{

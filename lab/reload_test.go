@@ -103,6 +103,7 @@ func TestComponentsTakeUpFilesAsTheMatrixSays(t *testing.T) {
 	all := b.reloadRows()
 	measured, wants, later := b.chooseRows(all, kubernetes, etcd, long)
 	got := measure(t.Context(), measured, wants, patience)
+	b.stillRun()
 	b.restartAndLook(measured, wants, got, long)
 	for i, r := range measured {
 		t.Run(r.name(), func(t *testing.T) {
@@ -250,20 +251,34 @@ func (f *figure) measure(ctx context.Context, r *reloadRow, want catalog.Takeup,
 }
 
 // looked looks until it is enough or the time is over, and returns what was
-// seen last; an error when the last look failed.
+// seen last. A look that fails shows nothing: then it looks again for a while
+// after the time, and it is an error if that fails too.
 func looked(ctx context.Context, r *reloadRow, limit time.Duration, enough func(bool) bool) (bool, error) {
 	end := time.Now().Add(limit)
 	for {
 		look, cancel := context.WithTimeout(ctx, 30*time.Second)
 		seen, err := r.seen(look)
 		cancel()
-		if err == nil && enough(seen) || time.Now().After(end) {
+		late := time.Since(end)
+		if err == nil && (enough(seen) || late > 0) || late > time.Minute {
 			return seen, err
 		}
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
 		case <-time.After(cmp.Or(r.every, lookEvery)):
+		}
+	}
+}
+
+// stillRun checks that no instance has ended: nothing was restarted so far.
+func (b *bench) stillRun() {
+	b.t.Helper()
+	for _, instance := range instances {
+		select {
+		case <-b.processes[instance].Done():
+			b.t.Errorf("%s has ended by itself:\n%s", instance, b.processes[instance].Log())
+		default:
 		}
 	}
 }
