@@ -23,11 +23,14 @@ var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty"
 // are links on the machine itself.
 var machineLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
+// ProgramsDir is the folder, on a node that is a machine, of the lab's programs.
+const ProgramsDir = "/opt/kubepki-lab"
+
 // MountMachine puts the machine's own folders below a root folder: that of a
 // node, or that of a container on it. The mounts are in the lab's own mount
 // namespace: nobody else sees them, and they end with the lab or by
 // [UnmountMachine]. Until then nobody may remove what is below root.
-func MountMachine(root string) error {
+func MountMachine(root, programs string) error {
 	// The folder becomes a mount of its own. A program that has it as its "/" can
 	// then ask which file system it is on, as the kubelet does to measure it, and
 	// whatever is mounted below goes away with it.
@@ -50,6 +53,9 @@ func MountMachine(root string) error {
 		if err := bindReadOnly("/"+folder, filepath.Join(root, folder)); err != nil {
 			return err
 		}
+	}
+	if err := bindReadOnly(programs, filepath.Join(root, ProgramsDir)); err != nil {
+		return err
 	}
 	if err := mountDevices(filepath.Join(root, "dev")); err != nil {
 		return err

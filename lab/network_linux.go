@@ -27,7 +27,7 @@ type Network struct {
 // NewNetwork makes the network and gives the program the addresses of itself.
 // The program must have been started by [Main].
 func NewNetwork(itself ...netip.Prefix) (*Network, error) {
-	if os.Getenv(insideEnv) == "" {
+	if !Inside() {
 		return nil, errors.New("a network can only be made inside the lab's namespaces: call lab.Main first")
 	}
 	n := &Network{bridge: &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}}
@@ -38,6 +38,9 @@ func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 		return nil, errors.Join(err, n.Close())
 	}
 	if err := up(bridgeName, itself...); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	if err := reachAll(bridgeName); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -58,7 +61,31 @@ func (n *Network) Close() error {
 }
 
 // namespace is a network namespace that threads can enter.
-type namespace struct{ file *os.File }
+type namespace struct {
+	file   *os.File
+	handle string // a file that it is mounted on, for other programs to enter; may be empty
+}
+
+// mount makes the namespace known to others by a file, as ip-netns(8) does.
+func (ns *namespace) mount(handle string) error {
+	if err := os.WriteFile(handle, nil, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.file.Fd()), handle, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount a network namespace at %s: %w", handle, err)
+	}
+	ns.handle = handle
+	return nil
+}
+
+// close gives the namespace up. It ends with the last process in it.
+func (ns *namespace) close() error {
+	var err error
+	if ns.handle != "" {
+		err = errors.Join(unix.Unmount(ns.handle, unix.MNT_DETACH), os.Remove(ns.handle))
+	}
+	return errors.Join(err, ns.file.Close())
+}
 
 // newNamespace makes an empty network namespace.
 func newNamespace() (*namespace, error) {
@@ -130,7 +157,10 @@ func (n *Network) plug(ns *namespace, port string, addresses []netip.Prefix) err
 		if err := netlink.LinkSetName(inside, "eth0"); err != nil {
 			return fmt.Errorf("name interface %s: %w", pair.PeerName, err)
 		}
-		return up("eth0", addresses...)
+		if err := up("eth0", addresses...); err != nil {
+			return err
+		}
+		return reachAll("eth0")
 	})
 }
 
@@ -171,6 +201,31 @@ func up(name string, addresses ...netip.Prefix) error {
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("switch on interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// reachAll makes every address a neighbour at the interface, so that nodes of a
+// configuration need not be in one subnet. Services need it too: what is dialled
+// must have a route before kube-proxy's rules put an endpoint in its place.
+func reachAll(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	everything := []string{"0.0.0.0/0"}
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // not on a machine without IPv6
+		everything = append(everything, "::/0")
+	}
+	for _, all := range everything {
+		_, destination, err := net.ParseCIDR(all)
+		if err != nil {
+			return err
+		}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: destination, Scope: netlink.SCOPE_LINK}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("add the route to %s at %s: %w", all, name, err)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,10 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Node is a machine of the cluster: a root folder and a network namespace with
-// the node's addresses.
+// the node's addresses. It is safe for concurrent use.
 type Node struct {
 	// Name of the node, for messages and names of log files.
 	Name string
@@ -23,9 +25,11 @@ type Node struct {
 	// Programs is the folder with the programs that build.sh made.
 	Programs string
 
-	logs    string
-	ns      *namespace
-	port    string // its interface at the bridge
+	logs string
+	ns   *namespace
+	port string // its interface at the bridge
+
+	mu      sync.Mutex
 	running []*Process
 }
 
@@ -36,7 +40,12 @@ type NodeConfig struct {
 	Addresses []netip.Prefix // its addresses, with the length of the network's prefix
 	Programs  string         // absolute path of the folder that build.sh filled
 	Logs      string         // absolute path of an existing folder, for the logs of its components
-	Machine   bool           // has the machine's programs, devices and kernel files too, as a kubelet needs them
+	// Hosts are further names that the node resolves.
+	Hosts map[string]netip.Addr
+	// Handle is the absolute path of a file, made anew, by which other programs
+	// can enter the node's network; empty: none.
+	Handle  string
+	Machine bool // has the machine's programs, devices and kernel files too, as a kubelet needs them
 }
 
 // Node adds a node to the network. No component of it runs yet. Besides what
@@ -50,13 +59,18 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, err)
 	}
+	if c.Handle != "" {
+		if err := ns.mount(c.Handle); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.close()))
+		}
+	}
 	port := fmt.Sprintf("port%d", len(n.nodes))
 	if err := n.plug(ns, port, c.Addresses); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.file.Close()))
+		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.close()))
 	}
 	if c.Machine {
-		if err := MountMachine(c.Root); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.file.Close()))
+		if err := MountMachine(c.Root, c.Programs); err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.close()))
 		}
 	}
 	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs, ns: ns, port: port}
@@ -75,6 +89,11 @@ func machineFiles(c NodeConfig) error {
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
 	for _, a := range c.Addresses {
 		hosts += fmt.Sprintf("%s %s\n", a.Addr(), c.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
+		if name != c.Name {
+			hosts += fmt.Sprintf("%s %s\n", c.Hosts[name], name)
+		}
 	}
 	return os.WriteFile(filepath.Join(etc, "hosts"), []byte(hosts), 0o644)
 }
@@ -129,6 +148,9 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("start %s on %s: %w", manifest.Name, n.Name, err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running = slices.DeleteFunc(n.running, func(p *Process) bool { return p.runs() != nil })
 	n.running = append(n.running, p)
 	return p, nil
 }
@@ -137,9 +159,11 @@ func (n *Node) Run(manifest *Manifest) (*Process, error) {
 // away.
 func (n *Node) close() error {
 	var errs []error
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, p := range n.running {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.file.Close())...)
+	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.close())...)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -67,20 +68,16 @@ func (p *Process) start() error {
 // tells what the probe saw last and holds the end of the component's log. A
 // component without a probe is ready as long as it runs.
 func (p *Process) Ready(ctx context.Context) error {
-	client, transport := p.node.Client()
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the kubelet does not verify probes either
-	transport.DisableKeepAlives = true
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
-		seen := p.probe(ctx, client)
+		seen := p.Probe(ctx)
 		if seen == nil {
 			return nil
 		}
 		select {
 		case <-p.ended:
-			return p.explain(fmt.Errorf("ended before it was ready: %w", p.exit()))
+			return p.explain(fmt.Errorf("ended before it was ready: %w", p.Exit()))
 		case <-ctx.Done():
 			return p.explain(fmt.Errorf("not ready in time: %w", seen))
 		case <-tick.C:
@@ -88,11 +85,15 @@ func (p *Process) Ready(ctx context.Context) error {
 	}
 }
 
-// probe asks once; nil is yes.
-func (p *Process) probe(ctx context.Context, client *http.Client) error {
+// Probe asks once, as [Process.Ready] does; nil is yes.
+func (p *Process) Probe(ctx context.Context) error {
 	if p.Manifest.Probe == nil {
 		return p.runs()
 	}
+	client, transport := p.node.Client()
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the kubelet does not verify probes either
+	transport.DisableKeepAlives = true
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Manifest.Probe.String(), nil)
@@ -109,16 +110,31 @@ func (p *Process) probe(ctx context.Context, client *http.Client) error {
 		return err
 	}
 	if answer.StatusCode < 200 || answer.StatusCode >= 400 {
-		return fmt.Errorf("%s answers %s: %s", p.Manifest.Probe, answer.Status, bytes.TrimSpace(body))
+		return fmt.Errorf("%s answers %s: %s", p.Manifest.Probe, answer.Status, reasons(body))
 	}
 	return nil
+}
+
+// reasons are the failed checks of a health endpoint's answer, each on a line of
+// its own among those that passed, or else the whole answer.
+func reasons(body []byte) string {
+	var failed []string
+	for line := range strings.Lines(string(body)) {
+		if rest, ok := strings.CutPrefix(line, "[-]"); ok {
+			failed = append(failed, strings.TrimSpace(rest))
+		}
+	}
+	if failed == nil {
+		return strings.TrimSpace(string(body))
+	}
+	return strings.Join(failed, "; ")
 }
 
 // runs tells whether the process has not ended; nil is yes.
 func (p *Process) runs() error {
 	select {
 	case <-p.ended:
-		return p.exit()
+		return p.Exit()
 	default:
 		return nil
 	}
@@ -135,9 +151,23 @@ func (p *Process) Done() <-chan struct{} { return p.ended }
 func (p *Process) Ended(ctx context.Context) error {
 	select {
 	case <-p.ended:
-		return p.explain(p.exit())
+		return p.explain(p.Exit())
 	case <-ctx.Done():
 		return p.explain(fmt.Errorf("still runs: %w", ctx.Err()))
+	}
+}
+
+// Succeeds waits until the program has ended by itself; its error tells that it
+// did not end well, or not in time, with the end of its log.
+func (p *Process) Succeeds(ctx context.Context) error {
+	select {
+	case <-p.ended:
+		if p.err == nil {
+			return nil
+		}
+		return p.explain(p.err)
+	case <-ctx.Done():
+		return errors.Join(p.explain(ctx.Err()), p.Kill())
 	}
 }
 
@@ -169,8 +199,8 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// exit tells how the process ended; ended must be closed.
-func (p *Process) exit() error {
+// Exit tells how the process ended. It must have: see [Process.Done].
+func (p *Process) Exit() error {
 	if p.err == nil {
 		return errors.New("exit status 0")
 	}
@@ -203,11 +233,12 @@ func (p *Process) Log() string {
 	if _, rest, ok := bytes.Cut(data, []byte("\n")); ok && !whole {
 		data = rest
 	}
-	return redact(string(data))
+	return Redact(string(data))
 }
 
 // secrets are PEM private keys and JSON web tokens, and base64 of PEM as a
 // kubeconfig holds it.
 var secrets = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)|eyJ[\w-]+\.[\w-]+\.[\w-]+|LS0tLS1CRUdJTi[\w+/=]+`)
 
-func redact(s string) string { return secrets.ReplaceAllString(s, "[redacted]") }
+// Redact takes whatever looks like a private key or a token out of a text.
+func Redact(s string) string { return secrets.ReplaceAllString(s, "[redacted]") }

@@ -15,7 +15,7 @@ func TestLogsAreShownWithoutSecrets(t *testing.T) {
 		"a token":                       "Authorization: Bearer eyJhbGciOiJFUzI1NiJ9." + secret + ".c2ln next",
 		"a kubeconfig":                  "client-key-data: LS0tLS1CRUdJTiBFQyBQUklWQVRF" + secret + "==\nnext",
 	} {
-		shown := redact(log)
+		shown := Redact(log)
 		if strings.Contains(shown, secret) || !strings.Contains(shown, "[redacted]") {
 			t.Errorf("%s is shown: %s", name, shown)
 		}
@@ -24,7 +24,7 @@ func TestLogsAreShownWithoutSecrets(t *testing.T) {
 		}
 	}
 	const plain = `I1123 20:09:46 serving "certificate" path="/etc/kubernetes/pki/apiserver.crt"`
-	if got := redact(plain); got != plain {
+	if got := Redact(plain); got != plain {
 		t.Errorf("a plain line was changed: %s", got)
 	}
 }

@@ -64,7 +64,8 @@ func (p *Planned) read(s *slot) error {
 
 // load returns nil for a file that is not there.
 func (p *Planned) load(s *slot, nodePath string) ([]byte, error) {
-	c, err := layout.ReadFile(p.options.Dir, s.prefix+nodePath)
+	// An absolute link, as the kubelet makes it, leads to a place on the node.
+	c, err := layout.ReadFile(p.host(s, "/"), nodePath)
 	var read *layout.ReadError
 	switch {
 	case err == nil:

@@ -265,14 +265,37 @@ func TestAnAuthorityOfOneNodeServesAll(t *testing.T) {
 // TestAKubeletThatRotatesIsKept: the kubelet moves its credential to a file of
 // its own and writes its path into kubelet.conf.
 func TestAKubeletThatRotatesIsKept(t *testing.T) {
-	o := provision.Options{Cluster: single(t), Dir: t.TempDir()}
-	must(t, o)
-	conf := filepath.Join(o.Dir, "etc/kubernetes/kubelet.conf")
-	data, err := os.ReadFile(conf)
+	const current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+	for name, perNode := range map[string]bool{"on the one node": false, "below a folder of nodes": true} {
+		t.Run(name, func(t *testing.T) {
+			o := provision.Options{Cluster: single(t), Dir: t.TempDir(), PerNode: perNode}
+			before := actions(must(t, o))[provision.Made]
+			root := o.Dir
+			if perNode {
+				root = filepath.Join(o.Dir, o.Cluster.ControlPlanes[0].Name)
+			}
+			combined := rotated(t, root, current)
+			refused(t, o, "names the file "+current+", which does not exist")
+			write(t, root, "var/lib/kubelet/pki/kubelet-client-2026.pem", combined)
+			// The kubelet's link is absolute, as seen on the node.
+			if err := os.Symlink("/var/lib/kubelet/pki/kubelet-client-2026.pem", filepath.Join(root, current)); err != nil {
+				t.Fatal(err)
+			}
+			if a := actions(must(t, o)); a[provision.Kept] != before {
+				t.Errorf("%v, want all %d kept", a, before)
+			}
+		})
+	}
+}
+
+// rotated makes kubelet.conf name a file of its certificate and key, and returns
+// the content of that file.
+func rotated(t *testing.T, root, current string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, "etc/kubernetes/kubelet.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	const current = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 	var lines []string
 	var combined []byte
 	for line := range strings.Lines(string(data)) {
@@ -288,15 +311,8 @@ func TestAKubeletThatRotatesIsKept(t *testing.T) {
 		}
 		lines = append(lines, line)
 	}
-	write(t, o.Dir, "etc/kubernetes/kubelet.conf", []byte(strings.Join(lines, "")))
-	refused(t, o, "names the file "+current+", which does not exist")
-	write(t, o.Dir, "var/lib/kubelet/pki/kubelet-client-2026.pem", combined)
-	if err := os.Symlink("kubelet-client-2026.pem", filepath.Join(o.Dir, current)); err != nil {
-		t.Fatal(err)
-	}
-	if a := actions(must(t, o)); a[provision.Kept] != 16 {
-		t.Errorf("%v, want all kept", a)
-	}
+	write(t, root, "etc/kubernetes/kubelet.conf", []byte(strings.Join(lines, "")))
+	return combined
 }
 
 func TestCertificatesDoNotOutliveTheirAuthority(t *testing.T) {

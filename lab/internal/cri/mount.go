@@ -20,7 +20,7 @@ func (p *process) mount() error {
 	if err := os.MkdirAll(filepath.Join(p.root, "tmp"), 0o755); err != nil {
 		return err
 	}
-	if err := lab.MountMachine(p.root); err != nil {
+	if err := lab.MountMachine(p.root, p.node.Programs); err != nil {
 		return err
 	}
 	mounts := slices.Clone(p.config.Mounts)
@@ -28,9 +28,6 @@ func (p *process) mount() error {
 	slices.SortStableFunc(mounts, func(a, b *runtimeapi.Mount) int {
 		return strings.Compare(filepath.Clean(a.ContainerPath), filepath.Clean(b.ContainerPath))
 	})
-	if err := p.bind(p.node.Programs, programsDir, true); err != nil {
-		return err
-	}
 	for _, m := range mounts {
 		source, err := securejoin.SecureJoin(p.node.Root, m.HostPath)
 		if err != nil {

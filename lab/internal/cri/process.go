@@ -25,10 +25,8 @@ import (
 const (
 	// containersDir has the root folders of the containers that run, on the node.
 	containersDir = "/run/kubepki-lab/containers"
-	// programsDir has the programs of the lab, in a container.
-	programsDir = "/lab"
 	// searchPath is where a container's programs are looked for.
-	searchPath = programsDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	searchPath = lab.ProgramsDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// outputWait is for output that comes after a process has ended, from one
 	// that it started.
 	outputWait = time.Second

@@ -1,0 +1,178 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/lab/internal/objects"
+)
+
+// Addresses of a cluster that no configuration describes. They are private to
+// the lab's network: another lab has the same ones, in a network of its own. They
+// must not be among those of the services (10.96.0.0/12), which kube-proxy drops.
+var (
+	balancer         = netip.MustParseAddr("10.77.0.10")
+	firstPlane       = netip.MustParseAddr("10.77.0.11")
+	firstWorker      = netip.MustParseAddr("10.77.0.21")
+	maxControlPlanes = 9
+	maxWorkers       = 200
+)
+
+// year is kubeadm's life of a certificate.
+const year = 365 * 24 * time.Hour
+
+// Administrator is the address of whoever looks at the cluster from beside it.
+var Administrator = netip.MustParsePrefix("10.77.0.254/24")
+
+// Wanted is what the user asks for. The zero value of a field leaves it open.
+type Wanted struct {
+	// ControlPlanes and Workers count nodes that are named and addressed by the
+	// lab: cp1, cp2, … and w1, w2, ….
+	ControlPlanes int
+	Workers       int
+	// ConfigName and Config are a configuration, as kubepki init takes it, with
+	// the name that messages call it by. It says which nodes there are; Workers
+	// are added to its own.
+	ConfigName string
+	Config     []byte
+}
+
+// Cluster returns the cluster that is wanted, with all defaults filled in. The
+// errors name the flag or the field of the configuration.
+func (w Wanted) Cluster() (*catalog.Cluster, error) {
+	c, err := w.described()
+	if err != nil {
+		return nil, err
+	}
+	if w.Workers < 0 || w.Workers > maxWorkers {
+		return nil, fmt.Errorf("--nodes %d: from 0 to %d are possible", w.Workers, maxWorkers)
+	}
+	c.Workers = append(c.Workers, w.named(c)...)
+	if c.ExternalEtcd != nil {
+		return nil, fmt.Errorf("%s: etcd: the lab cannot reach an etcd outside of it; name members, or leave etcd to the control planes", w.ConfigName)
+	}
+	setExtraArgs(c)
+	c.KubeProxy = true // one of the lab's three ways to run kube-proxy is by certificate
+	if c, err = config.Complete(c, labHost); err != nil {
+		return nil, err
+	}
+	return c, checkAddresses(c)
+}
+
+// checkAddresses refuses addresses that cannot work, as they would not in a real
+// cluster.
+func checkAddresses(c *catalog.Cluster) error {
+	for subnet := range strings.SplitSeq(c.ServiceSubnet, ",") {
+		services, err := netip.ParsePrefix(subnet)
+		if err != nil {
+			return fmt.Errorf("networking.serviceSubnet %q: %w", c.ServiceSubnet, err)
+		}
+		for _, m := range Machines(c) {
+			if services.Contains(m.Address) {
+				return fmt.Errorf("%s has the address %s, which is among those of the services (%s): kube-proxy would drop what is sent to it", m.Name, m.Address, subnet)
+			}
+		}
+	}
+	return nil
+}
+
+// described is the cluster of the configuration, or one of the lab's own.
+func (w Wanted) described() (*catalog.Cluster, error) {
+	if w.Config != nil {
+		if w.ControlPlanes != 0 {
+			return nil, fmt.Errorf("--control-planes: the configuration %s says which control planes there are", w.ConfigName)
+		}
+		return config.Parse(w.ConfigName, w.Config, labHost)
+	}
+	planes := w.ControlPlanes
+	if planes == 0 {
+		planes = 1
+	}
+	if planes%2 == 0 || planes < 0 || planes > maxControlPlanes {
+		return nil, fmt.Errorf("--control-planes %d: 1 or 3 (or 5, 7, 9) keep etcd's majority", w.ControlPlanes)
+	}
+	c := &catalog.Cluster{
+		KubernetesVersion: catalog.DefaultVersion, CertificatesDir: catalog.DefaultCertificatesDir,
+		ServiceSubnet: catalog.DefaultServiceSubnet, DNSDomain: catalog.DefaultDNSDomain,
+		// ECDSA, as keys are made at once with it.
+		Shape: catalog.Separate, Algorithm: "ECDSA-P256", Validity: year, CAValidity: 10 * year,
+	}
+	if planes > 1 {
+		c.ControlPlaneEndpoint = balancer.String() + ":6443"
+	}
+	address := firstPlane
+	for i := range planes {
+		c.ControlPlanes = append(c.ControlPlanes, catalog.ControlPlane{Name: fmt.Sprintf("cp%d", i+1), Address: address})
+		address = address.Next()
+	}
+	return c, nil
+}
+
+// labHost stands for the machine, where a configuration leaves the name or the
+// address of its one control plane open.
+var labHost = config.Host{
+	Name:    func() (string, error) { return "cp1", nil },
+	Address: func() (netip.Addr, error) { return firstPlane, nil },
+}
+
+// named are the workers that are named by the lab, beside those of a
+// configuration.
+func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
+	var names []string
+	taken := []netip.Addr{balancer, Administrator.Addr()}
+	for _, n := range c.ControlPlanes {
+		names, taken = append(names, n.Name), append(taken, n.Address)
+	}
+	for _, n := range c.Workers {
+		names, taken = append(names, n.Name), append(taken, n.Address)
+	}
+	for _, n := range c.EtcdMembers {
+		names, taken = append(names, n.Name), append(taken, n.Address)
+	}
+	var workers []catalog.Worker
+	address := firstWorker
+	for i := 1; len(workers) < w.Workers; i++ {
+		name := fmt.Sprintf("w%d", i)
+		if slices.Contains(names, name) {
+			continue
+		}
+		for slices.Contains(taken, address) {
+			address = address.Next()
+		}
+		workers = append(workers, catalog.Worker{Name: name, Address: address})
+		address = address.Next()
+	}
+	return workers
+}
+
+// setExtraArgs adds the flags that the lab's own services need, unless the
+// configuration sets them.
+func setExtraArgs(c *catalog.Cluster) {
+	const component = "kube-apiserver"
+	args := maps.Clone(c.ExtraArgs)
+	if args == nil {
+		args = map[string][]catalog.Arg{}
+	}
+	var need []string
+	for _, f := range objects.APIServerFlags() {
+		need = append(need, f.Flag)
+	}
+	if !c.KubeletAuthority {
+		// The kubelets' serving certificates are of the cluster's authority, and
+		// are verified, other than kubeadm leaves it (link 11).
+		need = append(need, "--kubelet-certificate-authority="+c.PKI("ca")+".crt")
+	}
+	for _, flag := range need {
+		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		if !slices.ContainsFunc(args[component], func(a catalog.Arg) bool { return a.Name == name }) {
+			args[component] = append(args[component], catalog.Arg{Name: name, Value: value})
+		}
+	}
+	c.ExtraArgs = args
+}

@@ -1,0 +1,120 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
+	"k8s.io/utils/ptr"
+)
+
+// account is the service account of the run's pods and tokens.
+func (s *site) account() string { return s.meta("account").Name }
+
+// setUp makes what the streams need in the cluster.
+func (s *site) setUp(ctx context.Context) error {
+	return s.admin.call(func(c *clients) error {
+		for _, step := range []func(context.Context, *clients) error{
+			s.makeNamespace, s.makeAccount, s.makeRole, s.findNodes, s.makePods, s.makeBootstrapToken,
+		} {
+			if err := step(ctx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *site) makeNamespace(ctx context.Context, c *clients) error {
+	_, err := c.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	s.madeSpace = err == nil
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+func (s *site) makeAccount(ctx context.Context, c *clients) error {
+	_, err := c.core.ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{
+		ObjectMeta: s.meta("account"), AutomountServiceAccountToken: ptr.To(false),
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// makeRole lets the user of the stream aggregated-user do what it does.
+func (s *site) makeRole(ctx context.Context, c *clients) error {
+	rbac, err := rbacFor(c)
+	if err != nil {
+		return err
+	}
+	_, err = rbac.Roles(namespace).Create(ctx, &rbacv1.Role{
+		ObjectMeta: s.meta("role"),
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{"wardle.example.com"}, Resources: []string{"flunders"}, Verbs: []string{"create", "get", "list", "delete"},
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	_, err = rbac.RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: s.meta("role"),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: s.meta("role").Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: s.otherUser()}},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+func rbacFor(c *clients) (*rbacclient.RbacV1Client, error) { return rbacclient.NewForConfig(c.config) }
+
+// tidyUp removes what the run has made. Its error names what is left.
+func (s *site) tidyUp(ctx context.Context) error {
+	return s.admin.call(func(c *clients) error {
+		rbac, err := rbacFor(c)
+		if err != nil {
+			return err
+		}
+		ours := metav1.ListOptions{LabelSelector: label + "=" + s.id}
+		now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
+		soon := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
+		var errs []error
+		for _, e := range []struct {
+			what string
+			err  error
+		}{
+			{"deployments", c.apps.Deployments(namespace).DeleteCollection(ctx, soon, ours)},
+			{"pods", c.core.Pods(namespace).DeleteCollection(ctx, now, ours)},
+			{"configmaps", c.core.ConfigMaps(namespace).DeleteCollection(ctx, soon, ours)},
+			{"roles", rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)},
+			{"rolebindings", rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)},
+			{"serviceaccounts", c.core.ServiceAccounts(namespace).DeleteCollection(ctx, soon, ours)},
+			{"bootstrap tokens", c.core.Secrets(metav1.NamespaceSystem).DeleteCollection(ctx, soon, ours)},
+			{"certificatesigningrequests", c.certificates.CertificateSigningRequests().DeleteCollection(ctx, soon, ours)},
+			{"flunders", s.deleteFlunders(ctx, c, ours)},
+			{"namespace " + namespace, s.deleteNamespace(ctx, c)},
+		} {
+			if e.err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", e.what, e.err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+func (s *site) deleteNamespace(ctx context.Context, c *clients) error {
+	if !s.madeSpace {
+		return nil
+	}
+	return c.core.Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+}
+
+func (s *site) deleteFlunders(ctx context.Context, c *clients, ours metav1.ListOptions) error {
+	if !s.extended {
+		return nil
+	}
+	return c.wardle.Flunders(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, ours)
+}

@@ -1,0 +1,41 @@
+package load
+
+import (
+	"context"
+	"time"
+)
+
+// streams lists the streams of the lab, and notes those that it has no link for.
+func (s *site) streams(ctx context.Context) ([]*Stream, error) {
+	var all []*Stream
+	err := s.admin.call(func(c *clients) error {
+		for _, find := range []func(context.Context, *clients) ([]*Stream, error){
+			s.apiStreams, s.connectionStreams, s.managerStreams, s.kubeletStreams, s.tokenStreams, s.joinStreams,
+			s.aggregatedStreams, s.webhookStreams, s.podStreams, s.proxyStreams, s.etcdStreams, s.metricsStreams,
+		} {
+			found, err := find(ctx, c)
+			if err != nil {
+				return err
+			}
+			all = append(all, found...)
+		}
+		return nil
+	})
+	for _, stream := range all {
+		if stream.Within == 0 {
+			stream.Within = patience
+		}
+	}
+	return all, err
+}
+
+// apiStreams are what administrators and programs do all day.
+func (s *site) apiStreams(ctx context.Context, c *clients) ([]*Stream, error) {
+	reads, writes := &reads{user: s.administrator()}, &writes{user: s.administrator(), site: s}
+	w := &watched{user: s.administrator(), site: s}
+	return []*Stream{
+		{Name: "reads", Link: 9, Every: 200 * time.Millisecond, Do: reads.do, Close: reads.user.close},
+		{Name: "writes", Link: 9, Every: 500 * time.Millisecond, Do: writes.do, Close: writes.user.close},
+		{Name: "watch", Link: 9, Every: 500 * time.Millisecond, Within: 5 * time.Second, Do: w.do, Close: w.close},
+	}, w.begin(ctx, c)
+}

@@ -1,0 +1,86 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// dialWait is for one API server behind the balancer: it is on this machine.
+const dialWait = 2 * time.Second
+
+// balancer hands each connection to one of the API servers, in turn, and to the
+// next when one does not answer. It sees nothing but bytes: TLS is between the
+// client and the API server.
+type balancer struct {
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	behind []string
+	turn   atomic.Uint32
+}
+
+// serve accepts until the listener is closed, and returns when every connection
+// has ended; closing ctx closes them.
+func (b *balancer) serve(ctx context.Context, listener net.Listener) error {
+	var connections sync.WaitGroup
+	defer connections.Wait()
+	for {
+		client, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		connections.Go(func() { b.connect(ctx, client) })
+	}
+}
+
+func (b *balancer) connect(ctx context.Context, client net.Conn) {
+	defer client.Close()
+	server, err := b.choose(ctx)
+	if err != nil {
+		return // the client sees a closed connection, as behind any balancer
+	}
+	join(ctx, client, server)
+}
+
+// choose connects to the first API server in turn that answers.
+func (b *balancer) choose(ctx context.Context) (net.Conn, error) {
+	first := int(b.turn.Add(1))
+	var errs []error
+	for i := range b.behind {
+		ctx, cancel := context.WithTimeout(ctx, dialWait)
+		conn, err := b.dial(ctx, "tcp", b.behind[(first+i)%len(b.behind)])
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// join copies in both directions until both sides have said all, one has failed,
+// or the context ends, and closes the server's side.
+func join(ctx context.Context, client, server net.Conn) {
+	defer server.Close()
+	stop := context.AfterFunc(ctx, func() { client.Close(); server.Close() })
+	defer stop()
+	var copies sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
+		copies.Go(func() {
+			to, from := pair[0], pair[1]
+			_, err := io.Copy(to, from)
+			half, ok := to.(interface{ CloseWrite() error })
+			if err != nil || !ok || half.CloseWrite() != nil {
+				client.Close()
+				server.Close()
+			}
+		})
+	}
+	copies.Wait()
+}
