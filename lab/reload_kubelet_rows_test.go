@@ -184,7 +184,7 @@ func (b *bench) linkedPairRow(instance, address, serverName string, c credential
 
 // kubeletJoining: a token that is not good is replaced by one that is.
 func (b *bench) kubeletJoining() []*reloadRow {
-	const instance = "kubelet-joining"
+	const instance = joining
 	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
 	good := bootstrapToken(b.t, b.controlPlane)
 	bad := good[:strings.Index(good, ".")+1] + strings.Repeat("0", 16)

@@ -56,6 +56,9 @@ func (b *bench) servingRow(component, certificate, key, address, serverName stri
 			if before, err = b.dial(ctx, address, serverName, show); err != nil {
 				return err
 			}
+			if err := alive(before); err != nil { // no server closes what is in use
+				return err
+			}
 			return b.swapPair(component, certificate, key, c, mismatch)(ctx)
 		},
 		live: func(context.Context) error {
