@@ -253,13 +253,25 @@ func clientCAReloads(component, setting string) []ReloadRow {
 func kubeletReloads() []ReloadRow {
 	manager := "k8s.io/client-go/util/certificate/certificate_manager.go"
 	return slices.Concat(
-		rows(Kubelet, notified(LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go"), "tls-cert-file", "tls-private-key-file"),
+		kubeletServingReloads("tls-cert-file"),
+		kubeletServingReloads("tls-private-key-file"),
 		rows(Kubelet, notified(LiveJudged, dynamicFiles+"/dynamic_cafile_content.go"), "client-ca-file"),
 		rows(Kubelet, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap/bootstrap.go"}, "bootstrap-kubeconfig"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveClosed, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/transport.go"}, "rotate-certificates"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveKeep, Source: manager}, "rotate-server-certificates"),
 		clientReloads(Kubelet),
 	)
+}
+
+// kubeletServingReloads: before 1.36 the kubelet hands its pair to Go's TLS
+// server too, which presents that one to every client that names no server in
+// its handshake: whoever dials an address, as kube-apiserver does. To others it
+// presents what it has read since.
+func kubeletServingReloads(setting string) []ReloadRow {
+	return []ReloadRow{
+		{Kubelet, setting, firstKubernetes, "1.36", Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/server/server.go (ListenAndServeTLS)"}},
+		{Kubelet, setting, "1.36", "", notified(LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go")},
+	}
 }
 
 func podReloads() []ReloadRow {
