@@ -53,6 +53,7 @@ func newClients(config *rest.Config) (*clients, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // the streams have a pace of their own
 	config.UserAgent = "kubepki-lab-load"
+	config.WarningHandler = rest.NoWarnings{} // each request would repeat them
 	tlsConfig, err := rest.TLSConfigFor(config)
 	if err != nil {
 		return nil, err

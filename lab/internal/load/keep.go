@@ -68,6 +68,7 @@ func (k *keeper) run(ctx context.Context, a *account, every, after time.Duration
 	if a.stream.Close != nil {
 		defer a.stream.Close()
 	}
+	defer func() { a.end(time.Now()) }()
 	next := time.NewTimer(after)
 	defer next.Stop()
 	for {
@@ -160,7 +161,7 @@ func (k *keeper) report() *Report {
 		Streams: []StreamReport{}, NotHere: []NotHere{}, Failures: append([]Failure{}, k.failures...), FailuresOmitted: k.omitted,
 	}
 	for _, a := range k.accounts {
-		s := a.report(ended)
+		s := a.report()
 		r.Streams = append(r.Streams, s)
 		r.Requests, r.Failed = r.Requests+s.Requests, r.Failed+s.Failures
 	}

@@ -1,12 +1,16 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,21 +77,24 @@ func (p *podCounts) do(ctx context.Context) error {
 
 // compare tells what has become of the requests between two looks.
 func compare(before, now map[string]podclient.Counts) error {
-	var errs []error
-	for kind, is := range now {
-		was := before[kind]
+	var faults []string
+	for _, kind := range slices.Sorted(maps.Keys(now)) {
+		is, was := now[kind], before[kind]
 		if is.Requests < was.Requests {
 			was = podclient.Counts{} // its program was started again
 		}
 		requests, failures := is.Requests-was.Requests, is.Failures-was.Failures
 		switch {
-		case requests == 0:
-			errs = append(errs, fmt.Errorf("%s: no request has ended since", kind))
 		case failures > 0:
-			errs = append(errs, fmt.Errorf("%s: %d of %d requests have failed, the last: %s", kind, failures, requests, is.Last))
+			faults = append(faults, fmt.Sprintf("%d of %d %s requests failed; the last request: %s", failures, requests, kind, cmp.Or(is.Last, "succeeded")))
+		case requests == 0:
+			faults = append(faults, fmt.Sprintf("no %s request has ended since the last look", kind))
 		}
 	}
-	return errors.Join(errs...)
+	if faults != nil {
+		return errors.New(strings.Join(faults, "; "))
+	}
+	return nil
 }
 
 // find finds the pod that runs.
