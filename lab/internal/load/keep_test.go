@@ -174,7 +174,7 @@ func TestPercentilesAreOfTheRequestsThatSucceeded(t *testing.T) {
 func TestTheRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var progress []Progress
-		r := keep(t.Context(), []*Stream{steady("quick", 0), steady("slow", 3 * time.Second)}, Options{
+		r := keep(t.Context(), []*Stream{steady("quick", 0), steady("slow", 3*time.Second)}, Options{
 			For: 9900 * time.Millisecond, Rate: 2, OnProgress: func(p Progress) { progress = append(progress, p) },
 		})
 		if s := find(t, r, "quick"); s.Requests != 20 {
