@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubepki/kubepki/lab/internal/cluster"
-	"github.com/kubepki/kubepki/lab/internal/load"
+	labload "github.com/kubepki/kubepki/lab/internal/load"
 	"github.com/kubepki/kubepki/lab/internal/supervisor"
 )
 
@@ -95,21 +95,21 @@ func (l *supervised) awaitReady(t *testing.T) {
 // traffic is a run of load in the background.
 type traffic struct {
 	begun  chan struct{} // requests are made
-	failed chan load.Failure
+	failed chan labload.Failure
 	stop   context.CancelFunc
-	ended  chan *load.Report
+	ended  chan *labload.Report
 }
 
 // begin makes traffic until it is told to end.
 func (l *supervised) begin(t *testing.T, streams ...string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	run := &traffic{begun: make(chan struct{}, 1), failed: make(chan load.Failure, 1), stop: cancel, ended: make(chan *load.Report, 1)}
+	run := &traffic{begun: make(chan struct{}, 1), failed: make(chan labload.Failure, 1), stop: cancel, ended: make(chan *labload.Report, 1)}
 	go func() {
-		report, err := load.Run(ctx, load.Options{
+		report, err := labload.Run(ctx, labload.Options{
 			Folder: l.folder, Streams: streams,
-			OnProgress: func(load.Progress) { offer(run.begun, struct{}{}) },
-			OnFailure:  func(f load.Failure) { offer(run.failed, f) },
+			OnProgress: func(labload.Progress) { offer(run.begun, struct{}{}) },
+			OnFailure:  func(f labload.Failure) { offer(run.failed, f) },
 		})
 		if err != nil {
 			t.Error(err)
@@ -129,7 +129,7 @@ func offer[T any](to chan T, value T) {
 }
 
 // end ends the traffic and returns its report.
-func (r *traffic) end(t *testing.T) *load.Report {
+func (r *traffic) end(t *testing.T) *labload.Report {
 	t.Helper()
 	r.stop()
 	report := <-r.ended
@@ -140,12 +140,12 @@ func (r *traffic) end(t *testing.T) *load.Report {
 }
 
 // failures are those of one stream.
-func failures(r *load.Report, stream string) []load.Failure {
-	return slices.DeleteFunc(slices.Clone(r.Failures), func(f load.Failure) bool { return f.Stream != stream })
+func failures(r *labload.Report, stream string) []labload.Failure {
+	return slices.DeleteFunc(slices.Clone(r.Failures), func(f labload.Failure) bool { return f.Stream != stream })
 }
 
-func requests(r *load.Report, stream string) int {
-	i := slices.IndexFunc(r.Streams, func(s load.StreamReport) bool { return s.Name == stream })
+func requests(r *labload.Report, stream string) int {
+	i := slices.IndexFunc(r.Streams, func(s labload.StreamReport) bool { return s.Name == stream })
 	if i < 0 {
 		return 0
 	}
@@ -168,7 +168,7 @@ var kinds = []string{
 }
 
 func (l *supervised) testQuiet(t *testing.T) {
-	report, err := load.Run(t.Context(), load.Options{Folder: l.folder, For: 12 * time.Second})
+	report, err := labload.Run(t.Context(), labload.Options{Folder: l.folder, For: 12 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func (l *supervised) testQuiet(t *testing.T) {
 }
 
 // noneFailed wants requests of each stream, and no failure.
-func noneFailed(t *testing.T, report *load.Report) {
+func noneFailed(t *testing.T, report *labload.Report) {
 	t.Helper()
 	for _, f := range report.Failures {
 		t.Errorf("%s %s (link %d): %s", f.Time.Format(time.RFC3339Nano), f.Stream, f.Link, f.Error)
@@ -224,7 +224,7 @@ func (l *supervised) testAway(t *testing.T) {
 		if len(failed) == 0 || len(failed) == requests(report, stream) {
 			t.Errorf("%s: want some of %d requests to fail, got %d", stream, requests(report, stream), len(failed))
 		}
-		if !slices.ContainsFunc(failed, func(f load.Failure) bool { return f.Time.After(away) && f.Time.Before(back) }) {
+		if !slices.ContainsFunc(failed, func(f labload.Failure) bool { return f.Time.After(away) && f.Time.Before(back) }) {
 			t.Errorf("%s: no failure between %s and %s: %+v", stream, away, back, failed)
 		}
 		for _, f := range failed {
@@ -232,6 +232,9 @@ func (l *supervised) testAway(t *testing.T) {
 				t.Errorf("%s: a failure at %s, but the API server was away from %s to %s: %s", stream, f.Time, stopped, back, f.Error)
 			}
 		}
+	}
+	if report.LeftBehind != "" {
+		t.Errorf("left behind: %s", report.LeftBehind)
 	}
 	if failed := failures(report, "etcd/cp1"); len(failed) > 0 {
 		t.Errorf("etcd was there: %+v", failed)
@@ -257,12 +260,15 @@ func (l *supervised) testForeignCertificate(t *testing.T) {
 	<-run.begun
 	<-run.begun // more than a second with the foreign certificate
 	report := run.end(t)
+	if report.LeftBehind != "" {
+		t.Errorf("left behind: %s", report.LeftBehind)
+	}
 	if failed := failures(report, "long-lived"); len(failed) > 0 || requests(report, "long-lived") == 0 {
 		t.Errorf("the connection that is kept: %d requests, failures %+v", requests(report, "long-lived"), failed)
 	}
 	l.serve(t, own)
 	eventually(t, "new connections work again", func(ctx context.Context) error {
-		_, err := load.Run(ctx, load.Options{Folder: l.folder, For: time.Second, Streams: []string{"new-connection"}})
+		_, err := labload.Run(ctx, labload.Options{Folder: l.folder, For: time.Second, Streams: []string{"new-connection"}})
 		return err // it calls the API itself
 	})
 }
@@ -298,6 +304,7 @@ func (l *supervised) testNothingLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.QPS = -1
 	client, err := metadata.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -331,7 +338,7 @@ func TestLoadForTenMinutes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := startLab(t, wanted)
-			report, err := load.Run(t.Context(), load.Options{Folder: l.folder, For: 10 * time.Minute})
+			report, err := labload.Run(t.Context(), labload.Options{Folder: l.folder, For: 10 * time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -30,6 +31,7 @@ type keeper struct {
 // keep keeps the streams going until the context ends, the time is over, or, with
 // FailFast, a request has failed. It returns when the last request has ended.
 func keep(ctx context.Context, streams []*Stream, o Options) *Report {
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	k := &keeper{options: o, began: time.Now()}
 	if o.For > 0 {
 		limited, cancel := context.WithTimeout(ctx, o.For)
@@ -89,17 +91,17 @@ func (k *keeper) run(ctx context.Context, a *account, every, after time.Duration
 // off cannot be told from who would have failed.
 func (k *keeper) request(ctx context.Context, a *account) {
 	began := time.Now()
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.stream.Within)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.options.Timeout)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- a.stream.Do(limited) }()
-	overdue := time.NewTimer(a.stream.Within + grace)
+	overdue := time.NewTimer(k.options.Timeout + grace)
 	defer overdue.Stop()
 	select {
 	case err := <-done:
 		k.count(a, began, err)
 	case <-overdue.C:
-		k.count(a, began, fmt.Errorf("no answer after %s", a.stream.Within))
+		k.count(a, began, fmt.Errorf("no answer after %s", k.options.Timeout))
 		select {
 		case <-done: // before the next one, but it counts no more
 		case <-ctx.Done():

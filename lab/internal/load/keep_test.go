@@ -20,7 +20,7 @@ func clock() func() time.Duration {
 
 // steady is a stream whose requests take some time and do not fail.
 func steady(name string, took time.Duration) *Stream {
-	return &Stream{Name: name, Link: 9, Every: time.Second, Within: 10 * time.Second, Do: func(context.Context) error {
+	return &Stream{Name: name, Link: 9, Every: time.Second, Do: func(context.Context) error {
 		time.Sleep(took)
 		return nil
 	}}
@@ -40,7 +40,7 @@ func TestEachFailureIsReportedOnceWithItsTime(t *testing.T) {
 		since := clock()
 		began := time.Now()
 		n := 0
-		broken := &Stream{Name: "broken", Link: 4, Every: time.Second, Within: 5 * time.Second, Do: func(context.Context) error {
+		broken := &Stream{Name: "broken", Link: 4, Every: time.Second, Do: func(context.Context) error {
 			time.Sleep(10 * time.Millisecond)
 			if n++; n == 3 {
 				return errors.New("refused\nfor a reason")
@@ -91,8 +91,8 @@ func TestARequestThatHangsFailsAtItsDeadline(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				hanging := &Stream{Name: "hanging", Link: 1, Every: time.Second, Within: 3 * time.Second, Do: do.do}
-				r := keep(t.Context(), []*Stream{hanging, steady("sound", 0)}, Options{For: 3400 * time.Millisecond})
+				hanging := &Stream{Name: "hanging", Link: 1, Every: time.Second, Do: do.do}
+				r := keep(t.Context(), []*Stream{hanging, steady("sound", 0)}, Options{For: 3400 * time.Millisecond, Timeout: 3 * time.Second})
 				if len(r.Failures) == 0 || r.Failures[0].Time.Sub(began) != do.at || r.Failures[0].Error != do.want {
 					t.Errorf("want the failure %q after %s, got %+v", do.want, do.at, r.Failures)
 				}
@@ -111,11 +111,11 @@ func TestARequestThatHangsFailsAtItsDeadline(t *testing.T) {
 func TestTheEndCutsNoRequestOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
-		slow := &Stream{Name: "slow", Every: time.Second, Within: 10 * time.Second, Do: func(ctx context.Context) error {
+		slow := &Stream{Name: "slow", Every: time.Second, Do: func(ctx context.Context) error {
 			time.Sleep(4 * time.Second)
 			return ctx.Err()
 		}}
-		fails := &Stream{Name: "fails", Every: time.Second, Within: 10 * time.Second, Do: func(context.Context) error {
+		fails := &Stream{Name: "fails", Every: time.Second, Do: func(context.Context) error {
 			time.Sleep(4 * time.Second)
 			return errors.New("late")
 		}}
@@ -137,7 +137,7 @@ func TestTheEndCutsNoRequestOff(t *testing.T) {
 func TestTheFirstFailureEndsTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		since := clock()
-		broken := &Stream{Name: "broken", Every: time.Second, Within: time.Second, Do: func(context.Context) error { return errors.New("no") }}
+		broken := &Stream{Name: "broken", Every: time.Second, Do: func(context.Context) error { return errors.New("no") }}
 		closed := false
 		broken.Close = func() { closed = true }
 		r := keep(t.Context(), []*Stream{broken, steady("sound", 0)}, Options{For: time.Hour, FailFast: true})
@@ -150,7 +150,7 @@ func TestTheFirstFailureEndsTheRun(t *testing.T) {
 func TestPercentilesAreOfTheRequestsThatSucceeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
-		s := &Stream{Name: "varying", Every: time.Second, Within: 10 * time.Second, Do: func(context.Context) error {
+		s := &Stream{Name: "varying", Every: time.Second, Do: func(context.Context) error {
 			n++
 			if n%2 == 0 {
 				return errors.New("fails fast")
