@@ -9,13 +9,16 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build quickstart unit test test-lab test-long bench lint fuzz deps clean
+.PHONY: help build lab quickstart unit test test-lab test-long bench lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build kubepki into .build
 	@CGO_ENABLED=0 go build -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
+
+lab: ## build kubepki-lab and the real components into .build
+	lab/build.sh
 
 quickstart: build ## create and prove the credentials of a cluster in ./quickstart
 	@hack/quickstart.sh

@@ -24,13 +24,14 @@ var mayImport = map[string][]string{
 	"internal/check":     {"internal/trust", "internal/catalog"},
 	"internal/issue":     {"internal/trust"},
 	"internal/proof":     {"internal/trust", "internal/check"},
+	"internal/probe":     {"internal/trust"},
 	"internal/config":    {"internal/catalog", "internal/issue"},
 	"internal/layout":    {"internal/trust", "internal/catalog", "internal/issue"},
 	"internal/provision": {"internal/trust", "internal/catalog", "internal/issue", "internal/layout"},
 	"internal/inspect":   {"internal/trust", "internal/catalog", "internal/config", "internal/issue", "internal/layout"},
 	"internal/report":    {"internal/trust", "internal/catalog", "internal/check", "internal/inspect"},
-	"internal/testpki":   {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/config", "internal/layout", "internal/provision"},
-	"cmd/kubepki":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+	"internal/testpki":   {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision"},
+	"cmd/kubepki":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
 }
 
 // pure packages touch nothing: what they may not import from the standard

@@ -2,14 +2,24 @@
 # Builds kubepki and the real components that the lab runs, into
 # ${KUBEPKI_BUILD:-<repository>/.build}. Quick when nothing has changed: the
 # large programs are only linked again when one of their inputs did.
+#
+# "build.sh 1.35" builds the components of that minor version, from go-1.35.mod,
+# into the folder 1.35 below. What runs them is the same: KUBEPKI_BUILD says
+# which a test starts.
 set -euo pipefail
 
 lab=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=${KUBEPKI_BUILD:-$lab/../.build}
+modfile=$lab/go.mod
+if [[ $# -gt 0 ]]; then
+	modfile=$lab/go-$1.mod
+	build=$build/$1
+	[[ -e $modfile ]] || { echo "build.sh: $modfile is missing: no such minor version is known here" >&2; exit 2; }
+fi
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
 
-version=$(cd "$lab" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+version=$(cd "$lab" && go list -modfile="$modfile" -m -f '{{.Version}}' k8s.io/kubernetes)
 IFS=. read -r major minor _ <<<"${version#v}"
 flags="-X k8s.io/component-base/version.gitVersion=$version"
 flags+=" -X k8s.io/component-base/version.gitMajor=$major"
@@ -20,9 +30,9 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 # components: stamping it would link them again after every commit.
 (cd "$lab/.." && CGO_ENABLED=0 go build -o "$build/kubepki" ./cmd/kubepki)
 (cd "$lab" && CGO_ENABLED=0 go build -buildvcs=false -o "$build/kubepki-lab" ./cmd/kubepki-lab)
-(cd "$lab" && go build -buildvcs=false -o "$build/etcd" ./cmd/etcd)
 (cd "$lab" && CGO_ENABLED=0 go build -buildvcs=false -o "$build/pods" ./cmd/pods)
-(cd "$lab" && go build -buildvcs=false -ldflags "$flags" -o "$build/kubernetes" ./cmd/kubernetes)
+(cd "$lab" && go build -modfile="$modfile" -buildvcs=false -o "$build/etcd" ./cmd/etcd)
+(cd "$lab" && go build -modfile="$modfile" -buildvcs=false -ldflags "$flags" -o "$build/kubernetes" ./cmd/kubernetes)
 
 for component in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubeadm kubectl sample-apiserver; do
 	ln -sfn kubernetes "$build/$component"

@@ -361,9 +361,7 @@ func testKilled(t *testing.T, c *controlPlane, w *worker) {
 	if d := cmp.Diff(before, contents(t, filepath.Join(w.root, "etc/kubernetes"))); d != "" {
 		t.Errorf("its files have changed (-before +after):\n%s", d)
 	}
-	if err := says(t, c, "runs nothing", "logs", "fake"); err != nil {
-		t.Errorf("the pods of before: %v", err)
-	}
+	eventually(t, "it has its pods of before", func(context.Context) error { return says(t, c, "runs nothing", "logs", "fake") })
 }
 
 // testRenewed waits until a kubelet has renewed both of its certificates.

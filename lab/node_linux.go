@@ -115,12 +115,6 @@ func (n *Node) Listen(network, address string) (net.Listener, error) {
 	return listener, err
 }
 
-// AddAddress gives the node one more address, on its loopback interface: nobody
-// but the node itself reaches it.
-func (n *Node) AddAddress(address netip.Prefix) error {
-	return n.ns.do(func() error { return up("lo", address) })
-}
-
 // Launch starts a command in the node's network, but with nothing else of the
 // node: its root folder, say, is for the caller to set. The command must not
 // have been started, and does not end with the node.

@@ -26,6 +26,7 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	"github.com/kubepki/kubepki/lab/internal/objects"
 	"github.com/kubepki/kubepki/lab/internal/podclient"
+	"github.com/kubepki/kubepki/lab/internal/proxyclient"
 	"github.com/kubepki/kubepki/lab/internal/proxywatch"
 	"github.com/kubepki/kubepki/lab/internal/webhook"
 	corev1 "k8s.io/api/core/v1"
@@ -43,10 +44,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
-
-// proxyModes are the ways in which kube-proxy says who it is, one on each
-// worker.
-var proxyModes = []string{"token-secret", "projected-token", "certificate"}
 
 // services is a control plane with the objects of the lab, and three workers.
 type services struct {
@@ -75,7 +72,7 @@ func startServices(t *testing.T) *services {
 	dir := t.TempDir()
 	args := []string{"init", "--out=" + dir, "--manifests", "--kube-proxy", "--key-algorithm=ECDSA-P256", "--service-cidr=10.96.0.0/16",
 		"--control-plane-endpoint=10.99.0.11:6443", "--control-plane=cp1=10.99.0.11"}
-	for i := range proxyModes {
+	for i := range objects.ProxyModes() {
 		args = append(args, fmt.Sprintf("--worker=w%d=10.99.0.2%d", i+1, i+1))
 	}
 	run(t, "kubepki", args...)
@@ -89,7 +86,7 @@ func startServices(t *testing.T) *services {
 	}
 	network := newNetwork(t)
 	s.startControlPlane(t, network)
-	for i, mode := range proxyModes {
+	for i, mode := range objects.ProxyModes() {
 		s.addWorker(t, network, fmt.Sprintf("w%d", i+1), netip.MustParseAddr(fmt.Sprintf("10.99.0.2%d", i+1)), mode)
 	}
 	return s
@@ -116,7 +113,7 @@ func (s *services) addWorker(t *testing.T, network *lab.Network, name string, ad
 	t.Helper()
 	w := startWorker(t, network, s.path(name, ""), kubelet.Config{Name: name, Addresses: []netip.Addr{address}})
 	s.workers = append(s.workers, w)
-	label := fmt.Appendf(nil, `{"metadata":{"labels":{"lab.kubepki.dev/kube-proxy":%q}}}`, mode)
+	label := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, objects.ProxyLabel, mode)
 	eventually(t, "label node "+name, func(ctx context.Context) error {
 		_, err := s.api.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
 		return err
@@ -124,15 +121,19 @@ func (s *services) addWorker(t *testing.T, network *lab.Network, name string, ad
 }
 
 func (s *services) values() objects.Values {
-	return objects.Values{Server: "https://10.99.0.11:6443", Servers: *s.servers, KubeProxy: "kube-proxy"}
+	return objects.Values{Server: "https://10.99.0.11:6443", Servers: *s.servers}
 }
 
 func TestServices(t *testing.T) {
+	if err := proxyclient.CanProgram(t.Context()); err != nil {
+		t.Skip(err)
+	}
 	s := startServices(t)
 	if err := objects.Apply(t.Context(), s.admin, s.values()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all pods run", s.available)
+	t.Run("no container had to be started twice", s.testRestarts)
 	t.Run("what is applied again does not change", s.testApplyAgain)
 	t.Run("each kube-proxy shows its own kind of credential", s.testProxyIdentities)
 	t.Run("each kube-proxy has programmed the first service", s.testFirstService)
@@ -153,8 +154,8 @@ func (s *services) available(ctx context.Context) error {
 		return err
 	}
 	for _, d := range deployments.Items {
-		if d.Status.AvailableReplicas != 1 {
-			return fmt.Errorf("deployment %s has %d pods", d.Name, d.Status.AvailableReplicas)
+		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != 1 || d.Status.AvailableReplicas != 1 {
+			return fmt.Errorf("deployment %s: %+v", d.Name, d.Status)
 		}
 	}
 	sets, err := s.api.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{})
@@ -162,8 +163,8 @@ func (s *services) available(ctx context.Context) error {
 		return err
 	}
 	for _, d := range sets.Items {
-		if d.Status.NumberAvailable != 1 {
-			return fmt.Errorf("daemon set %s has %d pods", d.Name, d.Status.NumberAvailable)
+		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedNumberScheduled != 1 || d.Status.NumberAvailable != 1 {
+			return fmt.Errorf("daemon set %s: %+v", d.Name, d.Status)
 		}
 	}
 	return nil
@@ -203,6 +204,24 @@ func get(ctx context.Context, w *worker, url string) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	return io.ReadAll(answer.Body)
+}
+
+// testRestarts looks for programs that gave up.
+func (s *services) testRestarts(t *testing.T) {
+	pods, err := s.api.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pods.Items) != 6 {
+		t.Errorf("%d pods; want 6", len(pods.Items))
+	}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.RestartCount != 0 {
+				t.Errorf("%s of %s was started %d times again: %+v", c.Name, p.Name, c.RestartCount, c.LastTerminationState.Terminated)
+			}
+		}
+	}
 }
 
 // testApplyAgain applies everything a second time.
@@ -305,7 +324,7 @@ func (s *services) testFirstService(t *testing.T) {
 		config := rest.CopyConfig(s.admin)
 		config.Host, config.ServerName, config.Dial = "https://10.96.0.1:443", "kubernetes.default.svc", w.node.Dial
 		if _, err := whoami(t, config); err != nil {
-			t.Errorf("through kube-proxy by %s: %v", proxyModes[i], err)
+			t.Errorf("through kube-proxy by %s: %v", objects.ProxyModes()[i], err)
 		}
 	}
 }
@@ -406,11 +425,11 @@ func (s *services) testExtensionStrangers(t *testing.T) {
 	address := "https://" + s.address(w) + ":8443"
 	for name, test := range map[string]struct {
 		show credential
-		want identity
+		user string
 	}{
-		"the front proxy":            {load(t, s.pki("front-proxy-client")), identity{"heather", []string{"system:authenticated"}}},
-		"kube-apiserver to kubelets": {load(t, s.pki("apiserver-kubelet-client")), identity{"kube-apiserver-kubelet-client", nil}},
-		"nobody":                     {credential{}, identity{"system:anonymous", nil}},
+		"the front proxy":            {load(t, s.pki("front-proxy-client")), "heather"},
+		"kube-apiserver to kubelets": {load(t, s.pki("apiserver-kubelet-client")), "kube-apiserver-kubelet-client"},
+		"nobody":                     {credential{}, "system:anonymous"},
 	} {
 		config := test.show.as(s.admin)
 		config.Host, config.CAData, config.CAFile, config.ServerName = address, s.servers.Extension.Authority, "", "api.wardle.svc"
@@ -418,8 +437,8 @@ func (s *services) testExtensionStrangers(t *testing.T) {
 			return headers{map[string]string{"X-Remote-User": "heather"}, next}
 		})
 		err := createFlunder(t.Context(), t, config, "third")
-		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), fmt.Sprintf("User %q cannot create", test.want.User)) {
-			t.Errorf("%s: %v; want that %s is forbidden", name, err, test.want.User)
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), fmt.Sprintf("User %q cannot create", test.user)) {
+			t.Errorf("%s: %v; want that %s is forbidden", name, err, test.user)
 		}
 	}
 }
@@ -594,13 +613,34 @@ func (s *services) unavailable(ctx context.Context, t *testing.T) string {
 	return "no condition yet"
 }
 
-// testProxyClients puts kube-proxy's client in its place.
+// testProxyClients puts kube-proxy's client in its place. The rules that
+// kube-proxy has left are taken away: nothing may lean on them.
 func (s *services) testProxyClients(t *testing.T) {
 	v := s.values()
-	v.KubeProxy = "kube-proxy-client"
+	v.ProxyClient = true
 	if err := objects.Apply(t.Context(), s.admin, v); err != nil {
 		t.Fatal(err)
 	}
-	s.watchersAre(t, v.KubeProxy)
-	eventually(t, "all clients run", s.available)
+	s.watchersAre(t, v.KubeProxy())
+	for _, w := range s.workers {
+		p, err := w.node.Run(&lab.Manifest{Name: "cleanup", Command: []string{"kube-proxy", "--cleanup"}, Env: []string{"PATH=/usr/sbin:/usr/bin"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-p.Done()
+	}
+	if _, err := s.workers[0].node.Dial(t.Context(), "tcp", "10.96.0.1:443"); err == nil {
+		t.Error("the rules of kube-proxy are still there")
+	}
+	eventually(t, "all pods run without kube-proxy", s.available)
+	s.testPodClient(t)
+	for _, w := range s.workers {
+		eventually(t, "the client on "+w.name+" is well", func(ctx context.Context) error {
+			answer, err := get(ctx, w, "http://127.0.0.1:10256/healthz")
+			if err == nil && string(answer) != "ok\n" {
+				return errors.New(string(answer))
+			}
+			return err
+		})
+	}
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	content "github.com/kubepki/kubepki/internal/inspect"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -21,13 +24,16 @@ type showOptions struct {
 	at     string
 	output string
 	pem    bool
+
+	serverName string
+	timeout    time.Duration
 }
 
 func newShowCommand(s streams) *cobra.Command {
 	var o showOptions
 	c := &cobra.Command{
-		Use:   "show [DIR|FILE...]",
-		Short: "Show the credentials of a cluster, or what any single file holds",
+		Use:   "show [DIR|FILE|HOST:PORT...]",
+		Short: "Show the credentials of a cluster, what a file holds, or what a server presents",
 		Long: `Show prints the tree of a cluster's authorities, the credentials that each
 signed, and who uses them.
 
@@ -38,7 +44,11 @@ Expired certificates are shown as such and are no failure: kubepki verify judges
 A FILE (- is standard input) is described by its content: PEM and DER
 certificates, requests and keys, kubeconfigs, Secrets and other manifests with
 certificates or tokens in them, static pods, service-account tokens. Private
-keys and tokens are never printed, nor are signatures verified.`,
+keys and tokens are never printed, nor are signatures verified.
+
+HOST:PORT (an IPv6 address stands in brackets), where no file has that name, is
+a server: what it presents, how it speaks TLS, and whom it names as authorities
+of its clients. Nothing of it is verified, and nothing is sent.`,
 		Example: `  # This node, as root
   sudo kubepki show
 
@@ -48,23 +58,28 @@ keys and tokens are never printed, nor are signatures verified.`,
   # What does this file hold?
   kubepki show admin.conf
 
+  # What does this server present, and of whom does it want a certificate?
+  kubepki show 10.0.0.11:2379
+
   # The certificates in it, for openssl
   kubepki show admin.conf --pem | openssl x509 -noout -text
 
   # A token or certificate of the cluster
   kubectl get secret -n kube-system kube-proxy-token -o yaml | kubepki show -`,
-		RunE: func(_ *cobra.Command, args []string) error { return o.run(s, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args) },
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
 	f.StringVar(&o.at, "at", "", "tell what is left at this time (RFC 3339, or a date) instead of now")
-	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name; of files: text (default), json or yaml")
+	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name; of files: text (default), json or yaml; of servers: text (default), table, wide, json or yaml")
 	f.BoolVar(&o.pem, "pem", false, "print the certificates alone, as PEM")
+	f.StringVar(&o.serverName, "server-name", "", "of HOST:PORT: the name to ask for (SNI) instead of the host")
+	f.DurationVar(&o.timeout, "timeout", probe.DefaultTimeout, "of HOST:PORT: how long to wait for it")
 	c.AddCommand(newShowFlagsCommand(s))
 	return c
 }
 
-func (o *showOptions) run(s streams, args []string) error {
+func (o *showOptions) run(ctx context.Context, s streams, args []string) error {
 	at := time.Now()
 	if o.at != "" {
 		var err error
@@ -72,7 +87,7 @@ func (o *showOptions) run(s streams, args []string) error {
 			return usagef("--at: %w", err)
 		}
 	}
-	if err := o.check(); err != nil {
+	if err := o.check(args); err != nil {
 		return err
 	}
 	var all []shown
@@ -93,7 +108,9 @@ func (o *showOptions) run(s streams, args []string) error {
 		add(showCluster(s, cluster{nodes: nodes}, at))
 	}
 	for _, arg := range args {
-		if isFolder(arg) {
+		if address, ok := serverAddress(arg); ok {
+			add(o.showServer(ctx, address, at))
+		} else if isFolder(arg) {
 			add(showCluster(s, cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
 		} else {
 			add(o.showFile(s, arg, at))
@@ -102,17 +119,28 @@ func (o *showOptions) run(s streams, args []string) error {
 	return errors.Join(o.print(s, all), errors.Join(errs...))
 }
 
-func (o *showOptions) check() error {
+func (o *showOptions) check(args []string) error {
 	if !slices.Contains([]string{"", "tree", "text", "table", "wide", "json", "yaml", "name"}, o.output) {
 		return usagef("--output: unknown format %q: use tree, table, wide, json, yaml or name", o.output)
 	}
 	if o.pem && o.output != "" {
 		return usagef("--pem and --output contradict each other: give one of them")
 	}
+	isServer := func(arg string) bool { _, ok := serverAddress(arg); return ok }
+	if o.output == "name" && slices.ContainsFunc(args, isServer) {
+		return usagef("--output: name is not for servers: use text, table, wide, json or yaml")
+	}
+	if o.serverName != "" && !slices.ContainsFunc(args, isServer) {
+		return usagef("--server-name is for a server: name it as HOST:PORT")
+	}
+	if o.timeout <= 0 {
+		return usagef("--timeout: %s is no time to wait: use 5s", o.timeout)
+	}
 	return nil
 }
 
-// shown is one thing to print: a *report.Inventory or a *report.File.
+// shown is one thing to print: a *report.Inventory, *report.File or
+// *report.Server.
 type shown struct {
 	value        any
 	certificates []byte // PEM
@@ -143,6 +171,9 @@ func showCluster(s streams, c cluster, at time.Time) (shown, error) {
 
 func (o *showOptions) showFile(s streams, name string, at time.Time) (shown, error) {
 	data, err := readInput(s, name)
+	if err != nil && strings.Contains(name, ":") && !exists(name) {
+		err = advise(err, "a server is named HOST:PORT, an IPv6 address in brackets: [ADDRESS]:PORT")
+	}
 	if err != nil {
 		return shown{}, err
 	}
@@ -203,10 +234,16 @@ func printDocuments(s streams, format string, all []shown) error {
 
 func (o *showOptions) printText(s streams, one shown, several bool) error {
 	palette := report.Palette{On: isTerminal(s.out)}
-	v, ok := one.value.(*report.Inventory)
-	if !ok {
-		return one.value.(*report.File).Text(s.out, palette)
+	switch value := one.value.(type) {
+	case *report.File:
+		return value.Text(s.out, palette)
+	case *report.Server:
+		if o.output == "table" || o.output == "wide" {
+			return value.Rows(s.out, o.output == "wide", palette)
+		}
+		return value.Text(s.out, palette)
 	}
+	v := one.value.(*report.Inventory)
 	if !several {
 		v.Name = ""
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -28,6 +29,7 @@ type verifyOptions struct {
 	output   string
 	failOn   string
 	expiring string
+	live     liveFlags
 }
 
 func newVerifyCommand(s streams) *cobra.Command {
@@ -39,6 +41,10 @@ func newVerifyCommand(s streams) *cobra.Command {
 callee, and judges both halves of every link: the callee's certificate in the
 eyes of the caller, and the caller's in the eyes of the callee. Where the keys
 are at hand it proves the link by a true TLS handshake in memory.
+
+--live then dials every server of the cluster from here, compares what it
+presents with its file, and calls it with each credential that is at hand. It
+changes nothing. Addresses of loopback are dialled on the live / alone.
 
 --root names nodes of one cluster. An argument DIR is a cluster: the root of one
 node, or a folder that holds one root per node, as kubepki init --out makes it.
@@ -52,6 +58,9 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
   # Three nodes of one cluster, copied here, as they were on the first of May
   kubepki verify --root cp1=./cp1 --root cp2=./cp2 --root w1=./w1 --at 2026-05-01T00:00:00Z
 
+  # What the running components truly do, from this node
+  sudo kubepki verify --live
+
   # All that kubepki init --out made; the broken links alone, for a script
   kubepki verify ./cluster -o json | jq '.links[] | select(.ok | not)'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args) },
@@ -62,6 +71,8 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
 	f.StringVar(&o.expiring, "expiring", "", "warn of certificates that expire within this time, e.g. 30d (default 30d or a tenth of their life, whichever is shorter)")
+	f.BoolVar(&o.live.on, "live", false, "look at the running components too")
+	f.DurationVar(&o.live.timeout, "timeout", probe.DefaultTimeout, "with --live: how long to wait for each server")
 	return c
 }
 
@@ -78,13 +89,17 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err != nil {
 		return err
 	}
+	live, err := o.live.options(s, o.at)
+	if err != nil {
+		return err
+	}
 	clusters, err := o.clusters(args)
 	if err != nil {
 		return err
 	}
 	printer := &report.Printer{W: s.out, Format: o.output, Several: len(clusters) > 1, Palette: report.Palette{On: isTerminal(s.out)}}
 	failed, printErr, errs := false, error(nil), []error(nil)
-	inOrder(ctx, clusters, func(c cluster) verdict { return verify(c, opts) }, func(v verdict) {
+	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
 		if v.err != nil {
 			errs = append(errs, v.err)
 			return
@@ -199,12 +214,17 @@ type verdict struct {
 	err          error
 }
 
-func verify(c cluster, o check.Options) verdict {
+// verify judges one cluster; live tells how to look at its running components,
+// nil: not at all.
+func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options) verdict {
 	nodes, keys, err := readCluster(c)
 	if err != nil {
 		return verdict{err: err}
 	}
 	g := catalog.Wire(nodes)
+	if live != nil {
+		observe(ctx, g, keys, *live, o.At)
+	}
 	r := check.Run(g, o)
 	contradictions, err := proof.Prove(g, r.Links, keys, o.At)
 	if err != nil {
@@ -213,7 +233,7 @@ func verify(c cluster, o check.Options) verdict {
 	for _, x := range contradictions {
 		r.Refused(x.Link, x.Side, x.Err)
 	}
-	v := report.NewVerification(nodes, r, o.At)
+	v := report.NewVerification(g, r, o.At)
 	v.Name = c.name
 	return verdict{verification: v, result: r}
 }

@@ -16,7 +16,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	c := cluster{nodes: []nodeRoot{{dir: dir}}}
 	for b.Loop() {
-		if v := verify(c, check.Options{At: testpki.At}); v.err != nil {
+		if v := verify(b.Context(), c, check.Options{At: testpki.At}, nil); v.err != nil {
 			b.Fatal(v.err)
 		}
 	}

@@ -205,7 +205,7 @@ func notSeen(c *Case) []Finding {
 			out = append(out, f)
 		}
 	}
-	return out
+	return append(out, c.notDialled()...)
 }
 
 // Permission bits.

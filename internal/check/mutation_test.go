@@ -1,8 +1,10 @@
 package check_test
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -31,10 +33,13 @@ const (
 
 // mutation breaks one thing and names the one finding expected.
 type mutation struct {
-	name  string
-	kind  testpki.Kind
-	at    time.Time
-	brk   func(c *testpki.Cluster)
+	name string
+	kind testpki.Kind
+	at   time.Time
+	brk  func(c *testpki.Cluster)
+	// live runs the servers, before brk is called, and breaks one thing more
+	// after it; nil: the files alone are looked at.
+	live  func(c *testpki.Cluster, r *testpki.Running)
 	id    string
 	node  string
 	path  string // of the finding
@@ -480,6 +485,114 @@ var mutations = []mutation{
 		id: "kubelet-serving-self-signed", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
 	{name: "the bootstrap kubeconfig is still there", brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "cp1", "bootstrap-kubelet.conf") },
 		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
+
+	// What runs.
+	{name: "the apiserver presents another certificate than its file holds", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", nil) }, live: asItIs,
+		id: "serving-stale", path: pki + "apiserver.crt", links: []int{}},
+	{name: "etcd presents an expired certificate, and its file holds a good one", at: days(3), live: func(c *testpki.Cluster, r *testpki.Running) {
+		good := c.Read("cp1", "pki/etcd/server.crt")
+		c.Reissue("cp1", "etcd/server", "etcd/ca", until(days(2)))
+		r.Start("10.0.0.11:2379", r.Etcd("cp1", "server"))
+		c.Write("cp1", "pki/etcd/server.crt", good)
+	}, id: "serving-stale", path: pki + "etcd/server.crt", links: []int{2, 3, 15}},
+	{name: "a kubelet presents another certificate than its file holds", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) {
+		c.Write("w1", "/var/lib/kubelet/pki/kubelet.crt", kubeletServing(c))
+	}, live: asItIs, id: "serving-stale", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", links: []int{}},
+	{name: "etcd still trusts an authority of the same name that was made anew", brk: func(c *testpki.Cluster) {
+		c.Recreate("cp1", "etcd/ca")
+		for _, leaf := range []string{"etcd/server", "etcd/peer", "etcd/healthcheck-client", "apiserver-etcd-client"} {
+			c.Reissue("cp1", leaf, "etcd/ca", nil)
+		}
+	}, live: func(_ *testpki.Cluster, r *testpki.Running) {
+		// The pairs are read at each handshake, the authorities are not.
+		for port, pair := range map[string]string{"2379": "server", "2380": "peer"} {
+			fresh, old := r.Etcd("cp1", pair), r.Serving("10.0.0.11:"+port)
+			fresh.Config.ClientCAs = old.Config.ClientCAs
+			r.Start("10.0.0.11:"+port, fresh)
+		}
+	}, id: "trust-stale", path: pki + "etcd/ca.crt", links: []int{1, 3, 15}},
+	{name: "the apiserver still trusts an authority of another name", live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.APIServer("cp1")
+		s.Config.ClientCAs = r.Serving("10.0.0.11:2379").Config.ClientCAs
+		r.Start("10.0.0.11:6443", s)
+	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
+	{name: "the apiserver verifies tokens with an old key", live: func(_ *testpki.Cluster, r *testpki.Running) { r.PublishKeys("old") },
+		id: "trust-stale", path: pki + "sa.pub", links: []int{12}},
+	{name: "the apiserver takes one more key for tokens", live: func(c *testpki.Cluster, r *testpki.Running) {
+		r.PublishKeys(keyID(c, "cp1"), "old")
+	}, id: "trust-stale", path: pki + "sa.pub", links: []int{}},
+	{name: "pods are still told of an old authority", kind: testpki.HA, live: func(c *testpki.Cluster, r *testpki.Running) {
+		r.Publish("/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt", map[string]any{"data": map[string]string{"ca.crt": string(oldAuthority(c, "ca"))}})
+	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
+	{name: "extension apiservers are still told of an old front proxy", live: func(c *testpki.Cluster, r *testpki.Running) {
+		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
+			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(oldAuthority(c, "front-proxy-ca")),
+		}})
+	}, id: "trust-stale", path: pki + "front-proxy-ca.crt", links: []int{}},
+	{name: "nobody answers for the apiserver", live: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") },
+		id: "unreachable", path: manifest + "kube-apiserver.yaml", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "a member of etcd is dead, on both its ports", kind: testpki.HA, live: func(_ *testpki.Cluster, r *testpki.Running) {
+		r.Stop("10.0.0.12:2379")
+		r.Stop("10.0.0.12:2380")
+	}, id: "unreachable", node: "cp2", path: manifest + "etcd.yaml", links: []int{1, 2, 3, 15}},
+	{name: "the apiserver takes connections and says nothing", live: raw(func(net.Conn) {}),
+		id: "unreachable", path: manifest + "kube-apiserver.yaml"},
+	{name: "a plain HTTP server answers for the apiserver", live: raw(func(conn net.Conn) {
+		fmt.Fprint(conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+		conn.Close()
+	}), id: "unreachable", path: manifest + "kube-apiserver.yaml"},
+	{name: "the balancer before the apiservers is dead", kind: testpki.HA, live: func(_ *testpki.Cluster, r *testpki.Running) { r.Name("api.example.test", "10.0.0.99") },
+		id: "unreachable", node: "w1", path: "/etc/kubernetes/kubelet.conf", field: "clusters[kubernetes].cluster.server", links: []int{8, 9}},
+	{name: "another cluster answers at the endpoint", kind: testpki.HA, live: func(_ *testpki.Cluster, r *testpki.Running) {
+		r.Start("10.0.0.99:6443", r.Etcd("cp1", "peer"))
+		r.Name("api.example.test", "10.0.0.99")
+	}, id: "authority-unknown", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8, 9}},
+	{name: "the apiserver shakes hands with nobody", live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.APIServer("cp1")
+		s.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("not now") }
+		r.Start("10.0.0.11:6443", s)
+	}, id: "refused", path: manifest + "kube-apiserver.yaml", links: []int{4, 5, 6, 8, 9, 17}},
+	{name: "etcd's clock is years ahead", live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.Etcd("cp1", "server")
+		s.Config.Time = func() time.Time { return days(3000) }
+		r.Start("10.0.0.11:2379", s)
+	}, id: "refused", path: manifest + "etcd.yaml", links: []int{3, 15}},
+	{name: "etcd refuses one caller", live: func(c *testpki.Cluster, r *testpki.Running) {
+		s := r.Etcd("cp1", "server")
+		s.Config.VerifyConnection = func(state tls.ConnectionState) error {
+			if state.PeerCertificates[0].Subject.CommonName == "kube-etcd-healthcheck-client" {
+				return errors.New("not you")
+			}
+			return nil
+		}
+		r.Start("10.0.0.11:2379", s)
+	}, id: "trust-stale", path: pki + "etcd/ca.crt", links: []int{15}},
+	{name: "something takes every caller for nobody", live: func(_ *testpki.Cluster, r *testpki.Running) { r.Identify(onlyScheduler) },
+		id: "identity-wrong", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+}
+
+func asItIs(*testpki.Cluster, *testpki.Running) {}
+
+// raw lets the apiserver's port do something else than TLS.
+func raw(do func(net.Conn)) func(*testpki.Cluster, *testpki.Running) {
+	return func(_ *testpki.Cluster, r *testpki.Running) { r.Start("10.0.0.11:6443", testpki.Serving{Raw: do}) }
+}
+
+// onlyScheduler takes the scheduler for nobody.
+func onlyScheduler(c *x509.Certificate) (string, []string) {
+	if c.Subject.CommonName == "system:kube-scheduler" {
+		return "system:anonymous", []string{"system:unauthenticated"}
+	}
+	return c.Subject.CommonName, append(c.Subject.Organization, "system:authenticated")
+}
+
+// kubeletServing is w1's serving certificate, signed once more.
+func kubeletServing(c *testpki.Cluster) []byte {
+	c.Write("cp1", "pki/kubelet.crt", c.Read("w1", "/var/lib/kubelet/pki/kubelet.crt"))
+	c.Reissue("cp1", "kubelet", "kubelet-ca", nil)
+	fresh := c.Read("cp1", "pki/kubelet.crt")
+	c.Remove("cp1", "pki/kubelet.crt")
+	return fresh
 }
 
 // TestOneFaultIsOneFinding breaks one thing in a healthy cluster and wants the
@@ -493,8 +606,7 @@ func TestOneFaultIsOneFinding(t *testing.T) {
 				kind = testpki.Single
 			}
 			c := testpki.New(t, kind)
-			m.brk(c)
-			r := c.Verify(check.Options{At: m.at})
+			r := m.verify(t, c)
 			got := weighty(r)
 			if len(got) != 1 {
 				t.Fatalf("want the one finding %s at %s, got:\n%s", m.id, m.path, describe(got))
@@ -512,6 +624,20 @@ func TestOneFaultIsOneFinding(t *testing.T) {
 			explained(t, r)
 		})
 	}
+}
+
+func (m *mutation) verify(t *testing.T, c *testpki.Cluster) *check.Result {
+	t.Helper()
+	if m.live == nil {
+		m.brk(c)
+		return c.Verify(check.Options{At: m.at})
+	}
+	running := run(t, c)
+	if m.brk != nil {
+		m.brk(c)
+	}
+	m.live(c, running)
+	return c.VerifyLive(check.Options{At: m.at}, running)
 }
 
 // explained: each broken half has a finding, and each link named is broken.

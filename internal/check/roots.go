@@ -38,7 +38,7 @@ func (f Finding) precedence() int {
 
 // explains tells whether g merely follows from f.
 func (f Finding) explains(g Finding) bool {
-	if !f.cascade {
+	if !f.cascade && !(g.live && f.Severity == Error) {
 		return false
 	}
 	for _, p := range f.places {

@@ -42,6 +42,7 @@ const (
 	ByHandshake Proof = "handshake" // a true TLS handshake with the keys at hand
 	ByChain     Proof = "chain"     // chain, names and identity alone: a key is not at hand
 	BySignature Proof = "signature" // the keys that sign and verify tokens are a pair
+	ByLive      Proof = "live"      // the running components were seen to do it
 	NoProof     Proof = "none"      // the half was not seen
 )
 
@@ -80,6 +81,10 @@ type Break struct {
 	Bundle *trust.Bundle
 	// Credential is the one judged.
 	Credential *trust.Credential
+	// seen and call are, of a live break, what was observed; call is nil when
+	// the server itself is what breaks.
+	seen *trust.Observation
+	call *trust.Call
 }
 
 // Case is what a rule judges.
@@ -123,6 +128,7 @@ func (c *Case) judge() {
 			c.Breaks = append(c.Breaks, Break{Break: b, Link: i})
 		}
 	}
+	c.judgeLive()
 }
 
 // judgeSigning compares the key that signs tokens with those that verify them.
@@ -174,40 +180,39 @@ func (c *Case) links(findings []Finding) []JudgedLink {
 }
 
 func (c *Case) halves(i int, l *trust.Link) []Half {
-	broken := map[bool]bool{}
-	for _, b := range c.Breaks {
-		if b.Link == i {
-			broken[b.Server] = true
-		}
-	}
-	state := func(server, unseen bool) State {
-		switch {
-		case broken[server]:
-			return Broken
-		case unseen:
-			return Unseen
-		}
-		return OK
-	}
 	var halves []Half
 	if h := l.Client; h != nil {
-		halves = append(halves, Half{Side: "client", State: state(false, h.Bundle == nil || c.Unseen(h.Credential, h.Bundle))})
+		halves = append(halves, c.half(i, "client", ByChain, h.Bundle == nil || c.Unseen(h.Credential, h.Bundle)))
 	}
 	if h := l.Server; h != nil {
-		halves = append(halves, Half{Side: "server", State: state(true, h.Unverified || h.Bundle == nil || c.Unseen(h.Credential, h.Bundle))})
+		halves = append(halves, c.half(i, "server", ByChain, h.Unverified || h.Bundle == nil || c.Unseen(h.Credential, h.Bundle)))
 	}
 	if h := l.Signing; h != nil {
-		halves = append(halves, Half{Side: "client", State: state(false, c.signingUnseen(h)), Proof: BySignature})
-	}
-	for i := range halves {
-		switch {
-		case halves[i].State == Unseen:
-			halves[i].Proof = NoProof
-		case halves[i].Proof == "":
-			halves[i].Proof = ByChain
-		}
+		halves = append(halves, c.half(i, "client", BySignature, c.signingUnseen(h)))
 	}
 	return halves
+}
+
+// half states one half: what breaks it comes first, then what was seen of the
+// running components, then what the files show.
+func (c *Case) half(link int, side string, p Proof, unseen bool) Half {
+	h := Half{Side: side, State: OK, Proof: p}
+	for _, b := range c.Breaks {
+		if b.Link == link && b.Server == (side == "server") {
+			h.State = Broken
+			if b.seen != nil {
+				h.Proof = ByLive
+			}
+		}
+	}
+	switch {
+	case h.State == Broken:
+	case c.provedLive(link, side):
+		h.Proof = ByLive
+	case unseen:
+		h.State, h.Proof = Unseen, NoProof
+	}
+	return h
 }
 
 // Refused notes that a half which was judged good failed a true handshake: the

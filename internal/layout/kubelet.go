@@ -19,6 +19,8 @@ type kubeletConfiguration struct {
 	RotateCertificates *bool  `json:"rotateCertificates"`
 	ServerTLSBootstrap *bool  `json:"serverTLSBootstrap"`
 	ReadOnlyPort       *int32 `json:"readOnlyPort"`
+	Address            string `json:"address"`
+	Port               int32  `json:"port"`
 	Authentication     struct {
 		X509 struct {
 			ClientCAFile string `json:"clientCAFile"`
@@ -36,7 +38,7 @@ type kubeletConfiguration struct {
 // returns the kubelet with what it sets, under the names of the flags that
 // mean the same: client-ca-file, anonymous-auth, tls-cert-file,
 // tls-private-key-file, rotate-certificates, server-tls-bootstrap,
-// authorization-mode, read-only-port and pod-manifest-path (k/k
+// authorization-mode, read-only-port, address, port and pod-manifest-path (k/k
 // cmd/kubelet/app/options/options.go). What it does not set is not there.
 func ParseKubeletConfiguration(place trust.Place, data []byte) (trust.Component, error) {
 	c := trust.Component{Node: place.Node, Name: catalog.Kubelet, Source: place, Flags: map[string][]string{}}
@@ -53,6 +55,7 @@ func ParseKubeletConfiguration(place trust.Place, data []byte) (trust.Component,
 		"tls-private-key-file": k.TLSPrivateKeyFile,
 		"authorization-mode":   k.Authorization.Mode,
 		"pod-manifest-path":    k.StaticPodPath,
+		"address":              k.Address,
 		"anonymous-auth":       formatBool(k.Authentication.Anonymous.Enabled),
 		"rotate-certificates":  formatBool(k.RotateCertificates),
 		"server-tls-bootstrap": formatBool(k.ServerTLSBootstrap),
@@ -60,6 +63,9 @@ func ParseKubeletConfiguration(place trust.Place, data []byte) (trust.Component,
 		if value != "" {
 			c.Flags[flag] = []string{value}
 		}
+	}
+	if k.Port != 0 {
+		c.Flags["port"] = []string{strconv.Itoa(int(k.Port))}
 	}
 	if k.ReadOnlyPort != nil {
 		c.Flags["read-only-port"] = []string{strconv.Itoa(int(*k.ReadOnlyPort))}

@@ -23,6 +23,9 @@ type Verification struct {
 	Nodes      []VerifiedNode  `json:"nodes"`
 	Links      []VerifiedLink  `json:"links"`
 	Findings   []check.Finding `json:"findings"`
+	// Observations are what was seen of the running components; absent when
+	// they were not looked at.
+	Observations []Observed `json:"observations,omitempty"`
 }
 
 // VerifiedNode is one node that was read.
@@ -53,12 +56,15 @@ type VerifiedHalf struct {
 const layoutUsers = "users"
 
 // NewVerification puts a result into its public form.
-func NewVerification(nodes []trust.Node, r *check.Result, at time.Time) Verification {
+func NewVerification(g *trust.Graph, r *check.Result, at time.Time) Verification {
 	v := Verification{
 		APIVersion: APIVersion, Kind: "Verification", At: at.UTC().Truncate(time.Second), Healthy: r.Healthy(),
 		Nodes: []VerifiedNode{}, Links: []VerifiedLink{}, Findings: append([]check.Finding{}, r.Findings...),
 	}
-	for _, n := range nodes {
+	for i := range g.Observations {
+		v.Observations = append(v.Observations, newObserved(&g.Observations[i]))
+	}
+	for _, n := range g.Nodes {
 		if n.Layout == layoutUsers {
 			continue // a folder beside the nodes
 		}
@@ -83,6 +89,12 @@ func (v *Verification) Text(w io.Writer, p Palette) error {
 	}
 	if err := Table(w, []string{"#", "CALLER", "CALLEE", "CALLER'S CREDENTIAL", "CALLEE'S CREDENTIAL", "FINDINGS"}, v.rows(p)); err != nil {
 		return err
+	}
+	if len(v.Observations) > 0 {
+		fmt.Fprintln(w)
+		if err := Table(w, []string{"SERVER", "ADDRESS", "TLS", "SERIAL", "LEFT", "CALLERS"}, v.observedRows(p)); err != nil {
+			return err
+		}
 	}
 	for i := range v.Findings {
 		v.finding(w, &v.Findings[i], p)
@@ -235,6 +247,9 @@ func (v *Verification) summary(p Palette) string {
 	if seen < all {
 		unseen = fmt.Sprintf(", %d of %d halves not seen", all-seen, all)
 	}
+	if len(v.Observations) > 0 {
+		unseen += fmt.Sprintf(", %d of %d proved live", v.live(), all)
+	}
 	return fmt.Sprintf("%s at %s: %d links, %d broken%s; %d errors, %d warnings, %d infos",
 		verdict, v.At.Format(time.RFC3339), len(v.Links), len(broken), unseen, count(check.Error), count(check.Warning), count(check.Info))
 }
@@ -250,6 +265,18 @@ func (v *Verification) seen() (seen, all int) {
 		}
 	}
 	return seen, all
+}
+
+// live counts the halves that were seen to work.
+func (v *Verification) live() (n int) {
+	for _, l := range v.Links {
+		for _, h := range l.Halves {
+			if h.Proof == check.ByLive && h.State == check.OK {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Printer prints the verifications of one or several clusters as one answer,

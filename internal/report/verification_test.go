@@ -33,7 +33,7 @@ func sample() *report.Verification {
 			Cause: "it expired", Fix: "mend it", Consequences: []check.Consequence{{ID: "cert-outlives-ca", Path: "/c"}},
 		}},
 	}
-	v := report.NewVerification([]trust.Node{{Name: "cp1", Layout: "kubeadm"}, {Name: "cp2", Layout: "kubeadm"}, {Name: "users", Layout: "users"}}, r, at)
+	v := report.NewVerification(&trust.Graph{Nodes: []trust.Node{{Name: "cp1", Layout: "kubeadm"}, {Name: "cp2", Layout: "kubeadm"}, {Name: "users", Layout: "users"}}}, r, at)
 	return &v
 }
 
@@ -110,7 +110,7 @@ func TestSeveralClustersAreOneDocument(t *testing.T) {
 }
 
 func TestListsAreNeverNull(t *testing.T) {
-	v := report.NewVerification(nil, &check.Result{}, at)
+	v := report.NewVerification(&trust.Graph{}, &check.Result{}, at)
 	var b bytes.Buffer
 	if err := report.Document(&b, "json", v); err != nil {
 		t.Fatal(err)

@@ -2,10 +2,12 @@ package testpki
 
 import (
 	"os"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -14,6 +16,21 @@ import (
 // `kubepki verify` does, handshakes included. A handshake that contradicts the
 // judgement fails the test.
 func (c *Cluster) Verify(o check.Options) *check.Result {
+	c.t.Helper()
+	return c.verify(o, nil)
+}
+
+// VerifyLive is Verify with a look at the running servers, as `kubepki verify
+// --live` does.
+func (c *Cluster) VerifyLive(o check.Options, r *Running) *check.Result {
+	c.t.Helper()
+	return c.verify(o, r)
+}
+
+// LiveTimeout is how long VerifyLive waits for a server.
+const LiveTimeout = 10 * time.Second
+
+func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
 	c.t.Helper()
 	if o.At.IsZero() {
 		o.At = At
@@ -38,6 +55,9 @@ func (c *Cluster) Verify(o check.Options) *check.Result {
 		}
 	}
 	g := catalog.Wire(nodes)
+	if running != nil {
+		g.Observations = probe.Run(c.t.Context(), g, catalog.Servers(g), probe.Keys(keys), probe.Options{Dial: running.Dial, Timeout: LiveTimeout, At: o.At})
+	}
 	r := check.Run(g, o)
 	contradictions, err := proof.Prove(g, r.Links, keys, o.At)
 	c.check(err)

@@ -35,6 +35,7 @@ const (
 	WrongIdentity    Kind = "wrong-identity"    // the callee maps the certificate to another user
 	Weak             Kind = "weak"              // crypto/x509 refuses the signature algorithm
 	NotServed        Kind = "not-served"        // nothing of the cluster serves where the caller dials
+	Live             Kind = "live"              // what was seen of the running components differs from the files
 )
 
 // Break is one reason why a half of a link does not work.
@@ -60,7 +61,7 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 		return breaks
 	}
 	if h.Bundle != nil {
-		breaks = append(breaks, g.judgeChain(h.Credential, h.Bundle, x509.ExtKeyUsageServerAuth, at)...)
+		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageServerAuth, at)...)
 	}
 	if h.Dialled != nil && !h.Dialled.Served {
 		return append(breaks, Break{Kind: NotServed, Place: h.Dialled.Setting, Name: h.Dialled.Host})
@@ -88,7 +89,7 @@ func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
 		return breaks
 	}
 	if h.Bundle != nil {
-		breaks = append(breaks, g.judgeChain(h.Credential, h.Bundle, x509.ExtKeyUsageClientAuth, at)...)
+		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageClientAuth, at)...)
 	}
 	if want, ok := h.Want.accepts(leaf); !ok {
 		breaks = append(breaks, Break{Kind: WrongIdentity, Place: h.Credential.Certificate, Certificate: leaf, Name: want})
@@ -164,8 +165,8 @@ func (g *Graph) Unseen(c *Credential, b *Bundle) bool {
 	return b != nil && g.Material(b.Anchors).notGiven()
 }
 
-// judgeChain judges the chain that a credential shows against a bundle.
-func (g *Graph) judgeChain(c *Credential, b *Bundle, usage x509.ExtKeyUsage, at time.Time) []Break {
+// judgeChain judges a chain, which stands at a place, against a bundle.
+func (g *Graph) judgeChain(chain []*x509.Certificate, place Place, b *Bundle, usage x509.ExtKeyUsage, at time.Time) []Break {
 	anchors := g.Material(b.Anchors)
 	if anchors.notGiven() {
 		return nil
@@ -173,15 +174,14 @@ func (g *Graph) judgeChain(c *Credential, b *Bundle, usage x509.ExtKeyUsage, at 
 	if len(anchors.Certificates) == 0 {
 		return []Break{{Kind: NoBundle, Place: b.Anchors}}
 	}
-	chain := g.Material(c.Certificate).Certificates
 	var breaks []Break
 	leaf := chain[0]
 	if k, ok := outside(leaf, at); ok {
-		breaks = append(breaks, Break{Kind: k, Place: c.Certificate, Certificate: leaf})
+		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
 	path, broken := g.path(chain, anchors.Certificates)
 	if broken != nil {
-		broken.Place = c.Certificate
+		broken.Place = place
 		return append(breaks, *broken)
 	}
 	for _, a := range path[1:] {
@@ -195,7 +195,7 @@ func (g *Graph) judgeChain(c *Credential, b *Bundle, usage x509.ExtKeyUsage, at 
 		return breaks
 	}
 	if k, ok := verifyKind(chain, anchors.Certificates, usage, when); !ok {
-		breaks = append(breaks, Break{Kind: k, Place: c.Certificate, Certificate: leaf})
+		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
 	return breaks
 }

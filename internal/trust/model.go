@@ -239,6 +239,9 @@ type Graph struct {
 	Links       []Link
 	// Materials by place.
 	Materials map[Place]*Material
+	// Observations are what was seen of the running components; none when they
+	// were not looked at.
+	Observations []Observation
 }
 
 // Material returns what stands at a place, nil when nothing is known of it.

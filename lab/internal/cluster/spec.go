@@ -159,8 +159,17 @@ func setExtraArgs(c *catalog.Cluster) {
 	if args == nil {
 		args = map[string][]catalog.Arg{}
 	}
+	var need []string
 	for _, f := range objects.APIServerFlags() {
-		name, value, _ := strings.Cut(strings.TrimPrefix(f.Flag, "--"), "=")
+		need = append(need, f.Flag)
+	}
+	if !c.KubeletAuthority {
+		// The kubelets' serving certificates are of the cluster's authority, and
+		// are verified, other than kubeadm leaves it (link 11).
+		need = append(need, "--kubelet-certificate-authority="+c.PKI("ca")+".crt")
+	}
+	for _, flag := range need {
+		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
 		if !slices.ContainsFunc(args[component], func(a catalog.Arg) bool { return a.Name == name }) {
 			args[component] = append(args[component], catalog.Arg{Name: name, Value: value})
 		}

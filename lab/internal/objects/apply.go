@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"text/template"
 
 	"github.com/kubepki/kubepki/lab/internal/cri"
@@ -24,6 +25,21 @@ import (
 // fieldManager owns the fields that the lab applies.
 const fieldManager = "kubepki-lab"
 
+// ProxyLabel is the label of a node that says how its kube-proxy shows who it is:
+// one of [ProxyModes]. A node without it has no kube-proxy.
+const ProxyLabel = "lab.kubepki.dev/kube-proxy"
+
+// The ways in which kube-proxy shows who it is.
+const (
+	ProxyTokenSecret    = "token-secret"    // a Secret with a token that never expires, as of old
+	ProxyProjectedToken = "projected-token" // the token that the kubelet mounts and renews, as kubeadm has it
+	ProxyCertificate    = "certificate"     // the client certificate in the node's own /etc/kubernetes/kube-proxy.conf
+)
+
+// ProxyModes returns the ways in which kube-proxy shows who it is, in the order
+// in which the lab gives them to its workers.
+func ProxyModes() []string { return []string{ProxyTokenSecret, ProxyProjectedToken, ProxyCertificate} }
+
 // files are applied in this order: what others need comes first.
 var files = []string{
 	"cluster-admins.yaml",
@@ -38,7 +54,7 @@ var files = []string{
 	"client.yaml",
 }
 
-//go:embed *.yaml
+//go:embed *.yaml *.tmpl
 var content embed.FS
 
 // Values are what the objects of one cluster differ in from those of another.
@@ -48,10 +64,27 @@ type Values struct {
 	Server string
 	// Servers are the credentials of the servers. Their keys go into Secrets.
 	Servers
-	// KubeProxy is the program that the DaemonSets of kube-proxy run:
-	// "kube-proxy", or "kube-proxy-client" where the machine lets no kube-proxy
-	// program its rules.
-	KubeProxy string
+	// ProxyClient runs kube-proxy's client alone in the place of kube-proxy, for
+	// machines that let nobody program packet filters (proxyclient.CanProgram).
+	// Services then lead nowhere, and pods are told to dial Server.
+	ProxyClient bool
+}
+
+// KubeProxy is the program of the DaemonSets of kube-proxy.
+func (v Values) KubeProxy() string {
+	if v.ProxyClient {
+		return "kube-proxy-client"
+	}
+	return "kube-proxy"
+}
+
+// ServerURL is Server in parts.
+func (v Values) ServerURL() (*url.URL, error) {
+	u, err := url.Parse(v.Server)
+	if err == nil && (u.Scheme != "https" || u.Port() == "") {
+		err = fmt.Errorf("the server %q is not https://HOST:PORT", v.Server)
+	}
+	return u, err
 }
 
 // Image names the image that is a program of the lab.
@@ -74,7 +107,7 @@ func Objects(v Values) ([]*unstructured.Unstructured, error) {
 // read reads the objects of one file.
 func read(name string, v Values) ([]*unstructured.Unstructured, error) {
 	functions := template.FuncMap{"base64": base64.StdEncoding.EncodeToString}
-	t, err := template.New(name).Funcs(functions).ParseFS(content, name)
+	t, err := template.New(name).Funcs(functions).ParseFS(content, name, "direct.tmpl")
 	if err != nil {
 		return nil, err
 	}

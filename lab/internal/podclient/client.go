@@ -25,7 +25,8 @@ type Options struct {
 	Timeout time.Duration // for one request
 	// Status is the host:port of /healthz and /counts, in plain HTTP.
 	Status string
-	// Config is who the client is. Nil: whom its pod is (rest.InClusterConfig).
+	// Config says who the client is: rest.InClusterConfig in a pod. It is called
+	// for each fresh request.
 	Config func() (*rest.Config, error)
 	// Failures takes one line for each request that failed: the time in RFC 3339,
 	// the kind of request, and the error.
@@ -42,17 +43,22 @@ type Counts struct {
 // Main runs a client with the flags of a command line, without the program's
 // name, until it is interrupted. It returns the exit code.
 func Main(args []string) int {
-	o := Options{Failures: os.Stdout}
+	o := Options{Config: rest.InClusterConfig, Failures: os.Stdout}
 	flags := flag.NewFlagSet("pod-client", flag.ContinueOnError)
 	flags.DurationVar(&o.Every, "every", 500*time.Millisecond, "time between two requests of one kind")
 	flags.DurationVar(&o.Timeout, "timeout", 10*time.Second, "time for one request")
 	flags.StringVar(&o.Status, "status", "127.0.0.1:9445", "address of /healthz and /counts")
+	wait := flags.Bool("wait", false, "end as soon as a request succeeds, and tell of none that fails")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := Run(ctx, o); err != nil {
+	run := Run
+	if *wait {
+		run = Wait
+	}
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintf(os.Stderr, "pod-client: %v\n", err)
 		return 1
 	}
@@ -72,9 +78,6 @@ type client struct {
 // files as they are then, a connection and a handshake of its own. An error
 // tells that the program could not start; requests that fail are counted.
 func Run(ctx context.Context, o Options) error {
-	if o.Config == nil {
-		o.Config = rest.InClusterConfig
-	}
 	steady, err := newSteady(o)
 	if err != nil {
 		return err
@@ -96,6 +99,27 @@ func Run(ctx context.Context, o Options) error {
 	group.Go(func() error { c.loop(ctx, "steady", steady); return nil })
 	group.Go(func() error { c.loop(ctx, "fresh", o.fresh); return nil })
 	return group.Wait()
+}
+
+// Wait makes fresh requests until one succeeds: for a pod whose program gives up
+// where kube-proxy has not yet programmed the API's address. The error is that of
+// the last request, if ctx ends before.
+func Wait(ctx context.Context, o Options) error {
+	tick := time.NewTicker(o.Every)
+	defer tick.Stop()
+	for {
+		limited, cancel := context.WithTimeout(ctx, o.Timeout)
+		err := o.fresh(limited)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // loop makes requests of one kind until the context ends.

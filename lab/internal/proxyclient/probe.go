@@ -14,12 +14,12 @@ import (
 // verdicts, a choice by chance, and an address that is replaced
 // (k/k pkg/proxy/nftables/proxier.go).
 const rules = `table ip kubepki-lab {
-	map services { type ipv4_addr . inet_proto . inet_service : verdict; }
-	chain endpoint { meta l4proto tcp dnat to 192.0.2.2:443; }
-	chain service { numgen random mod 1 vmap { 0 : goto endpoint }; }
-	chain nat { type nat hook output priority -100; ip daddr . meta l4proto . th dport vmap @services; }
-	chain source { type nat hook postrouting priority 100; mark 0x4000 masquerade fully-random; }
-	chain here { fib daddr type local accept; }
+	map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+	chain endpoint-1 { meta l4proto tcp dnat to 192.0.2.2:443; }
+	chain service-1 { numgen random mod 1 vmap { 0 : goto endpoint-1 }; }
+	chain nat-output { type nat hook output priority -100; ip daddr . meta l4proto . th dport vmap @service-ips; }
+	chain nat-postrouting { type nat hook postrouting priority 100; mark 0x4000 masquerade fully-random; }
+	chain filter-output { type filter hook output priority -110; ct state new fib daddr type local accept; }
 }
 `
 

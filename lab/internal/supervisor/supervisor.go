@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -180,9 +179,6 @@ func (s *Supervisor) runAll(ctx context.Context) error {
 	if failed != nil {
 		s.down() // nobody could reach the control plane
 	}
-	if s.values.KubeProxy != "kube-proxy" {
-		failed = errors.Join(failed, s.serviceAddress(serving, &servers))
-	}
 	others.Go(func() { s.setUp(ctx) })
 	// etcd ends last: the others say goodbye to it.
 	storing, stopStoring := context.WithCancel(context.WithoutCancel(ctx))
@@ -237,37 +233,6 @@ func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error
 			s.Log.Error("load balancer", "error", err)
 		}
 	})
-	return nil
-}
-
-// serviceAddress makes the API's own service reachable on nodes whose kube-proxy
-// programs no rules: it listens there at the first address of the services.
-func (s *Supervisor) serviceAddress(ctx context.Context, running *sync.WaitGroup) error {
-	address, err := catalog.ServiceAddress(s.spec.ServiceSubnet)
-	if err != nil {
-		return err
-	}
-	var behind []string
-	for _, n := range s.spec.ControlPlanes {
-		behind = append(behind, net.JoinHostPort(n.Address.String(), strconv.Itoa(n.BindPort)))
-	}
-	for name := range s.runtimes {
-		node := s.nodes[name]
-		if err := node.AddAddress(netip.PrefixFrom(address, address.BitLen())); err != nil {
-			return err
-		}
-		listener, err := node.Listen("tcp", netip.AddrPortFrom(address, 443).String())
-		if err != nil {
-			return err
-		}
-		context.AfterFunc(ctx, func() { listener.Close() })
-		b := &balancer{dial: node.Dial, behind: behind}
-		running.Go(func() {
-			if err := b.serve(ctx, listener); err != nil {
-				s.Log.Error("service address", "node", name, "error", err)
-			}
-		})
-	}
 	return nil
 }
 

@@ -45,10 +45,10 @@ func (s *Supervisor) prepareServers(ctx context.Context) error {
 			return err
 		}
 	}
-	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Servers: *servers, KubeProxy: "kube-proxy"}
+	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Servers: *servers}
 	if err := proxyclient.CanProgram(ctx); err != nil {
 		s.Log.Warn("kube-proxy runs as its client alone", "reason", err)
-		s.values.KubeProxy = "kube-proxy-client"
+		s.values.ProxyClient = true
 	}
 	return nil
 }
