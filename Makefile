@@ -34,8 +34,9 @@ test: deps ## all tests, those on real components too
 
 test-lab: ## the tests on real components alone
 	lab/build.sh
-	cd lab && go vet ./... && go test -timeout 60m -count=1 ./...
+	cd lab && go vet ./... && go test -timeout 120m -count=1 ./...
 
+test-long: export KUBEPKI_LAB_LONG = 1
 test-long: test fuzz ## what takes long: all tests, and each fuzz target for FUZZTIME
 
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm
