@@ -16,9 +16,10 @@ import (
 // machine.
 var machineFolders = []string{"usr", "sys", "etc/alternatives"}
 
-// machineDevices are the devices that programs expect. A node has a /dev of its
-// own with no other in it.
-var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty"}
+// machineDevices are the devices that programs expect, those of them that are
+// there. A node has a /dev of its own with no other in it. A kubelet reads
+// /dev/kmsg; in a user namespace it may not, and does without.
+var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty", "kmsg"}
 
 // machineLinks stand beside /usr where it holds all programs, and where they
 // are links on the machine itself.
@@ -139,6 +140,9 @@ func mountDevices(dev string) error {
 		return fmt.Errorf("mount a tmpfs at %s: %w", dev, err)
 	}
 	for _, device := range machineDevices {
+		if _, err := os.Stat("/dev/" + device); err != nil {
+			continue // not on this machine
+		}
 		target := filepath.Join(dev, device)
 		if err := os.WriteFile(target, nil, 0o600); err != nil {
 			return err

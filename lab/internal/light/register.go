@@ -2,6 +2,7 @@ package light
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"runtime"
 
@@ -38,7 +39,7 @@ func (n *node) register(ctx context.Context, client kubernetes.Interface) (types
 	return made.UID, nil
 }
 
-// report writes the node's status.
+// report writes the node's status, and nothing else of it, as the kubelet does.
 func (n *node) report(ctx context.Context, client kubernetes.Interface) error {
 	object, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -48,19 +49,20 @@ func (n *node) report(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	since := map[corev1.NodeConditionType]metav1.Time{}
-	for _, c := range object.Status.Conditions {
-		if c.Status == corev1.ConditionTrue {
-			since[c.Type] = c.LastTransitionTime
+	status := n.status()
+	for i := range status.Conditions {
+		is := &status.Conditions[i]
+		for _, was := range object.Status.Conditions {
+			if was.Type == is.Type && was.Status == is.Status {
+				is.LastTransitionTime = was.LastTransitionTime
+			}
 		}
 	}
-	object.Status = n.status()
-	for i, c := range object.Status.Conditions {
-		if t, ok := since[c.Type]; ok && c.Status == corev1.ConditionTrue {
-			object.Status.Conditions[i].LastTransitionTime = t
-		}
+	patch, err := json.Marshal(corev1.Node{Status: status})
+	if err != nil {
+		return err
 	}
-	_, err = client.CoreV1().Nodes().UpdateStatus(ctx, object, metav1.UpdateOptions{})
+	_, err = client.CoreV1().Nodes().PatchStatus(ctx, n.Name, patch)
 	return err
 }
 
