@@ -47,6 +47,9 @@ func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 	return n, nil
 }
 
+// AddAddresses gives the program itself more addresses.
+func (n *Network) AddAddresses(addresses ...netip.Prefix) error { return up(bridgeName, addresses...) }
+
 // Close switches every node off and takes the network away. Components that
 // should end in order are to be stopped before by [Process.Stop].
 func (n *Network) Close() error {

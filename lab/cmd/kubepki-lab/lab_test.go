@@ -213,7 +213,7 @@ func TestThreeControlPlanesLoseOne(t *testing.T) {
 
 func TestWithoutNamespacesTheControlPlanesRunOnLoopback(t *testing.T) {
 	l := newLab(t)
-	if r := l.try("up", "--loopback", "--control-planes", "3"); r.code != 0 || !strings.Contains(r.stderr, "without kubelets and pods") {
+	if r := l.try("up", "--loopback", "--control-planes", "3", "--nodes", "2"); r.code != 0 || !strings.Contains(r.stderr, "light nodes instead of kubelets") {
 		t.Fatal(r.text())
 	}
 	if out := l.kubectl(t, "get", "--raw", "/readyz"); out != "ok" {

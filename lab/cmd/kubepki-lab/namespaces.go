@@ -54,9 +54,9 @@ func say(talk io.Writer, wanted cluster.Wanted) error {
 	refused := namespaces(context.Background())
 	switch {
 	case wanted.Loopback && refused != nil:
-		fmt.Fprintf(talk, "on loopback, control planes alone, without kubelets and pods: %v\n", refused)
+		fmt.Fprintf(talk, "on loopback: control planes, and light nodes instead of kubelets and pods: %v\n", refused)
 	case wanted.Loopback:
-		fmt.Fprintln(talk, "on loopback, control planes alone, without kubelets and pods")
+		fmt.Fprintln(talk, "on loopback: control planes, and light nodes instead of kubelets and pods")
 	case refused != nil:
 		return hintedError{fmt.Errorf("the lab was made in namespaces, and cannot have them now: %w", refused), "allow user namespaces again, or make another lab with --dir"}
 	default:

@@ -40,6 +40,7 @@ func (s *Supervisor) setUp(ctx context.Context) {
 			var finishing sync.WaitGroup
 			finishing.Go(func() { s.finishJoins(ctx) })
 			finishing.Go(func() { s.approve(ctx) })
+			finishing.Go(func() { s.runLight(ctx) })
 			s.untilDone(ctx, "label the nodes", s.labelNodes)
 			finishing.Wait()
 			return
@@ -139,6 +140,11 @@ func (s *Supervisor) lookup(name string) ([]netip.Addr, bool) {
 	for _, m := range s.machines {
 		if m.Name == name && m.Kubelet {
 			return []netip.Addr{m.Address}, true
+		}
+	}
+	for _, l := range s.wanted.Light() {
+		if l.Name == name {
+			return []netip.Addr{l.Address}, true
 		}
 	}
 	return nil, false
