@@ -141,7 +141,10 @@ func (r *figure) String() string {
 	if r.Seconds == nil {
 		return "restart"
 	}
-	return fmt.Sprintf("%.1f s", *r.Seconds)
+	if *r.Seconds < 1 {
+		return "< 1 s" // no more is meant by it than at once
+	}
+	return fmt.Sprintf("%.0f s", *r.Seconds)
 }
 
 // page renders the tables between the marks of docs/reload.md.
