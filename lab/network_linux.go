@@ -20,7 +20,8 @@ const bridgeName = "lab0"
 // namespace. The program itself stands on it with an address of its own, as an
 // administrator's machine would. It is not safe for concurrent use.
 type Network struct {
-	bridge *netlink.Bridge
+	bridge *netlink.Bridge // nil: on loopback
+	shared *machine        // on loopback, else nil
 	nodes  []*Node
 }
 
@@ -54,6 +55,10 @@ func (n *Network) Close() error {
 		errs = append(errs, node.close())
 	}
 	n.nodes = nil
+	if n.shared != nil {
+		close(n.shared.work)
+		return errors.Join(errs...)
+	}
 	if err := netlink.LinkDel(n.bridge); err != nil {
 		errs = append(errs, fmt.Errorf("delete bridge %s: %w", bridgeName, err))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"k8s.io/klog/v2"
 
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/lab/internal/load"
@@ -63,6 +65,7 @@ Exit codes: 0 no request failed, 1 could not run, 2 wrong usage, 3 requests fail
 	flags.DurationVar(&f.options.For, "for", 10*time.Minute, "how long; 0: until it is interrupted")
 	flags.StringArrayVar(&f.options.Streams, "stream", nil, "name of a stream, or of its kind without a node; may be given again (default: all)")
 	flags.Float64Var(&f.options.Rate, "rate", 1, "how many times as often as usual")
+	flags.DurationVar(&f.options.Timeout, "timeout", 30*time.Second, "how long one request may take")
 	flags.BoolVar(&f.options.FailFast, "fail-fast", false, "end with the first failure")
 	flags.StringVarP(&f.output, "output", "o", "table", "table, json or yaml")
 	flags.BoolVar(&f.inside, "inside", false, "run here, inside of the lab")
@@ -74,6 +77,8 @@ func (f *loadFlags) check() error {
 	switch {
 	case f.options.For < 0:
 		return usagef("--for %s: is negative", f.options.For)
+	case f.options.Timeout <= 0:
+		return usagef("--timeout %s: is not above zero", f.options.Timeout)
 	case f.options.Rate < 0.01 || f.options.Rate > 100:
 		return usagef("--rate %v: from 0.01 to 100 are possible", f.options.Rate)
 	case f.output != "table" && f.output != "json" && f.output != "yaml":
@@ -123,6 +128,7 @@ func (f *loadFlags) run(c *cobra.Command, p *place) error {
 	if err != nil {
 		return err
 	}
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // what client-go says of a failure is in its error
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	go func() {

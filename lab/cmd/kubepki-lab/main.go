@@ -61,7 +61,8 @@ kube-controller-manager, kube-scheduler and kubelets, each node with an address 
 its own, in a network of their own. No root, no containers; nothing is reachable
 from outside this machine, and nothing outlives the lab.
 
-Exit codes: 0 done or healthy, 1 could not do it, 2 wrong usage, 3 (status) not ready.`,
+Exit codes: 0 done or healthy, 1 could not do it, 2 wrong usage, 3 not ready (status), or
+requests failed (load).`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -74,7 +75,7 @@ Exit codes: 0 done or healthy, 1 could not do it, 2 wrong usage, 3 (status) not 
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	place.add(c.PersistentFlags())
 	c.AddCommand(newUpCommand(place), newDownCommand(place), newStatusCommand(place), newEnvCommand(place),
-		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place))
+		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place), newTryCommand())
 	for _, verb := range verbs {
 		c.AddCommand(newVerbCommand(place, verb))
 	}

@@ -27,6 +27,9 @@ func TestWrongUsageIsSaidWithExitCodeTwo(t *testing.T) {
 		"exec with nothing after the dashes":        {[]string{"exec", "cp1", "--"}, "two dashes"},
 		"stop without a name":                       {[]string{"stop"}, "name a component"},
 		"a flag that is none":                       {[]string{"status", "--colour"}, "unknown flag"},
+		"load for less than no time":                {[]string{"load", "--for", "-1s"}, "--for -1s"},
+		"load at no rate":                           {[]string{"load", "--rate", "0"}, "--rate 0"},
+		"load as a picture":                         {[]string{"load", "-o", "svg"}, "svg"},
 		"logs of two":                               {[]string{"logs", "etcd", "kubelet"}, "name one"},
 	}
 	for name, row := range rows {

@@ -20,6 +20,8 @@ var (
 	balancer         = netip.MustParseAddr("10.77.0.10")
 	firstPlane       = netip.MustParseAddr("10.77.0.11")
 	firstWorker      = netip.MustParseAddr("10.77.0.21")
+	loopbackBalancer = netip.MustParseAddr("127.77.0.10")
+	loopbackPlane    = netip.MustParseAddr("127.77.0.11")
 	maxControlPlanes = 9
 	maxWorkers       = 200
 )
@@ -41,6 +43,11 @@ type Wanted struct {
 	// are added to its own.
 	ConfigName string
 	Config     []byte
+	// Loopback is for a machine that allows no namespaces: control planes alone,
+	// each at an address of the machine's own loopback.
+	Loopback bool
+	// WithoutPods leaves out what the lab runs in pods.
+	WithoutPods bool
 }
 
 // Cluster returns the cluster that is wanted, with all defaults filled in. The
@@ -53,9 +60,14 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 	if w.Workers < 0 || w.Workers > maxWorkers {
 		return nil, fmt.Errorf("--nodes %d: from 0 to %d are possible", w.Workers, maxWorkers)
 	}
-	c.Workers = append(c.Workers, w.named(c)...)
+	if !w.Loopback { // no kubelet runs there
+		c.Workers = append(c.Workers, w.named(c)...)
+	}
 	if c.ExternalEtcd != nil {
 		return nil, fmt.Errorf("%s: etcd: the lab cannot reach an etcd outside of it; name members, or leave etcd to the control planes", w.ConfigName)
+	}
+	if w.Loopback {
+		return config.Complete(c, labHost)
 	}
 	setExtraArgs(c)
 	c.KubeProxy = true // one of the lab's three ways to run kube-proxy is by certificate
@@ -84,6 +96,9 @@ func checkAddresses(c *catalog.Cluster) error {
 
 // described is the cluster of the configuration, or one of the lab's own.
 func (w Wanted) described() (*catalog.Cluster, error) {
+	if w.Config != nil && w.Loopback {
+		return nil, fmt.Errorf("--config: the addresses of %s need namespaces, and the lab runs on loopback", w.ConfigName)
+	}
 	if w.Config != nil {
 		if w.ControlPlanes != 0 {
 			return nil, fmt.Errorf("--control-planes: the configuration %s says which control planes there are", w.ConfigName)
@@ -105,8 +120,14 @@ func (w Wanted) described() (*catalog.Cluster, error) {
 	}
 	if planes > 1 {
 		c.ControlPlaneEndpoint = balancer.String() + ":6443"
+		if w.Loopback {
+			c.ControlPlaneEndpoint = loopbackBalancer.String() + ":6443"
+		}
 	}
 	address := firstPlane
+	if w.Loopback {
+		address = loopbackPlane
+	}
 	for i := range planes {
 		c.ControlPlanes = append(c.ControlPlanes, catalog.ControlPlane{Name: fmt.Sprintf("cp%d", i+1), Address: address})
 		address = address.Next()

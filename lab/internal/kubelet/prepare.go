@@ -133,28 +133,6 @@ func writeJoin(root string, c Config) error {
 	return write(root, BootstrapKubeconfig, string(data), 0o600)
 }
 
-// Joined removes the bootstrap kubeconfig of a node that has a client
-// certificate, as kubeadm does when a join has ended, and tells whether the node
-// has one. It may be called again.
-func Joined(root string) (bool, error) {
-	current := filepath.Join(root, CertificatesDir, "kubelet-client-current.pem")
-	if _, err := os.Lstat(current); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(filepath.Join(root, Kubeconfig)); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	err := os.Remove(filepath.Join(root, BootstrapKubeconfig))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return true, nil
-}
-
 // write writes a file of the node, at an absolute path on it.
 func write(root, path, content string, mode fs.FileMode) error {
 	path = filepath.Join(root, path)

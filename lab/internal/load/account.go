@@ -45,15 +45,22 @@ func (a *account) count(took time.Duration, failed bool, now time.Time) {
 	a.good = now
 }
 
-// report is the account at the end of the run.
-func (a *account) report(ended time.Time) StreamReport {
+// end takes it that no more requests are made.
+func (a *account) end(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gap = max(a.gap, now.Sub(a.good))
+}
+
+// report is the account at the end.
+func (a *account) report() StreamReport {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	seconds := func(quantile float64) float64 { return float64(a.latency.ValueAtQuantile(quantile)) / 1e6 }
 	return StreamReport{
 		Name: a.stream.Name, Link: a.stream.Link, Requests: a.requests, Failures: a.failures,
 		P50Seconds: seconds(50), P99Seconds: seconds(99),
-		LongestGapSeconds: max(a.gap, ended.Sub(a.good)).Seconds(),
+		LongestGapSeconds: a.gap.Seconds(),
 	}
 }
 

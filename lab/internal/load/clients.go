@@ -14,7 +14,7 @@ import (
 	certificatesv1 "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	discoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	rbacv1 "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	wardlev1alpha1 "k8s.io/sample-apiserver/pkg/generated/clientset/versioned/typed/wardle/v1alpha1"
@@ -45,7 +45,7 @@ type clients struct {
 	authentication *authenticationv1.AuthenticationV1Client
 	certificates   *certificatesv1.CertificatesV1Client
 	coordination   *coordinationv1.CoordinationV1Client
-	discovery      *discoveryv1.DiscoveryV1Client
+	rbac           *rbacv1.RbacV1Client
 	wardle         *wardlev1alpha1.WardleV1alpha1Client
 }
 
@@ -53,6 +53,7 @@ func newClients(config *rest.Config) (*clients, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // the streams have a pace of their own
 	config.UserAgent = "kubepki-lab-load"
+	config.WarningHandler = rest.NoWarnings{} // each request would repeat them
 	tlsConfig, err := rest.TLSConfigFor(config)
 	if err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func (c *clients) connect() error {
 	if err != nil {
 		return err
 	}
-	discovery, err := discoveryv1.NewForConfigAndClient(c.config, c.http)
+	rbac, err := rbacv1.NewForConfigAndClient(c.config, c.http)
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (c *clients) connect() error {
 	c.authentication = authenticationv1.New(once{authentication.RESTClient()})
 	c.certificates = certificatesv1.New(once{certificates.RESTClient()})
 	c.coordination = coordinationv1.New(once{coordination.RESTClient()})
-	c.discovery = discoveryv1.New(once{discovery.RESTClient()})
+	c.rbac = rbacv1.New(once{rbac.RESTClient()})
 	c.wardle = wardlev1alpha1.New(once{wardle.RESTClient()})
 	return nil
 }

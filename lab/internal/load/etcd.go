@@ -88,7 +88,7 @@ func (m *member) connect() (*grpc.ClientConn, error) {
 	}
 	m.conn, err = grpc.NewClient(m.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: patience}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: defaultTimeout}),
 		grpc.WithDisableRetry())
 	return m.conn, err
 }

@@ -91,7 +91,7 @@ func (s *site) joinStreams(ctx context.Context, c *clients) ([]*Stream, error) {
 		return nil, nil
 	}
 	j := &joins{site: s, user: s.administrator()}
-	return []*Stream{{Name: "join", Link: 16, Every: 5 * time.Second, Within: 20 * time.Second, Do: j.do, Close: j.user.close}}, nil
+	return []*Stream{{Name: "join", Link: 16, Every: 5 * time.Second, Do: j.do, Close: j.user.close}}, nil
 }
 
 // joins does what a joining node does until it has its client certificate: it

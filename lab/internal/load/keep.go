@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -30,6 +31,7 @@ type keeper struct {
 // keep keeps the streams going until the context ends, the time is over, or, with
 // FailFast, a request has failed. It returns when the last request has ended.
 func keep(ctx context.Context, streams []*Stream, o Options) *Report {
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	k := &keeper{options: o, began: time.Now()}
 	if o.For > 0 {
 		limited, cancel := context.WithTimeout(ctx, o.For)
@@ -68,6 +70,7 @@ func (k *keeper) run(ctx context.Context, a *account, every, after time.Duration
 	if a.stream.Close != nil {
 		defer a.stream.Close()
 	}
+	defer func() { a.end(time.Now()) }()
 	next := time.NewTimer(after)
 	defer next.Stop()
 	for {
@@ -88,17 +91,17 @@ func (k *keeper) run(ctx context.Context, a *account, every, after time.Duration
 // off cannot be told from who would have failed.
 func (k *keeper) request(ctx context.Context, a *account) {
 	began := time.Now()
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.stream.Within)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.options.Timeout)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- a.stream.Do(limited) }()
-	overdue := time.NewTimer(a.stream.Within + grace)
+	overdue := time.NewTimer(k.options.Timeout + grace)
 	defer overdue.Stop()
 	select {
 	case err := <-done:
 		k.count(a, began, err)
 	case <-overdue.C:
-		k.count(a, began, fmt.Errorf("no answer after %s", a.stream.Within))
+		k.count(a, began, fmt.Errorf("no answer after %s", k.options.Timeout))
 		select {
 		case <-done: // before the next one, but it counts no more
 		case <-ctx.Done():
@@ -160,7 +163,7 @@ func (k *keeper) report() *Report {
 		Streams: []StreamReport{}, NotHere: []NotHere{}, Failures: append([]Failure{}, k.failures...), FailuresOmitted: k.omitted,
 	}
 	for _, a := range k.accounts {
-		s := a.report(ended)
+		s := a.report()
 		r.Streams = append(r.Streams, s)
 		r.Requests, r.Failed = r.Requests+s.Requests, r.Failed+s.Failures
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -51,6 +52,23 @@ func (s *site) makePods(ctx context.Context, c *clients) error {
 			got, err := c.core.Pods(namespace).Get(ctx, p.name, metav1.GetOptions{})
 			if err == nil && got.Status.Phase != corev1.PodRunning {
 				return notYet(fmt.Sprintf("pod %s on node %s is %s", p.name, node, got.Status.Phase))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitLeases waits for the leases of nodes that have only just joined.
+func (s *site) awaitLeases(ctx context.Context, c *clients) error {
+	for _, n := range s.nodes {
+		err := eventually(ctx, func(ctx context.Context) error {
+			_, err := c.coordination.Leases(corev1.NamespaceNodeLease).Get(ctx, n.name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return notYet("the kubelet of " + n.name + " has made no lease")
 			}
 			return err
 		})

@@ -12,15 +12,15 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// A leader that has not renewed its lease for so long gives it up (RenewDeadline
-// in k/component-base config/v1alpha1/defaults.go); it renews every two seconds.
-const leaderRenewal = 10 * time.Second
+// A leader renews its lease every two seconds, and has lost it when it has not
+// for so long (LeaseDuration in k/component-base config/v1alpha1/defaults.go).
+const leaderRenewal = 15 * time.Second
 
 // managerStreams show that kube-controller-manager and kube-scheduler reach the
 // API server: by what they do, and by the leases of the leaders.
 func (s *site) managerStreams(context.Context, *clients) ([]*Stream, error) {
 	manager, scheduler := &managed{user: s.administrator(), site: s}, &scheduled{user: s.administrator(), site: s}
-	all := []*Stream{{Name: "controller-manager", Link: 5, Every: 5 * time.Second, Within: 20 * time.Second, Do: manager.do, Close: manager.user.close}}
+	all := []*Stream{{Name: "controller-manager", Link: 5, Every: 5 * time.Second, Do: manager.do, Close: manager.user.close}}
 	if len(s.nodes) > 0 {
 		all = append(all, &Stream{Name: "scheduler", Link: 6, Every: 5 * time.Second, Do: scheduler.do, Close: scheduler.user.close})
 	} else {

@@ -1,12 +1,16 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +27,8 @@ const (
 	clientName      = "client"
 	clientCounts    = "http://127.0.0.1:9445/counts"
 	countsLimit     = 64 << 10
+	// podTimeout is more than the time that the pod gives each of its requests.
+	podTimeout = 15 * time.Second
 )
 
 // podStreams ask the pod that uses the API, with the token volume that the
@@ -49,6 +55,7 @@ type podCounts struct {
 	user   *user
 	pod    types.UID
 	counts map[string]podclient.Counts
+	moved  map[string]time.Time // when a request of a kind was last seen to have ended
 }
 
 func (p *podCounts) do(ctx context.Context) error {
@@ -66,28 +73,39 @@ func (p *podCounts) do(ctx context.Context) error {
 	}
 	p.pod, p.counts = pod.UID, now
 	if before == nil {
+		p.moved = map[string]time.Time{}
+	}
+	for kind, is := range now {
+		if before == nil || is.Requests != before[kind].Requests {
+			p.moved[kind] = time.Now()
+		}
+		if silent := time.Since(p.moved[kind]); silent > podTimeout {
+			return fmt.Errorf("no %s request has ended for %.1f s", kind, silent.Seconds())
+		}
+	}
+	if before == nil {
 		return nil
 	}
 	return compare(before, now)
 }
 
-// compare tells what has become of the requests between two looks.
+// compare tells which requests have failed between two looks.
 func compare(before, now map[string]podclient.Counts) error {
-	var errs []error
-	for kind, is := range now {
-		was := before[kind]
+	var faults []string
+	for _, kind := range slices.Sorted(maps.Keys(now)) {
+		is, was := now[kind], before[kind]
 		if is.Requests < was.Requests {
 			was = podclient.Counts{} // its program was started again
 		}
 		requests, failures := is.Requests-was.Requests, is.Failures-was.Failures
-		switch {
-		case requests == 0:
-			errs = append(errs, fmt.Errorf("%s: no request has ended since", kind))
-		case failures > 0:
-			errs = append(errs, fmt.Errorf("%s: %d of %d requests have failed, the last: %s", kind, failures, requests, is.Last))
+		if failures > 0 {
+			faults = append(faults, fmt.Sprintf("%d of %d %s requests failed; the last request: %s", failures, requests, kind, cmp.Or(is.Last, "succeeded")))
 		}
 	}
-	return errors.Join(errs...)
+	if faults != nil {
+		return errors.New(strings.Join(faults, "; "))
+	}
+	return nil
 }
 
 // find finds the pod that runs.

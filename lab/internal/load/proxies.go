@@ -21,9 +21,6 @@ const (
 	// DaemonSet of each has it at the end of its name (package objects).
 	proxyLabel  = "lab.kubepki.dev/kube-proxy"
 	proxyHealth = "10256"
-	// proxyWait is for a new service to be programmed. kube-proxy waits a second
-	// between two rounds.
-	proxyWait = 10 * time.Second
 )
 
 // proxyStreams look on each node whether its kube-proxy hears of changes: a new
@@ -47,7 +44,7 @@ func (s *site) proxyStreams(ctx context.Context, c *clients) ([]*Stream, error) 
 		if strings.Contains(set.Spec.Template.Spec.Containers[0].Image, "kube-proxy-client") {
 			do, every = p.health, time.Second
 		}
-		all = append(all, &Stream{Name: "kube-proxy/" + n.name, Link: 7, Every: every, Within: proxyWait, Do: do, Close: p.user.close})
+		all = append(all, &Stream{Name: "kube-proxy/" + n.name, Link: 7, Every: every, Do: do, Close: p.user.close})
 	}
 	if len(all) == 0 {
 		s.absent("kube-proxy", 7, "no node has a kube-proxy")

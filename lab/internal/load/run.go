@@ -22,7 +22,10 @@ type Options struct {
 	// Streams are names of streams or of their kinds; none: all there are.
 	Streams []string
 	// Rate is how many times the usual rate; 0: once.
-	Rate     float64
+	Rate float64
+	// Timeout is how long one request may take, the waiting for its effect
+	// included; 0: 30 seconds.
+	Timeout  time.Duration
 	FailFast bool // the first failure ends the run
 	// OnFailure and OnProgress, if not nil, are told of failures as they happen,
 	// and of the progress every second. Each is called by one goroutine at a time
@@ -35,6 +38,8 @@ type Options struct {
 var ErrStream = errors.New("no such stream")
 
 const (
+	defaultTimeout = 30 * time.Second
+
 	setUpWait  = time.Minute
 	tidyUpWait = 15 * time.Second
 )

@@ -9,7 +9,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/utils/ptr"
 )
 
@@ -20,7 +19,7 @@ func (s *site) account() string { return s.meta("account").Name }
 func (s *site) setUp(ctx context.Context) error {
 	return s.admin.call(func(c *clients) error {
 		for _, step := range []func(context.Context, *clients) error{
-			s.makeNamespace, s.makeAccount, s.makeRole, s.findNodes, s.makePods, s.makeBootstrapToken,
+			s.makeNamespace, s.makeAccount, s.makeRole, s.findNodes, s.awaitLeases, s.makePods, s.makeBootstrapToken,
 		} {
 			if err := step(ctx, c); err != nil {
 				return err
@@ -48,11 +47,7 @@ func (s *site) makeAccount(ctx context.Context, c *clients) error {
 
 // makeRole lets the user of the stream aggregated-user do what it does.
 func (s *site) makeRole(ctx context.Context, c *clients) error {
-	rbac, err := rbacFor(c)
-	if err != nil {
-		return err
-	}
-	_, err = rbac.Roles(namespace).Create(ctx, &rbacv1.Role{
+	_, err := c.rbac.Roles(namespace).Create(ctx, &rbacv1.Role{
 		ObjectMeta: s.meta("role"),
 		Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{"wardle.example.com"}, Resources: []string{"flunders"}, Verbs: []string{"create", "get", "list", "delete"},
@@ -61,7 +56,7 @@ func (s *site) makeRole(ctx context.Context, c *clients) error {
 	if err != nil {
 		return err
 	}
-	_, err = rbac.RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+	_, err = c.rbac.RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
 		ObjectMeta: s.meta("role"),
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: s.meta("role").Name},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: s.otherUser()}},
@@ -69,15 +64,9 @@ func (s *site) makeRole(ctx context.Context, c *clients) error {
 	return err
 }
 
-func rbacFor(c *clients) (*rbacclient.RbacV1Client, error) { return rbacclient.NewForConfig(c.config) }
-
 // tidyUp removes what the run has made. Its error names what is left.
 func (s *site) tidyUp(ctx context.Context) error {
 	return s.admin.call(func(c *clients) error {
-		rbac, err := rbacFor(c)
-		if err != nil {
-			return err
-		}
 		ours := metav1.ListOptions{LabelSelector: label + "=" + s.id}
 		now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
 		soon := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
@@ -89,8 +78,8 @@ func (s *site) tidyUp(ctx context.Context) error {
 			{"deployments", c.apps.Deployments(namespace).DeleteCollection(ctx, soon, ours)},
 			{"pods", c.core.Pods(namespace).DeleteCollection(ctx, now, ours)},
 			{"configmaps", c.core.ConfigMaps(namespace).DeleteCollection(ctx, soon, ours)},
-			{"roles", rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)},
-			{"rolebindings", rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)},
+			{"roles", c.rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)},
+			{"rolebindings", c.rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)},
 			{"serviceaccounts", c.core.ServiceAccounts(namespace).DeleteCollection(ctx, soon, ours)},
 			{"bootstrap tokens", c.core.Secrets(metav1.NamespaceSystem).DeleteCollection(ctx, soon, ours)},
 			{"certificatesigningrequests", c.certificates.CertificateSigningRequests().DeleteCollection(ctx, soon, ours)},

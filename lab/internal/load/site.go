@@ -24,7 +24,6 @@ const (
 	// label is on everything that a run makes; its value is the run's id.
 	label = "lab.kubepki.dev/load"
 
-	patience = 10 * time.Second       // for one request, unless its stream knows better
 	askAgain = 100 * time.Millisecond // of something that takes its time
 )
 

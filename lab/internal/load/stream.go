@@ -18,10 +18,8 @@ type Stream struct {
 	// Every is from the start of one request to the start of the next. A request
 	// that takes longer delays the next: there are never two at once.
 	Every time.Duration
-	// Within is how long one request may take.
-	Within time.Duration
 	// Do makes one request; its error is a failure. It should end with its
-	// context, which ends after Within.
+	// context, which ends after Options.Timeout.
 	Do func(ctx context.Context) error
 	// Close gives up what the stream holds, after the last request. Nil: nothing.
 	Close func()

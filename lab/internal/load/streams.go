@@ -21,11 +21,6 @@ func (s *site) streams(ctx context.Context) ([]*Stream, error) {
 		}
 		return nil
 	})
-	for _, stream := range all {
-		if stream.Within == 0 {
-			stream.Within = patience
-		}
-	}
 	return all, err
 }
 
@@ -36,6 +31,6 @@ func (s *site) apiStreams(ctx context.Context, c *clients) ([]*Stream, error) {
 	return []*Stream{
 		{Name: "reads", Link: 9, Every: 200 * time.Millisecond, Do: reads.do, Close: reads.user.close},
 		{Name: "writes", Link: 9, Every: 500 * time.Millisecond, Do: writes.do, Close: writes.user.close},
-		{Name: "watch", Link: 9, Every: 500 * time.Millisecond, Within: 5 * time.Second, Do: w.do, Close: w.close},
+		{Name: "watch", Link: 9, Every: 500 * time.Millisecond, Do: w.do, Close: w.close},
 	}, w.begin(ctx, c)
 }

@@ -31,7 +31,7 @@ func (s *Supervisor) lookAtNodes(ctx context.Context) []Node {
 	known, err := s.listNodes(ctx)
 	var nodes []Node
 	for _, m := range s.machines {
-		if !m.Kubelet() {
+		if !m.Kubelet {
 			continue
 		}
 		n := Node{Name: m.Name, Address: m.Address.String(), Message: "not registered"}
