@@ -107,8 +107,8 @@ var sameCode = map[string]string{
 // notMeasured says why a setting has no figure, neither of its own nor of the
 // same code.
 var notMeasured = map[string]string{
-	"rotate-certificates":        "see TestRealKubelets",
-	"rotate-server-certificates": "see TestRealKubelets",
+	"rotate-certificates":        "TestRealKubelets, newest version only",
+	"rotate-server-certificates": "TestRealKubelets, newest version only",
 }
 
 // seen tells what was seen of a row: its own figure, or, in brackets, that of
