@@ -14,7 +14,8 @@ type Manner string
 const (
 	// AtHandshake: read anew for each new connection.
 	AtHandshake Manner = "handshake"
-	// ByItself: taken up without any event, at the latest after Takeup.Within.
+	// ByItself: taken up without a restart and without a new connection, at the
+	// latest after Takeup.Within, if it is noticed at all (Takeup.Notified).
 	ByItself Manner = "by itself"
 	// AtRestart: read once, when the component starts.
 	AtRestart Manner = "restart"
@@ -256,6 +257,7 @@ func kubeletReloads() []ReloadRow {
 		kubeletServingReloads("tls-cert-file"),
 		kubeletServingReloads("tls-private-key-file"),
 		rows(Kubelet, notified(LiveJudged, dynamicFiles+"/dynamic_cafile_content.go"), "client-ca-file"),
+		// A kubelet that has no client certificate for five minutes ends by itself.
 		rows(Kubelet, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap/bootstrap.go"}, "bootstrap-kubeconfig"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveClosed, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/transport.go"}, "rotate-certificates"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveKeep, Source: manager}, "rotate-server-certificates"),

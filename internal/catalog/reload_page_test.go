@@ -107,8 +107,8 @@ var sameCode = map[string]string{
 // notMeasured says why a setting has no figure, neither of its own nor of the
 // same code.
 var notMeasured = map[string]string{
-	"rotate-certificates":        "see TestRealKubelets",
-	"rotate-server-certificates": "see TestRealKubelets",
+	"rotate-certificates":        "TestRealKubelets, newest version only",
+	"rotate-server-certificates": "TestRealKubelets, newest version only",
 }
 
 // seen tells what was seen of a row: its own figure, or, in brackets, that of
@@ -141,7 +141,10 @@ func (r *figure) String() string {
 	if r.Seconds == nil {
 		return "restart"
 	}
-	return fmt.Sprintf("%.1f s", *r.Seconds)
+	if *r.Seconds < 1 {
+		return "< 1 s" // no more is meant by it than at once
+	}
+	return fmt.Sprintf("%.0f s", *r.Seconds)
 }
 
 // page renders the tables between the marks of docs/reload.md.
