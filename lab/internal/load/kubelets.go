@@ -35,10 +35,8 @@ type probePod struct{ name, word string }
 // makePods makes a pod on each node, and waits until they run.
 func (s *site) makePods(ctx context.Context, c *clients) error {
 	for _, n := range s.nodes {
-		p := probePod{s.meta("on-" + n.name).Name, rand.Text()}
-		s.pods[n.name] = p
-		meta := s.meta("on-" + n.name)
-		_, err := c.core.Pods(namespace).Create(ctx, &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
+		p := s.pods[n.name]
+		_, err := c.core.Pods(namespace).Create(ctx, &corev1.Pod{ObjectMeta: s.meta("on-" + n.name), Spec: corev1.PodSpec{
 			NodeName: n.name, HostNetwork: true, ServiceAccountName: s.account(), TerminationGracePeriodSeconds: ptr.To[int64](1),
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers:  []corev1.Container{{Name: "probe", Image: shell, Command: []string{"sh", "-c", "echo " + p.word + "; exec sleep infinity"}}},

@@ -75,9 +75,6 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 func (s *site) run(ctx context.Context, o Options) (*Report, error) {
 	prepare, cancel := context.WithTimeout(ctx, setUpWait)
 	defer cancel()
-	if err := s.setUp(prepare); err != nil {
-		return nil, fmt.Errorf("prepare the traffic: %w", err)
-	}
 	all, err := s.streams(prepare)
 	if err != nil {
 		return nil, fmt.Errorf("look what the lab has: %w", err)
@@ -85,6 +82,9 @@ func (s *site) run(ctx context.Context, o Options) (*Report, error) {
 	streams, notHere, err := choose(all, s.notHere, o.Streams)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.setUp(prepare); err != nil {
+		return nil, fmt.Errorf("prepare the traffic: %w", err)
 	}
 	r := keep(ctx, streams, o)
 	r.NotHere = append(r.NotHere, notHere...)

@@ -19,7 +19,7 @@ func (s *site) account() string { return s.meta("account").Name }
 func (s *site) setUp(ctx context.Context) error {
 	return s.admin.call(func(c *clients) error {
 		for _, step := range []func(context.Context, *clients) error{
-			s.makeNamespace, s.makeAccount, s.makeRole, s.findNodes, s.awaitLeases, s.makePods, s.makeBootstrapToken,
+			s.makeNamespace, s.makeAccount, s.makeRole, s.makeWatched, s.awaitLeases, s.makePods, s.makeBootstrapToken,
 		} {
 			if err := step(ctx, c); err != nil {
 				return err

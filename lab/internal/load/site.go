@@ -37,6 +37,7 @@ type site struct {
 	admin     *user // for preparing and tidying up
 	nodes     []kubelet
 	pods      map[string]probePod // by node
+	watched   *corev1.ConfigMap
 	token     bootstrapToken
 	notHere   []NotHere
 	madeSpace bool // the namespace was not there
@@ -102,6 +103,7 @@ func (s *site) findNodes(ctx context.Context, c *clients) error {
 		}
 		joined[n.Name] = true
 		s.nodes = append(s.nodes, kubelet{n.Name, address, n.Labels})
+		s.pods[n.Name] = probePod{s.meta("on-" + n.Name).Name, rand.Text()}
 	}
 	for _, w := range s.spec.Workers {
 		if !joined[w.Name] {

@@ -9,6 +9,9 @@ import (
 func (s *site) streams(ctx context.Context) ([]*Stream, error) {
 	var all []*Stream
 	err := s.admin.call(func(c *clients) error {
+		if err := s.findNodes(ctx, c); err != nil {
+			return err
+		}
 		for _, find := range []func(context.Context, *clients) ([]*Stream, error){
 			s.apiStreams, s.connectionStreams, s.managerStreams, s.kubeletStreams, s.tokenStreams, s.joinStreams,
 			s.aggregatedStreams, s.webhookStreams, s.podStreams, s.proxyStreams, s.etcdStreams, s.metricsStreams,
@@ -25,12 +28,12 @@ func (s *site) streams(ctx context.Context) ([]*Stream, error) {
 }
 
 // apiStreams are what administrators and programs do all day.
-func (s *site) apiStreams(ctx context.Context, c *clients) ([]*Stream, error) {
+func (s *site) apiStreams(context.Context, *clients) ([]*Stream, error) {
 	reads, writes := &reads{user: s.administrator()}, &writes{user: s.administrator(), site: s}
 	w := &watched{user: s.administrator(), site: s}
 	return []*Stream{
 		{Name: "reads", Link: 9, Every: 200 * time.Millisecond, Do: reads.do, Close: reads.user.close},
 		{Name: "writes", Link: 9, Every: 500 * time.Millisecond, Do: writes.do, Close: writes.user.close},
 		{Name: "watch", Link: 9, Every: 500 * time.Millisecond, Do: w.do, Close: w.close},
-	}, w.begin(ctx, c)
+	}, nil
 }

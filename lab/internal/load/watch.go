@@ -31,15 +31,11 @@ type watched struct {
 	cancel context.CancelFunc // ends the watch
 }
 
-// begin makes the object.
-func (w *watched) begin(ctx context.Context, c *clients) error {
-	object := &corev1.ConfigMap{ObjectMeta: w.site.meta("watched"), Data: map[string]string{"number": "0"}}
-	var err error
-	if w.object, err = c.core.ConfigMaps(namespace).Create(ctx, object, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	w.seen = w.object.ResourceVersion
-	return nil
+// makeWatched makes the object that is watched.
+func (s *site) makeWatched(ctx context.Context, c *clients) (err error) {
+	object := &corev1.ConfigMap{ObjectMeta: s.meta("watched"), Data: map[string]string{"number": "0"}}
+	s.watched, err = c.core.ConfigMaps(namespace).Create(ctx, object, metav1.CreateOptions{})
+	return err
 }
 
 func (w *watched) close() {
@@ -56,6 +52,9 @@ func (w *watched) end() {
 }
 
 func (w *watched) do(ctx context.Context) error {
+	if w.object == nil {
+		w.object, w.seen = w.site.watched, w.site.watched.ResourceVersion
+	}
 	return w.user.call(func(c *clients) error {
 		if err := w.open(ctx, c); err != nil {
 			return err
