@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	f.server = &http.Server{Handler: http.HandlerFunc(serve), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)}
 	var nodes []*node
 	for _, n := range o.Nodes {
-		node, err := f.newNode(ctx, n)
+		node, err := f.newNode(n)
 		if err != nil {
 			return fmt.Errorf("light node %q: %w", n.Name, err)
 		}
@@ -104,7 +104,8 @@ func (f *fleet) transport(dial dialFunc, authority []byte, current func() (*tls.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return current() }
 	}
 	// With HTTP/2, and its check whether the other end is still there.
-	return utilnet.SetTransportDefaults(&http.Transport{TLSClientConfig: config, DialContext: dial})
+	// Compression would cost each node more memory than all else.
+	return utilnet.SetTransportDefaults(&http.Transport{TLSClientConfig: config, DialContext: dial, DisableCompression: true})
 }
 
 // config is how a node calls the API server: without limits of its own.

@@ -53,7 +53,7 @@ type node struct {
 }
 
 // newNode writes what a node begins with.
-func (f *fleet) newNode(ctx context.Context, n Node) (*node, error) {
+func (f *fleet) newNode(n Node) (*node, error) {
 	root := filepath.Join(f.Dir, n.Name)
 	if _, err := kubelet.Prepare(root, kubelet.Config{Name: n.Name, Addresses: addresses(n), Join: &f.Join}); err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func (f *fleet) newNode(ctx context.Context, n Node) (*node, error) {
 		return nil, err
 	}
 	node.call()
-	return node, node.manage(ctx)
+	return node, node.manage()
 }
 
 // call prepares calls of the API server as the node. When there is a newer
@@ -85,11 +85,11 @@ func (n *node) call() {
 
 // manage makes the managers of both certificates, as the kubelet's
 // (k/k pkg/kubelet/certificate/kubelet.go).
-func (n *node) manage(ctx context.Context) error {
+func (n *node) manage() error {
 	subject := pkix.Name{Organization: []string{"system:nodes"}, CommonName: "system:node:" + n.Name}
 	var err error
 	n.clients, err = certificate.NewManager(&certificate.Config{
-		Name: n.Name + " client", Ctx: &ctx,
+		Name:             n.Name + " client",
 		Template:         &x509.CertificateRequest{Subject: subject},
 		SignerName:       certificatesv1.KubeAPIServerClientKubeletSignerName,
 		GetUsages:        certificate.DefaultKubeletClientGetUsages,
@@ -105,7 +105,7 @@ func (n *node) manage(ctx context.Context) error {
 		return err
 	}
 	n.servers, err = certificate.NewManager(&certificate.Config{
-		Name: n.Name + " server", Ctx: &ctx,
+		Name:             n.Name + " server",
 		Template:         &x509.CertificateRequest{Subject: subject, DNSNames: []string{n.Name}, IPAddresses: []net.IP{n.Address.AsSlice()}},
 		SignerName:       certificatesv1.KubeletServingSignerName,
 		GetUsages:        certificate.DefaultKubeletServingGetUsages,
@@ -117,6 +117,8 @@ func (n *node) manage(ctx context.Context) error {
 
 // run runs the node until ctx ends.
 func (n *node) run(ctx context.Context) {
+	defer n.clients.Stop()
+	defer n.servers.Stop()
 	if !n.join(ctx) {
 		return
 	}
