@@ -9,7 +9,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build lab quickstart unit test test-lab test-long bench lint fuzz deps clean
+.PHONY: help build lab quickstart unit test test-lab test-long reload bench lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +37,16 @@ test-lab: ## the tests on real components alone
 	cd lab && go vet ./... && go test -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1
-test-long: test fuzz ## what takes long: all tests, and each fuzz target for FUZZTIME
+test-long: test reload fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
+
+reload: ## measure the reload matrix on two versions of Kubernetes, for docs/reload.md
+	lab/build.sh
+	lab/build.sh 1.35
+	for build in $(KUBEPKI_BUILD)/1.35 $(KUBEPKI_BUILD); do \
+		(cd lab && KUBEPKI_BUILD=$$build KUBEPKI_LAB_LONG=1 KUBEPKI_LAB_FIGURES=$(CURDIR)/internal/catalog/testdata \
+			go test -v -timeout 20m -count=1 -run 'TestComponentsTakeUpFiles' .) || exit 1; \
+	done
+	go test ./internal/catalog -run TestReloadPage -update
 
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm
 	lab/build.sh

@@ -20,8 +20,8 @@ type controlPlane struct {
 	// worker tells that there is a worker too, w1, on which nothing runs.
 	worker bool
 	admin  *rest.Config // super-admin.conf of cp1
-	// manager is the controller manager of cp1.
-	manager *lab.Process
+	// Of cp1.
+	apiserver, manager *lab.Process
 	// office holds the authorities with their keys, in the places that they
 	// have in the certificates folder; empty: that of cp1.
 	office string
@@ -67,8 +67,9 @@ func startCluster(t *testing.T, dir, shape string, controlPlanes int) *controlPl
 	return startClusterIn(t, newNetwork(t), dir, shape, controlPlanes)
 }
 
-// startClusterIn is startCluster in a network that has room for more.
-func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int) *controlPlane {
+// startClusterIn is startCluster in a network that has room for more, with more
+// flags for the controller manager.
+func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, controlPlanes int, manager ...string) *controlPlane {
 	t.Helper()
 	c := &controlPlane{dir: dir, shape: shape}
 	var members []*lab.Process
@@ -79,9 +80,9 @@ func startClusterIn(t *testing.T, network *lab.Network, dir, shape string, contr
 		// A test's data need not survive a power cut.
 		members = append(members, start(t, node, "etcd", "--unsafe-no-fsync"))
 	}
-	apiserver := start(t, c.nodes[0], "kube-apiserver")
-	ready(t, append(members, apiserver)...)
-	c.manager = start(t, c.nodes[0], "kube-controller-manager")
+	c.apiserver = start(t, c.nodes[0], "kube-apiserver")
+	ready(t, append(members, c.apiserver)...)
+	c.manager = start(t, c.nodes[0], "kube-controller-manager", manager...)
 	ready(t, c.manager, start(t, c.nodes[0], "kube-scheduler"))
 	c.admin = c.conf(t, "super-admin")
 	return c

@@ -3,19 +3,29 @@
 package lab_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,11 +35,14 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/approve"
 	"github.com/kubepki/kubepki/lab/internal/cri"
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 )
 
@@ -117,8 +130,10 @@ func nodeReady(t *testing.T, client *kubernetes.Clientset, name string) *corev1.
 
 // labNodes are the nodes of this file, as the lab knows them.
 var labNodes = map[string][]netip.Addr{
-	"w2": {netip.MustParseAddr("10.99.0.22")},
-	"w3": {netip.MustParseAddr("10.99.0.23")},
+	"cp1": {netip.MustParseAddr("10.99.0.11")}, // without a kubelet: its credential asks
+	"w1":  {netip.MustParseAddr("10.99.0.21")},
+	"w2":  {netip.MustParseAddr("10.99.0.22")},
+	"w3":  {netip.MustParseAddr("10.99.0.23")},
 }
 
 // startApprover approves serving certificates until the test ends.
@@ -160,6 +175,9 @@ func kubectl(t *testing.T, c *controlPlane, args ...string) (output, error) {
 }
 
 func TestRealKubelets(t *testing.T) {
+	if err := kubelet.Possible(); err != nil {
+		t.Skip(err) // light nodes are tested all the same
+	}
 	dir := initCluster(t, 1, "--key-algorithm=ECDSA-P256")
 	// Before the network: it is removed after all is unmounted. And so long that
 	// no socket below it could have its whole path for an address.
@@ -168,31 +186,46 @@ func TestRealKubelets(t *testing.T) {
 	c := startClusterIn(t, network, dir, "separate", 1)
 	startApprover(t, c)
 	token := bootstrapToken(t, c)
+	w1 := startWorker(t, network, c.path("w1", ""), kubelet.Config{Name: "w1", Addresses: labNodes["w1"], ControlPlane: true})
 	w2 := join(t, network, c, roots, "w2", token)
-	ready(t, w2.kubelet)
-	nodeReady(t, c.client(t), "w2")
+	ready(t, w1.kubelet, w2.kubelet)
 	t.Run("a node that has joined has the files of a real one", func(t *testing.T) { testJoined(t, w2) })
-	t.Run("a kubelet serves the certificate that it asked for", func(t *testing.T) { testServing(t, c, w2) })
+	t.Run("a kubelet serves the certificate that it asked for", func(t *testing.T) { testServing(t, c, w1, w2) })
 	// A certificate for a minute is renewed within half of one: it began five
 	// minutes ago, so that seven to nine tenths of its time are soon over.
 	if err := c.manager.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	c.manager = start(t, c.nodes[0], "kube-controller-manager", "--cluster-signing-duration=1m")
+	c.manager = start(t, c.nodes[0], "kube-controller-manager", "--cluster-signing-duration=1m",
+		"--leader-elect=false") // it need not wait for the lease of the one that was stopped
 	w3 := join(t, network, c, roots, "w3", token)
+	t.Run("a node that init made becomes a control plane", func(t *testing.T) { testFromInit(t, c, w1) })
+	nodeReady(t, c.client(t), "w2")
 	t.Run("pods are processes", func(t *testing.T) { testPods(t, c) })
 	t.Run("a kubelet that was killed comes back with its files", func(t *testing.T) { testKilled(t, c, w2) })
 	t.Run("a kubelet renews its certificates", func(t *testing.T) { testRenewed(t, c, w3) })
+	t.Run("the approver goes on when the API server was killed", func(t *testing.T) { testApproverGoesOn(t, c) })
+}
+
+// testFromInit looks at a node that began with a certificate in its kubelet.conf,
+// as control planes do.
+func testFromInit(t *testing.T, c *controlPlane, w *worker) {
+	node := nodeReady(t, c.client(t), w.name)
+	if taints := node.Spec.Taints; !slices.ContainsFunc(taints, func(t corev1.Taint) bool { return t.Key == "node-role.kubernetes.io/control-plane" }) {
+		t.Errorf("the taints are %v", taints)
+	}
+	if err := kubelet.MarkControlPlane(t.Context(), c.client(t), w.name); err != nil {
+		t.Error(err)
+	}
+	if err := says(t, c, "node/w1", "get", "node", "-o", "name", "-l", "node-role.kubernetes.io/control-plane"); err != nil {
+		t.Error(err)
+	}
+	testJoined(t, w)
 }
 
 // testJoined looks at the files of a worker.
 func testJoined(t *testing.T, w *worker) {
-	eventually(t, "the kubelet has joined", func(context.Context) error {
-		if joined, err := kubelet.Joined(w.root); !joined {
-			return fmt.Errorf("not yet: %w", err)
-		}
-		return nil
-	})
+	finished(t, w)
 	config, err := clientcmd.LoadFromFile(filepath.Join(w.root, kubelet.Kubeconfig))
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +237,7 @@ func testJoined(t *testing.T, w *worker) {
 		}
 	}
 	target, err := os.Readlink(filepath.Join(w.root, current))
-	if err != nil || !regexp.MustCompile(`/kubelet-client-\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.pem$`).MatchString(target) {
+	if err != nil || !regexp.MustCompile(`(^|/)kubelet-client-\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.pem$`).MatchString(target) {
 		t.Errorf("kubelet-client-current.pem leads to %q, %v; want a dated file", target, err)
 	}
 	if _, err := os.Stat(filepath.Join(w.root, kubelet.BootstrapKubeconfig)); !errors.Is(err, fs.ErrNotExist) {
@@ -213,15 +246,28 @@ func testJoined(t *testing.T, w *worker) {
 	verify(t, "--root="+w.root)
 }
 
-// testServing dials the kubelet.
-func testServing(t *testing.T, c *controlPlane, w *worker) {
-	var leaf *x509.Certificate
-	eventually(t, "the kubelet serves", func(ctx context.Context) (err error) {
-		leaf, err = served(ctx, t, c, w.name)
-		return err
+// finished waits until the kubelet has a client certificate that it asked for.
+func finished(t *testing.T, w *worker) {
+	t.Helper()
+	eventually(t, "the kubelet has a certificate", func(context.Context) error {
+		if done, err := kubelet.Finish(w.root); !done {
+			return fmt.Errorf("not yet: %w", err)
+		}
+		return nil
 	})
-	if got := leaf.Subject.CommonName; got != "system:node:"+w.name {
-		t.Errorf("the certificate is of %q", got)
+}
+
+// testServing dials kubelets.
+func testServing(t *testing.T, c *controlPlane, workers ...*worker) {
+	for _, w := range workers {
+		var leaf *x509.Certificate
+		eventually(t, "the kubelet serves", func(ctx context.Context) (err error) {
+			leaf, err = served(ctx, t, c, w.name)
+			return err
+		})
+		if got := leaf.Subject.CommonName; got != "system:node:"+w.name {
+			t.Errorf("the certificate is of %q", got)
+		}
 	}
 }
 
@@ -296,9 +342,77 @@ func testPods(t *testing.T, c *controlPlane) {
 	if err := says(t, c, "runs nothing", "logs", "fake"); err != nil {
 		t.Error(err)
 	}
+	testTerminal(t, c)
+	testPortForward(t, c)
 	// kubectl waits for the pod to be gone: its process, that is, and its volumes.
 	if out, err := kubectl(t, c, "delete", "pod", "client", "--timeout=20s"); err != nil {
 		t.Errorf("delete a pod: %v %s", err, out.stderr)
+	}
+}
+
+// testTerminal asks a command in a pod how large its terminal is.
+func testTerminal(t *testing.T, c *controlPlane) {
+	request := c.client(t).CoreV1().RESTClient().Post().Resource("pods").Namespace("default").Name("client").SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Command: []string{"sh", "-c", sizeScript}, Stdout: true, TTY: true}, scheme.ParameterCodec)
+	executor, err := remotecommand.NewWebSocketExecutor(c.admin, "GET", request.URL().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), readyWait)
+	defer cancel()
+	eventually(t, "a command has a terminal", func(context.Context) error {
+		var out bytes.Buffer
+		err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Tty: true, TerminalSizeQueue: &terminalSize{Width: 132, Height: 43}})
+		if err == nil && out.String() != "43 132\r\n" {
+			err = fmt.Errorf("stty says %q", out.String())
+		}
+		return err
+	})
+}
+
+// sizeScript waits until it has been told the size.
+const sizeScript = `until [ "$(stty size)" = "43 132" ]; do :; done; stty size`
+
+// terminalSize is told once.
+type terminalSize remotecommand.TerminalSize
+
+func (s *terminalSize) Next() *remotecommand.TerminalSize {
+	if s.Width == 0 {
+		return nil
+	}
+	size := remotecommand.TerminalSize(*s)
+	*s = terminalSize{}
+	return &size
+}
+
+// testPortForward reaches the kubelet's own health port, which is the pod's too.
+func testPortForward(t *testing.T, c *controlPlane) {
+	cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "kubectl"),
+		"--kubeconfig="+c.path("cp1", "etc/kubernetes/super-admin.conf"), "port-forward", "pod/client", ":10248")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill() // it has no other end
+		_ = cmd.Wait()
+	}()
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	port := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
+	if err != nil || port == "" {
+		t.Fatalf("port-forward says %q, %v", line, err)
+	}
+	client := &http.Client{Timeout: 10 * time.Second}
+	answer, err := client.Get("http://" + port + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if body, err := io.ReadAll(answer.Body); err != nil || string(body) != "ok" {
+		t.Errorf("the kubelet says %q, %v", body, err)
 	}
 }
 
@@ -329,10 +443,11 @@ func terminated(ctx context.Context, pods typedcorev1.PodInterface, name string,
 // testKilled kills the kubelet, as no program can catch it.
 func testKilled(t *testing.T, c *controlPlane, w *worker) {
 	before := contents(t, filepath.Join(w.root, "etc/kubernetes"))
-	leaf, err := served(t.Context(), t, c, w.name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var leaf *x509.Certificate
+	eventually(t, "the kubelet serves", func(ctx context.Context) (err error) {
+		leaf, err = served(ctx, t, c, w.name)
+		return err
+	})
 	if err := w.kubelet.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -391,4 +506,48 @@ func testRenewed(t *testing.T, c *controlPlane, w *worker) {
 		return err
 	})
 	nodeReady(t, c.client(t), w.name)
+}
+
+// testApproverGoesOn kills the API server, and asks for a certificate with the
+// credential of a node when it is back.
+func testApproverGoesOn(t *testing.T, c *controlPlane) {
+	if err := c.apiserver.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	c.apiserver = start(t, c.nodes[0], "kube-apiserver")
+	ready(t, c.apiserver)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:  pkix.Name{Organization: []string{"system:nodes"}, CommonName: "system:node:cp1"},
+		DNSNames: []string{"cp1"},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := kubernetes.NewForConfig(c.conf(t, "kubelet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "after"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			SignerName: certificatesv1.KubeletServingSignerName,
+			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
+		},
+	}
+	eventually(t, "ask for a certificate", func(ctx context.Context) error {
+		_, err := node.CertificatesV1().CertificateSigningRequests().Create(ctx, request, metav1.CreateOptions{})
+		return err
+	})
+	eventually(t, "the approver approves", func(ctx context.Context) error {
+		csr, err := c.client(t).CertificatesV1().CertificateSigningRequests().Get(ctx, request.Name, metav1.GetOptions{})
+		if err == nil && len(csr.Status.Conditions) == 0 {
+			return errNotSigned
+		}
+		return err
+	})
 }

@@ -11,13 +11,15 @@ import (
 
 // machineFolders are what every machine has and a node shares with the machine
 // that the lab runs on, those of them that are there: some programs in /usr are
-// links by way of /etc/alternatives. They cannot be written to through a node, not even by
-// root: a test that removes a node's folder must not remove the machine.
+// links by way of /etc/alternatives. They cannot be written to through a node,
+// not even by root: a test that removes a node's folder must not remove the
+// machine.
 var machineFolders = []string{"usr", "sys", "etc/alternatives"}
 
-// machineDevices are the devices that programs expect. A node has a /dev of its
-// own with no other in it.
-var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty"}
+// machineDevices are the devices that programs expect, those of them that are
+// there. A node has a /dev of its own with no other in it. A kubelet reads
+// /dev/kmsg; in a user namespace it may not, and does without.
+var machineDevices = []string{"null", "zero", "full", "random", "urandom", "tty", "kmsg"}
 
 // machineLinks stand beside /usr where it holds all programs, and where they
 // are links on the machine itself.
@@ -64,10 +66,51 @@ func MountMachine(root, programs string) error {
 	if err := os.MkdirAll(proc, 0o755); err != nil {
 		return err
 	}
-	// Nothing can be removed from /proc. It is not read-only, for kube-proxy
-	// sets what belongs to the network of its node.
+	// Nothing can be removed from /proc.
 	if err := unix.Mount("/proc", proc, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("mount /proc at %s: %w", proc, err)
+	}
+	return mountKernel(root)
+}
+
+// kernelValues are those that a kubelet gives to the machine's kernel, below
+// /proc/sys (k8s.io/component-helpers/node/util/sysctl).
+var kernelValues = map[string]string{
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/keys/root_maxbytes": "25000000",
+}
+
+// mountKernel lets nobody on a node change the machine's kernel, which root
+// could where there is no user namespace, but for the network, which is the
+// node's own. A kubelet finds the values that it would set.
+func mountKernel(root string) error {
+	if err := bindReadOnly("/proc/sys", filepath.Join(root, "proc/sys")); err != nil {
+		return err
+	}
+	network := filepath.Join(root, "proc/sys/net")
+	if err := unix.Mount("/proc/sys/net", network, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount /proc/sys/net at %s: %w", network, err)
+	}
+	for name, value := range kernelValues {
+		// A place that goes with the node's mounts.
+		file := filepath.Join(root, "dev/.kernel", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+			return err
+		}
+		target := filepath.Join(root, "proc/sys", name)
+		if _, err := os.Stat(target); err != nil {
+			continue // not in this kernel
+		}
+		if err := unix.Mount(file, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount the value of %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -97,6 +140,9 @@ func mountDevices(dev string) error {
 		return fmt.Errorf("mount a tmpfs at %s: %w", dev, err)
 	}
 	for _, device := range machineDevices {
+		if _, err := os.Stat("/dev/" + device); err != nil {
+			continue // not on this machine
+		}
 		target := filepath.Join(dev, device)
 		if err := os.WriteFile(target, nil, 0o600); err != nil {
 			return err

@@ -26,6 +26,9 @@ func TestANodeIsAMachine(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(root, "proc/sys/vm/swappiness"), []byte("60"), 0o600); err == nil {
+		t.Error("the machine's kernel can be told through a node how to swap")
+	}
 	for _, path := range []string{"usr/written", "sys/written"} {
 		if err := os.WriteFile(filepath.Join(root, path), nil, 0o600); err == nil {
 			t.Errorf("the machine's /%s can be written to through a node", filepath.Dir(path))

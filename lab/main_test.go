@@ -40,7 +40,7 @@ func findPrograms() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range []string{"kubepki", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeadm"} {
+	for _, name := range []string{"kubepki", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeadm", "kubelet", "kubectl", "pods"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return "", fmt.Errorf("%w\nbuild the programs first: KUBEPKI_BUILD=%s lab/build.sh", err, dir)
 		}

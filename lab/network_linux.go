@@ -20,7 +20,8 @@ const bridgeName = "lab0"
 // namespace. The program itself stands on it with an address of its own, as an
 // administrator's machine would. It is not safe for concurrent use.
 type Network struct {
-	bridge *netlink.Bridge
+	bridge *netlink.Bridge // nil: on loopback
+	shared *machine        // on loopback, else nil
 	nodes  []*Node
 }
 
@@ -46,6 +47,9 @@ func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 	return n, nil
 }
 
+// AddAddresses gives the program itself more addresses.
+func (n *Network) AddAddresses(addresses ...netip.Prefix) error { return up(bridgeName, addresses...) }
+
 // Close switches every node off and takes the network away. Components that
 // should end in order are to be stopped before by [Process.Stop].
 func (n *Network) Close() error {
@@ -54,6 +58,10 @@ func (n *Network) Close() error {
 		errs = append(errs, node.close())
 	}
 	n.nodes = nil
+	if n.shared != nil {
+		close(n.shared.work)
+		return errors.Join(errs...)
+	}
 	if err := netlink.LinkDel(n.bridge); err != nil {
 		errs = append(errs, fmt.Errorf("delete bridge %s: %w", bridgeName, err))
 	}

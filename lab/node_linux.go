@@ -25,9 +25,10 @@ type Node struct {
 	// Programs is the folder with the programs that build.sh made.
 	Programs string
 
-	logs string
-	ns   *namespace
-	port string // its interface at the bridge
+	logs   string
+	place  place
+	shared bool         // its place is the machine's own: see NewLoopback
+	off    func() error // takes its place away
 
 	mu      sync.Mutex
 	running []*Process
@@ -55,27 +56,47 @@ func (n *Network) Node(c NodeConfig) (*Node, error) {
 	if err := machineFiles(c); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.Name, err)
 	}
-	ns, err := newNamespace()
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, err)
+	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs}
+	if n.shared != nil {
+		node.place, node.shared, node.off = n.shared, true, n.shared.close
+	} else {
+		ns, off, err := n.namespaceOf(c)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, off()))
+		}
+		node.place, node.off = ns, off
 	}
+	n.nodes = append(n.nodes, node)
+	return node, nil
+}
+
+// namespaceOf makes what is a node's own. What was done is undone by off, which
+// is to be called after an error too.
+func (n *Network) namespaceOf(c NodeConfig) (ns *namespace, off func() error, err error) {
+	var undo []func() error
+	off = func() error {
+		var errs []error
+		for _, f := range slices.Backward(undo) {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	if ns, err = newNamespace(); err != nil {
+		return nil, off, err
+	}
+	undo = append(undo, ns.close)
 	if c.Handle != "" {
 		if err := ns.mount(c.Handle); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, ns.close()))
+			return nil, off, err
 		}
 	}
 	port := fmt.Sprintf("port%d", len(n.nodes))
-	if err := n.plug(ns, port, c.Addresses); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, unplug(port), ns.close()))
+	undo = append(undo, func() error { return unplug(port) })
+	if err := n.plug(ns, port, c.Addresses); err != nil || !c.Machine {
+		return ns, off, err
 	}
-	if c.Machine {
-		if err := MountMachine(c.Root, c.Programs); err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.Name, errors.Join(err, UnmountMachine(c.Root), unplug(port), ns.close()))
-		}
-	}
-	node := &Node{Name: c.Name, Root: c.Root, Programs: c.Programs, logs: c.Logs, ns: ns, port: port}
-	n.nodes = append(n.nodes, node)
-	return node, nil
+	undo = append(undo, func() error { return UnmountMachine(c.Root) })
+	return ns, off, MountMachine(c.Root, c.Programs)
 }
 
 func machineFiles(c NodeConfig) error {
@@ -101,14 +122,14 @@ func machineFiles(c NodeConfig) error {
 // Dial connects from the node, so that 127.0.0.1 is the node's own. The
 // address must be an IP address with a port.
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return n.ns.dial(ctx, network, address)
+	return n.place.dial(ctx, network, address)
 }
 
 // Listen listens on the node, so that 127.0.0.1 is the node's own. The address
 // must be an IP address with a port, which may be 0.
 func (n *Node) Listen(network, address string) (net.Listener, error) {
 	var listener net.Listener
-	err := n.ns.do(func() (err error) {
+	err := n.place.do(func() (err error) {
 		listener, err = net.Listen(network, address)
 		return err
 	})
@@ -118,7 +139,7 @@ func (n *Node) Listen(network, address string) (net.Listener, error) {
 // Launch starts a command in the node's network, but with nothing else of the
 // node: its root folder, say, is for the caller to set. The command must not
 // have been started, and does not end with the node.
-func (n *Node) Launch(cmd *exec.Cmd) error { return n.ns.do(cmd.Start) }
+func (n *Node) Launch(cmd *exec.Cmd) error { return n.place.do(cmd.Start) }
 
 // Client returns an HTTP client that calls from the node, with a transport of
 // its own that the caller may change.
@@ -165,5 +186,5 @@ func (n *Node) close() error {
 		errs = append(errs, p.Kill())
 	}
 	n.running = nil
-	return errors.Join(append(errs, UnmountMachine(n.Root), unplug(n.port), n.ns.close())...)
+	return errors.Join(append(errs, n.off())...)
 }

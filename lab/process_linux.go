@@ -48,11 +48,16 @@ func (p *Process) start() error {
 	defer log.Close() // the process has a copy
 	p.cmd = exec.Command(filepath.Join(p.node.Programs, p.Manifest.Command[0]), p.Manifest.Command[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(slices.Clone(p.Manifest.Env), node.RootEnv+"="+p.node.Root)
+	p.cmd.Env = slices.Clone(p.Manifest.Env)
 	p.cmd.Dir = p.node.Root
 	// A process group of its own: a signal from the terminal is for the program.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.node.ns.do(p.cmd.Start); err != nil {
+	if p.node.shared {
+		endWithParent(p.cmd.SysProcAttr)
+	} else {
+		p.cmd.Env = append(p.cmd.Env, node.RootEnv+"="+p.node.Root)
+	}
+	if err := p.node.place.do(p.cmd.Start); err != nil {
 		return err
 	}
 	p.ended = make(chan struct{})

@@ -12,7 +12,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -30,7 +28,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -38,7 +35,7 @@ import (
 	"github.com/kubepki/kubepki/internal/issue"
 )
 
-// api is a client of the cluster for goroutines: it fails nothing.
+// api is a client of the cluster with all rights.
 func (b *bench) api() *kubernetes.Clientset { return b.client(b.t) }
 
 // apiserverRows start the API server, with fronts in the place of an etcd, of
@@ -382,133 +379,4 @@ func signToken(claims string, a *authority) (string, error) {
 	r.FillBytes(signature[:32])
 	s.FillBytes(signature[32:])
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature), nil
-}
-
-// signingRow: the controller manager signs requests by a new authority.
-func (b *bench) signingRow() (flags []string, row *reloadRow) {
-	component := catalog.ControllerManager
-	const certificate, key = "cluster-signing-cert-file", "cluster-signing-key-file"
-	next := newAuthority(b.t, "signing of requests")
-	flags = b.givePair(component, certificate, key, credential{b.cluster.pem, b.cluster.key})
-	return flags, &reloadRow{
-		component: component, settings: []string{certificate, key}, every: time.Second,
-		change: b.swapPair(component, certificate, key, credential{next.pem, next.key}, func(ctx context.Context) error {
-			if now, err := b.signs(ctx, next); err != nil || now {
-				return fmt.Errorf("by the new authority: %t, %w", now, err)
-			}
-			return nil
-		}),
-		seen: func(ctx context.Context) (bool, error) { return b.signs(ctx, next) },
-	}
-}
-
-// signs makes and approves a request and tells whether an authority has signed
-// it.
-func (b *bench) signs(ctx context.Context, a *authority) (bool, error) {
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		return false, err
-	}
-	der, err := issue.Request(issue.Template{Subject: pkix.Name{CommonName: "reload"}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key)
-	if err != nil {
-		return false, err
-	}
-	requests := b.api().CertificatesV1().CertificateSigningRequests()
-	request, err := requests.Create(ctx, &certificatesv1.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: "reload-" + strings.ToLower(rand.Text())},
-		Spec: certificatesv1.CertificateSigningRequestSpec{
-			Request: issue.EncodeRequest(der), SignerName: certificatesv1.KubeAPIServerClientSignerName,
-			Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth},
-		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return false, err
-	}
-	request.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{
-		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Reload", Message: "for the matrix",
-	}}
-	if _, err := requests.UpdateApproval(ctx, request.Name, request, metav1.UpdateOptions{}); err != nil {
-		return false, err
-	}
-	var signed []byte
-	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		request, err := requests.Get(ctx, request.Name, metav1.GetOptions{})
-		if err == nil {
-			signed = request.Status.Certificate
-		}
-		return len(signed) > 0, err
-	})
-	if err != nil {
-		return false, err
-	}
-	return certificatesIn(signed)[0].CheckSignatureFrom(a.Certificate) == nil, nil
-}
-
-// rootCARow: the controller manager publishes a new bundle. What is published
-// is taken away, so that it is published again.
-func (b *bench) rootCARow() *reloadRow {
-	component := catalog.ControllerManager
-	next := newAuthority(b.t, "root of pods")
-	maps := func() interface {
-		Get(context.Context, string, metav1.GetOptions) (*corev1.ConfigMap, error)
-		Delete(context.Context, string, metav1.DeleteOptions) error
-	} {
-		return b.api().CoreV1().ConfigMaps("kube-public")
-	}
-	return &reloadRow{
-		component: component, settings: []string{"root-ca-file"}, every: 2 * time.Second,
-		change: b.swap(component, "root-ca-file", b.cluster.pem, next.pem),
-		seen: func(ctx context.Context) (bool, error) {
-			const name = "kube-root-ca.crt"
-			if err := maps().Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return false, err
-			}
-			var bundle string
-			err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-				published, err := maps().Get(ctx, name, metav1.GetOptions{})
-				if apierrors.IsNotFound(err) {
-					return false, nil
-				}
-				bundle = published.Data["ca.crt"]
-				return err == nil, err
-			})
-			return strings.Contains(bundle, string(next.pem)), err
-		},
-	}
-}
-
-// tokenSecretRow: the controller manager signs the token of a Secret by a new
-// key.
-func (b *bench) tokenSecretRow() *reloadRow {
-	component := catalog.ControllerManager
-	next := newAuthority(b.t, "signing of token secrets")
-	return &reloadRow{
-		component: component, settings: []string{"service-account-private-key-file"}, every: 2 * time.Second,
-		change: b.swap(component, "service-account-private-key-file", next.key),
-		seen: func(ctx context.Context) (bool, error) {
-			if _, err := b.token(ctx); err != nil { // makes the account
-				return false, err
-			}
-			secrets := b.api().CoreV1().Secrets("kube-system")
-			secret, err := secrets.Create(ctx, &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: "reload-", Annotations: map[string]string{corev1.ServiceAccountNameKey: "reload"}},
-				Type:       corev1.SecretTypeServiceAccountToken,
-			}, metav1.CreateOptions{})
-			if err != nil {
-				return false, err
-			}
-			var token string
-			err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-				got, err := secrets.Get(ctx, secret.Name, metav1.GetOptions{})
-				if err == nil {
-					token = string(got.Data[corev1.ServiceAccountTokenKey])
-				}
-				return token != "", err
-			})
-			if err != nil {
-				return false, errors.Join(err, errors.New("the Secret has no token"))
-			}
-			return signedBy(token, next)
-		},
-	}
 }

@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,10 +40,13 @@ type bench struct {
 	cluster, etcd, proxy *authority // of the cluster that kubepki init made
 }
 
+// joining is the kubelet that has no client certificate.
+const joining = "kubelet-joining"
+
 // instances are restarted in this order.
 var instances = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "controller-manager-paths", "kube-scheduler",
-	"kubelet", "kubelet-embedded", "kubelet-joining",
+	"kubelet", "kubelet-embedded", joining,
 }
 
 func newBench(t *testing.T) *bench {
@@ -206,20 +210,19 @@ func (b *bench) presents(ctx context.Context, address, serverName string, show *
 
 // alive asks for a page on a connection.
 func alive(conn net.Conn) error {
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, "GET /version HTTP/1.1\r\nHost: reload\r\n\r\n"); err != nil {
 		return err
 	}
-	line := make([]byte, len("HTTP/1.1 "))
-	if _, err := io.ReadFull(conn, line); err != nil {
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
 		return err
 	}
-	if string(line) != "HTTP/1.1 " {
-		return fmt.Errorf("answers %q", line)
-	}
-	return nil
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20))
+	return err
 }
 
 // caller calls one page again and again, on one connection as long as it lasts.

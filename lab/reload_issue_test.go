@@ -8,8 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -115,14 +113,4 @@ func encodeKey(t *testing.T, key crypto.Signer) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-// replace puts a file in the place of another as careful operators do: written
-// beside it and renamed.
-func replace(path string, content []byte) error {
-	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(temporary, content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
 }

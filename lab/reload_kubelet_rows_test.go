@@ -57,6 +57,10 @@ func (b *bench) prepareKubelet(instance, address string, join *kubelet.Join) *la
 		b.t.Fatal(err)
 	}
 	manifest.Name = instance
+	b.configure(instance, func(c *kubeletv1beta1.KubeletConfiguration) {
+		// On by default since Kubernetes 1.37; the lab is a user namespace.
+		c.FeatureGates = map[string]bool{"KubeletInUserNamespace": true}
+	})
 	return manifest
 }
 
@@ -153,18 +157,21 @@ func (b *bench) kubeletEmbedded() []*reloadRow {
 			func(context.Context) error { return replace(path, embedded(next)) }),
 		trustRow(catalog.Kubelet, "certificate-authority", f, 10*time.Second, b.swap(instance, "certificate-authority", b.cluster.pem, servers.pem), nil),
 	}
-	rows = append(rows, b.linkedPairRow(instance, address+":10250", b.cluster.again(b.t, serving.certificate)))
+	rows = append(rows, b.linkedPairRow(instance, address+":10250", "w3", b.cluster.again(b.t, serving.certificate)))
 	for _, r := range rows {
 		r.instance = instance
 	}
 	return rows
 }
 
-// linkedPairRow switches the links to a serving pair.
-func (b *bench) linkedPairRow(instance, address string, c credential) *reloadRow {
+// linkedPairRow switches the links to a serving pair. It names the server in
+// its handshakes: to such clients kubelets of all versions present what they
+// have read last.
+func (b *bench) linkedPairRow(instance, address, serverName string, c credential) *reloadRow {
 	return &reloadRow{
 		component: catalog.Kubelet, settings: []string{"tls-cert-file", "tls-private-key-file"},
-		seen: func(ctx context.Context) (bool, error) { return b.presents(ctx, address, "", nil, c) },
+		as: "to clients that name the server", want: &catalog.Takeup{Manner: catalog.ByItself, Within: time.Minute, Notified: true},
+		seen: func(ctx context.Context) (bool, error) { return b.presents(ctx, address, serverName, nil, c) },
 		change: func(context.Context) error {
 			if err := b.swapLink(instance, "tls-private-key-file", c.key); err != nil {
 				return err
@@ -177,7 +184,7 @@ func (b *bench) linkedPairRow(instance, address string, c credential) *reloadRow
 
 // kubeletJoining: a token that is not good is replaced by one that is.
 func (b *bench) kubeletJoining() []*reloadRow {
-	const instance = "kubelet-joining"
+	const instance = joining
 	f := b.apiFront(b.frontLeaf(b.cluster), b.frontLeaf(b.cluster))
 	good := bootstrapToken(b.t, b.controlPlane)
 	bad := good[:strings.Index(good, ".")+1] + strings.Repeat("0", 16)

@@ -337,6 +337,9 @@ func (s *services) testNewService(t *testing.T) {
 		t.Error(err)
 	}
 	t.Log("reached after", took)
+	if left, err := s.api.CoreV1().Services("lab-load").List(t.Context(), metav1.ListOptions{}); err != nil || len(left.Items) > 0 {
+		t.Errorf("%d services are left, %v", len(left.Items), err)
+	}
 	// The test can fail: nobody programs the services of cp1.
 	dial := map[string]proxywatch.Dial{"cp1": s.nodes[0].Dial}
 	ctx, cancel = context.WithTimeout(t.Context(), time.Second)

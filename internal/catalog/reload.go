@@ -14,7 +14,8 @@ type Manner string
 const (
 	// AtHandshake: read anew for each new connection.
 	AtHandshake Manner = "handshake"
-	// ByItself: taken up without any event, at the latest after Takeup.Within.
+	// ByItself: taken up without a restart and without a new connection, at the
+	// latest after Takeup.Within, if it is noticed at all (Takeup.Notified).
 	ByItself Manner = "by itself"
 	// AtRestart: read once, when the component starts.
 	AtRestart Manner = "restart"
@@ -253,13 +254,26 @@ func clientCAReloads(component, setting string) []ReloadRow {
 func kubeletReloads() []ReloadRow {
 	manager := "k8s.io/client-go/util/certificate/certificate_manager.go"
 	return slices.Concat(
-		rows(Kubelet, notified(LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go"), "tls-cert-file", "tls-private-key-file"),
+		kubeletServingReloads("tls-cert-file"),
+		kubeletServingReloads("tls-private-key-file"),
 		rows(Kubelet, notified(LiveJudged, dynamicFiles+"/dynamic_cafile_content.go"), "client-ca-file"),
+		// A kubelet that has no client certificate for five minutes ends by itself.
 		rows(Kubelet, Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap/bootstrap.go"}, "bootstrap-kubeconfig"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveClosed, Source: "k8s.io/kubernetes/pkg/kubelet/certificate/transport.go"}, "rotate-certificates"),
 		rows(Kubelet, Takeup{Manner: WrittenByItself, Live: LiveKeep, Source: manager}, "rotate-server-certificates"),
 		clientReloads(Kubelet),
 	)
+}
+
+// kubeletServingReloads: before 1.36 the kubelet hands its pair to Go's TLS
+// server too, which presents that one to every client that names no server in
+// its handshake: whoever dials an address, as kube-apiserver does. To others it
+// presents what it has read since.
+func kubeletServingReloads(setting string) []ReloadRow {
+	return []ReloadRow{
+		{Kubelet, setting, firstKubernetes, "1.36", Takeup{Manner: AtRestart, Source: "k8s.io/kubernetes/pkg/kubelet/server/server.go (ListenAndServeTLS)"}},
+		{Kubelet, setting, "1.36", "", notified(LiveKeep, "k8s.io/kubernetes/pkg/kubelet/certificate/kubelet.go")},
+	}
 }
 
 func podReloads() []ReloadRow {

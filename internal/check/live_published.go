@@ -139,37 +139,88 @@ func (c *Case) tokensStale(o *trust.Observation) []Finding {
 	return []Finding{c.withBreaks(f, func(b Break) bool { return b.seen == o && b.call == nil && c.Links[b.Link].Signing != nil })}
 }
 
-// configMapStale compares the ConfigMaps by which others learn whom to trust:
+// published is a ConfigMap by which others learn whom to trust, and the flag of
+// the component that publishes it.
+type published struct {
+	component, flag, what, fix string
+	certificates               []*x509.Certificate // nil: not read
+}
+
+const (
+	authenticationMap = "the ConfigMap kube-system/extension-apiserver-authentication"
+	waitForAPIServer  = "wait a minute, in which kube-apiserver reads the file again and publishes it; if nothing changes, restart it"
+)
+
+// configMapStale compares what others learn whom to trust from with the files:
 // extension apiservers from kube-system/extension-apiserver-authentication, pods
 // from kube-root-ca.crt.
 func (c *Case) configMapStale(o *trust.Observation) []Finding {
 	var out []Finding
-	compare := func(component, flag, what, fix string, published []*x509.Certificate) {
-		var missing, places []trust.Place
-		c.components(component, func(p *trust.Component) {
-			v, ok := p.Flag(flag)
-			at := trust.Place{Node: p.Node, Path: v}
-			if !ok || !c.Material(at).OK() {
-				return
-			}
-			places = append(places, at)
-			if slices.ContainsFunc(c.Material(at).Certificates, func(x *x509.Certificate) bool { return !c.outlived(x) && !slices.ContainsFunc(published, x.Equal) }) {
-				missing = append(missing, at)
-			}
-		})
-		if published == nil || len(missing) == 0 || len(missing) < len(places) && component == catalog.ControllerManager {
-			return
+	for _, p := range []published{
+		{catalog.APIServer, "client-ca-file", authenticationMap, waitForAPIServer, o.Published.ClientCAs},
+		{catalog.APIServer, "requestheader-client-ca-file", authenticationMap, waitForAPIServer, o.Published.RequestheaderCAs},
+		{catalog.ControllerManager, "root-ca-file", "the ConfigMap kube-root-ca.crt, which pods trust,",
+			"restart kube-controller-manager: it reads --root-ca-file only when it starts", o.Published.RootCAs},
+	} {
+		if p.certificates == nil {
+			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s does not hold the authority of %s: others still learn the old one", what, base(missing[0].Path)), Fix: fix, needs: missing, live: true}
-		out = append(out, f.at(missing...))
+		out = append(out, c.publishedMissing(p)...)
+		out = append(out, c.publishedBeyond(p)...)
 	}
-	const authentication = "the ConfigMap kube-system/extension-apiserver-authentication"
-	const wait = "wait a minute, in which kube-apiserver reads the file again and publishes it; if nothing changes, restart it"
-	compare(catalog.APIServer, "client-ca-file", authentication, wait, o.Published.ClientCAs)
-	compare(catalog.APIServer, "requestheader-client-ca-file", authentication, wait, o.Published.RequestheaderCAs)
-	compare(catalog.ControllerManager, "root-ca-file", "the ConfigMap kube-root-ca.crt, which pods trust,",
-		"restart kube-controller-manager: it reads --root-ca-file only when it starts", o.Published.RootCAs)
 	return out
+}
+
+// filesOfFlag are the bundles that the components of a name have in a flag.
+func (c *Case) filesOfFlag(component, flag string) []*trust.Material {
+	var all []*trust.Material
+	c.components(component, func(p *trust.Component) {
+		v, _ := p.Flag(flag)
+		if m := c.Material(trust.Place{Node: p.Node, Path: v}); m.OK() {
+			all = append(all, m)
+		}
+	})
+	return all
+}
+
+// publishedMissing: an authority of a file is not published. Of several
+// controller-managers the leader alone publishes.
+func (c *Case) publishedMissing(p published) []Finding {
+	files := c.filesOfFlag(p.component, p.flag)
+	var missing []trust.Place
+	for _, m := range files {
+		if slices.ContainsFunc(m.Certificates, func(x *x509.Certificate) bool { return !c.outlived(x) && !slices.ContainsFunc(p.certificates, x.Equal) }) {
+			missing = append(missing, m.Place)
+		}
+	}
+	if len(missing) == 0 || len(missing) < len(files) && p.component == catalog.ControllerManager {
+		return nil
+	}
+	f := Finding{Cause: fmt.Sprintf("%s does not hold the authority of %s: others still learn the old one", p.what, base(missing[0].Path)), Fix: p.fix, needs: missing, live: true}
+	return []Finding{f.at(missing...)}
+}
+
+// publishedBeyond: kube-apiserver adds its authorities to those that are
+// published and takes none away (k/k
+// pkg/controlplane/controller/clusterauthenticationtrust), so that extension
+// apiservers still trust what the apiservers do not.
+func (c *Case) publishedBeyond(p published) []Finding {
+	files := c.filesOfFlag(p.component, p.flag)
+	if p.component != catalog.APIServer || len(files) == 0 {
+		return nil
+	}
+	var beyond []string
+	for _, x := range p.certificates {
+		if !c.outlived(x) && !slices.ContainsFunc(files, func(m *trust.Material) bool { return slices.ContainsFunc(m.Certificates, x.Equal) }) {
+			beyond = append(beyond, fmt.Sprintf("%s (serial %X)", x.Subject, x.SerialNumber))
+		}
+	}
+	if len(beyond) == 0 {
+		return nil
+	}
+	f := Finding{Severity: Warning, Cause: fmt.Sprintf("%s still holds %s, which no --%s given here holds: extension apiservers go on to trust it", p.what, strings.Join(beyond, ", "), p.flag),
+		Fix: "kubectl edit configmap -n kube-system extension-apiserver-authentication, once nothing is of that authority: kube-apiserver only adds"}
+	return []Finding{f.at(files[0].Place)}
 }
 
 // outlived tells of a certificate that has expired: those are not published.

@@ -127,7 +127,7 @@ func TestUnavailableExtensionApiserverIsSaid(t *testing.T) {
 		"refused":     "failing or missing response from https://10.97.1.1:443/: x509: certificate signed by unknown authority",
 		"unreachable": "failing or missing response from https://10.97.1.1:443/: dial tcp 10.97.1.1:443: connect: connection refused",
 	} {
-		c := testpki.New(t, testpki.HA)
+		c := testpki.New(t, testpki.Single)
 		running := run(t, c)
 		running.PublishAPIService(false, "FailedDiscoveryCheck", message)
 		r := c.VerifyLive(check.Options{}, running)

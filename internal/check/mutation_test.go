@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -521,12 +522,18 @@ var mutations = []mutation{
 	{name: "the apiserver takes one more key for tokens", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.PublishKeys(keyID(c, "cp1"), "old")
 	}, id: "trust-stale", path: pki + "sa.pub", links: []int{}},
-	{name: "pods are still told of an old authority", kind: testpki.HA, live: func(c *testpki.Cluster, r *testpki.Running) {
+	{name: "pods are still told of an old authority", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt", map[string]any{"data": map[string]string{"ca.crt": string(oldAuthority(c, "ca"))}})
 	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
-	{name: "extension apiservers are still told of an old front proxy", live: func(c *testpki.Cluster, r *testpki.Running) {
+	{name: "extension apiservers are not told of the authority of clients", live: func(c *testpki.Cluster, r *testpki.Running) {
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
-			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(oldAuthority(c, "front-proxy-ca")),
+			"client-ca-file": "", "requestheader-client-ca-file": string(c.Read("cp1", "pki/front-proxy-ca.crt")),
+		}})
+	}, id: "trust-stale", path: pki + "ca.crt", links: []int{}},
+	{name: "extension apiservers still trust an old front proxy beside the new", live: func(c *testpki.Cluster, r *testpki.Running) {
+		both := append(c.Read("cp1", "pki/front-proxy-ca.crt"), oldAuthority(c, "front-proxy-ca")...)
+		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
+			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(both),
 		}})
 	}, id: "trust-stale", path: pki + "front-proxy-ca.crt", links: []int{}},
 	{name: "nobody answers for the apiserver", live: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") },
@@ -537,6 +544,27 @@ var mutations = []mutation{
 	}, id: "unreachable", node: "cp2", path: manifest + "etcd.yaml", links: []int{1, 2, 3, 15}},
 	{name: "the apiserver takes connections and says nothing", live: raw(func(net.Conn) {}),
 		id: "unreachable", path: manifest + "kube-apiserver.yaml"},
+	{name: "the apiserver shakes hands and answers nobody", live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.APIServer("cp1")
+		s.Handler = http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
+		r.Start("10.0.0.11:6443", s)
+	}, id: "unreachable", path: manifest + "kube-apiserver.yaml", links: []int{5, 6, 8, 9}},
+	{name: "the apiserver is down for want of a certificate that parses", brk: func(c *testpki.Cluster) { c.Write("cp1", "pki/apiserver.crt", []byte("junk")) },
+		live: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }, id: "cert-malformed", path: pki + "apiserver.crt"},
+	{name: "a file is gone, and its process goes on with it", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/etcd/server.crt") }, live: asItIs,
+		id: "file-missing", path: pki + "etcd/server.crt", links: []int{2, 3, 15}},
+	{name: "a kubelet does not know the apiserver's certificate", kind: testpki.KubeletCA, live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.Kubelet("w1")
+		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+		r.Start("10.0.0.21:10250", s)
+	}, id: "trust-stale", node: "w1", path: pki + "ca.crt", links: []int{11}},
+	{name: "a kubelet has no serving certificate yet", kind: testpki.KubeletCA, live: func(_ *testpki.Cluster, r *testpki.Running) {
+		s := r.Kubelet("w1")
+		s.Config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return nil, errors.New("no serving certificate available")
+		}
+		r.Start("10.0.0.21:10250", s)
+	}, id: "refused", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", links: []int{10, 11}},
 	{name: "a plain HTTP server answers for the apiserver", live: raw(func(conn net.Conn) {
 		fmt.Fprint(conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 		conn.Close()

@@ -147,6 +147,8 @@ authorization: {mode: Webhook}
 rotateCertificates: true
 serverTLSBootstrap: true
 readOnlyPort: 10255
+address: 10.0.0.21
+port: 11250
 tlsCertFile: /c
 tlsPrivateKeyFile: /k
 staticPodPath: /etc/kubernetes/manifests
@@ -157,6 +159,7 @@ staticPodPath: /etc/kubernetes/manifests
 	want := map[string][]string{
 		"client-ca-file": {"/etc/kubernetes/pki/ca.crt"}, "anonymous-auth": {"false"}, "authorization-mode": {"Webhook"},
 		"rotate-certificates": {"true"}, "server-tls-bootstrap": {"true"}, "read-only-port": {"10255"},
+		"address": {"10.0.0.21"}, "port": {"11250"},
 		"tls-cert-file": {"/c"}, "tls-private-key-file": {"/k"}, "pod-manifest-path": {"/etc/kubernetes/manifests"},
 	}
 	if diff := cmp.Diff(want, got.Flags); diff != "" || got.Name != "kubelet" || got.Source != at {

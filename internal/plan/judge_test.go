@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"crypto"
 	"crypto/x509"
 	"slices"
 	"testing"
@@ -66,7 +67,7 @@ func agree(t *testing.T, k maker, m *model, l *trust.Link, shown *trust.Credenti
 	for _, chain := range chains {
 		for _, bundle := range [][]*x509.Certificate{x.Certificates, m.accepted(x).Certificates, m.dropped(x).Certificates} {
 			pair := trust.Graph{Materials: map[trust.Place]*trust.Material{
-				shown.Certificate: {Place: shown.Certificate, State: trust.Present, Certificates: chain},
+				shown.Certificate: {Place: shown.Certificate, State: trust.Present, Certificates: chain, Keys: []crypto.PublicKey{chain[0].PublicKey}},
 				by.Anchors:        {Place: by.Anchors, State: trust.Present, Certificates: bundle},
 			}}
 			breaks := judge(&pair)

@@ -24,6 +24,8 @@ type copyOf struct {
 	target  int   // index of the authority that is replaced; -1: another's
 
 	may []set // what it may hold now; empty: not in use
+	// disk is what may stand at its place: what was written, or renewed since.
+	disk []set
 	// sure tells that it is known to hold what stands at its place.
 	sure bool
 	// moved tells that it is read by a flag that was changed, and ownFile that
@@ -38,6 +40,8 @@ const (
 	roleTokens = trust.RoleKey       // of tokens in use
 )
 
+const requestHeaderFlag = "requestheader-client-ca-file"
+
 // publisher stands for whoever publishes an object of the API.
 const publisher = "publisher"
 
@@ -45,10 +49,9 @@ const publisher = "publisher"
 // pkg/controlplane/controller/clusterauthenticationtrust (merges, never takes
 // away), pkg/controller/certificates/rootcacertpublisher (replaces).
 var (
-	rootCAObject      = trust.Place{Path: "/api/v1/namespaces/*/configmaps/kube-root-ca.crt", Field: "ca.crt"}
-	requestHeaderCA   = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "requestheader-client-ca-file"}
-	clientCA          = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "client-ca-file"}
-	clusterInfoObject = trust.Place{Path: "/api/v1/namespaces/kube-public/configmaps/cluster-info", Field: "kubeconfig"}
+	rootCAObject    = trust.Place{Path: "/api/v1/namespaces/*/configmaps/kube-root-ca.crt", Field: "ca.crt"}
+	requestHeaderCA = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "requestheader-client-ca-file"}
+	clientCA        = trust.Place{Path: "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", Field: "client-ca-file"}
 )
 
 // half is one half of a link between copies: what is shown by one, judged by
@@ -75,9 +78,11 @@ type model struct {
 	unjudged int
 	stage    Kind // the last step that has begun; empty: none
 
-	byUse map[use]int
-	byAt  map[use][]int // setting left empty
-	known map[halfKey]bool
+	byUse    map[use]int
+	byAt     map[use][]int         // setting left empty
+	byPlace  map[trust.Place][]int // indices of copies
+	known    map[halfKey]bool
+	ownFiles map[trust.Place]bool // of the authorities
 }
 
 // use is what makes a copy one: a process reads a file for each setting anew.
@@ -103,6 +108,7 @@ func (m *model) find(component string, place trust.Place, role trust.Role, setti
 		m.byUse[u] = i
 		u.setting = ""
 		m.byAt[u] = append(m.byAt[u], i)
+		m.byPlace[place] = append(m.byPlace[place], i)
 	}
 	return i
 }
@@ -206,6 +212,7 @@ func (m *model) links() {
 	}
 }
 
+// half adds the halves between all copies that a link is about.
 func (m *model) half(l *trust.Link, side, shower string, shown *trust.Credential, judge string, by *trust.Bundle) {
 	setting := ""
 	if flag, ok := strings.CutPrefix(by.Setting.Field, "--"); ok {
@@ -214,6 +221,10 @@ func (m *model) half(l *trust.Link, side, shower string, shown *trust.Credential
 	for _, s := range m.matching(shower, shown.Certificate, trust.RoleCertificate, "") {
 		for _, b := range m.judges(judge, by.Anchors, setting) {
 			m.addHalf(half{Half: Half{l.Number, l.Caller, l.Callee, side}, shown: s, trusts: []int{b}})
+		}
+		// An object may be deleted and made anew from the file at any time.
+		if file, ok := m.byUse[use{shower, by.Anchors, trust.RoleBundle, requestHeaderFlag}]; ok && judge == extensionAPIServer {
+			m.addHalf(half{Half: Half{l.Number, l.Caller, l.Callee, side}, shown: s, trusts: []int{file}})
 		}
 	}
 }
@@ -241,7 +252,7 @@ func (m *model) addHalf(h half) {
 // objects makes the copies that the API carries, and who reads them.
 func (m *model) objects() {
 	m.carried(rootCAObject, false, catalog.ControllerManager, "root-ca-file", pods, SettingRootCA)
-	m.carried(requestHeaderCA, true, catalog.APIServer, "requestheader-client-ca-file", extensionAPIServer, SettingAuthentication)
+	m.carried(requestHeaderCA, true, catalog.APIServer, requestHeaderFlag, extensionAPIServer, SettingAuthentication)
 	m.carried(clientCA, true, catalog.APIServer, "client-ca-file", extensionAPIServer, SettingAuthentication)
 	// Pods dial any apiserver, not only that of their publisher's node.
 	for i := range m.halves {
@@ -282,7 +293,7 @@ func (m *model) readers(component string) []int {
 // tokens are link 12. A half is verified by all the files of its verifier
 // together. Tokens that were handed out live on beside the key that signs.
 func (m *model) tokens(l *trust.Link) {
-	if l.Signing == nil {
+	if l.Signing == nil || len(l.Signing.VerifyBy) == 0 {
 		return
 	}
 	var by []int
@@ -326,20 +337,29 @@ func (m *model) handedOut() {
 // renewals connects each credential with the signers that may renew it: the
 // authority's key on the same node, and for kubelets those of the API.
 func (m *model) renewals() {
+	var ofAPI []int
+	byHand := map[string][]int{} // by component
+	for i := range m.copies {
+		switch s := &m.copies[i]; {
+		case s.role != roleSigner || signsTokens(s):
+		case s.setting == "":
+			byHand[s.component] = append(byHand[s.component], i)
+		default:
+			ofAPI = append(ofAPI, i)
+		}
+	}
 	for i := range m.copies {
 		c := &m.copies[i]
 		if c.role != trust.RoleCertificate || c.target < 0 {
 			continue
 		}
-		kubelet := componentName(c.component) == catalog.Kubelet
-		for j := range m.copies {
-			s := &m.copies[j]
-			ofAPI := strings.HasPrefix(s.setting, "cluster-signing-")
-			if s.role != roleSigner || s.target != c.target {
-				continue
-			}
-			if ofAPI && kubelet || !ofAPI && s.component == m.signerID(c.place.Node) {
-				c.signers = append(c.signers, j)
+		signers := byHand[m.signerID(c.place.Node)]
+		if componentName(c.component) == catalog.Kubelet {
+			signers = append(slices.Clone(signers), ofAPI...)
+		}
+		for _, s := range signers {
+			if m.copies[s].target == c.target {
+				c.signers = append(c.signers, s)
 			}
 		}
 	}
@@ -401,8 +421,12 @@ func (m *model) learn() {
 		}
 		m.anchors.learn(certificates)
 	}
-	for _, by := range m.r.New {
-		m.anchors.learn(append([]*x509.Certificate{by.Certificate}, by.Chain...))
+	for _, name := range slices.Sorted(maps.Keys(m.r.New)) {
+		by := m.r.New[name]
+		if by.Certificate != nil {
+			m.anchors.learn([]*x509.Certificate{by.Certificate})
+		}
+		m.anchors.learn(by.Chain)
 	}
 }
 
@@ -411,7 +435,13 @@ func newModel(g *trust.Graph, r *Rotation) (*model, error) {
 	if len(r.New) == 0 && r.NewKey == nil {
 		return nil, errors.New("nothing to replace: give the certificate of at least one new authority, or a new service-account key")
 	}
-	m := &model{g: g, r: r, anchors: newAnchors(), files: map[trust.Place]Content{}, byUse: map[use]int{}, byAt: map[use][]int{}, known: map[halfKey]bool{}}
+	m := &model{
+		g: g, r: r, anchors: newAnchors(), files: map[trust.Place]Content{}, known: map[halfKey]bool{}, ownFiles: map[trust.Place]bool{},
+		byUse: map[use]int{}, byAt: map[use][]int{}, byPlace: map[trust.Place][]int{},
+	}
+	for _, a := range g.Authorities {
+		m.ownFiles[a.Certificate] = true
+	}
 	m.learn()
 	m.components()
 	m.authorityKeys()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -12,8 +13,8 @@ import (
 // Fault is why a plan is refused: the step after which, or within which, a link
 // may break, or what is left undone at the end.
 type Fault struct {
-	Step int // index of the step; the number of steps: at the end
-	Kind Kind
+	Step int  // index of the step; the number of steps: at the end
+	Kind Kind // of the step; empty at the end
 	Half Half // zero when no link is concerned
 	// Cause is one sentence.
 	Cause string
@@ -21,17 +22,14 @@ type Fault struct {
 
 // Error names the step, the link and the cause.
 func (f *Fault) Error() string {
-	var b strings.Builder
-	switch {
-	case f.Kind == "":
-		b.WriteString("at the end")
-	default:
-		fmt.Fprintf(&b, "step %d (%s)", f.Step+1, f.Kind)
+	where := "at the end"
+	if f.Kind != "" {
+		where = fmt.Sprintf("step %d (%s)", f.Step+1, f.Kind)
 	}
 	if f.Half != (Half{}) {
-		fmt.Fprintf(&b, ": %s", f.Half)
+		where += ": " + f.Half.String()
 	}
-	return b.String() + ": " + f.Cause
+	return where + ": " + f.Cause
 }
 
 // String names the link and its half.
@@ -58,10 +56,6 @@ func Prove(g *trust.Graph, r Rotation, steps []Step) error {
 }
 
 func (m *model) prove(steps []Step) error {
-	if f := m.judge(); f != nil {
-		f.Cause = "before anything is done: " + f.Cause
-		return f
-	}
 	for i := range steps {
 		s := &steps[i]
 		before := m.write(s)
@@ -94,16 +88,8 @@ func (m *model) write(s *Step) [][]set {
 	for i := range s.Changes {
 		if ch := &s.Changes[i]; ch.Setting != "" {
 			m.move(ch.Component, ch.Setting, ch.Place, ch.Was)
-			continue
-		}
-		for j := range m.copies {
-			c := &m.copies[j]
-			if c.place != s.Changes[i].Place || len(c.may) == 0 || len(c.sources) > 0 && !c.merges {
-				continue
-			}
-			if m.differs(c, m.files[c.place]) {
-				c.may, c.sure = addSet(c.may, m.holds(c, m.files[c.place])), false
-			}
+		} else {
+			m.written(ch.Place)
 		}
 	}
 	m.settle()
@@ -112,6 +98,21 @@ func (m *model) write(s *Step) [][]set {
 		before[i] = m.copies[i].may
 	}
 	return before
+}
+
+// written lets the copies of a place hold what was written there.
+func (m *model) written(p trust.Place) {
+	for _, i := range m.byPlace[p] {
+		c := &m.copies[i]
+		if len(c.may) == 0 || len(c.sources) > 0 && !c.merges {
+			continue
+		}
+		now := m.holds(c, m.files[p])
+		c.disk = []set{now}
+		if m.differs(c, m.files[p]) {
+			c.may, c.sure = addSet(c.may, now), false
+		}
+	}
 }
 
 // move gives a signer another file. Until it is restarted it uses the old one.
@@ -123,7 +124,8 @@ func (m *model) move(component, setting string, to, was trust.Place) {
 	}
 	i := m.find(component, to, roleSigner, setting)
 	c := &m.copies[i]
-	c.may, c.target = []set{m.holds(c, x)}, m.copies[old].target
+	now := m.holds(c, x)
+	c.may, c.disk, c.target = []set{now}, []set{now}, m.copies[old].target
 	c.moved, c.sure, c.ownFile = true, false, true
 	for _, h := range m.halves {
 		if h.shown == old {
@@ -145,7 +147,7 @@ func (m *model) settle() {
 		changed = false
 		for i := range m.copies {
 			c := &m.copies[i]
-			n := len(c.may)
+			n := len(c.may) + len(c.disk)
 			for _, s := range c.sources {
 				for _, x := range m.copies[s].may {
 					c.take(x)
@@ -153,10 +155,10 @@ func (m *model) settle() {
 			}
 			for _, s := range c.signers {
 				for _, x := range m.copies[s].may {
-					c.may = addSet(c.may, x)
+					c.may, c.disk = addSet(c.may, x), addSet(c.disk, x)
 				}
 			}
-			changed = changed || len(c.may) > n
+			changed = changed || len(c.may)+len(c.disk) > n
 		}
 	}
 }
@@ -179,6 +181,10 @@ func (c *copyOf) take(x set) {
 // there, and so do those that need no waiting for. Files come before objects,
 // objects before who reads them.
 func (m *model) gate(s *Step, before [][]set) {
+	loads := map[use]Load{}
+	for _, l := range s.Loads {
+		loads[use{l.Component, l.Place, l.Role, l.Setting}] = l
+	}
 	order := []func(c *copyOf) bool{
 		func(c *copyOf) bool { return len(c.sources) == 0 && c.role != roleTokens },
 		func(c *copyOf) bool { return c.merges },
@@ -186,7 +192,7 @@ func (m *model) gate(s *Step, before [][]set) {
 	}
 	for _, turn := range order {
 		for i := range m.copies {
-			if c := &m.copies[i]; turn(c) && len(c.may) > 0 && m.confirmed(c, s) {
+			if c := &m.copies[i]; turn(c) && len(c.may) > 0 && m.confirmed(c, loads, s.Gate.Wait) {
 				m.confirm(c, s, before)
 			}
 		}
@@ -196,17 +202,13 @@ func (m *model) gate(s *Step, before [][]set) {
 
 // confirmed tells whether the gate of a step sees to a copy, in a way in which
 // its process takes it up.
-func (m *model) confirmed(c *copyOf, s *Step) bool {
+func (m *model) confirmed(c *copyOf, loads map[use]Load, wait time.Duration) bool {
 	how := m.r.reload(c)
 	if how.Uptake == AtOnce || how.Uptake == NotApplicable {
 		return true
 	}
-	return slices.ContainsFunc(s.Loads, func(l Load) bool {
-		if (use{l.Component, l.Place, l.Role, l.Setting}) != c.use {
-			return false
-		}
-		return l.How.Uptake == Restart || l.How.Uptake == how.Uptake && s.Gate.Wait >= how.Within
-	})
+	l, ok := loads[c.use]
+	return ok && (l.How.Uptake == Restart || l.How.Uptake == how.Uptake && wait >= how.Within)
 }
 
 func (m *model) confirm(c *copyOf, s *Step, before [][]set) {
@@ -232,9 +234,7 @@ func (m *model) confirm(c *copyOf, s *Step, before [][]set) {
 		m.retire(c)
 		fallthrough
 	default:
-		if x, ok := m.content(c.place); ok {
-			c.may = []set{m.holds(c, x)}
-		}
+		c.may = slices.Clone(c.disk)
 	}
 }
 

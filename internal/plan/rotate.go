@@ -42,7 +42,7 @@ func Rotate(g *trust.Graph, r Rotation) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Authorities: slices.Sorted(maps.Keys(r.New)), Unjudged: m.unjudged}
+	p := &Plan{Authorities: slices.Sorted(maps.Keys(r.New)), Unseen: m.unseen(), Unjudged: m.unjudged}
 	if r.NewKey != nil {
 		p.Authorities = []string{ServiceAccounts}
 	}
@@ -65,6 +65,18 @@ func Rotate(g *trust.Graph, r Rotation) (*Plan, error) {
 		return nil, fmt.Errorf("no safe plan: %w", err)
 	}
 	return p, nil
+}
+
+// unseen lists what components name and what could not be read.
+func (m *model) unseen() []trust.Place {
+	var all []trust.Place
+	for i := range m.copies {
+		if t := m.g.Material(m.copies[i].place); t != nil && !t.OK() {
+			all = append(all, t.Place)
+		}
+	}
+	slices.SortFunc(all, trust.Place.Compare)
+	return slices.Compact(all)
 }
 
 // concerned tells whether a half is about what is replaced.
@@ -101,6 +113,9 @@ func (m *model) separate() Step {
 			continue
 		}
 		own, key := ownFile(c.place)
+		if _, done := m.byUse[use{c.component, own, roleSigner, c.setting}]; done {
+			continue // its flag is changed; only its process may not have been restarted
+		}
 		by := m.signsBy(c)
 		s.Changes = append(s.Changes,
 			Change{Place: own, Role: roleSigner, After: Content{Certificates: []*x509.Certificate{by}}},
@@ -130,7 +145,7 @@ func (m *model) shared(p trust.Place) bool {
 
 // own tells whether a place is an authority's own file.
 func (m *model) own(p trust.Place) bool {
-	return slices.ContainsFunc(m.g.Authorities, func(a trust.Authority) bool { return a.Certificate == p })
+	return m.ownFiles[p]
 }
 
 // signsBy is the certificate whose key a signer uses.
@@ -287,13 +302,13 @@ func (m *model) reorder(s *Step) {
 	}
 }
 
-// issue makes every credential anew.
+// issue makes every credential anew that is of the old authority, or may have
+// been renewed by a signer of which it was not known what it signs with.
 func (m *model) issue() Step {
 	s := Step{Kind: Issue, Title: "make every credential anew, signed by the new authority"}
 	for i := range m.copies {
 		c := &m.copies[i]
-		x, ok := m.content(c.place)
-		if c.role != trust.RoleCertificate || c.target < 0 || !ok || !m.holds(c, x).meets(m.targets[c.target].old) {
+		if c.role != trust.RoleCertificate || c.target < 0 || !slices.ContainsFunc(c.disk, m.targets[c.target].old.meets) {
 			continue
 		}
 		by := m.targets[c.target].newBy

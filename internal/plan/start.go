@@ -74,14 +74,20 @@ func (m *model) start(c *copyOf) {
 		return
 	}
 	now := m.holds(c, x)
-	c.may = []set{now}
-	if m.r.reload(c).Uptake == AtOnce || m.loaded(c) {
-		return
+	c.may, c.disk = []set{now}, []set{now}
+	if !m.loaded(c) {
+		m.earlier(c, now)
 	}
-	m.earlier(c, now)
 }
 
-func (m *model) loaded(c *copyOf) bool { return m.r.Loaded != nil && m.r.Loaded(c.component, c.place) }
+// loaded tells whether a copy is what stands at its place: it was seen to be, or
+// there is no waiting for it.
+func (m *model) loaded(c *copyOf) bool {
+	how := m.r.reload(c).Uptake
+	return how == AtOnce || how == NotApplicable || m.seen(c)
+}
+
+func (m *model) seen(c *copyOf) bool { return m.r.Loaded != nil && m.r.Loaded(c.component, c.place) }
 
 // earlier adds what a copy may still hold from before the present step. A step
 // writes what it changes of a file at once, of all authorities.
@@ -137,7 +143,7 @@ func (m *model) ghosts() {
 	for i := range m.copies {
 		base, ok := sharedFile(m.copies[i].place)
 		c := m.copies[i]
-		if c.role != roleSigner || !ok || c.target < 0 || m.loaded(&c) {
+		if c.role != roleSigner || !ok || c.target < 0 || m.seen(&c) {
 			continue
 		}
 		if _, there := m.content(base); !there {
@@ -145,6 +151,8 @@ func (m *model) ghosts() {
 		}
 		m.copies[i].sure, m.copies[i].moved = false, true
 		m.move(c.component, c.setting, base, c.place)
+		ghost := &m.copies[m.byUse[use{c.component, base, roleSigner, c.setting}]]
+		ghost.sure, ghost.moved, ghost.ownFile = true, false, false
 	}
 }
 

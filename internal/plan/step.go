@@ -59,7 +59,7 @@ type Change struct {
 
 // Load is one process that must hold what was written before the step is done.
 type Load struct {
-	Component string // component ID; "kube-apiserver publishes" and its like for objects
+	Component string // component ID; "publisher" of an object of the API, "pod", and their like
 	Place     trust.Place
 	Role      trust.Role
 	Setting   string // as [Reloads] takes it
@@ -94,6 +94,9 @@ type Plan struct {
 	// Broken are halves of links that do not hold before the first step. They
 	// are judged from the step on that mends them.
 	Broken []Half
+	// Unseen are files and fields that components name and that could not be
+	// read: no step writes them, and nothing is proved of who uses them.
+	Unseen []trust.Place
 	// Unjudged counts the halves that cannot be judged because a part of them is
 	// not in the graph, or is not verified by its caller.
 	Unjudged int

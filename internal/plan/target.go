@@ -143,7 +143,7 @@ func (m *model) judgeNew(name string, by Authority) error {
 			}
 		}
 	}
-	for other, o := range m.r.New {
+	for other, o := range m.r.New { // at most one answer, whatever the order
 		if other != name && o.Certificate != nil && (name == catalog.FrontProxyCA) && trust.SameKey(o.Certificate.PublicKey, c.PublicKey) {
 			return refuse("it is the new %q too: every client of the cluster could pass as the front proxy", other)
 		}

@@ -19,6 +19,9 @@ func (p *Plan) String() string {
 	for _, h := range p.Broken {
 		fmt.Fprintf(&b, "broken already: %s\n", h)
 	}
+	for _, u := range p.Unseen {
+		fmt.Fprintf(&b, "could not be read, and is not rotated: %s\n", u)
+	}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		fmt.Fprintf(&b, "%d. %s: %s\n", i+1, s.Kind, s.Title)

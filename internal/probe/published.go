@@ -21,6 +21,9 @@ func (p *prober) publications(ctx context.Context, o *trust.Observation) {
 	if o.Server.Kind != trust.ServesAPI || !p.verified(o) || len(admitted(o)) == 0 {
 		return
 	}
+	// A server that answers slowly is not asked for long.
+	ctx, cancel := context.WithTimeout(ctx, 2*p.Timeout)
+	defer cancel()
 	o.Published = &trust.Published{KeyIDs: p.keyIDs(ctx, o), APIServices: p.apiServices(ctx, o)}
 	var config struct {
 		Data map[string]string `json:"data"`
@@ -118,31 +121,35 @@ func anchors(text string) []*x509.Certificate {
 	return certificates
 }
 
+// apiServiceList has the fields of k8s.io/kube-aggregator/pkg/apis/apiregistration/v1
+// APIServiceList that matter to trust.
+type apiServiceList struct {
+	Items []struct {
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+		Spec struct {
+			Service *struct {
+				Namespace string `json:"namespace"`
+				Name      string `json:"name"`
+			} `json:"service"`
+			CABundle []byte `json:"caBundle"`
+			Insecure bool   `json:"insecureSkipTLSVerify"`
+		} `json:"spec"`
+		Status struct {
+			Conditions []struct {
+				Type    string `json:"type"`
+				Status  string `json:"status"`
+				Reason  string `json:"reason"`
+				Message string `json:"message"`
+			} `json:"conditions"`
+		} `json:"status"`
+	} `json:"items"`
+}
+
 // apiServices are those that a Service of the cluster stands behind.
 func (p *prober) apiServices(ctx context.Context, o *trust.Observation) []trust.APIService {
-	var list struct {
-		Items []struct {
-			Metadata struct {
-				Name string `json:"name"`
-			} `json:"metadata"`
-			Spec struct {
-				Service *struct {
-					Namespace string `json:"namespace"`
-					Name      string `json:"name"`
-				} `json:"service"`
-				CABundle []byte `json:"caBundle"`
-				Insecure bool   `json:"insecureSkipTLSVerify"`
-			} `json:"spec"`
-			Status struct {
-				Conditions []struct {
-					Type    string `json:"type"`
-					Status  string `json:"status"`
-					Reason  string `json:"reason"`
-					Message string `json:"message"`
-				} `json:"conditions"`
-			} `json:"status"`
-		} `json:"items"`
-	}
+	var list apiServiceList
 	if p.get(ctx, o, "/apis/apiregistration.k8s.io/v1/apiservices", &list) != http.StatusOK {
 		return nil
 	}
@@ -165,6 +172,36 @@ func (p *prober) apiServices(ctx context.Context, o *trust.Observation) []trust.
 	return all
 }
 
+// nodeStatus has the fields of a Node (k8s.io/api/core/v1) that tell where its
+// kubelet is.
+type nodeStatus struct {
+	Status struct {
+		Addresses []struct {
+			Type    string `json:"type"`
+			Address string `json:"address"`
+		} `json:"addresses"`
+		DaemonEndpoints struct {
+			KubeletEndpoint struct {
+				Port int `json:"Port"`
+			} `json:"kubeletEndpoint"`
+		} `json:"daemonEndpoints"`
+	} `json:"status"`
+}
+
+// address is HOST:PORT by the first type of address, in the order of kubeadm's
+// --kubelet-preferred-address-types; empty when the node has none.
+func (n *nodeStatus) address() string {
+	port := cmp.Or(n.Status.DaemonEndpoints.KubeletEndpoint.Port, 10250)
+	for _, kind := range []string{"InternalIP", "ExternalIP", "Hostname"} {
+		for _, a := range n.Status.Addresses {
+			if a.Type == kind {
+				return net.JoinHostPort(a.Address, strconv.Itoa(port))
+			}
+		}
+	}
+	return ""
+}
+
 // locate asks the API where a kubelet is, as its apiservers do: a node says so
 // itself. Without an answer the files' word stands.
 func (p *prober) locate(ctx context.Context, o *trust.Observation, seen []trust.Observation) {
@@ -172,37 +209,21 @@ func (p *prober) locate(ctx context.Context, o *trust.Observation, seen []trust.
 	if name == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*p.Timeout)
+	defer cancel()
 	for i := range seen {
 		if kind := seen[i].Server.Kind; kind != trust.ServesAPI && kind != trust.ServesEndpoint || !p.verified(&seen[i]) {
 			continue
 		}
-		var node struct {
-			Status struct {
-				Addresses []struct {
-					Type    string `json:"type"`
-					Address string `json:"address"`
-				} `json:"addresses"`
-				DaemonEndpoints struct {
-					KubeletEndpoint struct {
-						Port int `json:"Port"`
-					} `json:"kubeletEndpoint"`
-				} `json:"daemonEndpoints"`
-			} `json:"status"`
-		}
+		var node nodeStatus
 		switch p.get(ctx, &seen[i], "/api/v1/nodes/"+url.PathEscape(strings.ToLower(name)), &node) {
 		case http.StatusNotFound:
 			o.Server.Skip = "the cluster has no such node"
 			return
 		case http.StatusOK:
-			port := cmp.Or(node.Status.DaemonEndpoints.KubeletEndpoint.Port, 10250)
-			// The order of kubeadm's --kubelet-preferred-address-types.
-			for _, kind := range []string{"InternalIP", "ExternalIP", "Hostname"} {
-				for _, a := range node.Status.Addresses {
-					if a.Type == kind {
-						o.Server.Address, o.Server.Skip = net.JoinHostPort(a.Address, strconv.Itoa(port)), ""
-						return
-					}
-				}
+			if at := node.address(); at != "" {
+				o.Server.Address, o.Server.Skip = at, ""
+				return
 			}
 		}
 	}

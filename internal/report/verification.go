@@ -191,7 +191,7 @@ func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 		where = f.Node + ":" + where
 	}
 	if f.Field != "" {
-		where += " (" + f.Field + ")"
+		where = strings.TrimSpace(where + " (" + f.Field + ")")
 	}
 	if where != "" {
 		fmt.Fprintf(w, "  where: %s\n", Plain(where))

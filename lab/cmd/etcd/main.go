@@ -1,4 +1,5 @@
-// Command etcd is the real etcd server, at the version that lab/go.mod pins.
+// Command etcd is the real etcd server, at the version that lab/go.mod pins, or
+// go-1.35.mod: see build.sh.
 package main
 
 import (

@@ -63,16 +63,27 @@ func (p *place) enter(node string) (nsenter string, arguments []string, err erro
 	if err != nil {
 		return "", nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	half := []string{self, "enter", "--dir", string(folder), "--programs", programs, node, "--"}
+	wanted, err := folder.Wanted()
+	if err != nil {
+		return "", nil, err
+	}
+	if wanted.Loopback && node != "" {
+		return "", nil, usagef("exec %s: on loopback a node has neither files nor a network of its own: leave the node out", node)
+	}
+	if wanted.Loopback {
+		return self, half, nil
+	}
 	first, err := readFirst(folder)
 	if err != nil {
 		return "", nil, err
 	}
 	if nsenter, err = exec.LookPath("nsenter"); err != nil {
 		return "", nil, hintedError{err, "install util-linux, or reach the cluster by kubepki-lab env"}
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", nil, err
 	}
 	arguments = []string{"nsenter", "--preserve-credentials", "--mount", "--net", "--pid", "--target", strconv.Itoa(first)}
 	if differs, err := otherUserNamespace(first); err != nil {
@@ -84,7 +95,7 @@ func (p *place) enter(node string) (nsenter string, arguments []string, err erro
 	if err != nil {
 		return "", nil, err
 	}
-	return nsenter, append(arguments, "--wd="+folderHere, "--", self, "enter", "--dir", string(folder), "--programs", programs, node, "--"), nil
+	return nsenter, append(append(arguments, "--wd="+folderHere, "--"), half...), nil
 }
 
 // otherUserNamespace tells whether a process is in another user namespace.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/kubepki/kubepki/lab/internal/supervisor"
 )
 
 func TestALabIsUsedAndResumed(t *testing.T) {
@@ -29,7 +31,7 @@ func TestALabIsUsedAndResumed(t *testing.T) {
 			if !c.Ready || c.PID == 0 {
 				t.Errorf("%+v", c)
 			}
-			if c.Component != "kubelet" && (c.Serving == nil || c.Serving.Serial == "") {
+			if !isPod(c) && (c.Serving == nil || c.Serving.Serial == "") {
 				t.Errorf("%s of %s presents nothing", c.Component, c.Node)
 			}
 			if err := syscall.Kill(c.PID, 0); err != nil {
@@ -83,8 +85,8 @@ func TestEveryComponentComesBackAfterItWasKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.await(t, name+" is ready again", func() bool {
-				now := l.component(t, name)
-				return now.Ready && now.PID != before.PID && now.Restarts > before.Restarts
+				now, ok := l.find(t, name) // a pod's process is listed while it runs
+				return ok && now.Ready && now.PID != before.PID && (isPod(c) || now.Restarts > before.Restarts)
 			})
 		})
 	}
@@ -110,9 +112,12 @@ func TestEveryComponentComesBackAfterItWasKilled(t *testing.T) {
 	}
 }
 
+// isPod tells a container of a pod from a component of a node.
+func isPod(c supervisor.Component) bool { return strings.Contains(c.Component, "/") }
+
 func TestACrashedLabIsResumedFromItsFolder(t *testing.T) {
 	l := newLab(t)
-	l.run(t, "up", "--nodes", "0")
+	l.run(t, "up", "--nodes", "0", "--pods=false")
 	// The folder is locked by the outer half of the supervisor; nothing may
 	// outlive it.
 	outer := slices.Min(supervisors(t, l.dir))
@@ -153,8 +158,8 @@ func supervisors(t *testing.T, dir string) []int {
 
 func TestTwoLabsRunBesideEachOther(t *testing.T) {
 	first, second := newLab(t), newLab(t)
-	first.run(t, "up", "--nodes", "0")
-	second.run(t, "up", "--nodes", "0")
+	first.run(t, "up", "--nodes", "0", "--pods=false")
+	second.run(t, "up", "--nodes", "0", "--pods=false")
 	// The same names and addresses, and yet two clusters.
 	a, b := first.component(t, "cp1/kube-apiserver"), second.component(t, "cp1/kube-apiserver")
 	if a.Serving.Address != b.Serving.Address || a.Serving.Serial == b.Serving.Serial {
@@ -172,7 +177,7 @@ func TestTwoLabsRunBesideEachOther(t *testing.T) {
 
 func TestAPortThatSomebodyTookMeanwhileIsNotNeeded(t *testing.T) {
 	l := newLab(t)
-	l.run(t, "up", "--nodes", "0")
+	l.run(t, "up", "--nodes", "0", "--pods=false")
 	port := l.status(t).Proxy
 	l.run(t, "down")
 	listener, err := net.Listen("tcp", port)
@@ -204,4 +209,32 @@ func TestThreeControlPlanesLoseOne(t *testing.T) {
 	})
 	l.run(t, "start", "cp1")
 	l.await(t, "all is ready again", func() bool { return l.status(t).Ready })
+}
+
+func TestWithoutNamespacesTheControlPlanesRunOnLoopback(t *testing.T) {
+	l := newLab(t)
+	if r := l.try("up", "--loopback", "--control-planes", "3", "--nodes", "2"); r.code != 0 || !strings.Contains(r.stderr, "light nodes instead of kubelets") {
+		t.Fatal(r.text())
+	}
+	if out := l.kubectl(t, "get", "--raw", "/readyz"); out != "ok" {
+		t.Errorf("from outside: %q", out)
+	}
+	if out := l.run(t, "exec", "--", "kubectl", "get", "--raw", "/readyz"); out != "ok" {
+		t.Errorf("by exec: %q", out)
+	}
+	if r := l.try("exec", "cp1", "--", "true"); r.code != 2 {
+		t.Errorf("on a node: %s", r.text())
+	}
+	for _, c := range l.status(t).Components {
+		if host, _, err := net.SplitHostPort(c.Serving.Address); err != nil || !strings.HasPrefix(host, "127.77.0.1") {
+			t.Errorf("%s of %s listens at %s", c.Component, c.Node, c.Serving.Address)
+		}
+	}
+	// No namespace ends its processes with it, and yet none is left.
+	for _, pid := range supervisors(t, l.dir) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	l.await(t, "nothing runs", func() bool { return len(l.running(t)) == 0 })
 }

@@ -75,7 +75,7 @@ requests failed (load).`,
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	place.add(c.PersistentFlags())
 	c.AddCommand(newUpCommand(place), newDownCommand(place), newStatusCommand(place), newEnvCommand(place),
-		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place))
+		newExecCommand(place), newLogsCommand(place), newLoadCommand(place), newSuperviseCommand(place), newEnterCommand(place), newTryCommand())
 	for _, verb := range verbs {
 		c.AddCommand(newVerbCommand(place, verb))
 	}

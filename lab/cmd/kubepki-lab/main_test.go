@@ -139,13 +139,22 @@ func (l *testLab) status(t *testing.T) *supervisor.Status {
 // component is one line of the status.
 func (l *testLab) component(t *testing.T, name string) supervisor.Component {
 	t.Helper()
+	c, ok := l.find(t, name)
+	if !ok {
+		t.Fatalf("no component %s", name)
+	}
+	return c
+}
+
+// find is component for one that may not be there now.
+func (l *testLab) find(t *testing.T, name string) (supervisor.Component, bool) {
+	t.Helper()
 	for _, c := range l.status(t).Components {
 		if c.Node+"/"+c.Component == name {
-			return c
+			return c, true
 		}
 	}
-	t.Fatalf("no component %s", name)
-	return supervisor.Component{}
+	return supervisor.Component{}, false
 }
 
 // await waits until something holds.
@@ -160,10 +169,19 @@ func (l *testLab) await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// nothingRuns fails when a process has the lab's folder in its arguments, or
-// its files as its own.
+// nothingRuns fails when a process of the lab runs.
 func (l *testLab) nothingRuns(t *testing.T) {
 	t.Helper()
+	for _, process := range l.running(t) {
+		t.Errorf("still runs: %s", process)
+	}
+}
+
+// running are the processes that have the lab's folder in their arguments, or its
+// files as their own.
+func (l *testLab) running(t *testing.T) []string {
+	t.Helper()
+	var running []string
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +191,8 @@ func (l *testLab) nothingRuns(t *testing.T) {
 		cwd, _ := os.Readlink(p + "/cwd")
 		arguments, _ := os.ReadFile(p + "/cmdline")
 		if strings.HasPrefix(root, l.dir) || strings.HasPrefix(cwd, l.dir) || bytes.Contains(arguments, []byte(l.dir)) {
-			t.Errorf("still runs: %s %s", p, bytes.ReplaceAll(arguments, []byte{0}, []byte{' '}))
+			running = append(running, p+" "+string(bytes.ReplaceAll(arguments, []byte{0}, []byte{' '})))
 		}
 	}
+	return running
 }

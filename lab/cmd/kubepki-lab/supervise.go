@@ -35,6 +35,13 @@ func newSuperviseCommand(p *place) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			wanted, err := folder.Wanted()
+			if err != nil {
+				return err
+			}
+			if wanted.Loopback {
+				return superviseOnLoopback(c.Context(), folder, programs)
+			}
 			outside := lab.Outside{}
 			if !lab.Inside() {
 				if outside, err = prepareOutside(folder); err != nil {
@@ -44,6 +51,31 @@ func newSuperviseCommand(p *place) *cobra.Command {
 			return asExit(outside.Main(func() int { return superviseInside(folder, programs) }))
 		},
 	}
+}
+
+// superviseOnLoopback does all of it without namespaces.
+func superviseOnLoopback(ctx context.Context, f cluster.Folder, programs string) error {
+	lock, err := takeLock(f)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := writeFirst(f, os.Getpid()); err != nil {
+		return err
+	}
+	return supervisor.Run(ctx, supervisor.Options{Folder: f, Programs: programs, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+}
+
+// takeLock takes the lock of a lab's folder, until the file is closed.
+func takeLock(f cluster.Folder) (*os.File, error) {
+	lock, err := os.OpenFile(f.Lock(), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("a lab runs in %s already: %w", f, err), lock.Close())
+	}
+	return lock, nil
 }
 
 func asExit(code int) error {
@@ -56,12 +88,9 @@ func asExit(code int) error {
 // prepareOutside takes the lock and opens the way in. Both are handed on to the
 // inner half, so that the lock is held as long as any of the two is there.
 func prepareOutside(f cluster.Folder) (lab.Outside, error) {
-	lock, err := os.OpenFile(f.Lock(), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := takeLock(f)
 	if err != nil {
 		return lab.Outside{}, err
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return lab.Outside{}, fmt.Errorf("a lab runs in %s already: %w", f, err)
 	}
 	listener, err := listenProxy(f)
 	if err != nil {

@@ -21,7 +21,9 @@ const lookEvery = 250 * time.Millisecond
 
 type upFlags struct {
 	controlPlanes, nodes int
+	lightNodes           int
 	config               string
+	loopback, pods       bool
 	wait                 time.Duration
 }
 
@@ -47,7 +49,10 @@ or start again what stands in the folder already. It returns when all is ready.`
 	flags := c.Flags()
 	flags.IntVar(&f.controlPlanes, "control-planes", 0, "control planes, 1 or 3, each with etcd (default 1)")
 	flags.IntVar(&f.nodes, "nodes", 2, "nodes that join by bootstrap token (beside those of --config)")
+	flags.IntVar(&f.lightNodes, "light-nodes", 0, "nodes for load, hundreds in one process: they join, renew and serve as others, and run no pods")
 	flags.StringVar(&f.config, "config", "", "configuration of the cluster, as kubepki init takes it")
+	flags.BoolVar(&f.pods, "pods", true, "run kube-proxy, an extension API server, a webhook and a client in pods too")
+	flags.BoolVar(&f.loopback, "loopback", false, "use no namespaces: control planes and light nodes, on addresses of the machine's loopback (done by itself where namespaces are not allowed)")
 	flags.DurationVar(&f.wait, "wait", 3*time.Minute, "how long to wait until all is ready; 0: not at all")
 	return c
 }
@@ -87,6 +92,8 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 	ended := make(chan error, 1)
 	if up {
 		fmt.Fprintf(talk, "the lab in %s is up already\n", folder)
+	} else if err := say(talk, wanted); err != nil {
+		return err
 	} else if err := create(ctx, talk, folder, wanted, programs, ended); err != nil {
 		return err
 	}
@@ -104,7 +111,7 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 // wanted is what the lab is made from: what the folder says, or else the flags.
 // They must not contradict each other.
 func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wanted, error) {
-	asked := cluster.Wanted{ControlPlanes: f.controlPlanes, Workers: f.nodes, ConfigName: f.config}
+	asked := cluster.Wanted{ControlPlanes: f.controlPlanes, Workers: f.nodes, ConfigName: f.config, WithoutPods: !f.pods, LightNodes: f.lightNodes}
 	if f.config != "" {
 		data, err := readConfig(f.config)
 		if err != nil {
@@ -117,6 +124,7 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 	}
 	was, err := folder.Wanted()
 	if errors.Is(err, cluster.ErrNoLab) {
+		asked.Loopback = f.loopback || namespaces(c.Context()) != nil
 		_, err := asked.Cluster()
 		return asked, asUsage(err)
 	}
@@ -130,6 +138,9 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 		{"control-planes", asked.ControlPlanes != was.ControlPlanes && max(asked.ControlPlanes, was.ControlPlanes) > 1},
 		{"nodes", asked.Workers != was.Workers},
 		{"config", string(asked.Config) != string(was.Config)},
+		{"light-nodes", asked.LightNodes != was.LightNodes},
+		{"pods", f.pods == was.WithoutPods},
+		{"loopback", f.loopback != was.Loopback},
 	} {
 		if c.Flags().Changed(flag.name) && flag.differs {
 			return was, hintedError{usagef("--%s: the lab in %s was made otherwise", flag.name, folder), "leave the flag out to resume it, use another --dir, or remove it with kubepki-lab down --remove"}

@@ -27,10 +27,9 @@ type Machine struct {
 	Address netip.Addr
 	// Static are the components that run from static-pod manifests.
 	Static []string
+	// Kubelet tells that a kubelet runs there.
+	Kubelet bool
 }
-
-// Kubelet tells whether the machine runs a kubelet.
-func (m Machine) Kubelet() bool { return m.Role == ControlPlane || m.Role == Worker }
 
 // Machines lists the machines of a cluster: control planes, workers, etcd
 // members, and the load balancer where the cluster has an endpoint of its own.
@@ -44,10 +43,10 @@ func Machines(c *catalog.Cluster) []Machine {
 		all = append(all, Machine{Name: m.Name, Role: Etcd, Address: m.Address, Static: []string{"etcd"}})
 	}
 	for _, n := range c.ControlPlanes {
-		all = append(all, Machine{Name: n.Name, Role: ControlPlane, Address: n.Address, Static: static})
+		all = append(all, Machine{Name: n.Name, Role: ControlPlane, Address: n.Address, Static: static, Kubelet: true})
 	}
 	for _, n := range c.Workers {
-		all = append(all, Machine{Name: n.Name, Role: Worker, Address: n.Address})
+		all = append(all, Machine{Name: n.Name, Role: Worker, Address: n.Address, Kubelet: true})
 	}
 	if endpoint, ok := endpoint(c); ok {
 		all = append(all, Machine{Name: "lb", Role: Balancer, Address: endpoint.Addr()})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/config"
+	"github.com/kubepki/kubepki/lab/internal/light"
 	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
@@ -20,8 +21,13 @@ var (
 	balancer         = netip.MustParseAddr("10.77.0.10")
 	firstPlane       = netip.MustParseAddr("10.77.0.11")
 	firstWorker      = netip.MustParseAddr("10.77.0.21")
+	loopbackBalancer = netip.MustParseAddr("127.77.0.10")
+	loopbackPlane    = netip.MustParseAddr("127.77.0.11")
+	firstLight       = netip.MustParseAddr("10.78.0.1")
+	loopbackLight    = netip.MustParseAddr("127.78.0.1")
 	maxControlPlanes = 9
 	maxWorkers       = 200
+	maxLight         = 5000
 )
 
 // year is kubeadm's life of a certificate.
@@ -41,6 +47,14 @@ type Wanted struct {
 	// are added to its own.
 	ConfigName string
 	Config     []byte
+	// Loopback is for a machine that allows no namespaces: control planes alone,
+	// each at an address of the machine's own loopback.
+	Loopback bool
+	// LightNodes counts nodes that are what the control plane sees of one, for
+	// load; on loopback the Workers are such nodes too.
+	LightNodes int
+	// WithoutPods leaves out what the lab runs in pods.
+	WithoutPods bool
 }
 
 // Cluster returns the cluster that is wanted, with all defaults filled in. The
@@ -53,9 +67,20 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 	if w.Workers < 0 || w.Workers > maxWorkers {
 		return nil, fmt.Errorf("--nodes %d: from 0 to %d are possible", w.Workers, maxWorkers)
 	}
-	c.Workers = append(c.Workers, w.named(c)...)
+	if w.LightNodes < 0 || w.LightNodes > maxLight {
+		return nil, fmt.Errorf("--light-nodes %d: from 0 to %d are possible", w.LightNodes, maxLight)
+	}
+	if !w.Loopback { // no kubelet runs there
+		c.Workers = append(c.Workers, w.named(c)...)
+	}
 	if c.ExternalEtcd != nil {
 		return nil, fmt.Errorf("%s: etcd: the lab cannot reach an etcd outside of it; name members, or leave etcd to the control planes", w.ConfigName)
+	}
+	if len(w.Light()) > 0 {
+		addArgs(c, "kube-controller-manager", light.ManagerFlags())
+	}
+	if w.Loopback {
+		return config.Complete(c, labHost)
 	}
 	setExtraArgs(c)
 	c.KubeProxy = true // one of the lab's three ways to run kube-proxy is by certificate
@@ -84,6 +109,9 @@ func checkAddresses(c *catalog.Cluster) error {
 
 // described is the cluster of the configuration, or one of the lab's own.
 func (w Wanted) described() (*catalog.Cluster, error) {
+	if w.Config != nil && w.Loopback {
+		return nil, fmt.Errorf("--config: the addresses of %s need namespaces, and the lab runs on loopback", w.ConfigName)
+	}
 	if w.Config != nil {
 		if w.ControlPlanes != 0 {
 			return nil, fmt.Errorf("--control-planes: the configuration %s says which control planes there are", w.ConfigName)
@@ -105,8 +133,14 @@ func (w Wanted) described() (*catalog.Cluster, error) {
 	}
 	if planes > 1 {
 		c.ControlPlaneEndpoint = balancer.String() + ":6443"
+		if w.Loopback {
+			c.ControlPlaneEndpoint = loopbackBalancer.String() + ":6443"
+		}
 	}
 	address := firstPlane
+	if w.Loopback {
+		address = loopbackPlane
+	}
 	for i := range planes {
 		c.ControlPlanes = append(c.ControlPlanes, catalog.ControlPlane{Name: fmt.Sprintf("cp%d", i+1), Address: address})
 		address = address.Next()
@@ -151,28 +185,48 @@ func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
 	return workers
 }
 
-// setExtraArgs adds the flags that the lab's own services need, unless the
-// configuration sets them.
-func setExtraArgs(c *catalog.Cluster) {
-	const component = "kube-apiserver"
-	args := maps.Clone(c.ExtraArgs)
-	if args == nil {
-		args = map[string][]catalog.Arg{}
+// Light are the light nodes.
+func (w Wanted) Light() []light.Node {
+	count, address := w.LightNodes, firstLight
+	if w.Loopback {
+		count, address = w.LightNodes+w.Workers, loopbackLight
 	}
-	var need []string
+	nodes := make([]light.Node, count)
+	for i := range nodes {
+		nodes[i] = light.Node{Name: fmt.Sprintf("light%d", i+1), Address: address}
+		address = address.Next()
+	}
+	return nodes
+}
+
+// setExtraArgs adds the flags that the lab's own services need.
+func setExtraArgs(c *catalog.Cluster) {
+	var flags []string
 	for _, f := range objects.APIServerFlags() {
-		need = append(need, f.Flag)
+		flags = append(flags, f.Flag)
 	}
 	if !c.KubeletAuthority {
 		// The kubelets' serving certificates are of the cluster's authority, and
 		// are verified, other than kubeadm leaves it (link 11).
-		need = append(need, "--kubelet-certificate-authority="+c.PKI("ca")+".crt")
+		flags = append(flags, "--kubelet-certificate-authority="+c.PKI("ca")+".crt")
 	}
-	for _, flag := range need {
+	addArgs(c, "kube-apiserver", flags)
+}
+
+// addArgs adds flags, --NAME=VALUE, to a component, unless the configuration sets
+// them.
+func addArgs(c *catalog.Cluster, component string, flags []string) {
+	all := maps.Clone(c.ExtraArgs)
+	if all == nil {
+		all = map[string][]catalog.Arg{}
+	}
+	args := slices.Clone(all[component])
+	for _, flag := range flags {
 		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
-		if !slices.ContainsFunc(args[component], func(a catalog.Arg) bool { return a.Name == name }) {
-			args[component] = append(args[component], catalog.Arg{Name: name, Value: value})
+		if !slices.ContainsFunc(args, func(a catalog.Arg) bool { return a.Name == name }) {
+			args = append(args, catalog.Arg{Name: name, Value: value})
 		}
 	}
-	c.ExtraArgs = args
+	all[component] = args
+	c.ExtraArgs = all
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"strconv"
 	"sync"
@@ -156,19 +157,11 @@ func (p *process) runOnTerminal(ctx context.Context, cmd *exec.Cmd, in io.Reader
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		for {
-			select {
-			case size, ok := <-resize:
-				if !ok {
-					return
-				}
-				_ = pty.Setsize(control, &pty.Winsize{Rows: size.Height, Cols: size.Width})
-			case <-ctx.Done():
-				return
-			}
-		}
+	var resizing sync.WaitGroup
+	resizing.Go(func() { resizeTerminal(ctx, control, resize) })
+	defer func() { // before it is closed
+		cancel()
+		resizing.Wait()
 	}()
 	if in != nil {
 		go func() { _, _ = io.Copy(control, in) }()
@@ -186,6 +179,21 @@ func (p *process) runOnTerminal(ctx context.Context, cmd *exec.Cmd, in io.Reader
 	case <-time.After(outputWait):
 	}
 	return nil
+}
+
+// resizeTerminal does as it is told until ctx ends.
+func resizeTerminal(ctx context.Context, control *os.File, resize <-chan remotecommand.TerminalSize) {
+	for {
+		select {
+		case size, ok := <-resize:
+			if !ok {
+				return
+			}
+			_ = pty.Setsize(control, &pty.Winsize{Rows: size.Height, Cols: size.Width})
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Attach is refused, as above.

@@ -72,6 +72,9 @@ func labConfiguration(k *kubeletv1beta1.KubeletConfiguration) {
 	// An ordinary user may not lower its score. A kubelet in the lab is no more
 	// worth keeping than the test that runs it.
 	k.OOMScoreAdj = ptr.To[int32](0)
+	// In a user namespace /dev/kmsg cannot be read, where a kubelet learns who ran
+	// out of memory. This gate lets it do without; it is on by default since 1.37.
+	k.FeatureGates = map[string]bool{"KubeletInUserNamespace": true}
 	// /usr is the machine's.
 	k.VolumePluginDir = "/var/lib/kubelet/volumeplugins"
 	// There is no name server in the lab's network.

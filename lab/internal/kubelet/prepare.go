@@ -65,7 +65,7 @@ func Prepare(root string, c Config) (*lab.Manifest, error) {
 	if c.Name == "" || len(c.Addresses) == 0 {
 		return nil, errors.New("prepare a kubelet: a node needs a name and an address")
 	}
-	for _, step := range []func(string, Config) error{writeMachineID, writeJoin, writeConfiguration, writeFlags} {
+	for _, step := range []func(string, Config) error{makeFolder, writeMachineID, writeJoin, writeConfiguration, writeFlags} {
 		if err := step(root, c); err != nil {
 			return nil, fmt.Errorf("prepare the kubelet of node %q: %w", c.Name, err)
 		}
@@ -97,6 +97,12 @@ func flags(c Config) []string {
 // who read the node's files.
 func writeFlags(root string, c Config) error {
 	return write(root, FlagsFile, fmt.Sprintf("KUBELET_KUBEADM_ARGS=%q\n", strings.Join(flags(c), " ")), 0o644)
+}
+
+// makeFolder makes the kubelet's folder with kubeadm's mode (k/k
+// cmd/kubeadm/app/phases/kubelet/flags.go): it will hold keys and pods' tokens.
+func makeFolder(root string, _ Config) error {
+	return os.MkdirAll(filepath.Join(root, filepath.Dir(ConfigFile)), 0o700)
 }
 
 // writeMachineID gives the node the number that every machine has, and the
@@ -131,28 +137,6 @@ func writeJoin(root string, c Config) error {
 		return err
 	}
 	return write(root, BootstrapKubeconfig, string(data), 0o600)
-}
-
-// Joined removes the bootstrap kubeconfig of a node that has a client
-// certificate, as kubeadm does when a join has ended, and tells whether the node
-// has one. It may be called again.
-func Joined(root string) (bool, error) {
-	current := filepath.Join(root, CertificatesDir, "kubelet-client-current.pem")
-	if _, err := os.Lstat(current); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(filepath.Join(root, Kubeconfig)); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	err := os.Remove(filepath.Join(root, BootstrapKubeconfig))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return true, nil
 }
 
 // write writes a file of the node, at an absolute path on it.

@@ -68,6 +68,8 @@ type Values struct {
 	// machines that let nobody program packet filters (proxyclient.CanProgram).
 	// Services then lead nowhere, and pods are told to dial Server.
 	ProxyClient bool
+	// WithoutPods leaves out what needs a kubelet to run it.
+	WithoutPods bool
 }
 
 // KubeProxy is the program of the DaemonSets of kube-proxy.
@@ -94,7 +96,11 @@ func (Values) Image(program string) string { return cri.Registry + program + ":l
 // they are to be applied.
 func Objects(v Values) ([]*unstructured.Unstructured, error) {
 	var all []*unstructured.Unstructured
-	for _, name := range files {
+	names := files
+	if v.WithoutPods {
+		names = []string{"cluster-admins.yaml"}
+	}
+	for _, name := range names {
 		objects, err := read(name, v)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

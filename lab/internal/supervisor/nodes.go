@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,24 +27,30 @@ func (s *Supervisor) admin() (*rest.Config, error) {
 	return config, nil
 }
 
-// lookAtNodes asks the API for the nodes that run a kubelet.
+// lookAtNodes asks the API for the nodes that run a kubelet, and for light ones.
 func (s *Supervisor) lookAtNodes(ctx context.Context) []Node {
 	known, err := s.listNodes(ctx)
+	byName := map[string]*corev1.Node{}
+	for i := range known {
+		byName[known[i].Name] = &known[i]
+	}
 	var nodes []Node
-	for _, m := range s.machines {
-		if !m.Kubelet() {
-			continue
-		}
-		n := Node{Name: m.Name, Address: m.Address.String(), Message: "not registered"}
-		if err != nil {
+	look := func(name string, address netip.Addr) {
+		n := Node{Name: name, Address: address.String(), Message: "not registered"}
+		if seen, ok := byName[name]; ok {
+			n.Ready, n.Message = nodeReady(seen)
+		} else if err != nil {
 			n.Message = err.Error()
 		}
-		for i := range known {
-			if known[i].Name == m.Name {
-				n.Ready, n.Message = nodeReady(&known[i])
-			}
-		}
 		nodes = append(nodes, n)
+	}
+	for _, m := range s.machines {
+		if m.Kubelet {
+			look(m.Name, m.Address)
+		}
+	}
+	for _, l := range s.wanted.Light() {
+		look(l.Name, l.Address)
 	}
 	return nodes
 }

@@ -40,6 +40,7 @@ func (s *Supervisor) setUp(ctx context.Context) {
 			var finishing sync.WaitGroup
 			finishing.Go(func() { s.finishJoins(ctx) })
 			finishing.Go(func() { s.approve(ctx) })
+			finishing.Go(func() { s.runLight(ctx) })
 			s.untilDone(ctx, "label the nodes", s.labelNodes)
 			finishing.Wait()
 			return
@@ -137,22 +138,28 @@ func (s *Supervisor) approve(ctx context.Context) {
 // lookup tells the addresses of a node of the lab.
 func (s *Supervisor) lookup(name string) ([]netip.Addr, bool) {
 	for _, m := range s.machines {
-		if m.Name == name && m.Kubelet() {
+		if m.Name == name && m.Kubelet {
 			return []netip.Addr{m.Address}, true
+		}
+	}
+	for _, l := range s.wanted.Light() {
+		if l.Name == name {
+			return []netip.Addr{l.Address}, true
 		}
 	}
 	return nil, false
 }
 
-// finishJoins removes the token of each node that has joined, as kubeadm does.
+// finishJoins does what kubeadm does when a node's kubelet has its certificate:
+// see [kubelet.Finish].
 func (s *Supervisor) finishJoins(ctx context.Context) {
 	left := s.machines
 	for {
 		left = slices.DeleteFunc(slices.Clone(left), func(m cluster.Machine) bool {
-			if m.Role != cluster.Worker {
+			if !m.Kubelet {
 				return true
 			}
-			joined, err := kubelet.Joined(s.nodes[m.Name].Root)
+			joined, err := kubelet.Finish(s.nodes[m.Name].Root)
 			if err != nil {
 				s.Log.Error("join", "node", m.Name, "error", err)
 			}
@@ -191,28 +198,33 @@ func newToken() (string, error) {
 // bootstrapToken lets the real kubeadm make the token, the rules by which nodes
 // may join with it, and the ConfigMap cluster-info.
 func (s *Supervisor) bootstrapToken(ctx context.Context, token string) error {
-	node := s.nodes[s.spec.ControlPlanes[0].Name]
 	plane := s.spec.ControlPlanes[0]
+	node, root := s.nodes[plane.Name], "/"
+	if s.wanted.Loopback {
+		root = node.Root
+	}
+	// kubeadm needs the address for nothing here, and would refuse loopback.
 	config := fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 bootstrapTokens:
 - token: %s
   description: of kubepki-lab
   ttl: 24h0m0s
-localAPIEndpoint: {advertiseAddress: %q, bindPort: %d}
+localAPIEndpoint: {advertiseAddress: 192.0.2.1}
 nodeRegistration: {name: %s, criSocket: "unix:///run/none.sock"}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 kubernetesVersion: %s
 certificatesDir: %s
-`, token, plane.Address, plane.BindPort, plane.Name, s.spec.KubernetesVersion, s.spec.CertificatesDir)
-	file := filepath.Join(node.Root, "etc/kubernetes/kubepki-lab.yaml")
+`, token, plane.Name, s.spec.KubernetesVersion, filepath.Join(root, s.spec.CertificatesDir))
+	const name = "etc/kubernetes/kubepki-lab.yaml"
+	file := filepath.Join(node.Root, name)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
 	p, err := node.Run(&lab.Manifest{Name: "kubeadm", Command: []string{"kubeadm", "init", "phase", "bootstrap-token",
-		"--config=/etc/kubernetes/kubepki-lab.yaml", "--kubeconfig=/etc/kubernetes/super-admin.conf", "--skip-token-print"}})
+		"--config=" + filepath.Join(root, name), "--kubeconfig=" + filepath.Join(root, "etc/kubernetes/super-admin.conf"), "--skip-token-print"}})
 	if err == nil {
 		err = p.Succeeds(ctx)
 	}

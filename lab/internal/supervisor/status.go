@@ -16,6 +16,7 @@ import (
 type Status struct {
 	APIVersion string      `json:"apiVersion"`
 	Kind       string      `json:"kind"` // LabStatus
+	Mode       string      `json:"mode"` // namespaces or loopback
 	Started    time.Time   `json:"started"`
 	Ready      bool        `json:"ready"`             // all that is wanted is ready
 	Message    string      `json:"message,omitempty"` // what keeps the cluster from being set up
@@ -61,6 +62,10 @@ func (s *Supervisor) status(ctx context.Context) *Status {
 	answer := &Status{
 		APIVersion: "kubepki.dev/v1alpha1", Kind: "LabStatus", Started: s.started,
 		Components: make([]Component, len(s.units)),
+	}
+	answer.Mode = "namespaces"
+	if s.wanted.Loopback {
+		answer.Mode = "loopback"
 	}
 	if s.Proxy != nil {
 		answer.Proxy = s.Proxy.Addr().String()

@@ -36,6 +36,7 @@ type Options struct {
 // Supervisor runs one cluster.
 type Supervisor struct {
 	Options
+	wanted   cluster.Wanted
 	spec     *catalog.Cluster
 	machines []cluster.Machine
 	network  *lab.Network
@@ -70,9 +71,14 @@ func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &Supervisor{
-		Options: o, spec: spec, machines: cluster.Machines(spec), nodes: map[string]*lab.Node{},
+		Options: o, wanted: wanted, spec: spec, machines: cluster.Machines(spec), nodes: map[string]*lab.Node{},
 		started: time.Now(), down: cancel, setup: "waiting for an API server",
 		serving: make(chan struct{}), joining: make(chan struct{}),
+	}
+	if s.wanted.Loopback {
+		for i := range s.machines {
+			s.machines[i].Kubelet = false
+		}
 	}
 	return s.run(ctx)
 }
@@ -98,7 +104,7 @@ func (s *Supervisor) run(ctx context.Context) error {
 func (s *Supervisor) startRuntimes() error {
 	s.runtimes = map[string]*cri.Server{}
 	for _, m := range s.machines {
-		if !m.Kubelet() {
+		if !m.Kubelet {
 			continue
 		}
 		runtime, err := cri.Start(s.nodes[m.Name], m.Address)
@@ -113,12 +119,16 @@ func (s *Supervisor) startRuntimes() error {
 // makeNetwork makes the network, and a node for each machine.
 func (s *Supervisor) makeNetwork() error {
 	hosts := cluster.Hosts(s.spec)
-	if err := s.resolve(hosts); err != nil {
-		return err
-	}
-	var err error
-	if s.network, err = lab.NewNetwork(cluster.Administrator); err != nil {
-		return err
+	if s.wanted.Loopback {
+		s.network = lab.NewLoopback()
+	} else {
+		if err := s.resolve(hosts); err != nil {
+			return err
+		}
+		var err error
+		if s.network, err = lab.NewNetwork(cluster.Administrator); err != nil {
+			return err
+		}
 	}
 	for _, m := range s.machines {
 		node, err := s.network.Node(lab.NodeConfig{
@@ -248,9 +258,9 @@ func (s *Supervisor) plan() []*unit {
 			if component == "etcd" || component == "kube-apiserver" {
 				after = now
 			}
-			units = append(units, newUnit(node, component, after, func() (*lab.Manifest, error) { return static(node, component) }))
+			units = append(units, newUnit(node, component, after, func() (*lab.Manifest, error) { return s.static(m, component) }))
 		}
-		if m.Kubelet() {
+		if m.Kubelet {
 			units = append(units, s.kubelet(m))
 		}
 	}
@@ -279,13 +289,19 @@ func (s *Supervisor) kubelet(m cluster.Machine) *unit {
 const kubeletPort = 10250
 
 // static describes a component by its static-pod manifest.
-func static(node *lab.Node, component string) (*lab.Manifest, error) {
-	manifest, err := lab.ReadManifest(node.Root, component)
-	if err == nil && component == "etcd" {
+func (s *Supervisor) static(m cluster.Machine, component string) (*lab.Manifest, error) {
+	manifest, err := lab.ReadManifest(s.Folder.Root(m.Name), component)
+	if err != nil {
+		return nil, err
+	}
+	if component == "etcd" {
 		// It survives the end of its process, and need not survive a power cut.
 		manifest.Command = append(manifest.Command, "--unsafe-no-fsync")
 	}
-	return manifest, err
+	if s.wanted.Loopback {
+		onLoopback(manifest, s.Folder.Root(m.Name), m.Address)
+	}
+	return manifest, nil
 }
 
 // find returns the units of a name: COMPONENT, NODE, or NODE/COMPONENT.

@@ -33,6 +33,10 @@ var proxyWays = []string{"token-secret", "projected-token", "certificate"}
 // prepareServers makes the credentials of the servers that run in pods, and what
 // kube-apiserver needs to call them.
 func (s *Supervisor) prepareServers(ctx context.Context) error {
+	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.Loopback || s.wanted.WithoutPods}
+	if s.wanted.Loopback {
+		return nil
+	}
 	servers, err := objects.Provision(ctx, filepath.Join(string(s.Folder), "servers"), time.Now())
 	if err != nil {
 		return err
@@ -45,7 +49,7 @@ func (s *Supervisor) prepareServers(ctx context.Context) error {
 			return err
 		}
 	}
-	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Servers: *servers}
+	s.values.Servers = *servers
 	if err := proxyclient.CanProgram(ctx); err != nil {
 		s.Log.Warn("kube-proxy runs as its client alone", "reason", err)
 		s.values.ProxyClient = true
@@ -77,10 +81,10 @@ func (s *Supervisor) labelNodes(ctx context.Context) error {
 func (s *Supervisor) kubelets() []string {
 	var workers, planes []string
 	for _, m := range s.machines {
-		switch m.Role {
-		case cluster.Worker:
+		switch {
+		case m.Kubelet && m.Role == cluster.Worker:
 			workers = append(workers, m.Name)
-		case cluster.ControlPlane:
+		case m.Kubelet:
 			planes = append(planes, m.Name)
 		}
 	}
