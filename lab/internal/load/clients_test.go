@@ -165,3 +165,23 @@ func TestAnAnswerThatMayChangeIsAskedForAgain(t *testing.T) {
 		t.Errorf("a failure was asked for again: %d times, %v", n, err)
 	}
 }
+
+func TestARefusedRawRequestHasACode(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	c, err := newClients(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	_, err = c.core.RESTClient().Get().AbsPath("/api/v1/nodes/a/proxy/pods").DoRaw(t.Context())
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if got := oneLine(err); !strings.Contains(got, "403") {
+		t.Errorf("the error says %q", got)
+	}
+}

@@ -2,8 +2,12 @@ package load
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kubepki/kubepki/lab"
 )
@@ -45,9 +49,20 @@ const errorLimit = 400
 
 // oneLine is an error's text as a user may see it.
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(lab.Redact(err.Error())), " ")
+	text := strings.Join(strings.Fields(lab.Redact(err.Error()+answer(err))), " ")
 	if len(text) > errorLimit {
 		text = strings.ToValidUTF8(text[:errorLimit], "") + "…"
 	}
 	return text
+}
+
+// answer is the code of the API server's answer where client-go has dropped the
+// rest of it: of a raw request it calls everything but plain text "unknown"
+// (DoRaw in k/client-go rest/request.go).
+func answer(err error) string {
+	var status apierrors.APIStatus
+	if !strings.HasPrefix(err.Error(), "unknown") || !errors.As(err, &status) {
+		return ""
+	}
+	return fmt.Sprintf(" (HTTP %d)", status.Status().Code)
 }
