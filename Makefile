@@ -34,7 +34,7 @@ test: deps ## all tests, those on real components too
 
 test-lab: ## the tests on real components alone
 	lab/build.sh
-	cd lab && go vet ./... && go test -timeout 120m -count=1 ./...
+	cd lab && go vet ./... && go test -p 1 -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1
 test-long: test reload fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME

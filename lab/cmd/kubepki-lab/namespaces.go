@@ -50,8 +50,9 @@ func newTryCommand() *cobra.Command {
 
 // say says how the lab will run. One that was made in namespaces cannot run
 // without.
-func say(talk io.Writer, wanted cluster.Wanted) error {
-	refused := namespaces(context.Background())
+func say(ctx context.Context, talk io.Writer, wanted cluster.Wanted) error {
+	sayWatches(talk, wanted)
+	refused := namespaces(ctx)
 	switch {
 	case wanted.Loopback && refused != nil:
 		fmt.Fprintf(talk, "on loopback: control planes, and light nodes instead of kubelets and pods: %v\n", refused)

@@ -92,7 +92,7 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 	ended := make(chan error, 1)
 	if up {
 		fmt.Fprintf(talk, "the lab in %s is up already\n", folder)
-	} else if err := say(talk, wanted); err != nil {
+	} else if err := say(ctx, talk, wanted); err != nil {
 		return err
 	} else if err := create(ctx, talk, folder, wanted, programs, ended); err != nil {
 		return err
