@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/light"
 )
 
 const (
@@ -32,7 +33,9 @@ const (
 type site struct {
 	folder cluster.Folder
 	spec   *catalog.Cluster
-	id     string // of this run: in the names of all that it makes
+	// loopback tells that nodes have no network of their own.
+	loopback bool
+	id       string // of this run: in the names of all that it makes
 
 	admin     *user // for preparing and tidying up
 	nodes     []kubelet
@@ -60,7 +63,7 @@ func newSite(f cluster.Folder) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{folder: f, spec: spec, id: strings.ToLower(rand.Text()[:6]), pods: map[string]probePod{}}
+	s := &site{folder: f, spec: spec, loopback: wanted.Loopback, id: strings.ToLower(rand.Text()[:6]), pods: map[string]probePod{}}
 	s.admin = s.administrator()
 	return s, nil
 }
@@ -97,11 +100,14 @@ func (s *site) findNodes(ctx context.Context, c *clients) error {
 	}
 	joined := map[string]bool{}
 	for _, n := range nodes.Items {
+		joined[n.Name] = true
+		if _, ok := n.Labels[light.Taint]; ok {
+			continue // it has neither a real kubelet nor pods
+		}
 		address, err := nodeAddress(&n)
 		if err != nil {
 			return err
 		}
-		joined[n.Name] = true
 		s.nodes = append(s.nodes, kubelet{n.Name, address, n.Labels})
 		s.pods[n.Name] = probePod{s.meta("on-" + n.Name).Name, rand.Text()}
 	}
