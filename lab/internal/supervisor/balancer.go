@@ -1,10 +1,12 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +21,10 @@ const dialWait = 2 * time.Second
 type balancer struct {
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	behind []string
-	turn   atomic.Uint32
+	// ready tells whether an API server takes new clients: one may listen before
+	// it knows its users, and still listen when it is about to end.
+	ready func(address string) bool
+	turn  atomic.Uint32
 }
 
 // serve accepts until the listener is closed, and returns when every connection
@@ -48,13 +53,16 @@ func (b *balancer) connect(ctx context.Context, client net.Conn) {
 	join(ctx, client, server)
 }
 
-// choose connects to the first API server in turn that answers.
+// choose connects to the first API server in turn that answers, one that is ready
+// if there is one.
 func (b *balancer) choose(ctx context.Context) (net.Conn, error) {
-	first := int(b.turn.Add(1))
+	first := int(b.turn.Add(1)) % len(b.behind)
+	inTurn := slices.Concat(b.behind[first:], b.behind[:first])
+	slices.SortStableFunc(inTurn, func(x, y string) int { return -cmp.Compare(rank(b.ready(x)), rank(b.ready(y))) })
 	var errs []error
-	for i := range b.behind {
+	for _, address := range inTurn {
 		ctx, cancel := context.WithTimeout(ctx, dialWait)
-		conn, err := b.dial(ctx, "tcp", b.behind[(first+i)%len(b.behind)])
+		conn, err := b.dial(ctx, "tcp", address)
 		cancel()
 		if err == nil {
 			return conn, nil
@@ -62,6 +70,13 @@ func (b *balancer) choose(ctx context.Context) (net.Conn, error) {
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+func rank(ready bool) int {
+	if ready {
+		return 1
+	}
+	return 0
 }
 
 // join copies in both directions until both sides have said all, one has failed,

@@ -33,6 +33,12 @@ func answering(t *testing.T, word string) net.Listener {
 // balanced starts a balancer and returns its address.
 func balanced(t *testing.T, behind ...string) string {
 	t.Helper()
+	return balancedBy(t, func(string) bool { return true }, behind...)
+}
+
+// balancedBy is balanced with a word on which servers are ready.
+func balancedBy(t *testing.T, ready func(string) bool, behind ...string) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +46,7 @@ func balanced(t *testing.T, behind ...string) string {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := (&balancer{dial: new(net.Dialer).DialContext, behind: behind}).serve(ctx, listener); err != nil {
+		if err := (&balancer{dial: new(net.Dialer).DialContext, behind: behind, ready: ready}).serve(ctx, listener); err != nil {
 			t.Error(err)
 		}
 	})
@@ -82,6 +88,20 @@ func TestAServerThatIsAwayIsPassedOver(t *testing.T) {
 		if got := ask(t, address); got != "b" {
 			t.Errorf("got %q, want the server that is there", got)
 		}
+	}
+}
+
+func TestAServerThatListensAndIsNotReadyIsLeftAlone(t *testing.T) {
+	starting, ready := answering(t, "a").Addr().String(), answering(t, "b").Addr().String()
+	address := balancedBy(t, func(a string) bool { return a == ready }, starting, ready)
+	for range 4 {
+		if got := ask(t, address); got != "b" {
+			t.Errorf("got %q, want the server that is ready", got)
+		}
+	}
+	// Where none is ready, one that listens is better than nothing.
+	if got := ask(t, balancedBy(t, func(string) bool { return false }, starting)); got != "a" {
+		t.Errorf("got %q, want the server that listens", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -237,13 +238,28 @@ func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error
 		return err
 	}
 	context.AfterFunc(ctx, func() { listener.Close() })
-	b := &balancer{dial: node.Dial, behind: behind}
+	b := &balancer{dial: node.Dial, behind: behind, ready: s.apiserverReady}
 	running.Go(func() {
 		if err := b.serve(ctx, listener); err != nil {
 			s.Log.Error("load balancer", "error", err)
 		}
 	})
 	return nil
+}
+
+// apiserverReady tells whether the API server at an address, HOST:PORT, is ready.
+func (s *Supervisor) apiserverReady(address string) bool {
+	for i, n := range s.spec.ControlPlanes {
+		if net.JoinHostPort(n.Address.String(), strconv.Itoa(n.BindPort)) != address {
+			continue
+		}
+		for _, u := range s.find(s.spec.ControlPlanes[i].Name + "/kube-apiserver") {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			return u.ready
+		}
+	}
+	return false
 }
 
 // plan lists the components, in the order in which they are shown.

@@ -135,6 +135,8 @@ func (u *unit) once(ctx context.Context) bool {
 	case <-unwanted:
 		stopWatching()
 		watching.Wait()
+		// New clients go elsewhere from now on: see balancer.
+		u.set(func() { u.ready, u.message = false, "stopping" })
 		err := p.Stop()
 		u.set(func() {
 			u.process, u.ready, u.message = nil, false, "stopped"
