@@ -3,13 +3,13 @@ package check
 import "github.com/kubepki/kubepki/internal/trust"
 
 // takeUpServing says what makes a process serve the certificate of its file.
-// Sources: apiserver/pkg/server/dynamiccertificates/dynamic_serving_content.go
-// (within a minute), etcd client/pkg/transport/listener.go (at each handshake),
-// k/k pkg/kubelet/kubelet.go.
+// It is what catalog.Reload says of their serving pairs, measured in
+// docs/reload.md: servers of Kubernetes learn of a change by the kernel's
+// notification alone, and etcd reads its pair at each handshake.
 func takeUpServing(s trust.Server) string {
 	switch s.Kind {
 	case trust.ServesAPI, trust.ServesMetrics:
-		return "wait a minute, in which it reads the file again; if it still presents the old one, it refuses the new pair (its log says why) or was started with another file: restart it"
+		return "it takes a new pair up within a second, so it refuses this one (its log says why), was started with another file, or was not told of the change (a network file system, a link that was switched): write the pair again, or restart it"
 	case trust.ServesEtcd, trust.ServesEtcdPeers:
 		return "restart etcd: it reads this file at each handshake, so it was started with another file or cannot read this one"
 	case trust.ServesKubelet:
@@ -20,13 +20,14 @@ func takeUpServing(s trust.Server) string {
 
 // takeUpTrust says what makes a process trust what its file says. etcd builds
 // its pool of client authorities when it starts (etcd client/pkg/transport/listener.go,
-// ServerConfig); the others read theirs again within a minute.
+// ServerConfig); the others learn of a change by the kernel's notification
+// alone (catalog.Reload, docs/reload.md).
 func takeUpTrust(s trust.Server) string {
 	switch s.Kind {
 	case trust.ServesEtcd, trust.ServesEtcdPeers:
 		return "restart etcd, one member after the other: it reads the authorities of its clients and peers only when it starts"
 	case trust.ServesAPI, trust.ServesKubelet, trust.ServesMetrics:
-		return "wait a minute, in which it reads the file again; if nothing changes, restart it"
+		return "it takes the file up within a second, unless it was not told of the change (a network file system, a link that was switched): write the file again, or restart it"
 	}
 	return "restart it"
 }

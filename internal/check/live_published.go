@@ -148,7 +148,7 @@ type published struct {
 
 const (
 	authenticationMap = "the ConfigMap kube-system/extension-apiserver-authentication"
-	waitForAPIServer  = "wait a minute, in which kube-apiserver reads the file again and publishes it; if nothing changes, restart it"
+	waitForAPIServer  = "kube-apiserver takes the file up within a second and publishes it within a minute, unless it was not told of the change (a network file system, a link that was switched): write the file again, or restart it"
 )
 
 // configMapStale compares what others learn whom to trust from with the files:

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/cluster"
 )
 
 // Status is what the lab is like: the answer to kubepki-lab status.
@@ -83,7 +85,7 @@ func (s *Supervisor) status(ctx context.Context) *Status {
 	}
 	looking.Go(func() { answer.Nodes = s.lookAtNodes(ctx) })
 	looking.Wait()
-	answer.Components = append(answer.Components, pods...)
+	answer.Components = append(append(answer.Components, pods...), s.lookAtBalancer()...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer.Message, answer.Ready = s.setup, s.setupEnd
@@ -97,6 +99,20 @@ func (s *Supervisor) status(ctx context.Context) *Status {
 		answer.Ready = answer.Ready && (c.Ready || c.State == "stopped")
 	}
 	return answer
+}
+
+// lookAtBalancer is the line of the load balancer, if there is one. It has no
+// process of its own.
+func (s *Supervisor) lookAtBalancer() []Component {
+	_, behind, ok := cluster.Endpoint(s.spec)
+	if !ok {
+		return nil
+	}
+	c := Component{Node: "lb", Component: "load-balancer", State: "running", Ready: slices.ContainsFunc(behind, s.apiserverReady)}
+	if !c.Ready {
+		c.Message = "no API server is ready"
+	}
+	return []Component{c}
 }
 
 // isStopped tells whether the node's kubelet is stopped on purpose.
