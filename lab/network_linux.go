@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,7 +26,8 @@ type Network struct {
 	nodes  []*Node
 }
 
-// NewNetwork makes the network and gives the program the addresses of itself.
+// NewNetwork makes the network and gives the program the addresses of itself, on a
+// machine without IPv6 those of IPv4 alone.
 // The program must have been started by [Main].
 func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 	if !Inside() {
@@ -37,6 +39,9 @@ func NewNetwork(itself ...netip.Prefix) (*Network, error) {
 	}
 	if err := up("lo"); err != nil {
 		return nil, errors.Join(err, n.Close())
+	}
+	if !hasIPv6() {
+		itself = slices.DeleteFunc(slices.Clone(itself), func(p netip.Prefix) bool { return p.Addr().Is6() })
 	}
 	if err := up(bridgeName, itself...); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -213,6 +218,12 @@ func up(name string, addresses ...netip.Prefix) error {
 	return nil
 }
 
+// hasIPv6 tells whether the machine's kernel has IPv6.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
+}
+
 // reachAll makes every address a neighbour at the interface, so that nodes of a
 // configuration need not be in one subnet. Services need it too: what is dialled
 // must have a route before kube-proxy's rules put an endpoint in its place.
@@ -222,7 +233,7 @@ func reachAll(name string) error {
 		return fmt.Errorf("find interface %s: %w", name, err)
 	}
 	everything := []string{"0.0.0.0/0"}
-	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // not on a machine without IPv6
+	if hasIPv6() {
 		everything = append(everything, "::/0")
 	}
 	for _, all := range everything {

@@ -241,9 +241,28 @@ func (p *Process) Log() string {
 	return Redact(string(data))
 }
 
-// secrets are PEM private keys and JSON web tokens, and base64 of PEM as a
+// secrets are PEM private keys, JSON web tokens, bootstrap tokens, and base64 of PEM as a
 // kubeconfig holds it.
-var secrets = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)|eyJ[\w-]+\.[\w-]+\.[\w-]+|LS0tLS1CRUdJTi[\w+/=]+`)
+var secrets = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)|eyJ[\w-]+\.[\w-]+\.[\w-]+|LS0tLS1CRUdJTi[\w+/=]+|\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 
 // Redact takes whatever looks like a private key or a token out of a text.
 func Redact(s string) string { return secrets.ReplaceAllString(s, "[redacted]") }
+
+// Redactor is [Redact] for a text that comes line by line. Its zero value is
+// ready; it is not safe for concurrent use.
+type Redactor struct{ inKey bool }
+
+// Line returns a line without secrets, and nothing for a line within a private
+// key.
+func (r *Redactor) Line(line string) string {
+	begins, ends := strings.Contains(line, "-----BEGIN "), strings.Contains(line, "PRIVATE KEY-----")
+	switch {
+	case r.inKey:
+		r.inKey = !strings.Contains(line, "-----END ")
+		return ""
+	case begins && ends && !strings.Contains(line, "-----END "):
+		r.inKey = true
+		return Redact(line) + "\n"
+	}
+	return Redact(line)
+}

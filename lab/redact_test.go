@@ -28,3 +28,20 @@ func TestLogsAreShownWithoutSecrets(t *testing.T) {
 		t.Errorf("a plain line was changed: %s", got)
 	}
 }
+
+func TestABootstrapTokenIsNotShown(t *testing.T) {
+	if got := Redact("token abcdef.0123456789abcdef next"); got != "token [redacted] next" {
+		t.Errorf("shown: %s", got)
+	}
+}
+
+func TestAKeyIsNotShownLineByLine(t *testing.T) {
+	var r Redactor
+	var shown strings.Builder
+	for line := range strings.Lines("before\n-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\nafter\n") {
+		shown.WriteString(r.Line(line))
+	}
+	if got := shown.String(); got != "before\n[redacted]\nafter\n" {
+		t.Errorf("shown: %q", got)
+	}
+}

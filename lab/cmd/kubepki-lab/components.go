@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ func newVerbCommand(p *place, v verb) *cobra.Command {
   kubepki-lab %[1]s w1`, v.name),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("%s: name a component, a node, or NODE/COMPONENT; kubepki-lab status lists them", v.name)
+				return usagef("%s: name a component, a node, or NODE/COMPONENT, as kubepki-lab status lists them; pods are for kubectl", v.name)
 			}
 			return nil
 		},
@@ -37,6 +38,9 @@ func newVerbCommand(p *place, v verb) *cobra.Command {
 				names, err := client.Do(ctx, v.name, args)
 				for _, name := range names {
 					fmt.Fprintln(c.OutOrStdout(), name, v.done)
+				}
+				if errors.As(err, new(*supervisor.UnknownError)) {
+					return usageError{err}
 				}
 				return err
 			})

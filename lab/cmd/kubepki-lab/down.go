@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +15,9 @@ import (
 
 // downWait is for all components to end in order; then they are killed.
 const downWait = 40 * time.Second
+
+// tellWait is for the lab to answer that it will.
+const tellWait = 10 * time.Second
 
 func newDownCommand(p *place) *cobra.Command {
 	var remove bool
@@ -39,7 +41,7 @@ resumes it, unless --remove is given.`,
 			if !remove {
 				return nil
 			}
-			return removeLab(folder)
+			return folder.Remove()
 		},
 	}
 	c.Flags().BoolVar(&remove, "remove", false, "remove the lab's folder too")
@@ -52,12 +54,11 @@ func end(ctx context.Context, f cluster.Folder) error {
 	if err != nil || !up {
 		return err
 	}
-	client, err := supervisor.NewClient(f)
-	if err == nil {
-		err = errors.Join(client.Down(ctx), client.Close())
-	}
-	if err == nil && awaitDown(ctx, f, downWait) == nil {
+	if tell(ctx, f) == nil && awaitDown(ctx, f, downWait) == nil {
 		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // the user's own wish; it may be on its way down
 	}
 	// It does not answer, or takes too long: the kernel ends every process of
 	// the lab with its first one.
@@ -69,6 +70,27 @@ func end(ctx context.Context, f cluster.Folder) error {
 		return fmt.Errorf("kill the lab's first process %d: %w", first, err)
 	}
 	return awaitDown(ctx, f, downWait)
+}
+
+// tell tells the lab to end. One that has only just been started does not listen
+// yet; one that hangs never answers.
+func tell(ctx context.Context, f cluster.Folder) error {
+	ctx, cancel := context.WithTimeout(ctx, tellWait)
+	defer cancel()
+	for {
+		client, err := supervisor.NewClient(f)
+		if err == nil {
+			err = errors.Join(client.Down(ctx), client.Close())
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // awaitDown waits until no process of the lab holds the lock.
@@ -86,12 +108,4 @@ func awaitDown(ctx context.Context, f cluster.Folder, wait time.Duration) error 
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// removeLab removes the folder of a lab, and nothing that is not one.
-func removeLab(f cluster.Folder) error {
-	if _, err := f.Wanted(); err != nil {
-		return err
-	}
-	return os.RemoveAll(string(f))
 }

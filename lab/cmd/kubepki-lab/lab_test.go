@@ -104,7 +104,7 @@ func TestEveryComponentComesBackAfterItWasKilled(t *testing.T) {
 	if c := l.component(t, "cp1/kube-scheduler"); c.PID == before || !c.Ready {
 		t.Errorf("%+v, was process %d", c, before)
 	}
-	if r := l.try("stop", "kube-sheduler"); r.code != 1 || !strings.Contains(r.stderr, "cp1/kube-scheduler") {
+	if r := l.try("stop", "kube-sheduler"); r.code != 2 || !strings.Contains(r.stderr, "cp1/kube-scheduler") {
 		t.Errorf("a name that is none: %s", r.text())
 	}
 	if out := l.run(t, "logs", "--tail", "3", "cp1/etcd"); strings.Count(out, "\n") != 3 {

@@ -79,7 +79,7 @@ func (f *loadFlags) check() error {
 		return usagef("--for %s: is negative", f.options.For)
 	case f.options.Timeout <= 0:
 		return usagef("--timeout %s: is not above zero", f.options.Timeout)
-	case f.options.Rate < 0.01 || f.options.Rate > 100:
+	case !(f.options.Rate >= 0.01 && f.options.Rate <= 100): // not a number neither
 		return usagef("--rate %v: from 0.01 to 100 are possible", f.options.Rate)
 	case f.output != "table" && f.output != "json" && f.output != "yaml":
 		return usagef("--output %q is not table, json or yaml", f.output)

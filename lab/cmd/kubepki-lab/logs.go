@@ -36,6 +36,9 @@ func newLogsCommand(p *place) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if tail < -1 {
+				return usagef("--tail %d: a number of lines, or -1 for all", tail)
+			}
 			files, err := logFiles(folder.Logs(), args[0])
 			if err != nil {
 				return err
@@ -70,6 +73,9 @@ func logFiles(dir, name string) ([]string, error) {
 			files = append(files, file)
 		}
 	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no logs in %s: no lab was ever up there", dir)
+	}
 	if len(files) == 0 {
 		return nil, usagef("no log of %q: there are %s", name, strings.Join(names, ", "))
 	}
@@ -86,8 +92,9 @@ func printLog(ctx context.Context, w io.Writer, file string, tail int, follow bo
 	defer log.Close()
 	reader := bufio.NewReader(log)
 	var lines []string
+	var redactor lab.Redactor
 	print := func(line string) error {
-		_, err := fmt.Fprint(w, lab.Redact(line))
+		_, err := fmt.Fprint(w, line)
 		return err
 	}
 	for following := false; ; {
@@ -95,6 +102,7 @@ func printLog(ctx context.Context, w io.Writer, file string, tail int, follow bo
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
+		line = redactor.Line(line)
 		switch {
 		case line != "" && following:
 			if err := print(line); err != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 
@@ -34,7 +36,7 @@ func newTryCommand() *cobra.Command {
 		Use: "try-namespaces", Hidden: true,
 		RunE: func(*cobra.Command, []string) error {
 			return asExit(lab.Main(func() int {
-				network, err := lab.NewNetwork(cluster.Administrator)
+				network, err := lab.NewNetwork(cluster.Administrator...)
 				if err == nil {
 					err = network.Close()
 				}
@@ -53,6 +55,11 @@ func newTryCommand() *cobra.Command {
 func say(ctx context.Context, talk io.Writer, wanted cluster.Wanted) error {
 	sayWatches(talk, wanted)
 	refused := namespaces(ctx)
+	if wanted.Loopback {
+		if err := freeOnLoopback(wanted); err != nil {
+			return err
+		}
+	}
 	switch {
 	case wanted.Loopback && refused != nil:
 		fmt.Fprintf(talk, "on loopback: control planes, and light nodes instead of kubelets and pods: %v\n", refused)
@@ -62,6 +69,26 @@ func say(ctx context.Context, talk io.Writer, wanted cluster.Wanted) error {
 		return hintedError{fmt.Errorf("the lab was made in namespaces, and cannot have them now: %w", refused), "allow user namespaces again, or make another lab with --dir"}
 	default:
 		fmt.Fprintln(talk, "in namespaces of its own: every node has its address, and nothing is reachable from outside")
+	}
+	return nil
+}
+
+// freeOnLoopback tells whether the addresses of the API servers are free: another
+// lab on loopback has the same ones, and would answer in their place.
+func freeOnLoopback(wanted cluster.Wanted) error {
+	spec, err := wanted.Cluster()
+	if err != nil {
+		return err
+	}
+	for _, n := range spec.ControlPlanes {
+		address := netip.AddrPortFrom(n.Address, uint16(n.BindPort)).String()
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return hintedError{fmt.Errorf("kube-apiserver of %s: %w", n.Name, err), "one lab at a time can run on loopback: end the other one, or whatever listens there"}
+		}
+		if err := listener.Close(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

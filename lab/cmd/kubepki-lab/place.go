@@ -41,7 +41,14 @@ func (p *place) folder() (cluster.Folder, error) {
 		dir = filepath.Join(state, "kubepki-lab")
 	}
 	dir, err := filepath.Abs(dir)
-	return cluster.Folder(dir), err
+	if err != nil {
+		return "", err
+	}
+	// The lab knows its folder by one name, and a link is not what is removed.
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return cluster.Folder(dir), nil
 }
 
 // programsDir is the folder of the real components.

@@ -13,6 +13,9 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/supervisor"
 )
 
+// statusWait is for the lab to look at all of its components.
+const statusWait = 30 * time.Second
+
 func newStatusCommand(p *place) *cobra.Command {
 	var output string
 	c := &cobra.Command{
@@ -24,9 +27,11 @@ func newStatusCommand(p *place) *cobra.Command {
 		Args: none("status"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withClient(c.Context(), func(ctx context.Context, client *supervisor.Client) error {
-				status, err := client.Status(ctx)
+				asking, cancel := context.WithTimeout(ctx, statusWait)
+				defer cancel()
+				status, err := client.Status(asking)
 				if err != nil {
-					return err
+					return hintedError{err, "if the lab does not answer, kubepki-lab down ends it"}
 				}
 				folder, err := p.folder()
 				if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -72,10 +73,14 @@ func takeLock(f cluster.Folder) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("a lab runs in %s already: %w", f, err), lock.Close())
+	// Whoever looks whether the lab runs holds the lock for a moment.
+	for range 50 {
+		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return lock, nil
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return lock, nil
+	return nil, errors.Join(fmt.Errorf("a lab runs in %s already: %w", f, err), lock.Close())
 }
 
 func asExit(code int) error {

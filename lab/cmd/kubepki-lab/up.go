@@ -78,11 +78,11 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := folder.Make(); err != nil {
-		return err
-	}
 	wanted, err := f.wanted(c, folder)
 	if err != nil {
+		return err
+	}
+	if err := folder.Make(); err != nil {
 		return err
 	}
 	up, err := runs(folder)
@@ -104,7 +104,11 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 			return err
 		}
 	}
-	fmt.Fprintf(c.OutOrStdout(), "up after %.1f s\n\n  eval \"$(kubepki-lab env --dir %s)\"\n  kubectl get nodes\n", time.Since(began).Seconds(), quote(string(folder)))
+	said := fmt.Sprintf("up after %.1f s", time.Since(began).Seconds())
+	if f.wait <= 0 {
+		said = "started; kubepki-lab status tells when all is ready"
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s\n\n  eval \"$(kubepki-lab env --dir %s)\"\n  kubectl get nodes\n", said, quote(string(folder)))
 	return nil
 }
 
@@ -125,8 +129,14 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 	was, err := folder.Wanted()
 	if errors.Is(err, cluster.ErrNoLab) {
 		asked.Loopback = f.loopback || namespaces(c.Context()) != nil
-		_, err := asked.Cluster()
-		return asked, asUsage(err)
+		if _, err := asked.Cluster(); err != nil {
+			return asked, asUsage(err)
+		}
+		err := folder.Claim(asked)
+		if errors.Is(err, cluster.ErrForeign) {
+			err = hintedError{err, "name a folder of its own with --dir: all of it belongs to the lab"}
+		}
+		return asked, err
 	}
 	if err != nil {
 		return was, err
@@ -174,7 +184,7 @@ const configLimit = 1<<20 + 1
 
 // create makes the credentials and starts the supervisor in the background. Its
 // end is sent to ended.
-func create(ctx context.Context, talk io.Writer, folder cluster.Folder, wanted cluster.Wanted, programs string, ended chan<- error) error {
+func create(ctx context.Context, talk io.Writer, folder cluster.Folder, wanted cluster.Wanted, programs string, ended chan error) error {
 	spec, err := wanted.Cluster()
 	if err != nil {
 		return err
@@ -185,9 +195,6 @@ func create(ctx context.Context, talk io.Writer, folder cluster.Folder, wanted c
 	}
 	for _, w := range warnings {
 		fmt.Fprintf(talk, "kubepki-lab: warning: %s\n", w)
-	}
-	if err := folder.SetWanted(wanted); err != nil {
-		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -205,7 +212,24 @@ func create(ctx context.Context, talk io.Writer, folder cluster.Folder, wanted c
 		return err
 	}
 	go func() { ended <- cmd.Wait() }()
-	return nil
+	return awaitLock(ctx, folder, ended)
+}
+
+// awaitLock waits until the supervisor holds the lock: from then on the lab is
+// seen to be up, and can be told to go down.
+func awaitLock(ctx context.Context, folder cluster.Folder, ended <-chan error) error {
+	for {
+		if up, err := runs(folder); err != nil || up {
+			return err
+		}
+		select {
+		case err := <-ended:
+			return supervisorEnded(folder, err)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // awaitReady waits until all is ready, and says what has become so meanwhile.

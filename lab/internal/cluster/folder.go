@@ -29,6 +29,9 @@ func (f Folder) Logs() string { return filepath.Join(string(f), "logs") }
 // SupervisorLog is the log of the process that runs the lab.
 func (f Folder) SupervisorLog() string { return filepath.Join(f.Logs(), "supervisor.log") }
 
+// Servers is the folder of the credentials of what runs in pods.
+func (f Folder) Servers() string { return filepath.Join(string(f), "servers") }
+
 // Run is the folder of what is there only while the lab runs.
 func (f Folder) Run() string { return filepath.Join(string(f), "run") }
 
@@ -85,6 +88,45 @@ func (f Folder) SetWanted(w Wanted) error {
 		return err
 	}
 	return renameio.WriteFile(f.wantedFile(), append(data, '\n'), 0o600)
+}
+
+// ErrForeign tells that a folder holds something that is no lab.
+var ErrForeign = errors.New("the folder is not empty, and holds no lab")
+
+// Claim makes the folder and writes down what the lab is made from, before
+// anything else is there. A folder that holds something else is refused with
+// [ErrForeign]: what is in a lab's folder can be removed with it.
+func (f Folder) Claim(w Wanted) error {
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(string(f))
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s: %w", f, ErrForeign)
+	}
+	return f.SetWanted(w)
+}
+
+// Remove removes the lab: what it has made, and then the folder if nothing else
+// is in it. There must be one, and it must not run.
+func (f Folder) Remove() error {
+	if _, err := f.Wanted(); err != nil {
+		return err
+	}
+	// What says that there is a lab goes last, so that a second run completes.
+	for _, path := range []string{f.Nodes(), f.Servers(), f.Logs(), f.Run(), f.Kubeconfig(), f.Lock(), f.wantedFile()} {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(string(f))
+	if err != nil || len(entries) > 0 {
+		return err
+	}
+	return os.Remove(string(f))
 }
 
 // Make makes the folders that are not there.

@@ -71,12 +71,35 @@ func endpoint(c *catalog.Cluster) (netip.AddrPort, bool) {
 	}
 	address, err := catalog.ParseAddress(host)
 	if err != nil {
-		address = balancer // a name, which the hosts files of the nodes resolve
+		address = balancerOf(c) // a name, which the hosts files of the nodes resolve
 	}
 	if slices.ContainsFunc(c.ControlPlanes, func(n catalog.ControlPlane) bool { return n.Address == address && n.BindPort == int(number) }) {
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(address, uint16(number)), true
+}
+
+// balancerOf is an address for the load balancer that no node has, of the family
+// of the first control plane.
+func balancerOf(c *catalog.Cluster) netip.Addr {
+	address := balancer
+	if c.ControlPlanes[0].Address.Is6() {
+		address = balancer6
+	}
+	taken := []netip.Addr{}
+	for _, n := range c.ControlPlanes {
+		taken = append(taken, n.Address)
+	}
+	for _, n := range c.Workers {
+		taken = append(taken, n.Address)
+	}
+	for _, n := range c.EtcdMembers {
+		taken = append(taken, n.Address)
+	}
+	for slices.Contains(taken, address) {
+		address = address.Next()
+	}
+	return address
 }
 
 // Endpoint is the address of the load balancer and the API servers behind it,

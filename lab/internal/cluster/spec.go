@@ -19,6 +19,7 @@ import (
 // must not be among those of the services (10.96.0.0/12), which kube-proxy drops.
 var (
 	balancer         = netip.MustParseAddr("10.77.0.10")
+	balancer6        = netip.MustParseAddr("fd77::10")
 	firstPlane       = netip.MustParseAddr("10.77.0.11")
 	firstWorker      = netip.MustParseAddr("10.77.0.21")
 	loopbackBalancer = netip.MustParseAddr("127.77.0.10")
@@ -33,8 +34,8 @@ var (
 // year is kubeadm's life of a certificate.
 const year = 365 * 24 * time.Hour
 
-// Administrator is the address of whoever looks at the cluster from beside it.
-var Administrator = netip.MustParsePrefix("10.77.0.254/24")
+// Administrator are the addresses of whoever looks at the cluster from beside it.
+var Administrator = []netip.Prefix{netip.MustParsePrefix("10.77.0.254/24"), netip.MustParsePrefix("fd77::fe/64")}
 
 // Wanted is what the user asks for. The zero value of a field leaves it open.
 type Wanted struct {
@@ -104,6 +105,28 @@ func checkAddresses(c *catalog.Cluster) error {
 			}
 		}
 	}
+	return checkTwice(c)
+}
+
+// checkTwice refuses names and addresses that two machines have, the lab's own
+// among them.
+func checkTwice(c *catalog.Cluster) error {
+	owners := map[string]string{}
+	for _, a := range Administrator {
+		owners[a.Addr().String()] = "the lab itself"
+	}
+	for _, m := range Machines(c) {
+		owner := "node " + m.Name
+		if m.Role == Balancer {
+			owner = "the load balancer at controlPlaneEndpoint"
+		}
+		for _, key := range []string{m.Name, m.Address.String()} {
+			if other, ok := owners[key]; ok {
+				return fmt.Errorf("%s and %s are both %s: give one of them another", other, owner, key)
+			}
+			owners[key] = owner
+		}
+	}
 	return nil
 }
 
@@ -159,7 +182,7 @@ var labHost = config.Host{
 // configuration.
 func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
 	var names []string
-	taken := []netip.Addr{balancer, Administrator.Addr()}
+	taken := []netip.Addr{balancer, Administrator[0].Addr()}
 	for _, n := range c.ControlPlanes {
 		names, taken = append(names, n.Name), append(taken, n.Address)
 	}

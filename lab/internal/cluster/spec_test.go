@@ -78,6 +78,17 @@ func TestTheNameOfTheEndpointIsResolvedOnEachMachine(t *testing.T) {
 	}
 }
 
+func TestTheLoadBalancerHasAnAddressThatNobodyElseHas(t *testing.T) {
+	config := strings.Replace(configuration, "192.168.5.12", "10.77.0.10", 1)
+	c, err := cluster.Wanted{ConfigName: "c.yaml", Config: []byte(config)}.Cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if listen, _, ok := cluster.Endpoint(c); !ok || listen != "10.77.0.11:7443" {
+		t.Errorf("the endpoint is %q, %t", listen, ok)
+	}
+}
+
 func TestAnEndpointThatIsAControlPlaneNeedsNoLoadBalancer(t *testing.T) {
 	config := strings.Replace(configuration, "api.example.test:7443", "192.168.5.11:6443", 1)
 	c, err := cluster.Wanted{ConfigName: "c.yaml", Config: []byte(config)}.Cluster()
@@ -102,6 +113,12 @@ func TestWhatCannotWorkIsRefused(t *testing.T) {
 		"a configuration without namespaces":  {cluster.Wanted{ConfigName: "c.yaml", Config: []byte(configuration), Loopback: true}, "need namespaces"},
 		"a node among the addresses of services": {
 			cluster.Wanted{ConfigName: "c.yaml", Config: []byte(strings.Replace(configuration, "192.168.5.12", "10.99.0.12", 1))}, "among those of the services"},
+		"a node with the lab's own address": {
+			cluster.Wanted{ConfigName: "c.yaml", Config: []byte(strings.Replace(configuration, "192.168.5.12", "10.77.0.254", 1))}, "the lab itself and node south"},
+		"an endpoint at a control plane, but not at its port": {
+			cluster.Wanted{ConfigName: "c.yaml", Config: []byte(strings.Replace(configuration, "api.example.test", "192.168.5.12", 1))}, "are both 192.168.5.12"},
+		"a node with the load balancer's name": {
+			cluster.Wanted{ConfigName: "c.yaml", Config: []byte(strings.Replace(configuration, "name: south", "name: lb", 1))}, "are both lb"},
 		"an etcd that is somebody else's": {cluster.Wanted{ConfigName: "k.yaml", Config: []byte(`apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 ---

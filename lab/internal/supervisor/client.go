@@ -79,6 +79,10 @@ func (c *Client) call(ctx context.Context, method, path string, value any) error
 	if response.StatusCode == http.StatusOK {
 		return json.Unmarshal(body, value)
 	}
+	var unknown UnknownError
+	if response.StatusCode == http.StatusNotFound && json.Unmarshal(body, &unknown) == nil && unknown.Name != "" {
+		return &unknown
+	}
 	var f failure
 	if err := json.Unmarshal(body, &f); err != nil || f.Error == "" {
 		return fmt.Errorf("the lab answers %s", response.Status)

@@ -49,7 +49,8 @@ func (s *Supervisor) handler() http.Handler {
 	})
 	for verb, act := range map[string]func(context.Context, *unit) error{"stop": stop, "start": start, "restart": restart} {
 		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
-			names, err := s.each(r.Context(), r.URL.Query()["name"], act)
+			// What was begun is completed, though nobody waits for it any more.
+			names, err := s.each(context.WithoutCancel(r.Context()), r.URL.Query()["name"], act)
 			answer(w, names, err)
 		})
 	}
@@ -58,11 +59,26 @@ func (s *Supervisor) handler() http.Handler {
 
 // answer writes a value or an error as JSON.
 func answer(w http.ResponseWriter, value any, err error) {
-	if err != nil {
+	var unknown *UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		w.WriteHeader(http.StatusNotFound)
+		value = unknown
+	case err != nil:
 		w.WriteHeader(http.StatusConflict)
 		value = failure{err.Error()}
 	}
 	_ = json.NewEncoder(w).Encode(value) // who asked is gone: nobody to tell
+}
+
+// UnknownError tells that no component and no node has a name.
+type UnknownError struct {
+	Name  string
+	Known []string // NODE/COMPONENT
+}
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("no component or node is called %q: there are %s", e.Name, strings.Join(e.Known, ", "))
 }
 
 type failure struct {
@@ -76,7 +92,7 @@ func (s *Supervisor) each(ctx context.Context, names []string, act func(context.
 	for _, name := range names {
 		found := s.find(name)
 		if len(found) == 0 {
-			return nil, fmt.Errorf("no component or node is called %q: there are %s", name, strings.Join(s.names(), ", "))
+			return nil, &UnknownError{name, s.names()}
 		}
 		units = append(units, found...)
 	}

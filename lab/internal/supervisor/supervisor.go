@@ -127,7 +127,7 @@ func (s *Supervisor) makeNetwork() error {
 			return err
 		}
 		var err error
-		if s.network, err = lab.NewNetwork(cluster.Administrator); err != nil {
+		if s.network, err = lab.NewNetwork(cluster.Administrator...); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -37,7 +36,7 @@ func (s *Supervisor) prepareServers(ctx context.Context) error {
 	if s.wanted.Loopback {
 		return nil
 	}
-	servers, err := objects.Provision(ctx, filepath.Join(string(s.Folder), "servers"), time.Now())
+	servers, err := objects.Provision(ctx, s.Folder.Servers(), time.Now())
 	if err != nil {
 		return err
 	}
