@@ -51,7 +51,7 @@ func replaced(t *rapid.T, s shape) string {
 // reloads draws a table: each component takes up each setting in its own way.
 func reloads(t *rapid.T) Reloads {
 	if rapid.Bool().Draw(t, "DESIGN 6") {
-		return design6
+		return newest
 	}
 	seed := rapid.Uint32().Draw(t, "reload table")
 	return func(component, setting string) Reload {
