@@ -291,15 +291,12 @@ func (k *maker) replace(g *trust.Graph, name string) map[string]Authority {
 	return out
 }
 
-// newest and oldest are the versions that were measured, newest with everything
-// as new and oldest with nothing known of what runs in pods.
-func newest(component, setting string) Reload {
-	return Measured(Versions{Kubernetes: "v1.37.2", Etcd: "3.7.3", Programs: "v1.37.2"})(component, setting)
-}
-
-func oldest(component, setting string) Reload {
-	return Measured(Versions{Kubernetes: "v1.35.4", Etcd: "3.6.5"})(component, setting)
-}
+// newest and oldest are of the versions that were measured; of oldest it is not
+// known what runs in pods.
+var (
+	newest = Measured(Versions{Kubernetes: "v1.37.2", Etcd: "3.7.3", Programs: "v1.37.2"})
+	oldest = Measured(Versions{Kubernetes: "v1.35.4", Etcd: "3.6.5"})
+)
 
 // kubeadmShapes are clusters that have each kind of component and file.
 func kubeadmShapes() []shape {
