@@ -48,9 +48,10 @@ func TestWhatWasMeasuredIsMappedWithCare(t *testing.T) {
 // TestWhatIsNotKnownIsRestarted: of versions that were not measured, or that
 // nobody named, nothing is hoped for.
 func TestWhatIsNotKnownIsRestarted(t *testing.T) {
+	questions := asked(t)
 	for _, v := range []Versions{{}, {Kubernetes: "v1.34.9", Etcd: "3.5.30", Programs: "v1.34.0"}, {Kubernetes: "newest", Etcd: "v", Programs: "1"}} {
 		reloads := Measured(v)
-		for _, a := range asked(t) {
+		for _, a := range questions {
 			if how := reloads(a.component, a.setting); how.Uptake != Restart {
 				t.Errorf("%+v: %s is said to take up %s: %+v", v, a.component, a.setting, how)
 			}
