@@ -47,10 +47,11 @@ type anchors struct {
 	known   map[string][]*x509.Certificate // by subject
 	seen    map[string]bool                // by DER
 	reached map[string]set                 // by DER of the chain
+	signed  map[string][]*x509.Certificate // issuers by DER, once all are known
 }
 
 func newAnchors() *anchors {
-	return &anchors{numbers: map[string]int{}, known: map[string][]*x509.Certificate{}, seen: map[string]bool{}, reached: map[string]set{}}
+	return &anchors{numbers: map[string]int{}, known: map[string][]*x509.Certificate{}, seen: map[string]bool{}, reached: map[string]set{}, signed: map[string][]*x509.Certificate{}}
 }
 
 func (a *anchors) number(id string) int {
@@ -133,12 +134,16 @@ func (a *anchors) reach(chain []*x509.Certificate) set {
 
 // issuers are the known certificates whose key signed c.
 func (a *anchors) issuers(c *x509.Certificate) []*x509.Certificate {
-	var out []*x509.Certificate
+	out, ok := a.signed[string(c.Raw)]
+	if ok {
+		return out
+	}
 	for _, i := range a.known[string(c.RawIssuer)] {
 		if trust.SignedBy(c, i) {
 			out = append(out, i)
 		}
 	}
+	a.signed[string(c.Raw)] = out
 	return out
 }
 

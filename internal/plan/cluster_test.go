@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -290,24 +291,24 @@ func (k *maker) replace(g *trust.Graph, name string) map[string]Authority {
 	return out
 }
 
-// design6 is DESIGN §6 for Kubernetes 1.36 and etcd 3.6.
-func design6(component, setting string) Reload {
-	switch component + " " + setting {
-	case "etcd cert-file", "etcd peer-cert-file", "kube-apiserver etcd-certfile":
-		return Reload{Uptake: AtOnce}
-	case "etcd trusted-ca-file", "etcd peer-trusted-ca-file", "kube-apiserver etcd-cafile", "kube-controller-manager root-ca-file",
-		"kube-apiserver service-account-key-file", "kube-apiserver service-account-signing-key-file", "kube-controller-manager service-account-private-key-file":
-		return Reload{Uptake: Restart}
-	case "pod kube-root-ca.crt":
-		return Reload{Uptake: Within, Within: 7 * time.Minute}
-	case "kube-apiserver kubelet-certificate-authority":
-		return Reload{Uptake: Within, Within: 5 * time.Minute}
+// newest and oldest are of the versions that were measured; of oldest it is not
+// known what runs in pods.
+var (
+	newest = Measured(Versions{Kubernetes: "v1.37.2", Etcd: "3.7.3", Programs: "v1.37.2"})
+	oldest = Measured(Versions{Kubernetes: "v1.35.4", Etcd: "3.6.5"})
+)
+
+// kubeadmShapes are clusters that have each kind of component and file.
+func kubeadmShapes() []shape {
+	var all []shape
+	for i, authorities := range []catalog.Shape{catalog.Separate, catalog.Intermediate, catalog.Shared} {
+		all = append(all,
+			shape{controlPlanes: 1, workers: 1, authorities: authorities, kubeletCA: true, manifests: true, users: true, paths: true},
+			shape{controlPlanes: 1, externalEtcd: 1, authorities: authorities, keyless: i == 0})
 	}
-	switch setting {
-	case SettingEmbeddedCA, SettingEmbeddedCertificate:
-		return Reload{Uptake: Restart}
-	case SettingTokens:
-		return Reload{Uptake: Within, Within: 49 * time.Minute}
-	}
-	return Reload{Uptake: Within, Within: time.Minute}
+	return all
+}
+
+func hasAuthority(g *trust.Graph, name string) bool {
+	return name == ServiceAccounts || slices.ContainsFunc(g.Authorities, func(a trust.Authority) bool { return a.Name == name })
 }

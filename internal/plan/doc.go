@@ -10,8 +10,9 @@
 // that was interrupted anywhere goes on by planning again.
 //
 // [Prove] walks the steps and keeps for each process everything that it may
-// hold by then: what stands on disk is not what a process loaded. A half of a
-// link concerns two of them, so that it is enough to judge each pair, not each
+// hold by then: what stands on disk is not what a process loaded. How a process
+// takes it up was measured for each version ([Measured]). A half of a link
+// concerns two of them, so that it is enough to judge each pair, not each
 // mixture of the whole cluster.
 //
 // The package is pure and makes no keys: what does not exist yet is described

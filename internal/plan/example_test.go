@@ -9,7 +9,7 @@ import (
 )
 
 // Three control planes with etcd on them: etcd's authority is replaced. Which
-// components reload what comes from a table; here it is [design6].
+// components reload what was measured for their versions.
 func ExampleRotate() {
 	s := shape{controlPlanes: 3, authorities: catalog.Separate, manifests: true}
 	nodes, err := provisioned(s)
@@ -18,7 +18,11 @@ func ExampleRotate() {
 	}
 	graph := catalog.Wire(nodes)
 	k := maker{nil, map[string]crypto.Signer{}}
-	p, err := Rotate(graph, Rotation{New: k.replace(graph, catalog.EtcdCA), Reloads: design6, At: at})
+	p, err := Rotate(graph, Rotation{
+		New:     k.replace(graph, catalog.EtcdCA),
+		Reloads: Measured(Versions{Kubernetes: "v1.37.2", Etcd: "3.7.3"}),
+		At:      at,
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

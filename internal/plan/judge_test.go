@@ -22,7 +22,7 @@ func TestTheModelAgreesWithTheJudges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := catalog.Wire(nodesOf(t, c.shape))
 			k, r := rotation(t, c.shape, c.replace)
-			r.Reloads = design6
+			r.Reloads = newest
 			m, err := newModel(g, &r)
 			if err != nil {
 				t.Fatal(err)
@@ -93,7 +93,7 @@ func TestPairsAreEnough(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := catalog.Wire(nodesOf(t, small))
 			_, r := rotation(t, small, name)
-			r.Reloads = design6
+			r.Reloads = newest
 			p, err := Rotate(g, r)
 			if err != nil {
 				t.Fatal(err)

@@ -44,7 +44,7 @@ func eachPlan(t *testing.T, f func(t *testing.T, p *Plan, prove func([]Step) err
 		t.Run(name, func(t *testing.T) {
 			g := catalog.Wire(nodesOf(t, c.shape))
 			_, r := rotation(t, c.shape, c.replace)
-			r.Reloads = design6
+			r.Reloads = newest
 			p, err := Rotate(g, r)
 			if err != nil {
 				t.Fatal(err)

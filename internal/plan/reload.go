@@ -29,7 +29,7 @@ type Reload struct {
 // Reloads tells how a component of a name takes up what a setting names. A
 // setting is a flag without dashes, or one of the fields of a kubeconfig
 // ([SettingEmbeddedCA] and its like), or an object of the API. The version of
-// the component is the caller's business.
+// the component is the caller's business. [Measured] makes one.
 type Reloads func(component, setting string) Reload
 
 // Settings that are no flags.

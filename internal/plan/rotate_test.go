@@ -26,8 +26,12 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	checks := "15"
+	if os.Getenv("KUBEPKI_LAB_LONG") != "" {
+		checks = "150"
+	}
 	if !given {
-		if err := flag.Set("rapid.checks", "15"); err != nil {
+		if err := flag.Set("rapid.checks", checks); err != nil {
 			panic(err)
 		}
 	}
@@ -87,7 +91,7 @@ func TestASignerIsSeparatedOnlyWhereItSharesAFile(t *testing.T) {
 // mends it.
 func TestWhatIsBrokenAlreadyIsNamedAndMended(t *testing.T) {
 	k, r := rotation(t, single, catalog.ClusterCA)
-	r.Reloads = design6
+	r.Reloads = newest
 	nodes := nodesOf(t, single)
 	m, err := newModel(catalog.Wire(nodes), &r)
 	if err != nil {
@@ -232,7 +236,7 @@ func TestWhatCouldNotBeReadIsNamed(t *testing.T) {
 func TestASecondRotationFollowsTheFirst(t *testing.T) {
 	s := shape{controlPlanes: 2, workers: 1, authorities: catalog.Separate, manifests: true, paths: true}
 	k, r := rotation(t, s, catalog.ClusterCA)
-	r.Reloads = design6
+	r.Reloads = newest
 	nodes := nodesOf(t, s)
 	m, err := newModel(catalog.Wire(nodes), &r)
 	if err != nil {

@@ -179,8 +179,21 @@ func (m *model) startCarried() {
 			c.sure = true
 		}
 	}
+	m.doubtSources()
 	if i, ok := m.byUse[use{tokenBearers, trust.Place{Path: tokensPath}, roleTokens, SettingTokens}]; ok {
 		m.startTokens(&m.copies[i])
+	}
+}
+
+// doubtSources: who reads an object, even at once, is no surer than the object.
+// One that is merged keeps the old authority when no file holds it any more.
+func (m *model) doubtSources() {
+	for i := range m.copies {
+		for _, s := range m.copies[i].sources {
+			if o := &m.copies[s]; len(o.sources) > 0 && !o.sure {
+				m.copies[i].sure = false
+			}
+		}
 	}
 }
 
