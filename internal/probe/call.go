@@ -88,7 +88,7 @@ func (p *prober) refused(ctx context.Context, s trust.Server, local net.Addr, er
 	out.Outcome, out.Alert = trust.Refused, alertOf(err)
 	stands := false
 	if out.Alert == "" && !isTimeout(err) {
-		word := p.verdict(ctx, s.Address, "", p.certificate(out.Credential), p.Timeout)
+		word := p.verdict(ctx, s.Address, nameIn(s.Address), p.certificate(out.Credential), p.Timeout)
 		out.Alert, stands = alertOf(word), isTimeout(word)
 	}
 	switch {
@@ -121,6 +121,17 @@ func (p *prober) fromElsewhere(c *trust.Credential, local net.Addr) bool {
 	return err != nil || leaf.VerifyHostname(host) != nil
 }
 
+// nameIn is the name by which a client asks for a server: the host that it dials,
+// unless that is an address (RFC 6066, section 3). What chooses among servers by
+// the name shows others something else.
+func nameIn(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || net.ParseIP(host) != nil {
+		return ""
+	}
+	return host
+}
+
 // ask makes one request over a connection of its own and returns the answer,
 // and the address that it was made from.
 func (p *prober) ask(ctx context.Context, address string, c *trust.Credential, r request) (status int, body []byte, local net.Addr, err error) {
@@ -130,7 +141,7 @@ func (p *prober) ask(ctx context.Context, address string, c *trust.Credential, r
 	}
 	defer shut()
 	local = conn.LocalAddr()
-	client := tls.Client(conn, clientConfig("", p.certificate(c)))
+	client := tls.Client(conn, clientConfig(nameIn(address), p.certificate(c)))
 	if err := client.HandshakeContext(ctx); err != nil {
 		return 0, nil, local, err
 	}

@@ -103,7 +103,7 @@ func (p *prober) observe(ctx context.Context, o *trust.Observation) {
 	if len(credentials) > 0 {
 		show = p.certificate(credentials[0])
 	}
-	p.look(ctx, o, "", show)
+	p.look(ctx, o, nameIn(o.Server.Address), show)
 	if o.Outcome != trust.Answered {
 		return
 	}
