@@ -36,9 +36,16 @@ func (f Finding) precedence() int {
 	return len(rules) + ruleIndex(f.ID)
 }
 
+// stillRead are the faults of a file that keep no server from taking it up: what
+// a running process does otherwise has another cause.
+var stillRead = []string{"key-permissions", "ca-key-mismatch", "signer-not-single"}
+
 // explains tells whether g merely follows from f.
 func (f Finding) explains(g Finding) bool {
 	if !f.cascade && !(g.live && f.Severity == Error) {
+		return false
+	}
+	if g.live && slices.Contains(stillRead, f.ID) {
 		return false
 	}
 	for _, p := range f.places {
