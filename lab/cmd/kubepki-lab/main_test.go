@@ -18,6 +18,15 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/supervisor"
 )
 
+// TestMain lets the test be the program too, when it is started by itself with a
+// command, as the program starts itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
 // nobody is the user as whom the lab is tested by root: the lab is for ordinary
 // users.
 const nobody = 65534

@@ -128,6 +128,9 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 	}
 	was, err := folder.Wanted()
 	if errors.Is(err, cluster.ErrNoLab) {
+		if _, err := asked.Cluster(); err != nil {
+			return asked, asUsage(err)
+		}
 		asked.Loopback = f.loopback || namespaces(c.Context()) != nil
 		if _, err := asked.Cluster(); err != nil {
 			return asked, asUsage(err)
