@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -100,6 +101,44 @@ func TestWrongFileComesBeforeTheProcessThatKeepsTheOld(t *testing.T) {
 	got := weighty(r)
 	if len(got) != 1 || got[0].ID != "san-missing" || !slices.ContainsFunc(got[0].Consequences, func(x check.Consequence) bool { return x.ID == "serving-stale" }) {
 		t.Errorf("want san-missing with serving-stale as its consequence, got:\n%s", describe(got))
+	}
+}
+
+// TestFaultThatIsReadAllTheSameHidesNoProcess: whoever mends the one is to know of
+// the other.
+func TestFaultThatIsReadAllTheSameHidesNoProcess(t *testing.T) {
+	c := testpki.New(t, testpki.Single)
+	running := run(t, c)
+	c.Reissue("cp1", "apiserver", "ca", nil)
+	c.Chmod("cp1", "pki/apiserver.key", 0o644)
+	var got []string
+	for _, f := range weighty(c.VerifyLive(check.Options{}, running)) {
+		got = append(got, f.ID)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"key-permissions", "serving-stale"}) {
+		t.Errorf("want two findings, got %q", got)
+	}
+}
+
+// TestEndpointIsAskedForByItsName, as its clients do: what stands before the
+// apiservers may choose by it, and show others a certificate of its own.
+func TestEndpointIsAskedForByItsName(t *testing.T) {
+	c := testpki.New(t, testpki.HA)
+	running := run(t, c)
+	apiserver, foreign := running.APIServer("cp1"), running.Etcd("cp1", "server").Config.Certificates
+	apiserver.Config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		config := apiserver.Config.Clone()
+		config.GetConfigForClient = nil
+		if h.ServerName != "api.example.test" {
+			config.Certificates = foreign
+		}
+		return config, nil
+	}
+	running.Name("api.example.test", "10.0.0.99")
+	running.Start("10.0.0.99:6443", apiserver)
+	if got := weighty(c.VerifyLive(check.Options{}, running)); len(got) > 0 {
+		t.Errorf("want nothing, got:\n%s", describe(got))
 	}
 }
 

@@ -121,14 +121,11 @@ func (p *prober) fromElsewhere(c *trust.Credential, local net.Addr) bool {
 	return err != nil || leaf.VerifyHostname(host) != nil
 }
 
-// nameIn is the name by which a client asks for a server: the host that it dials,
-// unless that is an address (RFC 6066, section 3). What chooses among servers by
-// the name shows others something else.
+// nameIn is the name by which a client asks for a server: the host that it dials.
+// What chooses among servers by the name shows others something else. Of an
+// address crypto/tls sends none (RFC 6066, section 3).
 func nameIn(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || net.ParseIP(host) != nil {
-		return ""
-	}
+	host, _, _ := net.SplitHostPort(address) // without a port nobody is dialled
 	return host
 }
 

@@ -148,9 +148,7 @@ func (p *prober) count() {
 func Look(ctx context.Context, address, name string, o Options) trust.Observation {
 	p := newProber(o)
 	seen := trust.Observation{Server: trust.Server{Address: address}}
-	if name == "" {
-		name, _, _ = net.SplitHostPort(address)
-	}
+	name = cmp.Or(name, nameIn(address))
 	p.look(ctx, &seen, name, nil)
 	if seen.Outcome == trust.Answered && seen.AsksClient && seen.Alert == "" {
 		seen.Alert = alertOf(p.verdict(ctx, address, name, nil, min(p.Timeout, verdictWait)))

@@ -114,11 +114,7 @@ func newEnterCommand(p *place) *cobra.Command {
 		Use: "enter NODE -- COMMAND", Hidden: true,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			folder, err := p.folder()
-			if err != nil {
-				return err
-			}
-			programs, err := p.programsDir()
+			folder, programs, err := p.both()
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 )
 
 // namespaces tells whether the machine allows what the lab needs: nil is yes, an
@@ -67,6 +68,11 @@ func say(ctx context.Context, talk io.Writer, wanted cluster.Wanted) error {
 		fmt.Fprintln(talk, "on loopback: control planes, and light nodes instead of kubelets and pods")
 	case refused != nil:
 		return hintedError{fmt.Errorf("the lab was made in namespaces, and cannot have them now: %w", refused), "allow user namespaces again, or make another lab with --dir"}
+	case wanted.WithoutKubelets:
+		fmt.Fprintln(talk, "in namespaces of its own, with light nodes instead of kubelets and pods")
+		if err := kubelet.Possible(); err != nil {
+			fmt.Fprintf(talk, "kubepki-lab: warning: %v\n", err)
+		}
 	default:
 		fmt.Fprintln(talk, "in namespaces of its own: every node has its address, and nothing is reachable from outside")
 	}

@@ -73,6 +73,15 @@ func (p *place) programsDir() (string, error) {
 	return dir, nil
 }
 
+// both are the folder of the lab and that of the real components.
+func (p *place) both() (folder cluster.Folder, programs string, err error) {
+	if folder, err = p.folder(); err != nil {
+		return "", "", err
+	}
+	programs, err = p.programsDir()
+	return folder, programs, err
+}
+
 // errNotUp tells that the lab does not run.
 var errNotUp = errors.New("the lab is not up")
 

@@ -28,11 +28,7 @@ func newSuperviseCommand(p *place) *cobra.Command {
 	return &cobra.Command{
 		Use: "supervise", Short: "Run the lab (up does this in the background)", Hidden: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			folder, err := p.folder()
-			if err != nil {
-				return err
-			}
-			programs, err := p.programsDir()
+			folder, programs, err := p.both()
 			if err != nil {
 				return err
 			}

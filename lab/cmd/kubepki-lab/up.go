@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	"github.com/kubepki/kubepki/lab/internal/supervisor"
 )
 
@@ -70,11 +71,7 @@ func none(command string) cobra.PositionalArgs {
 func runUp(c *cobra.Command, p *place, f *upFlags) error {
 	began := time.Now()
 	ctx, talk := c.Context(), c.ErrOrStderr()
-	folder, err := p.folder()
-	if err != nil {
-		return err
-	}
-	programs, err := p.programsDir()
+	folder, programs, err := p.both()
 	if err != nil {
 		return err
 	}
@@ -132,6 +129,7 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 			return asked, asUsage(err)
 		}
 		asked.Loopback = f.loopback || namespaces(c.Context()) != nil
+		asked.WithoutKubelets = asked.Loopback || kubelet.Possible() != nil
 		if _, err := asked.Cluster(); err != nil {
 			return asked, asUsage(err)
 		}

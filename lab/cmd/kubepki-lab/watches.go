@@ -34,7 +34,7 @@ func sayWatches(talk io.Writer, wanted cluster.Wanted) {
 		return // create says it
 	}
 	need := len(spec.ControlPlanes) * watchesOfControlPlane
-	if !wanted.Loopback {
+	if !wanted.WithoutKubelets {
 		need += (len(spec.ControlPlanes)+len(spec.Workers))*watchesOfNode + watchesOfPods
 	}
 	if need > limit*9/10 {

@@ -81,8 +81,8 @@ func (f Folder) Wanted() (Wanted, error) {
 	return w, nil
 }
 
-// SetWanted writes down what the lab is made from.
-func (f Folder) SetWanted(w Wanted) error {
+// setWanted writes down what the lab is made from.
+func (f Folder) setWanted(w Wanted) error {
 	data, err := json.MarshalIndent(w, "", "  ")
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (f Folder) Claim(w Wanted) error {
 	if len(entries) > 0 {
 		return fmt.Errorf("%s: %w", f, ErrForeign)
 	}
-	return f.SetWanted(w)
+	return f.setWanted(w)
 }
 
 // Remove removes the lab: what it has made, and then the folder if nothing else

@@ -86,16 +86,7 @@ func balancerOf(c *catalog.Cluster) netip.Addr {
 	if c.ControlPlanes[0].Address.Is6() {
 		address = balancer6
 	}
-	taken := []netip.Addr{}
-	for _, n := range c.ControlPlanes {
-		taken = append(taken, n.Address)
-	}
-	for _, n := range c.Workers {
-		taken = append(taken, n.Address)
-	}
-	for _, n := range c.EtcdMembers {
-		taken = append(taken, n.Address)
-	}
+	_, taken := occupied(c)
 	for slices.Contains(taken, address) {
 		address = address.Next()
 	}

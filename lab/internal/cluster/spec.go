@@ -2,16 +2,13 @@ package cluster
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/lab/internal/light"
-	"github.com/kubepki/kubepki/lab/internal/objects"
 )
 
 // Addresses of a cluster that no configuration describes. They are private to
@@ -48,11 +45,14 @@ type Wanted struct {
 	// are added to its own.
 	ConfigName string
 	Config     []byte
-	// Loopback is for a machine that allows no namespaces: control planes alone,
-	// each at an address of the machine's own loopback.
+	// Loopback is for a machine that allows no namespaces: control planes at
+	// addresses of the machine's own loopback, WithoutKubelets.
 	Loopback bool
+	// WithoutKubelets is for a machine on which no kubelet can run, as none can on
+	// loopback: the Workers are light nodes then, and nothing runs in pods.
+	WithoutKubelets bool
 	// LightNodes counts nodes that are what the control plane sees of one, for
-	// load; on loopback the Workers are such nodes too.
+	// load, beside the Workers.
 	LightNodes int
 	// WithoutPods leaves out what the lab runs in pods.
 	WithoutPods bool
@@ -71,7 +71,7 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 	if w.LightNodes < 0 || w.LightNodes > maxLight {
 		return nil, fmt.Errorf("--light-nodes %d: from 0 to %d are possible", w.LightNodes, maxLight)
 	}
-	if !w.Loopback { // no kubelet runs there
+	if !w.WithoutKubelets {
 		c.Workers = append(c.Workers, w.named(c)...)
 	}
 	if c.ExternalEtcd != nil {
@@ -89,45 +89,6 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 		return nil, err
 	}
 	return c, checkAddresses(c)
-}
-
-// checkAddresses refuses addresses that cannot work, as they would not in a real
-// cluster.
-func checkAddresses(c *catalog.Cluster) error {
-	for subnet := range strings.SplitSeq(c.ServiceSubnet, ",") {
-		services, err := netip.ParsePrefix(subnet)
-		if err != nil {
-			return fmt.Errorf("networking.serviceSubnet %q: %w", c.ServiceSubnet, err)
-		}
-		for _, m := range Machines(c) {
-			if services.Contains(m.Address) {
-				return fmt.Errorf("%s has the address %s, which is among those of the services (%s): kube-proxy would drop what is sent to it", m.Name, m.Address, subnet)
-			}
-		}
-	}
-	return checkTwice(c)
-}
-
-// checkTwice refuses names and addresses that two machines have, the lab's own
-// among them.
-func checkTwice(c *catalog.Cluster) error {
-	owners := map[string]string{}
-	for _, a := range Administrator {
-		owners[a.Addr().String()] = "the lab itself"
-	}
-	for _, m := range Machines(c) {
-		owner := "node " + m.Name
-		if m.Role == Balancer {
-			owner = "the load balancer at controlPlaneEndpoint"
-		}
-		for _, key := range []string{m.Name, m.Address.String()} {
-			if other, ok := owners[key]; ok {
-				return fmt.Errorf("%s and %s are both %s: give one of them another", other, owner, key)
-			}
-			owners[key] = owner
-		}
-	}
-	return nil
 }
 
 // described is the cluster of the configuration, or one of the lab's own.
@@ -178,20 +139,25 @@ var labHost = config.Host{
 	Address: func() (netip.Addr, error) { return firstPlane, nil },
 }
 
+// occupied are the names and addresses of a cluster's nodes.
+func occupied(c *catalog.Cluster) (names []string, addresses []netip.Addr) {
+	for _, n := range c.ControlPlanes {
+		names, addresses = append(names, n.Name), append(addresses, n.Address)
+	}
+	for _, n := range c.Workers {
+		names, addresses = append(names, n.Name), append(addresses, n.Address)
+	}
+	for _, n := range c.EtcdMembers {
+		names, addresses = append(names, n.Name), append(addresses, n.Address)
+	}
+	return names, addresses
+}
+
 // named are the workers that are named by the lab, beside those of a
 // configuration.
 func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
-	var names []string
-	taken := []netip.Addr{balancer, Administrator[0].Addr()}
-	for _, n := range c.ControlPlanes {
-		names, taken = append(names, n.Name), append(taken, n.Address)
-	}
-	for _, n := range c.Workers {
-		names, taken = append(names, n.Name), append(taken, n.Address)
-	}
-	for _, n := range c.EtcdMembers {
-		names, taken = append(names, n.Name), append(taken, n.Address)
-	}
+	names, taken := occupied(c)
+	taken = append(taken, balancer, Administrator[0].Addr())
 	var workers []catalog.Worker
 	address := firstWorker
 	for i := 1; len(workers) < w.Workers; i++ {
@@ -211,8 +177,11 @@ func (w Wanted) named(c *catalog.Cluster) []catalog.Worker {
 // Light are the light nodes.
 func (w Wanted) Light() []light.Node {
 	count, address := w.LightNodes, firstLight
+	if w.WithoutKubelets {
+		count += w.Workers
+	}
 	if w.Loopback {
-		count, address = w.LightNodes+w.Workers, loopbackLight
+		address = loopbackLight
 	}
 	nodes := make([]light.Node, count)
 	for i := range nodes {
@@ -220,36 +189,4 @@ func (w Wanted) Light() []light.Node {
 		address = address.Next()
 	}
 	return nodes
-}
-
-// setExtraArgs adds the flags that the lab's own services need.
-func setExtraArgs(c *catalog.Cluster) {
-	var flags []string
-	for _, f := range objects.APIServerFlags() {
-		flags = append(flags, f.Flag)
-	}
-	if !c.KubeletAuthority {
-		// The kubelets' serving certificates are of the cluster's authority, and
-		// are verified, other than kubeadm leaves it (link 11).
-		flags = append(flags, "--kubelet-certificate-authority="+c.PKI("ca")+".crt")
-	}
-	addArgs(c, "kube-apiserver", flags)
-}
-
-// addArgs adds flags, --NAME=VALUE, to a component, unless the configuration sets
-// them.
-func addArgs(c *catalog.Cluster, component string, flags []string) {
-	all := maps.Clone(c.ExtraArgs)
-	if all == nil {
-		all = map[string][]catalog.Arg{}
-	}
-	args := slices.Clone(all[component])
-	for _, flag := range flags {
-		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
-		if !slices.ContainsFunc(args, func(a catalog.Arg) bool { return a.Name == name }) {
-			args = append(args, catalog.Arg{Name: name, Value: value})
-		}
-	}
-	all[component] = args
-	c.ExtraArgs = all
 }

@@ -50,7 +50,7 @@ func TestWhatIsAskedForBecomesMachines(t *testing.T) {
 				"e1=192.168.5.31:etcd", "north=192.168.5.11:" + plane, "south=192.168.5.12:" + plane, "w1=10.77.0.21:", "w2=10.77.0.22:", "lb=10.77.0.10:",
 			}},
 		"without namespaces control planes are on loopback, and nobody else": {
-			cluster.Wanted{Loopback: true, ControlPlanes: 1, Workers: 5}, []string{"cp1=127.77.0.11:etcd," + plane}},
+			cluster.Wanted{Loopback: true, WithoutKubelets: true, ControlPlanes: 1, Workers: 5}, []string{"cp1=127.77.0.11:etcd," + plane}},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {

@@ -1,15 +1,17 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kubepki/kubepki/lab/internal/cluster"
 )
 
 // dialWait is for one API server behind the balancer: it is on this machine.
@@ -58,7 +60,8 @@ func (b *balancer) connect(ctx context.Context, client net.Conn) {
 func (b *balancer) choose(ctx context.Context) (net.Conn, error) {
 	first := int(b.turn.Add(1)) % len(b.behind)
 	inTurn := slices.Concat(b.behind[first:], b.behind[:first])
-	slices.SortStableFunc(inTurn, func(x, y string) int { return -cmp.Compare(rank(b.ready(x)), rank(b.ready(y))) })
+	notReady := slices.DeleteFunc(slices.Clone(inTurn), b.ready)
+	inTurn = append(slices.DeleteFunc(inTurn, func(a string) bool { return slices.Contains(notReady, a) }), notReady...)
 	var errs []error
 	for _, address := range inTurn {
 		ctx, cancel := context.WithTimeout(ctx, dialWait)
@@ -70,13 +73,6 @@ func (b *balancer) choose(ctx context.Context) (net.Conn, error) {
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
-}
-
-func rank(ready bool) int {
-	if ready {
-		return 1
-	}
-	return 0
 }
 
 // join copies in both directions until both sides have said all, one has failed,
@@ -98,4 +94,36 @@ func join(ctx context.Context, client, server net.Conn) {
 		})
 	}
 	copies.Wait()
+}
+
+// balance starts the load balancer if the cluster has one.
+func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error {
+	address, behind, ok := cluster.Endpoint(s.spec)
+	if !ok {
+		return nil
+	}
+	node := s.nodes["lb"]
+	listener, err := node.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { listener.Close() })
+	b := &balancer{dial: node.Dial, behind: behind, ready: s.apiserverReady}
+	running.Go(func() {
+		if err := b.serve(ctx, listener); err != nil {
+			s.Log.Error("load balancer", "error", err)
+		}
+	})
+	return nil
+}
+
+// apiserverReady tells whether the API server at an address, HOST:PORT, is ready.
+func (s *Supervisor) apiserverReady(address string) bool {
+	for _, n := range s.spec.ControlPlanes {
+		if net.JoinHostPort(n.Address.String(), strconv.Itoa(n.BindPort)) != address {
+			continue
+		}
+		return slices.ContainsFunc(s.find(n.Name+"/kube-apiserver"), (*unit).isReady)
+	}
+	return false
 }

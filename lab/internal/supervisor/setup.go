@@ -2,10 +2,8 @@ package supervisor
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/approve"
@@ -85,7 +84,7 @@ func (s *Supervisor) awaitServing(ctx context.Context) error {
 }
 
 func (s *Supervisor) setUpOnce(ctx context.Context) error {
-	token, err := newToken()
+	token, err := bootstraputil.GenerateBootstrapToken()
 	if err != nil {
 		return err
 	}
@@ -100,8 +99,11 @@ func (s *Supervisor) setUpOnce(ctx context.Context) error {
 		return err
 	}
 	authority, err := os.ReadFile(filepath.Join(s.Folder.Root(s.spec.ControlPlanes[0].Name), s.spec.CertificatesDir, "ca.crt"))
+	if err != nil {
+		return err
+	}
 	s.join = &kubelet.Join{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), Authority: authority, Token: token}
-	return err
+	return nil
 }
 
 // untilDone repeats something until it is done or the context ends.
@@ -174,25 +176,6 @@ func (s *Supervisor) finishJoins(ctx context.Context) {
 		case <-time.After(setupPause):
 		}
 	}
-}
-
-// newToken makes a bootstrap token: six and sixteen characters of [a-z0-9]
-// (k8s.io/cluster-bootstrap/token/api).
-func newToken() (string, error) {
-	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-	token := make([]byte, 0, 23)
-	for i := range cap(token) {
-		if i == 6 {
-			token = append(token, '.')
-			continue
-		}
-		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(letters))))
-		if err != nil {
-			return "", err
-		}
-		token = append(token, letters[n.Int64()])
-	}
-	return string(token), nil
 }
 
 // bootstrapToken lets the real kubeadm make the token, the rules by which nodes

@@ -56,6 +56,13 @@ func (u *unit) set(change func()) {
 // want says whether the component shall run.
 func (u *unit) want(wanted bool) { u.set(func() { u.wanted = wanted }) }
 
+// isReady tells whether the component runs and is ready.
+func (u *unit) isReady() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.ready
+}
+
 // await waits until the state is as asked for; holds is called under the lock.
 // Once the context has ended it is an error, whatever the state.
 func (u *unit) await(ctx context.Context, holds func() bool) error {

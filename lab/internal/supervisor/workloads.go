@@ -19,20 +19,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubepki/kubepki/lab/internal/cluster"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	"github.com/kubepki/kubepki/lab/internal/objects"
 	"github.com/kubepki/kubepki/lab/internal/proxyclient"
 )
 
-// proxyLabel says, on a node, how its kube-proxy proves who it is; proxyWays are
-// its values, one node after another.
-const proxyLabel = "lab.kubepki.dev/kube-proxy"
-
-var proxyWays = []string{"token-secret", "projected-token", "certificate"}
-
 // prepareServers makes the credentials of the servers that run in pods, and what
 // kube-apiserver needs to call them.
 func (s *Supervisor) prepareServers(ctx context.Context) error {
-	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.Loopback || s.wanted.WithoutPods}
+	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.WithoutKubelets || s.wanted.WithoutPods}
 	if s.wanted.Loopback {
 		return nil
 	}
@@ -56,8 +51,9 @@ func (s *Supervisor) prepareServers(ctx context.Context) error {
 	return nil
 }
 
-// labelNodes says to each node that has joined how its kube-proxy proves itself:
-// workers first, so that three nodes of any kind have all three ways.
+// labelNodes marks the control planes, and says to each node that has joined how
+// its kube-proxy proves itself: workers first, so that three nodes of any kind have
+// all three ways.
 func (s *Supervisor) labelNodes(ctx context.Context) error {
 	config, err := s.admin()
 	if err != nil {
@@ -67,9 +63,18 @@ func (s *Supervisor) labelNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	modes := objects.ProxyModes()
 	for i, name := range s.kubelets() {
-		patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, proxyLabel, proxyWays[i%len(proxyWays)])
+		patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, objects.ProxyLabel, modes[i%len(modes)])
 		if _, err := client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+	}
+	for _, m := range s.machines {
+		if !m.Kubelet || m.Role != cluster.ControlPlane {
+			continue
+		}
+		if err := kubelet.MarkControlPlane(ctx, client, m.Name); err != nil {
 			return err
 		}
 	}
