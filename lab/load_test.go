@@ -63,13 +63,13 @@ func (l *supervised) create(t *testing.T, f cluster.Folder) {
 	t.Helper()
 	spec, err := l.spec.Cluster()
 	if err == nil {
+		err = f.Claim(l.spec)
+	}
+	if err == nil {
 		err = f.Make()
 	}
 	if err == nil {
 		_, err = f.CreateCredentials(t.Context(), spec)
-	}
-	if err == nil {
-		err = f.SetWanted(l.spec)
 	}
 	if err != nil {
 		t.Fatal(err)
