@@ -1,0 +1,65 @@
+package csr
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Answer is an answer that may be missing.
+type Answer int
+
+const (
+	Unknown Answer = iota
+	Yes
+	No
+)
+
+// Node is a Node of the cluster with what decisions need of it.
+type Node struct {
+	Name string
+	UID  string
+	// Names and Addresses are those of status.addresses, as they are written.
+	// The node writes them itself.
+	Names     []string
+	Addresses []string
+	// ControlPlane is the label node-role.kubernetes.io/control-plane, which a
+	// node cannot give itself (NodeRestriction).
+	ControlPlane bool
+	Ready        bool
+	Deleting     bool
+}
+
+// Facts is what is known about the cluster when a decision is made.
+type Facts struct {
+	// Authorized is the API server's answer to whether the requester has the
+	// permission that [Permission] names for the request.
+	Authorized Answer
+	Nodes      *Inventory
+	Cluster    Cluster
+	// Resolved holds the addresses that DNS gives for a name, where the policy
+	// asks DNS; a name that is not in it has not been asked.
+	Resolved map[string][]netip.Addr
+	// Keys tells who else has used a public key.
+	Keys Keys
+	// Landed tells that the node's own word has had time to land: it has been
+	// read from the API server after [Grace]. Until then an address that the
+	// node does not list is no reason to deny.
+	Landed bool
+}
+
+// Grace is how long a kubelet may ask for addresses before its Node has them.
+const Grace = 60 * time.Second
+
+// Cluster is what no node may claim.
+type Cluster struct {
+	Domain        string // such as cluster.local
+	ServiceRanges []netip.Prefix
+	// Endpoints are names and addresses of the API server: control-plane
+	// endpoint, advertised addresses, load balancers.
+	Endpoints []string
+}
+
+// Keys tells who has used a public key: users other than the requester, and
+// "authority" for the key of an authority of the cluster. The key is given by
+// the SHA-256 sum of its SubjectPublicKeyInfo in DER. It may be nil.
+type Keys func(sum [32]byte) []string

@@ -1,0 +1,29 @@
+package kube
+
+import (
+	"fmt"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Access says how to reach a cluster, in the words of kubectl's flags.
+type Access struct {
+	Kubeconfig string // path of a kubeconfig; "": KUBECONFIG, then ~/.kube/config, then the pod's own account
+	Context    string // name of a context; "": the current one
+}
+
+// Connect returns the configuration of a client without client-side limits:
+// the API server's priority and fairness is what protects it.
+func (a Access) Connect() (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = a.Kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
+		&clientcmd.ConfigOverrides{CurrentContext: a.Context}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	config.UserAgent = "kubepki"
+	return config, nil
+}
