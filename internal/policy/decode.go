@@ -47,7 +47,11 @@ func decode(data []byte, kind string, into any) error {
 	if err == nil && len(strict) > 0 {
 		err = strict[0]
 	}
-	if err != nil {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind):
+		return fmt.Errorf("%s: is a %s, wanted is a %s", kind.Field, kind.Value, kind.Type)
+	case err != nil:
 		return errors.New(oneLine(err))
 	}
 	return nil
