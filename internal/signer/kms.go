@@ -49,6 +49,20 @@ func KMS(socket, name, certificate string, told Told) (*Reloaded, error) {
 	}, told)
 }
 
+// Key gives a key that kubepki-kms holds, by the name that it has there: to make
+// the certificate of an authority whose key it shall be.
+func Key(socket, name string) (crypto.Signer, error) {
+	c := newKMSClient(socket)
+	if err := c.shakeHands(); err != nil {
+		return nil, err
+	}
+	public, err := c.publicKey(name)
+	if err != nil {
+		return nil, err
+	}
+	return &remoteKey{c, name, public}, nil
+}
+
 // remoteKey is a key of kubepki-kms. It may be used by several goroutines.
 type remoteKey struct {
 	client *kmsClient
