@@ -95,7 +95,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{keys: map[string]string{}, limits: defaultLimits()}
 	f := flag.NewFlagSet("kubepki-kms", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
-	f.StringVar(&o.socket, "socket", "/run/kubepki-kms/kms.sock", "`PATH` of the unix socket, in a folder of mode 0700; unused when systemd passes the socket")
+	f.StringVar(&o.socket, "socket", "/run/kubepki/kms.sock", "`PATH` of the unix socket, in a folder of mode 0700; unused when systemd passes the socket")
 	f.Func("key", "`NAME=URI` of a key (repeatable)", o.addKey)
 	f.Func("allow-user", "`USER`, by name or number, who may ask for signatures (repeatable; default: the user who runs this)", o.allow)
 	f.DurationVar(&o.limits.timeout, "timeout", o.limits.timeout, "how long a device may take for a signature, at most 12s")
