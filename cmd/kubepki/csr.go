@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/kubepki/kubepki/internal/kube"
 )
@@ -38,8 +39,13 @@ func addAccess(flags *pflag.FlagSet, a *kube.Access) {
 	flags.StringVar(&a.Context, "context", "", "context of the kubeconfig (default: the current one)")
 }
 
-// connect returns a client of the cluster.
-func connect(a kube.Access) (kubernetes.Interface, error) {
+// clusterAPI is how a cluster is asked.
+type clusterAPI struct {
+	config *rest.Config
+	client kubernetes.Interface
+}
+
+func connect(a kube.Access) (*clusterAPI, error) {
 	config, err := a.Connect()
 	if err != nil {
 		return nil, advise(err, "name a kubeconfig with --kubeconfig, or in the variable KUBECONFIG")
@@ -48,8 +54,14 @@ func connect(a kube.Access) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	return client, nil
+	return &clusterAPI{config, client}, nil
 }
+
+// Rights that the commands need, as advice where they are missing.
+const (
+	getRights  = "give yourself the right to get certificatesigningrequests of certificates.k8s.io"
+	listRights = "give yourself the right to list certificatesigningrequests of certificates.k8s.io"
+)
 
 // adviseAPI adds to an answer of the API server what can be done about it.
 func adviseAPI(err error, rights string) error {

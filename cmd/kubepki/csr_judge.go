@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"net/url"
+	"os"
 	"slices"
-	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
@@ -14,13 +17,14 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // judgeFlags say by what a request is judged.
 type judgeFlags struct {
 	policy    string
 	nodes     string
-	at        string
+	authority string
 	services  []string
 	domain    string
 	endpoints []string
@@ -29,30 +33,30 @@ type judgeFlags struct {
 func (f *judgeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.policy, "policy", "", "policy FILE (default: the built-in policy, docs/csr-policy.md)")
 	flags.StringVar(&f.nodes, "nodes", "", "FILE with the cluster's Nodes, as kubectl get nodes -o yaml prints them (- is standard input)")
-	flags.StringVar(&f.at, "at", "", "judge as if it were this time (RFC 3339, or a date)")
-	flags.StringSliceVar(&f.services, "service-cidr", nil, "service address range that no node may claim; repeatable (default: the cluster's, or 10.96.0.0/12)")
-	flags.StringVar(&f.domain, "cluster-domain", "", "DNS domain of the cluster (default cluster.local)")
+	flags.StringSliceVar(&f.services, "service-cidr", nil, "service address range that no node may claim; repeatable (default "+catalog.DefaultServiceSubnet+")")
+	flags.StringVar(&f.domain, "cluster-domain", "", "DNS domain of the cluster (default "+catalog.DefaultDNSDomain+")")
 	flags.StringSliceVar(&f.endpoints, "api-endpoint", nil, "name or address of the API server that no worker may claim; repeatable")
+	flags.StringVar(&f.authority, "certificate-authority", "", "FILE with authorities in PEM, whose keys no request may have (default: those of the kubeconfig)")
+}
+
+// given tells whether any of the flags is set.
+func (f *judgeFlags) given(flags *pflag.FlagSet) bool {
+	return slices.ContainsFunc([]string{"policy", "nodes", "service-cidr", "cluster-domain", "api-endpoint", "certificate-authority"}, flags.Changed)
 }
 
 // judge decides on requests with what is known of a cluster.
 type judge struct {
 	policy csr.Policy
 	facts  csr.Facts
-	at     time.Time
+	keys   kube.Keys
 	// client asks the cluster who may what; nil assumes kubeadm's bindings.
 	client kubernetes.Interface
 }
 
 // offline makes a judge of what the flags give.
 func (f *judgeFlags) offline(s streams) (*judge, error) {
-	j := &judge{at: time.Now()}
+	j := &judge{keys: kube.Keys{}}
 	var err error
-	if f.at != "" {
-		if j.at, err = parseTime(f.at); err != nil {
-			return nil, usagef("--at: %w", err)
-		}
-	}
 	if j.facts.Cluster, err = f.cluster(); err != nil {
 		return nil, err
 	}
@@ -64,26 +68,67 @@ func (f *judgeFlags) offline(s streams) (*judge, error) {
 			return nil, err
 		}
 	}
-	// A person who looks does so later than a kubelet's first minute.
-	j.facts.Landed = true
+	if f.authority != "" {
+		data, err := readInput(s, f.authority)
+		if err != nil {
+			return nil, fmt.Errorf("--certificate-authority: %w", err)
+		}
+		if err := j.addAuthorities(data); err != nil {
+			return nil, fmt.Errorf("--certificate-authority %s: %w", f.authority, err)
+		}
+	}
+	// Whoever looks by hand does so later than a kubelet's first minute.
+	j.facts.Landed, j.facts.Keys = true, j.keys.Of
 	return j, nil
 }
 
-// online makes a judge that also asks the cluster.
-func (f *judgeFlags) online(ctx context.Context, s streams, client kubernetes.Interface) (*judge, error) {
+// online makes a judge that also asks the cluster: for its nodes, for the keys
+// that have been certified, and for who may what.
+func (f *judgeFlags) online(ctx context.Context, s streams, api *clusterAPI) (*judge, error) {
 	j, err := f.offline(s)
 	if err != nil {
 		return nil, err
 	}
-	j.client = client
+	j.client = api.client
+	if f.authority == "" {
+		data, err := api.authorities()
+		if err == nil && len(data) > 0 {
+			err = j.addAuthorities(data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("certificate-authority of the kubeconfig: %w", err)
+		}
+	}
+	if server, err := url.Parse(api.config.Host); err == nil {
+		j.facts.Cluster.Endpoints = append(j.facts.Cluster.Endpoints, server.Hostname())
+	}
 	if j.facts.Nodes == nil {
-		nodes, err := kube.ListNodes(ctx, client)
+		nodes, err := kube.ListNodes(ctx, j.client)
 		if err != nil {
 			return nil, adviseAPI(err, "without the right to list nodes, give them with --nodes FILE")
 		}
 		j.facts.Nodes = csr.NewInventory(nodes...)
 	}
-	return j, nil
+	return j, j.learn(ctx)
+}
+
+// learn reads which keys have been certified, as far as requests still show it.
+func (j *judge) learn(ctx context.Context) error {
+	err := kube.EachPage(ctx, j.client, "", func(page []csr.Request) error {
+		for _, r := range page {
+			j.keys.Add(r)
+		}
+		return nil
+	})
+	return adviseAPI(err, listRights)
+}
+
+func (j *judge) addAuthorities(data []byte) error {
+	certificates, err := trust.ParseCertificates(data)
+	for _, c := range certificates {
+		j.keys.AddAuthority(c)
+	}
+	return err
 }
 
 func (f *judgeFlags) cluster() (csr.Cluster, error) {
@@ -98,23 +143,14 @@ func (f *judgeFlags) cluster() (csr.Cluster, error) {
 	for _, text := range ranges {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return c, usagef("--service-cidr %q is not a range like 10.96.0.0/12", text)
+			return c, usagef("--service-cidr %q is not a range like %s", text, catalog.DefaultServiceSubnet)
 		}
 		c.ServiceRanges = append(c.ServiceRanges, p.Masked())
 	}
+	if slices.Contains(f.endpoints, "") {
+		return c, usagef("--api-endpoint names nothing")
+	}
 	return c, nil
-}
-
-func readNodes(s streams, name string) (*csr.Inventory, error) {
-	data, err := readObjects(s, name)
-	if err != nil {
-		return nil, fmt.Errorf("--nodes: %w", err)
-	}
-	nodes, err := kube.ParseNodes(data)
-	if err != nil {
-		return nil, advise(fmt.Errorf("--nodes %s: %w", name, err), "make it with: kubectl get nodes -o yaml > nodes.yaml")
-	}
-	return csr.NewInventory(nodes...), nil
 }
 
 // review decides on one request.
@@ -128,7 +164,8 @@ func (j *judge) review(ctx context.Context, r csr.Request) (csr.Review, error) {
 			return csr.Review{}, adviseAPI(err, "give yourself the right to create subjectaccessreviews of authorization.k8s.io")
 		}
 	}
-	return csr.Decide(r, facts, j.policy, j.at), nil
+	facts.Resolved = lookUp(ctx, csr.Lookups(r, j.policy))
+	return csr.Decide(r, facts, j.policy), nil
 }
 
 // assumed is who may what by the bindings that kubeadm makes
@@ -149,14 +186,45 @@ func (j *judge) assumed(r csr.Request) csr.Answer {
 	return csr.No
 }
 
+// lookUp asks DNS, where the policy wants that. A name of which DNS says that
+// it does not exist has no addresses; one that DNS does not answer for is absent.
+func lookUp(ctx context.Context, names []string) map[string][]netip.Addr {
+	if len(names) == 0 {
+		return nil
+	}
+	resolved := map[string][]netip.Addr{}
+	for _, name := range names {
+		addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name+".")
+		var failed *net.DNSError
+		if err != nil && (!errors.As(err, &failed) || !failed.IsNotFound) {
+			continue
+		}
+		resolved[name] = nil
+		for _, a := range addresses {
+			resolved[name] = append(resolved[name], a.Unmap())
+		}
+	}
+	return resolved
+}
+
 // sayAssumed tells once what is taken for granted without a cluster.
 func sayAssumed(s streams) {
 	fmt.Fprintln(s.err, "kubepki: note: no cluster is asked: the requester is taken for who the file says, with the rights that kubeadm's bindings give")
 }
 
+// sayReview tells what the policy says of a request.
 func sayReview(s streams, name string, r csr.Review) {
 	fmt.Fprintf(s.err, "%s: the policy says %s\n", report.Plain(name), r.Verdict)
 	for _, reason := range r.Reasons {
 		fmt.Fprintf(s.err, "  %s: %s\n", report.Plain(reason.ID), report.Plain(reason.Message))
 	}
+}
+
+// authorities returns the PEM by which the API server is verified, nil where
+// the machine's own authorities do.
+func (a *clusterAPI) authorities() ([]byte, error) {
+	if len(a.config.CAData) > 0 || a.config.CAFile == "" {
+		return a.config.CAData, nil
+	}
+	return os.ReadFile(a.config.CAFile)
 }

@@ -46,11 +46,11 @@ that --nodes would have to name is a missing fact: Undecided, never Deny.
   # In a file, without a cluster, for a program
   kubepki csr review -f csr.yaml --nodes nodes.yaml -o json
 
-  # All that wait, in a pipeline: 3 unless none would be denied
+  # All that wait, in a pipeline: 3 if one would be denied
   kubectl get csr -o yaml | kubepki csr review -f - --nodes <(kubectl get nodes -o yaml) --fail-on deny
 
-  # What would our own policy have said last month?
-  kubepki csr review csr-8x2kd --policy policy.yaml --at 2026-05-01`,
+  # What would another policy say?
+  kubepki csr review csr-8x2kd --policy policy.yaml`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, s, args) },
 	}
 	f := c.Flags()
@@ -132,18 +132,18 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 		}
 		return j, requests, err
 	}
-	client, err := connect(o.access)
+	api, err := connect(o.access)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, name := range args {
-		r, err := kube.GetRequest(c.Context(), client, name)
+		r, err := kube.GetRequest(c.Context(), api.client, name)
 		if err != nil {
-			return nil, nil, adviseAPI(err, "give yourself the right to get certificatesigningrequests of certificates.k8s.io")
+			return nil, nil, adviseAPI(err, getRights)
 		}
 		requests = append(requests, sourced{Request: r})
 	}
-	j, err := o.by.online(c.Context(), s, client)
+	j, err := o.by.online(c.Context(), s, api)
 	return j, requests, err
 }
 

@@ -73,3 +73,12 @@ func pages(o metav1.ListOptions, page func(metav1.ListOptions) (metav1.ListMeta,
 		}
 	}
 }
+
+// GetRequest returns the CertificateSigningRequest of a name.
+func GetRequest(ctx context.Context, client kubernetes.Interface, name string) (csr.Request, error) {
+	o, err := client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return csr.Request{}, err // it names the object
+	}
+	return Request(o), nil
+}
