@@ -54,3 +54,24 @@ func readRequests(s streams, name string) ([]csr.Request, error) {
 	}
 	return nil, advise(err, "give a CertificateSigningRequest of certificates.k8s.io/v1: kubectl get csr NAME -o yaml")
 }
+
+// readNodes reads the nodes of a file.
+func readNodes(s streams, name string) (*csr.Inventory, error) {
+	data, err := readObjects(s, name)
+	if err != nil {
+		return nil, fmt.Errorf("--nodes: %w", err)
+	}
+	nodes, err := kube.ParseNodes(data)
+	if err != nil {
+		return nil, advise(fmt.Errorf("--nodes %s: %w", name, err), "make it with: kubectl get nodes -o yaml > nodes.yaml")
+	}
+	return csr.NewInventory(nodes...), nil
+}
+
+// readPolicy reads a policy file; "" is the built-in policy.
+func readPolicy(_ streams, name string) (csr.Policy, error) {
+	if name == "" {
+		return csr.DefaultPolicy(), nil
+	}
+	return csr.Policy{}, fmt.Errorf("--policy %s: no policy files yet", name)
+}

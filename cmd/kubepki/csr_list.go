@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/kube"
@@ -121,23 +121,25 @@ func (o *listOptions) list(ctx context.Context, s streams, api *clusterAPI, j *j
 // reviewAll judges the requests of a page that wait, a few at a time: each may
 // ask the API server who may what. The others have no review.
 func reviewAll(ctx context.Context, j *judge, page []csr.Request) ([]*csr.Review, error) {
-	reviews := make([]*csr.Review, len(page))
 	if j == nil {
-		return reviews, nil
+		return make([]*csr.Review, len(page)), nil
 	}
-	var group errgroup.Group
-	group.SetLimit(8)
-	for i, r := range page {
+	type judged struct {
+		review *csr.Review
+		err    error
+	}
+	var reviews []*csr.Review
+	var errs []error
+	inOrder(ctx, page, func(r csr.Request) judged {
 		if r.State != csr.Pending {
-			continue
+			return judged{}
 		}
-		group.Go(func() error {
-			review, err := j.review(ctx, r)
-			reviews[i] = &review
-			return err
-		})
-	}
-	return reviews, group.Wait()
+		review, err := j.review(ctx, r)
+		return judged{&review, err}
+	}, func(one judged) {
+		reviews, errs = append(reviews, one.review), append(errs, one.err)
+	})
+	return reviews, errors.Join(append(errs, ctx.Err())...)
 }
 
 // listPrinter prints a list of which one page is known at a time.

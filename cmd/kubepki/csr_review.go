@@ -153,4 +153,3 @@ func (o *reviewOptions) print(s streams, items []report.ReviewedItem) error {
 	}
 	return report.Document(s.out, o.output, report.NewReviews(items))
 }
-
