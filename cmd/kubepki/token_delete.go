@@ -42,14 +42,14 @@ that cannot be deleted does not keep the others.`,
 			var errs []error
 			for _, id := range ids {
 				if err := tokens.Delete(c.Context(), id, dryRun); err != nil {
-					errs = append(errs, withTokenHint(err))
+					errs = append(errs, err)
 					continue
 				}
 				if _, err := fmt.Fprintf(s.out, "bootstrap token %q %s\n", id, did); err != nil {
 					return err
 				}
 			}
-			return errors.Join(errs...)
+			return withTokenHint(errors.Join(errs...))
 		},
 	}
 	access.add(c.Flags())

@@ -205,3 +205,5 @@ func TestDiscoverWaitsForTheServerAndTheSignature(t *testing.T) {
 		}
 	})
 }
+
+func caPEM(c *x509.Certificate) []byte { return trust.EncodeCertificates(c) }

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -17,7 +18,9 @@ var hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$|^
 func Endpoint(server string) (string, error) {
 	u, err := url.Parse(server)
 	switch {
-	case err != nil || u.Scheme != "https" || u.User != nil || !hostname.MatchString(u.Hostname()):
+	case err != nil || u.User != nil: // not repeated: it may hold a password
+		return "", errors.New("server is not a URL like https://10.0.0.11:6443")
+	case u.Scheme != "https" || !hostname.MatchString(u.Hostname()):
 		return "", fmt.Errorf("server %q is not a URL like https://10.0.0.11:6443", server)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return "", fmt.Errorf("server %q has a path: nodes join at HOST:PORT", server)
