@@ -65,6 +65,7 @@ func TestBootstrapTokens(t *testing.T) {
 	}{
 		{"the manifests are the objects that kubeadm makes", k.testManifests},
 		{"a token is the Secret that kubeadm makes", k.testSecrets},
+		{"kubeadm does otherwise where the documentation says so", k.testOtherwise},
 		{"the join command is kubeadm's", k.testJoinCommand},
 		{"each lists what the other made", k.testLists},
 		{"the controller manager signs cluster-info as kubepki does", k.testSignature},
@@ -225,6 +226,26 @@ func (k *tokens) testSecrets(t *testing.T) {
 			t.Errorf("%s (-kubeadm +kubepki):\n%s", label, d)
 		}
 	}
+}
+
+// testOtherwise shows what docs/tokens.md says of kubeadm where kubepki does
+// otherwise.
+func (k *tokens) testOtherwise(t *testing.T) {
+	id := k.kubeadm(t, "create", "--ttl=-1h")[:6]
+	if s, err := k.api.CoreV1().Secrets("kube-system").Get(t.Context(), "bootstrap-token-"+id, metav1.GetOptions{}); err != nil || s.Data["expiration"] != nil {
+		t.Errorf("a negative life: %s, %v", s.Data["expiration"], err)
+	}
+	k.kubepki(t, "delete", id)
+	if out, err := try(t, "kubeadm", "token", "create", "--usages=signing", "--kubeconfig="+k.conf); err == nil || !strings.Contains(out.stderr, "token groups cannot be specified") {
+		t.Errorf("signing alone: %v %s", err, out.stderr)
+	}
+	id = k.kubepki(t, "create", "--usages=signing").stdout[:6]
+	id2 := k.kubeadm(t, "create", "--usages=", "--groups=")[:6]
+	s, err := k.api.CoreV1().Secrets("kube-system").Get(t.Context(), "bootstrap-token-"+id2, metav1.GetOptions{})
+	if err != nil || string(s.Data["auth-extra-groups"]) != bootstrap.NodeGroup || string(s.Data["usage-bootstrap-signing"]) != "true" {
+		t.Errorf("neither usages nor groups: %v", err)
+	}
+	k.kubepki(t, "delete", id, id2)
 }
 
 func (k *tokens) testJoinCommand(t *testing.T) {

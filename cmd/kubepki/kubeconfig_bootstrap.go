@@ -28,7 +28,10 @@ it by --bootstrap-kubeconfig, and needs it until it has a certificate.`,
   kubepki token create > token
   kubepki kubeconfig bootstrap --root ./cp1 --token-file token -f bootstrap-kubelet.conf
 
-  # Without them
+  # On the node itself, where the kubelet looks
+  sudo kubepki kubeconfig bootstrap --certificate-authority ca.crt --server https://10.0.0.11:6443 --token-file token -f /etc/kubernetes/bootstrap-kubelet.conf
+
+  # Without any file but the authority
   kubepki token generate | kubepki kubeconfig bootstrap --token-file - --certificate-authority ca.crt --server https://10.0.0.11:6443`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c, s) },

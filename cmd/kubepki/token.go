@@ -53,6 +53,9 @@ func newTokenGenerateCommand(s streams) *cobra.Command {
 		Example: `  # For the configuration of a cluster that is to be
   kubepki token generate
 
+  # In kubeadm's configuration
+  echo "bootstrapTokens: [{token: $(kubepki token generate)}]"
+
   # Made later, without ever being an argument
   (umask 077; kubepki token generate > token)
   kubepki token create --token-file token`,

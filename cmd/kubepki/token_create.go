@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/bootstrap"
 	"github.com/kubepki/kubepki/internal/kube"
+	"github.com/kubepki/kubepki/internal/report"
 )
 
 type tokenCreateOptions struct {
@@ -25,6 +26,7 @@ type tokenCreateOptions struct {
 	printJoin      bool
 	certificateKey string
 	manifests      string
+	config         string
 	dryRun         bool
 }
 
@@ -62,6 +64,7 @@ ConfigMap cluster-info, and the roles; kubectl apply --server-side -f takes it
 	o.access.add(f)
 	o.from.add(f)
 	o.token.addFile(f)
+	f.StringVar(&o.config, "config", "", "kubeadm's configuration, whose bootstrapTokens are made, instead of flags")
 	f.StringVar(&o.ttl, "ttl", bootstrap.DefaultLife.String(), "life of the token, like 90m or 7d; 0: it never expires")
 	f.StringSliceVar(&o.usages, "usages", []string{bootstrap.Signing, bootstrap.Authentication}, "what it may be used for: signing (nodes discover the cluster with it), authentication (nodes ask for certificates with it)")
 	f.StringSliceVar(&o.groups, "groups", []string{bootstrap.NodeGroup}, "groups of whoever shows it, beside system:bootstrappers")
@@ -76,17 +79,27 @@ ConfigMap cluster-info, and the roles; kubectl apply --server-side -f takes it
 var certificateKey = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (o *tokenCreateOptions) run(c *cobra.Command, s streams, args []string) error {
-	if len(args) > 0 {
-		o.token.text = args[0]
-		if args[0] == "" {
-			return usagef("TOKEN is empty: leave it out, so that a token is made")
-		}
+	if err := o.check(c.Flags(), args); err != nil {
+		return err
 	}
-	spec, err := o.spec(c, s, time.Now())
+	specs, err := o.specs(c, s, time.Now())
 	if err != nil {
 		return err
 	}
-	flags := c.Flags()
+	offline := c.Flags().Changed("manifests")
+	if offline && len(specs) > 1 {
+		return fmt.Errorf("--config %s: it has %d tokens, and --manifests is for one", o.config, len(specs))
+	}
+	for _, spec := range specs {
+		if err := o.make(c, s, spec, offline); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check refuses flags that contradict each other.
+func (o *tokenCreateOptions) check(flags *pflag.FlagSet, args []string) error {
 	offline := flags.Changed("manifests")
 	switch {
 	case o.certificateKey != "" && !o.printJoin:
@@ -101,66 +114,96 @@ func (o *tokenCreateOptions) run(c *cobra.Command, s streams, args []string) err
 		return usagef("--manifests - and --print-join-command both print: write the manifests to a file")
 	case !offline && (flags.Changed("root") || o.from.ca != "" || o.from.server != ""):
 		return usagef("--root, --certificate-authority and --server go with --manifests: a cluster's kubeconfig tells where it is")
+	case len(args) > 0 && args[0] == "":
+		return usagef("TOKEN is empty: leave it out, so that a token is made")
+	case len(args) > 0 && flags.Changed("config"):
+		return usagef("--config says what the tokens are: leave TOKEN out")
+	case len(args) > 0:
+		o.token.text = args[0]
 	}
-	answer := &bootstrap.Join{Token: spec.Token}
+	for _, name := range []string{"ttl", "usages", "groups", "description", "token-file"} {
+		if flags.Changed("config") && flags.Changed(name) { // as kubeadm refuses it
+			return usagef("--config says what the tokens are: leave --%s out", name)
+		}
+	}
+	return nil
+}
+
+// make makes one token, and prints the answer.
+func (o *tokenCreateOptions) make(c *cobra.Command, s streams, spec *bootstrap.Spec, offline bool) error {
+	var join *bootstrap.Join
+	var err error
 	if offline {
-		answer, err = o.write(c, s, spec)
+		join, err = o.write(c, s, spec)
 	} else {
-		answer, err = o.create(c.Context(), s, spec)
+		join, err = o.create(c.Context(), s, spec)
 	}
 	if err != nil || o.manifests == "-" {
 		return err
 	}
+	answer := spec.Token.Reveal()
 	if o.printJoin {
-		_, err = fmt.Fprintln(s.out, answer.Command())
-	} else {
-		_, err = fmt.Fprintln(s.out, spec.Token.Reveal())
+		answer = join.Command()
 	}
+	_, err = fmt.Fprintln(s.out, answer)
 	return err
+}
+
+// specs are the tokens to make: that of the flags, or those of --config.
+func (o *tokenCreateOptions) specs(c *cobra.Command, s streams, now time.Time) (all []*bootstrap.Spec, err error) {
+	if c.Flags().Changed("config") {
+		all, err = readTokenConfig(s, o.config, now)
+	} else {
+		all = []*bootstrap.Spec{nil}
+		all[0], err = o.spec(c, s, now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, spec := range all {
+		if spec.Token.IsZero() {
+			if spec.Token, err = bootstrap.GenerateToken(); err != nil {
+				return nil, err
+			}
+		}
+		if spec.Token.Published() {
+			fmt.Fprintf(s.err, "kubepki: warning: token %s is an example of the documentation, which everybody knows\n", spec.Token.ID())
+		}
+		if spec.Expires.IsZero() {
+			fmt.Fprintf(s.err, "kubepki: warning: token %s never expires: whoever learns it can join nodes for ever\n", spec.Token.ID())
+		}
+	}
+	return all, nil
 }
 
 // spec is what the flags say of the token.
 func (o *tokenCreateOptions) spec(c *cobra.Command, s streams, now time.Time) (*bootstrap.Spec, error) {
-	spec := &bootstrap.Spec{Description: o.description, Usages: o.usages, Groups: o.groups}
-	life, err := parseTTL(o.ttl)
+	life, err := parseTTL("--ttl", o.ttl)
 	if err != nil {
 		return nil, err
 	}
-	if !c.Flags().Changed("groups") && !slices.Contains(o.usages, bootstrap.Authentication) {
+	spec := &bootstrap.Spec{Description: o.description, Expires: expiry(now, life), Usages: o.usages, Groups: o.groups}
+	if !c.Flags().Changed("groups") && !spec.May(bootstrap.Authentication) {
 		spec.Groups = nil // the default is for those who authenticate
 	}
 	if err := spec.Check(); err != nil {
 		return nil, usageError{err}
 	}
-	if spec.Token, err = o.token.read(s); err != nil {
-		return nil, err
-	}
-	if spec.Token.IsZero() {
-		if spec.Token, err = bootstrap.GenerateToken(); err != nil {
-			return nil, err
-		}
-	} else if spec.Token.Published() {
-		fmt.Fprintf(s.err, "kubepki: warning: token %s is an example of the documentation, which everybody knows\n", spec.Token.ID())
-	}
-	if life == 0 {
-		fmt.Fprintf(s.err, "kubepki: warning: token %s never expires: whoever learns it can join nodes for ever\n", spec.Token.ID())
-	} else {
-		spec.Expires = now.Add(life)
-	}
-	return spec, nil
+	spec.Token, err = o.token.read(s)
+	return spec, err
 }
 
 // parseTTL reads a life; 0 is for ever.
-func parseTTL(text string) (time.Duration, error) {
+func parseTTL(field, text string) (time.Duration, error) {
 	if d, err := time.ParseDuration(text); err == nil && d == 0 {
 		return 0, nil
 	}
 	if strings.HasPrefix(text, "-") {
-		return 0, usagef("--ttl %q is negative: 0 is a token that never expires", text)
+		return 0, usagef("%s %q is negative: 0 is a token that never expires", field, text)
 	}
-	life, err := parseLife("--ttl", text)
+	life, err := parseLife(field, text)
 	if err == nil && life < time.Second {
-		err = usagef("--ttl %q is less than a second: expirations are whole seconds", text)
+		err = usagef("%s %q is less than a second: expirations are whole seconds", field, text)
 	}
 	return life, err
 }
@@ -191,7 +234,7 @@ func (o *tokenCreateOptions) create(ctx context.Context, s streams, spec *bootst
 // warnClusterInfo tells why nodes will not be able to join by the command.
 func warnClusterInfo(ctx context.Context, s streams, tokens *kube.Tokens, join *bootstrap.Join) {
 	warn := func(format string, args ...any) {
-		fmt.Fprintf(s.err, "kubepki: warning: "+format+"\n", args...)
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(fmt.Sprintf(format, args...)))
 	}
 	data, err := tokens.ClusterInfo(ctx)
 	if err != nil {

@@ -19,6 +19,9 @@ that cannot be deleted does not keep the others.`,
 		Example: `  # One
   kubepki token delete abcdef
 
+  # One that was leaked, as it was found
+  kubepki token delete abcdef.0123456789abcdef
+
   # All that expired
   kubepki token list -o json | jq -r '.items[] | select(.expired) | .id' | xargs kubepki token delete`,
 		Args: cobra.MinimumNArgs(1),

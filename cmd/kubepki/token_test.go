@@ -156,7 +156,7 @@ func TestParseTTL(t *testing.T) {
 		"24h0m0s": "24h0m0s", "90m": "1h30m0s", "7d": "168h0m0s", "1s": "1s", "0": "0s", "0s": "0s", "0h0m": "0s",
 		"": "", "-1h": "", "-0.5d": "", "999ms": "", "tomorrow": "", "1e9d": "", "NaNd": "", "24": "",
 	} {
-		got, err := parseTTL(text)
+		got, err := parseTTL("--ttl", text)
 		if shown := fmt.Sprint(got); (err == nil) != (want != "") || err == nil && shown != want {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}

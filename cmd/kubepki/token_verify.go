@@ -42,6 +42,9 @@ ConfigMap is read from a file, and no server is asked.`,
 		Example: `  # Would a node believe this cluster?
   kubepki token verify --server 10.0.0.11:6443 --token-file token --discovery-token-ca-cert-hash sha256:1234...
 
+  # Does the load balancer lead to the same cluster?
+  kubepki token verify --server lb.example.test:6443 --token-file token --discovery-token-ca-cert-hash sha256:1234... -o json
+
   # What kubepki token create --manifests wrote
   kubepki token verify --cluster-info bootstrap.yaml --token-file token --discovery-token-ca-cert-hash sha256:1234...`,
 		Args: cobra.NoArgs,

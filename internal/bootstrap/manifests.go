@@ -66,7 +66,7 @@ func clusterInfoMap(s *Spec, server string, ca []byte) (*corev1.ConfigMap, error
 		return nil, fmt.Errorf("kubeconfig of cluster-info: %w", err)
 	}
 	data := map[string]string{api.KubeConfigKey: string(kubeconfig)}
-	if s.may(Signing) {
+	if s.May(Signing) {
 		if data[SignatureKey(s.Token.id)], err = Sign(kubeconfig, s.Token); err != nil {
 			return nil, err
 		}

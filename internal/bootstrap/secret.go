@@ -46,7 +46,7 @@ func (s *Spec) Check() error {
 			return fmt.Errorf("usage %q is neither %s nor %s", u, Signing, Authentication)
 		}
 	}
-	if len(s.Groups) > 0 && !s.may(Authentication) {
+	if len(s.Groups) > 0 && !s.May(Authentication) {
 		return errors.New("groups are for a token that may be used for " + Authentication)
 	}
 	for _, g := range s.Groups {
@@ -57,7 +57,8 @@ func (s *Spec) Check() error {
 	return nil
 }
 
-func (s *Spec) may(usage string) bool { return slices.Contains(s.Usages, usage) }
+// May tells whether the token is for a usage.
+func (s *Spec) May(usage string) bool { return slices.Contains(s.Usages, usage) }
 
 // Secret returns the object that holds the token, as kubeadm makes it
 // (cmd/kubeadm/app/apis/bootstraptoken/v1/utils.go). It is the secret itself.
