@@ -50,13 +50,11 @@ func (k keys) release(c *claim) {
 	}
 }
 
-// others are the names other than one for which a key has been certified.
-func (k keys) others(key [32]byte, name string) []string {
+// names are those for which a key has been certified.
+func (k keys) names(key [32]byte) []string {
 	var all []string
 	for c := k[key]; c != nil; c = c.next {
-		if c.name != name {
-			all = append(all, c.name)
-		}
+		all = append(all, c.name)
 	}
 	return all
 }

@@ -20,7 +20,7 @@ import (
 // is small, because there may be tens of thousands of old ones.
 type record struct {
 	uid types.UID
-	fields
+	kept
 	claim *claim // the key, where it has been certified
 }
 
@@ -46,7 +46,7 @@ type item struct {
 	made       time.Time
 	seen       time.Time
 	// body is the object as it was last seen; nil: it must be read again.
-	body *certificatesv1.CertificateSigningRequest
+	body     *certificatesv1.CertificateSigningRequest
 	place    place
 	line     *line // from which it was taken
 	again    bool  // something has changed since it was taken
@@ -57,6 +57,7 @@ type item struct {
 	index    int       // there
 	reserved *claim    // while it is in work
 	reported bool      // an Event tells that it stays undecided
+	reasons  string    // the last that were logged
 }
 
 // ledger knows every request, and who is next. It may be used by several
@@ -74,10 +75,11 @@ type ledger struct {
 	taken          int
 	// Those that stayed undecided, and those that could not be done.
 	undecided, failing sleepers
-	groups         map[[32]byte][]*item
-	byNode         map[string]map[*item]struct{}
-	keys           keys
-	bodies         int // how many bodies are held
+	working            map[*item]struct{}
+	groups             map[[32]byte][]*item
+	byNode             map[string]map[*item]struct{}
+	keys               keys
+	bodies             int // how many bodies are held
 }
 
 // Limits of the ledger.
@@ -105,7 +107,7 @@ func newLedger(workers int) *ledger {
 	l := &ledger{
 		records: map[string]*record{}, items: map[string]*item{},
 		fresh: newLine(perUser), backlog: newLine(perUser),
-		groups: map[[32]byte][]*item{}, byNode: map[string]map[*item]struct{}{}, keys: keys{},
+		working: map[*item]struct{}{}, groups: map[[32]byte][]*item{}, byNode: map[string]map[*item]struct{}{}, keys: keys{},
 	}
 	l.wake = sync.NewCond(&l.mu)
 	return l
@@ -164,7 +166,7 @@ func (l *ledger) note(s *sighting, fresh bool, now time.Time) {
 
 // settle writes what was seen into a record.
 func (l *ledger) settle(r *record, s *sighting) {
-	r.fields = s.fields
+	r.kept = s.kept
 	if r.claim == nil && s.asked.subject != nil && (s.state == csr.Approved || s.state == csr.Issued) {
 		r.claim = l.keys.claim(s.asked.key, s.asked.commonName)
 	}
@@ -332,18 +334,22 @@ func (l *ledger) nodeChanged(name string) {
 	for it := range l.byNode[nodeUser+name] {
 		l.queue(it, l.fresh)
 	}
+	for it := range l.working {
+		it.again = it.again || it.node == nodeUser+name
+	}
 }
 
-// reserve tells for which other names the key of an item has been certified.
-// Until the work on it ends, nobody else gets a certificate for that key.
+// reserve claims the key of an item for its name until the work on it ends, so
+// that nobody else gets a certificate for that key meanwhile, and tells for
+// which names it has been certified or is claimed.
 func (l *ledger) reserve(it *item) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	others := l.keys.others(it.asked.key, it.asked.commonName)
-	if it.reserved == nil && len(others) == 0 {
+	names := l.keys.names(it.asked.key)
+	if it.reserved == nil {
 		it.reserved = l.keys.claim(it.asked.key, it.asked.commonName)
 	}
-	return others
+	return names
 }
 
 // take waits for an item and returns it, with its body if that is held; false
@@ -358,6 +364,7 @@ func (l *ledger) take() (*item, *certificatesv1.CertificateSigningRequest, bool)
 		if !time.Now().Before(l.paused) {
 			if it := l.pop(); it != nil {
 				it.place, it.again = inWork, false
+				l.working[it] = struct{}{}
 				return it, it.body, true
 			}
 		}
@@ -398,7 +405,6 @@ const (
 	finished  outcome = iota // nothing is left to do
 	undecided                // to be tried again later, or when the node changes
 	failed                   // to be tried again soon: it could not be done
-	stale                    // to be tried again at once, with what has been read meanwhile
 )
 
 // done ends the work on an item.
@@ -406,6 +412,7 @@ func (l *ledger) done(it *item, came outcome, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	it.line.done(it)
+	delete(l.working, it)
 	l.keys.release(it.reserved)
 	it.reserved = nil
 	l.wake.Signal()
@@ -419,7 +426,7 @@ func (l *ledger) done(it *item, came outcome, now time.Time) {
 	if came != failed {
 		it.failures = 0
 	}
-	if it.again || came == stale {
+	if it.again && came != failed {
 		l.queue(it, l.fresh)
 		return
 	}
@@ -469,9 +476,21 @@ func (l *ledger) wrote(it *item, s *sighting) {
 		return
 	}
 	l.settle(r, s)
-	if s.body != nil && it.place != isClosed {
+	switch {
+	case s.body == nil:
+		it.again = false // what was seen meanwhile was on the way to this
+	case it.place != isClosed:
 		l.hold(it, s.body)
 	}
+}
+
+// depths are how many items there are, by place.
+type depths struct{ fresh, backlog, undecided, failing, known int }
+
+func (l *ledger) depths() depths {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return depths{l.fresh.length, l.backlog.length, len(l.undecided), len(l.failing), len(l.records)}
 }
 
 // run moves items whose time has come to the line, until the context ends.

@@ -36,6 +36,21 @@ func (n *nodes) read(f func(*csr.Inventory)) {
 	f(n.inventory)
 }
 
+// readLive is read after a node has been read from the API server itself: ok
+// tells that there is one.
+func (n *nodes) readLive(name string, node csr.Node, ok bool, f func(*csr.Inventory)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ok {
+		n.known[name] = node
+		n.inventory.Set(node)
+	} else {
+		delete(n.known, name)
+		n.inventory.Delete(name)
+	}
+	f(n.inventory)
+}
+
 // set takes note of a node as it is.
 func (n *nodes) set(node csr.Node) {
 	n.mu.Lock()

@@ -16,15 +16,15 @@ type sighting struct {
 	// ObjectMeta has the name, the UID and the resourceVersion: the reflector's
 	// own store asks for them.
 	metav1.ObjectMeta
-	fields
+	kept
 	asked asked
 	// body is the object, nil where nothing is to be done on it.
 	body *certificatesv1.CertificateSigningRequest
 }
 
-// fields are those of a request that are kept. Times are in seconds of Unix
+// kept are those of a request that are kept. Times are in seconds of Unix
 // time; 0: unknown.
-type fields struct {
+type kept struct {
 	version uint64 // the resourceVersion
 	state   csr.State
 	made    int64 // when it was made
@@ -38,7 +38,7 @@ func see(o *certificatesv1.CertificateSigningRequest, wants func(signer string, 
 	state, since := stateOf(o)
 	s := &sighting{
 		ObjectMeta: metav1.ObjectMeta{Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion},
-		fields:     fields{version: version(o.ResourceVersion), state: state, made: unix(o.CreationTimestamp.Time), since: unix(since)},
+		kept:     fields{version: version(o.ResourceVersion), state: state, made: unix(o.CreationTimestamp.Time), since: unix(since)},
 	}
 	if state == csr.Issued {
 		if leaf, ok := readLeaf(o.Status.Certificate); ok {
