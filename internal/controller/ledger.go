@@ -16,9 +16,9 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 )
 
-// record is what is kept of every CertificateSigningRequest that there is; it
+// entry is what is kept of every CertificateSigningRequest that there is; it
 // is small, because there may be tens of thousands of old ones.
-type record struct {
+type entry struct {
 	uid types.UID
 	kept
 	claim *claim // the key, where it has been certified
@@ -67,7 +67,7 @@ type ledger struct {
 	wake    *sync.Cond
 	closed  bool
 	paused  time.Time // nobody takes anything until then
-	records map[string]*record
+	entries map[string]*entry
 	items   map[string]*item
 	// fresh are those that were made while we looked on; backlog are all that
 	// were there before, or stayed undecided: they may be many.
@@ -105,7 +105,7 @@ func newLedger(workers int) *ledger {
 	// A quarter of the workers is left for others when one user is slow.
 	perUser := workers - workers/4
 	l := &ledger{
-		records: map[string]*record{}, items: map[string]*item{},
+		entries: map[string]*entry{}, items: map[string]*item{},
 		fresh: newLine(perUser), backlog: newLine(perUser),
 		working: map[*item]struct{}{}, groups: map[[32]byte][]*item{}, byNode: map[string]map[*item]struct{}{}, keys: keys{},
 	}
@@ -118,7 +118,7 @@ func (l *ledger) knows(o *certificatesv1.CertificateSigningRequest) bool {
 	v := version(o.ResourceVersion)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.records[o.Name]
+	r := l.entries[o.Name]
 	return r != nil && r.uid == o.UID && v != 0 && v <= r.version
 }
 
@@ -132,7 +132,7 @@ func (l *ledger) observe(s *sighting, fresh bool, now time.Time) {
 }
 
 func (l *ledger) note(s *sighting, fresh bool, now time.Time) {
-	r := l.records[s.Name]
+	r := l.entries[s.Name]
 	if r != nil && r.uid != s.UID {
 		l.forget(s.Name)
 		r = nil
@@ -141,8 +141,8 @@ func (l *ledger) note(s *sighting, fresh bool, now time.Time) {
 		return
 	}
 	if r == nil {
-		r = &record{uid: s.UID}
-		l.records[s.Name] = r
+		r = &entry{uid: s.UID}
+		l.entries[s.Name] = r
 	}
 	l.settle(r, s)
 	it := l.items[s.Name]
@@ -164,8 +164,8 @@ func (l *ledger) note(s *sighting, fresh bool, now time.Time) {
 	}
 }
 
-// settle writes what was seen into a record.
-func (l *ledger) settle(r *record, s *sighting) {
+// settle writes what was seen into a entry.
+func (l *ledger) settle(r *entry, s *sighting) {
 	r.kept = s.kept
 	if r.claim == nil && s.asked.subject != nil && (s.state == csr.Approved || s.state == csr.Issued) {
 		r.claim = l.keys.claim(s.asked.key, s.asked.commonName)
@@ -287,9 +287,9 @@ func (l *ledger) leaveGroup(it *item) {
 // forget removes all that is known of a name.
 func (l *ledger) forget(name string) {
 	l.close(l.items[name])
-	if r := l.records[name]; r != nil {
+	if r := l.entries[name]; r != nil {
 		l.keys.release(r.claim)
-		delete(l.records, name)
+		delete(l.entries, name)
 	}
 }
 
@@ -297,7 +297,7 @@ func (l *ledger) forget(name string) {
 func (l *ledger) remove(name string, uid types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[name]; r != nil && r.uid == uid {
+	if r := l.entries[name]; r != nil && r.uid == uid {
 		l.forget(name)
 	}
 }
@@ -312,13 +312,13 @@ func (l *ledger) replace(all []*sighting, now time.Time) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for name := range l.records {
+	for name := range l.entries {
 		if _, ok := there[name]; !ok {
 			l.forget(name)
 		}
 	}
 	for _, s := range all {
-		if r := l.records[s.Name]; r != nil && s.version < r.version {
+		if r := l.entries[s.Name]; r != nil && s.version < r.version {
 			// Either the list is a little behind our own writes, which a conflict
 			// will tell, or the API server went back to a backup.
 			r.version = 0
@@ -471,7 +471,7 @@ func backoff(first, last time.Duration, n int) time.Duration {
 func (l *ledger) wrote(it *item, s *sighting) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.records[it.name]
+	r := l.entries[it.name]
 	if r == nil || r.uid != s.UID || s.version <= r.version && s.version != 0 {
 		return
 	}
@@ -490,7 +490,7 @@ type depths struct{ fresh, backlog, undecided, failing, known int }
 func (l *ledger) depths() depths {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return depths{l.fresh.length, l.backlog.length, len(l.undecided), len(l.failing), len(l.records)}
+	return depths{l.fresh.length, l.backlog.length, len(l.undecided), len(l.failing), len(l.entries)}
 }
 
 // run moves items whose time has come to the line, until the context ends.

@@ -38,7 +38,7 @@ func see(o *certificatesv1.CertificateSigningRequest, wants func(signer string, 
 	state, since := stateOf(o)
 	s := &sighting{
 		ObjectMeta: metav1.ObjectMeta{Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion},
-		kept:     fields{version: version(o.ResourceVersion), state: state, made: unix(o.CreationTimestamp.Time), since: unix(since)},
+		kept:       kept{version: version(o.ResourceVersion), state: state, made: unix(o.CreationTimestamp.Time), since: unix(since)},
 	}
 	if state == csr.Issued {
 		if leaf, ok := readLeaf(o.Status.Certificate); ok {

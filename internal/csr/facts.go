@@ -35,8 +35,8 @@ type Facts struct {
 	// permission that [Permission] names for the request.
 	Authorized Answer
 	// Nodes are the nodes of the cluster; nil: they are not known.
-	Nodes *Inventory
-	Cluster    Cluster
+	Nodes   *Inventory
+	Cluster Cluster
 	// Resolved holds the addresses that DNS gives for a name in lower case,
 	// where the policy asks DNS ([Lookups]); a name that is not in it has not
 	// been answered, one without addresses does not exist.
