@@ -67,7 +67,7 @@ func SelfSign(t Template, key crypto.Signer) (*x509.Certificate, error) {
 // no authority or that has expired at the start of the new life, and it never
 // lets the new certificate outlive the authority.
 func Sign(t Template, public crypto.PublicKey, a Authority) (*x509.Certificate, error) {
-	if err := a.usable(t.NotBefore.Add(Backdate)); err != nil {
+	if err := a.Usable(t.NotBefore.Add(Backdate)); err != nil {
 		return nil, err
 	}
 	c, err := t.certificate(public)
@@ -80,7 +80,9 @@ func Sign(t Template, public crypto.PublicKey, a Authority) (*x509.Certificate, 
 	return create(c, a.Certificate, public, a.Key)
 }
 
-func (a Authority) usable(at time.Time) error {
+// Usable tells why an authority cannot sign at a time: it lacks its key or has
+// another's, may not sign, or has expired.
+func (a Authority) Usable(at time.Time) error {
 	c := a.Certificate
 	switch {
 	case a.Key == nil:
