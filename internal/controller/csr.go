@@ -44,7 +44,10 @@ type CSROptions struct {
 	// say that the name does not exist.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	Workers int // 0: DefaultWorkers
-	// Decide and Sign are csr's own where they are nil.
+	// Authorities are keys of authorities beside those of Sources, as the SHA-256
+	// sum of the SubjectPublicKeyInfo in DER.
+	Authorities [][32]byte
+	// Decide is [csr.Decide] where it is nil.
 	Decide   func(csr.Request, csr.Facts, csr.Policy) csr.Review
 	Log      *slog.Logger
 	Metrics  *Metrics

@@ -46,26 +46,26 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// queue registers the figures of a ledger.
-func (m *Metrics) queue(r prometheus.Registerer, l *ledger) error {
-	depth := func(place string, get func(depths) int) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "kubepki", Name: "csr_queue", Help: "Requests on which something is to be done, by place.",
-			ConstLabels: prometheus.Labels{"place": place},
-		}, func() float64 { return float64(get(l.depths())) })
+// QueueMetrics are figures of the loop that works now; current may return nil.
+func QueueMetrics(current func() *CSR) prometheus.Collector { return queueCollector{current} }
+
+type queueCollector struct{ current func() *CSR }
+
+func queueDesc() *prometheus.Desc {
+	return prometheus.NewDesc("kubepki_csr_queue", "Requests that are known, and those on which something is to be done, by place.", []string{"place"}, nil)
+}
+
+func (q queueCollector) Describe(all chan<- *prometheus.Desc) { all <- queueDesc() }
+
+func (q queueCollector) Collect(all chan<- prometheus.Metric) {
+	loop := q.current()
+	if loop == nil {
+		return
 	}
-	for _, c := range []prometheus.Collector{
-		depth("fresh", func(d depths) int { return d.fresh }),
-		depth("backlog", func(d depths) int { return d.backlog }),
-		depth("undecided", func(d depths) int { return d.undecided }),
-		depth("failing", func(d depths) int { return d.failing }),
-		depth("known", func(d depths) int { return d.known }),
-	} {
-		if err := r.Register(c); err != nil {
-			return err
-		}
+	d := loop.ledger.depths()
+	for place, n := range map[string]int{"known": d.known, "fresh": d.fresh, "backlog": d.backlog, "undecided": d.undecided, "failing": d.failing} {
+		all <- prometheus.MustNewConstMetric(queueDesc(), prometheus.GaugeValue, float64(n), place)
 	}
-	return nil
 }
 
 func since(t time.Time) float64 { return time.Since(t).Seconds() }
