@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -9,7 +12,8 @@ import (
 
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/csr"
-	"github.com/kubepki/kubepki/internal/signer"
+	"github.com/kubepki/kubepki/internal/policy"
+	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
 )
 
 // csrLoopFlags are those of the part "csr".
@@ -42,7 +46,20 @@ func (o *csrLoopFlags) add(f *pflag.FlagSet) {
 func (o *csrLoopFlags) readPolicy() (csr.Policy, error) {
 	p := csr.DefaultPolicy()
 	if o.policy != "" {
-		return p, usagef("--policy: not yet")
+		data, err := os.ReadFile(o.policy)
+		if err != nil {
+			return p, err
+		}
+		dir := filepath.Dir(o.policy)
+		read := func(name string) ([]byte, error) {
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(dir, name)
+			}
+			return os.ReadFile(name)
+		}
+		if p, err = policy.ParseWith(data, read); err != nil {
+			return p, fmt.Errorf("%s: %w", o.policy, err)
+		}
 	}
 	for _, text := range o.ranges {
 		r, err := netip.ParsePrefix(text)
@@ -64,7 +81,7 @@ func (o *csrLoopFlags) readPolicy() (csr.Policy, error) {
 // csrPart is what the part "csr" needs in each term.
 type csrPart struct {
 	approve []string
-	sources map[string]signer.Source
+	sources map[string]signers.Source
 	policy  csr.Policy
 	log     *controller.IssuanceLog
 }

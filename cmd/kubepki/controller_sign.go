@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/csr"
-	"github.com/kubepki/kubepki/internal/signer"
+	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
 )
 
 // builtInSigners are the names of k8s.io/api/certificates/v1.
@@ -56,12 +56,12 @@ func (o *signingFlags) add(f *pflag.FlagSet) {
 }
 
 // sources opens the authorities of some signers; told hears when one changes.
-func (o *signingFlags) sources(names []string, told func(signerName string) signer.Told) (map[string]signer.Source, error) {
+func (o *signingFlags) sources(names []string, told func(signerName string) signers.Told) (map[string]signers.Source, error) {
 	if err := flagDuration("cluster-signing-duration", o.duration); err != nil {
 		return nil, err
 	}
-	opened := map[keyFlags]signer.Source{}
-	all := map[string]signer.Source{}
+	opened := map[keyFlags]signers.Source{}
+	all := map[string]signers.Source{}
 	for _, long := range names {
 		k := *o.one[long]
 		if k == (keyFlags{}) {
@@ -82,15 +82,15 @@ func (o *signingFlags) sources(names []string, told func(signerName string) sign
 	return all, nil
 }
 
-func (o *signingFlags) open(k keyFlags, told signer.Told) (signer.Source, error) {
+func (o *signingFlags) open(k keyFlags, told signers.Told) (signers.Source, error) {
 	if name, ok := strings.CutPrefix(k.key, "kms:"); ok {
-		return signer.KMS(o.socket, name, k.certificate, told)
+		return signers.KMS(o.socket, name, k.certificate, told)
 	}
-	return signer.Files(k.certificate, k.key, told)
+	return signers.Files(k.certificate, k.key, told)
 }
 
 // toldAuthority writes what becomes of an authority to the log.
-func (r *controllerRun) toldAuthority(signerName string) signer.Told {
+func (r *controllerRun) toldAuthority(signerName string) signers.Told {
 	return func(c *x509.Certificate, err error) {
 		if err != nil {
 			r.log.Error("a changed authority was not taken up", "signer", signerName, "error", err.Error())
