@@ -11,6 +11,7 @@ func commands(s streams) []*cobra.Command {
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
 		newCSRCommand(s),
+		newControllerCommand(s),
 		newVersionCommand(s),
 	}
 }
