@@ -127,10 +127,14 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 	}
 	if len(args) == 0 && !c.Flags().Changed("kubeconfig") && !c.Flags().Changed("context") {
 		j, err := o.by.offline(s)
-		if err == nil {
-			sayAssumed(s)
+		if err != nil {
+			return nil, nil, err
 		}
-		return j, requests, err
+		sayAssumed(s)
+		for _, r := range requests {
+			j.keys.Add(r.Request)
+		}
+		return j, requests, nil
 	}
 	api, err := connect(o.access)
 	if err != nil {
