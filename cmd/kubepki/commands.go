@@ -10,6 +10,8 @@ func commands(s streams) []*cobra.Command {
 		newShowCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
+		newNodeCommand(s),
+		newAgentCommand(s),
 		newVersionCommand(s),
 	}
 }
