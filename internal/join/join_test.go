@@ -18,7 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/certificate"
 
-	"github.com/kubepki/kubepki/internal/join/apitest"
+	"github.com/kubepki/kubepki/internal/apitest"
 )
 
 const token = "abcdef.0123456789abcdef"
