@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/bootstrap":  {"internal/trust"},
 	"internal/kube":       {"internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":       {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
+	"internal/apitest":    {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":    {"internal/trust", "internal/issue"},
 	"internal/controller": {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
 	"cmd/kubepki":         {"internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},

@@ -13,6 +13,8 @@ func commands(s streams) []*cobra.Command {
 		newCSRCommand(s),
 		newTokenCommand(s),
 		newControllerCommand(s),
+		newNodeCommand(s),
+		newAgentCommand(s),
 		newVersionCommand(s),
 	}
 }
