@@ -47,10 +47,10 @@ func decode(data []byte, kind string, into any) error {
 	if err == nil && len(strict) > 0 {
 		err = strict[0]
 	}
-	var kind *json.UnmarshalTypeError
+	var other *json.UnmarshalTypeError
 	switch {
-	case errors.As(err, &kind):
-		return fmt.Errorf("%s: is a %s, wanted is a %s", kind.Field, kind.Value, kind.Type)
+	case errors.As(err, &other):
+		return fmt.Errorf("%s: is a %s, wanted is a %s", other.Field, other.Value, other.Type)
 	case err != nil:
 		return errors.New(oneLine(err))
 	}
