@@ -14,7 +14,8 @@ func newTokenDeleteCommand(s streams) *cobra.Command {
 		Use:   "delete ID|TOKEN...",
 		Short: "Delete bootstrap tokens",
 		Long: `Delete bootstrap tokens by their ids, or by whole tokens as kubeadm takes them.
-From then on nobody joins with them; nodes that have joined are not touched. One
+Ten seconds later nobody joins with them (so long the API server remembers whom
+it let in); nodes that have joined are not touched. One
 that cannot be deleted does not keep the others.`,
 		Example: `  # One
   kubepki token delete abcdef

@@ -51,7 +51,7 @@ func (s *Spec) Check() error {
 	}
 	for _, g := range s.Groups {
 		if util.ValidateBootstrapGroupName(g) != nil {
-			return fmt.Errorf("group %q is not system:bootstrappers:NAME with a name of a-z, 0-9, - and :", g)
+			return fmt.Errorf("group %q is not system:bootstrappers:NAME, with a name of a-z, 0-9, : and - that ends with a letter or a digit", g)
 		}
 	}
 	return nil

@@ -36,10 +36,10 @@ func NewTokens(config *rest.Config) (*Tokens, error) {
 	return &Tokens{core}, nil
 }
 
-// ErrTokenExists: there is a token of this id.
+// ErrTokenExists tells that there is a token of this id.
 var ErrTokenExists = errors.New("there is one already")
 
-// ErrNoToken: there is no token of this id.
+// ErrNoToken tells that there is no token of this id.
 var ErrNoToken = errors.New("there is none")
 
 // Create makes the Secret of a token; dryRun has the API server check it

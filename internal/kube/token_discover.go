@@ -45,7 +45,7 @@ func FetchClusterInfo(ctx context.Context, endpoint string, anchors []*x509.Cert
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return nil, statusError(response)
 	}
