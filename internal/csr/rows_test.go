@@ -547,6 +547,18 @@ func inClusterRows() []row {
 			addressed("172.21.0.10")(w)
 			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
 		}, "san-in-cluster"),
+		approve("the service range of the policy goes first", serving, func(w *world) {
+			ranges(addressed("172.20.0.10"))(w)
+			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
+		}, "node-serves"),
+		deny("an endpoint of the policy beside that of the cluster", serving, func(w *world) {
+			addressed("192.0.2.101")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
+		deny("an endpoint of IPv6 with a port", serving, func(w *world) {
+			addressed("2001:db8::100")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
 		deny("the domain of the policy goes first", serving, func(w *world) {
 			domain("k8s.test", named("a.corp.test"))(w)
 			w.policy.Cluster.Domain = "corp.test"
