@@ -111,7 +111,7 @@ func TestLookups(t *testing.T) {
 
 func TestReadShowsWhatIsAsked(t *testing.T) {
 	w := ruled()
-	w.shape.names = []name{dns("A.test"), ip("203.0.113.1"), name{context(7), "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xcb\x00\x71\x02"},
+	w.shape.names = []name{dns("A.test"), ip("203.0.113.1"), {context(7), "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xcb\x00\x71\x02"},
 		{context(1), "a@example.test"}, {context(6), "spiffe://a/b"}}
 	w.assemble()
 	got, err := csr.Read(w.request.PEM)

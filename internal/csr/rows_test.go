@@ -165,6 +165,20 @@ func derRows() []row {
 		deny("a second request after the request", renewal, shaped(func(s *shape) { s.afterRequest = []byte{0x30, 0} }), "der-trailing-data"),
 		deny("data after the signature", renewal, shaped(func(s *shape) { s.afterSignature = []byte{5, 0} }), "der-trailing-data"),
 		deny("data after the attributes", renewal, shaped(func(s *shape) { s.afterAttributes = []byte{5, 0} }), "der-trailing-data"),
+		deny("data after the parameters of the algorithm", renewal, shaped(func(s *shape) {
+			s.algorithm = []byte{0x30, 14, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 5, 0, 5, 0}
+		}), "der-malformed"),
+		deny("a NULL with content", renewal, shaped(func(s *shape) {
+			s.algorithm = []byte{0x30, 13, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 5, 1, 0}
+		}), "der-malformed"),
+		deny("data within the key", renewal, shaped(func(s *shape) {
+			s.spki = marshalKey(s.key.Public())
+			s.spki = append([]byte{0x30, s.spki[1] + 2}, append(s.spki[2:], 5, 0)...)
+		}), "der-malformed"),
+		deny("a key on a curve with parameters after it", renewal, shaped(func(s *shape) {
+			s.spki = marshalKey(s.key.Public())
+			s.spki = slices.Concat([]byte{0x30, s.spki[1] + 2, 0x30, s.spki[3] + 2}, s.spki[4:4+int(s.spki[3])], []byte{5, 0}, s.spki[4+int(s.spki[3]):])
+		}), "der-malformed"),
 		deny("another version", renewal, shaped(func(s *shape) { s.version = 1 }), "der-malformed"),
 		deny("two lists of extensions", serving, shaped(func(s *shape) {
 			s.attributes = []rawAttribute{{oidExtRq, extensions(extension{oidSAN, nil, good})}}
@@ -533,6 +547,18 @@ func inClusterRows() []row {
 			addressed("172.21.0.10")(w)
 			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
 		}, "san-in-cluster"),
+		approve("the service range of the policy goes first", serving, func(w *world) {
+			ranges(addressed("172.20.0.10"))(w)
+			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
+		}, "node-serves"),
+		deny("an endpoint of the policy beside that of the cluster", serving, func(w *world) {
+			addressed("192.0.2.101")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
+		deny("an endpoint of IPv6 with a port", serving, func(w *world) {
+			addressed("2001:db8::100")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
 		deny("the domain of the policy goes first", serving, func(w *world) {
 			domain("k8s.test", named("a.corp.test"))(w)
 			w.policy.Cluster.Domain = "corp.test"

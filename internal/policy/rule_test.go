@@ -91,6 +91,13 @@ func TestExpressionsThatNeverEndAreStopped(t *testing.T) {
 	}
 }
 
+func TestAnEmptyRequestIsEmptyToExpressions(t *testing.T) {
+	got, err := rule(t, `size(request.groups) + size(request.extra) + size(request.usages) + size(subject.organizations) + size(dnsNames) + size(ipAddresses) == 0 && request.expirationSeconds == 0 && key.kind == ""`)(csr.Request{}, &csr.Asked{})
+	if err != nil || !got {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 // A rule fails closed: its error leaves the request undecided, with its name.
 func TestAFailingRuleLeavesUndecided(t *testing.T) {
 	p, err := policy.Parse([]byte(head + "rules:\n- {name: people, signerName: example.com/users, approve: 'request.extra[\"none\"] == [\"a\"]'}\n"))
