@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"os"
 	"os/exec"
@@ -14,8 +15,10 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/kmsproto"
 	"github.com/kubepki/kubepki/internal/signer"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // signOne signs a kubelet's request.
@@ -72,6 +75,43 @@ func TestRequestIsSignedWithAKeyInADevice(t *testing.T) {
 				t.Errorf("openssl finds another key: %v", err)
 			}
 		})
+	}
+}
+
+// The way of docs/kms.md for a cluster that has its authority already.
+func TestKeyOfAnAuthorityMovesIntoADevice(t *testing.T) {
+	k := newToken(t)
+	key := newKey(t)
+	c, err := issue.SelfSign(issue.Template{
+		Subject: pkix.Name{CommonName: "kubernetes"}, Authority: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := issue.EncodePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, k.path("ca.key"), string(data))
+	put(t, k.path("ca.crt"), string(trust.EncodeCertificates(c)))
+	for _, args := range [][]string{
+		{"openssl", "pkcs8", "-topk8", "-nocrypt", "-in", k.path("ca.key"), "-out", k.path("ca.p8")},
+		{"softhsm2-util", "--import", k.path("ca.p8"), "--token", "lab", "--label", "cluster-ca", "--id", "01", "--pin", pin},
+	} {
+		run := exec.Command(args[0], args[1:]...)
+		run.Env = k.env
+		if out, err := run.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", args[0], err, out)
+		}
+	}
+	socket := k.path("run/kms.sock")
+	k.start(t, nil, "--socket", socket, "--key", "cluster-ca=pkcs11:module-path="+module+";token=lab;object=cluster-ca?pin-source="+k.path("pin"))
+	source, err := signer.KMS(socket, "cluster-ca", k.path("ca.crt"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := signOne(t, source, "n1"); err != nil {
+		t.Error(err)
 	}
 }
 

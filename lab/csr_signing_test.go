@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -12,6 +13,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -242,6 +245,22 @@ func TestSigningAgreesWithTheManager(t *testing.T) {
 			}
 		})
 	}
+	t.Run("by hand", func(t *testing.T) { signByHand(t, c, api) })
+}
+
+// kubepkiIn runs kubepki on the first node, and returns all that it wrote.
+func kubepkiIn(t *testing.T, c *controlPlane, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(programs, "kubepki"), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := c.nodes[0].Launch(cmd); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	return out.String(), err
 }
 
 func approveRequest(t *testing.T, api kubernetes.Interface, name string) {
@@ -303,4 +322,30 @@ func whoAmI(t *testing.T, admin *rest.Config, certificate []byte, key crypto.Sig
 		t.Fatal(err)
 	}
 	return review.Status.UserInfo.Username
+}
+
+// csr sign does by hand, for requests of the API, what the controller does.
+func signByHand(t *testing.T, c *controlPlane, api kubernetes.Interface) {
+	t.Helper()
+	s := signings()["client-short"]
+	s.signer = "example.test/by-hand" // which kube-controller-manager leaves alone
+	o, _ := s.object(t, "by-hand")
+	requests := api.CertificatesV1().CertificateSigningRequests()
+	if _, err := requests.Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"csr", "sign", "by-hand", "--cert=" + c.pki("ca.crt"), "--key=" + c.pki("ca.key"), "--kubeconfig=" + c.path("cp1", "etc/kubernetes/super-admin.conf")}
+	if out, err := kubepkiIn(t, c, args...); err == nil || !strings.Contains(out, "nobody has approved it") {
+		t.Errorf("not approved, and %v: %s", err, out)
+	}
+	approveRequest(t, api, "by-hand")
+	if out, err := kubepkiIn(t, c, args...); err != nil || !strings.Contains(out, "/by-hand signed") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := answered(t, api, "by-hand"); got.Subject.CommonName != "jane" || got.NotAfter.After(time.Now().Add(8*time.Hour)) {
+		t.Errorf("%s until %s", got.Subject, got.NotAfter)
+	}
+	if out, err := kubepkiIn(t, c, args...); err == nil || !strings.Contains(out, "issued already") {
+		t.Errorf("issued, and %v: %s", err, out)
+	}
 }

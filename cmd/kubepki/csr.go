@@ -15,7 +15,7 @@ import (
 func newCSRCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "csr",
-		Short: "List, review, approve and deny certificate signing requests of the API, and make one",
+		Short: "List, review, approve, deny and sign certificate signing requests of the API, and make one",
 		Example: `  # What waits, and what would the policy say?
   kubepki csr list --state pending --review
 
@@ -26,10 +26,10 @@ func newCSRCommand(s streams) *cobra.Command {
   kubepki csr create --user jane --group dev --kubeconfig-out jane.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("csr: say what to do: list, review, approve, deny or create")
+			return usagef("csr: say what to do: list, review, approve, deny, sign or create")
 		},
 	}
-	c.AddCommand(newCSRListCommand(s), newCSRReviewCommand(s), newCSRApproveCommand(s), newCSRDenyCommand(s), newCSRCreateCommand(s))
+	c.AddCommand(newCSRListCommand(s), newCSRReviewCommand(s), newCSRApproveCommand(s), newCSRDenyCommand(s), newCSRSignCommand(s), newCSRCreateCommand(s))
 	return c
 }
 

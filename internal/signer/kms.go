@@ -91,6 +91,9 @@ func (k *remoteKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	if err := k.client.call(http.MethodPost, kmsproto.SignPath, q, &answer); err != nil {
 		return nil, err
 	}
+	if len(answer.Signature) == 0 {
+		return nil, fmt.Errorf("kubepki-kms at %s: key %q: the answer holds no signature", k.client.socket, k.name)
+	}
 	return answer.Signature, nil
 }
 
