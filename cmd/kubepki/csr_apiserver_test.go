@@ -27,6 +27,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -136,6 +138,10 @@ func (a *apiServer) answer(r *http.Request) (any, error) {
 	switch {
 	case r.Method == http.MethodGet && r.URL.Path == "/api/v1/nodes":
 		return &corev1.NodeList{Items: a.nodes}, nil
+	case r.Method == http.MethodGet && r.URL.Path == "/apis/networking.k8s.io/v1/servicecidrs":
+		return &networkingv1.ServiceCIDRList{Items: []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.111.0.0/16"}}}}}, nil
+	case r.Method == http.MethodGet && r.URL.Path == "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices":
+		return &discoveryv1.EndpointSliceList{}, nil
 	case r.Method == http.MethodPost && r.URL.Path == "/apis/authorization.k8s.io/v1/subjectaccessreviews":
 		return a.reviewAccess(r)
 	case r.Method == http.MethodPost && r.URL.Path == "/apis/authentication.k8s.io/v1/selfsubjectreviews":

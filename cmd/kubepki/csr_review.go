@@ -96,7 +96,7 @@ func (o *reviewOptions) check(args []string) error {
 	case !slices.Contains([]string{"", "deny", "undecided"}, o.failOn):
 		return usagef("--fail-on: unknown verdict %q: use deny or undecided", o.failOn)
 	}
-	inputs := append(slices.Clone(o.files), o.by.nodes, o.by.policy)
+	inputs := append(slices.Clone(o.files), o.by.nodes, o.by.policy.file)
 	if len(slices.DeleteFunc(inputs, func(name string) bool { return name != "-" })) > 1 {
 		return usagef("standard input (-) can be read once only")
 	}
