@@ -234,11 +234,21 @@ func TestDeniedRequesterLearnsNothing(t *testing.T) {
 
 func TestErrorsNeverDeny(t *testing.T) {
 	tests := map[string]func(call, _ string) error{
-		"no answer about rights":  func(call, _ string) error { return when(call == "POST subjectaccessreviews", apierrors.NewInternalError(fmt.Errorf("x"))) },
-		"no approval":             func(call, _ string) error { return when(strings.HasSuffix(call, "/approval"), apierrors.NewServiceUnavailable("x")) },
-		"an approval is refused":  func(call, _ string) error { return when(strings.HasSuffix(call, "/approval"), apierrors.NewForbidden(csrResource, "x", nil)) },
-		"no status":               func(call, _ string) error { return when(strings.HasSuffix(call, "/status"), apierrors.NewTooManyRequests("x", 1)) },
-		"the connection is reset": func(call, _ string) error { return when(strings.HasPrefix(call, "PUT"), fmt.Errorf("connection reset by peer")) },
+		"no answer about rights": func(call, _ string) error {
+			return when(call == "POST subjectaccessreviews", apierrors.NewInternalError(fmt.Errorf("x")))
+		},
+		"no approval": func(call, _ string) error {
+			return when(strings.HasSuffix(call, "/approval"), apierrors.NewServiceUnavailable("x"))
+		},
+		"an approval is refused": func(call, _ string) error {
+			return when(strings.HasSuffix(call, "/approval"), apierrors.NewForbidden(csrResource, "x", nil))
+		},
+		"no status": func(call, _ string) error {
+			return when(strings.HasSuffix(call, "/status"), apierrors.NewTooManyRequests("x", 1))
+		},
+		"the connection is reset": func(call, _ string) error {
+			return when(strings.HasPrefix(call, "PUT"), fmt.Errorf("connection reset by peer"))
+		},
 	}
 	for name, refuse := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -398,7 +408,9 @@ func TestProcessThatWasKilledLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		first := newBench(t, a, nil)
-		a.refuse = func(call, _ string) error { return when(strings.HasSuffix(call, "/status"), fmt.Errorf("connection reset by peer")) }
+		a.refuse = func(call, _ string) error {
+			return when(strings.HasSuffix(call, "/status"), fmt.Errorf("connection reset by peer"))
+		}
 		first.start(t)
 		for i := range 10 {
 			a.create(bootstrap(t, fmt.Sprint("csr-", i), fmt.Sprint("n", i), newKey(t)))
