@@ -219,7 +219,7 @@ func TestTheAgentTakesUpABootstrapKubeconfigThatIsBroughtLater(t *testing.T) {
 func TestTheAgentOnARealServer(t *testing.T) {
 	s := startServer(t)
 	o, _ := node(t, s)
-	s.Lifetime(time.Second) // due at once, as it began five minutes ago
+	s.Lifetime(4 * time.Second) // due at once, as it began five minutes ago
 	l := &lines{}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
