@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -218,28 +217,8 @@ func (a *folderAuthority) signer() (*signer, error) {
 	if !trust.SameKey(c.PublicKey, a.key.Public()) {
 		return nil, fmt.Errorf("%s: does not belong to the certificate %s", a.keyPath, a.path)
 	}
-	s := &signer{Authority: issue.Authority{Certificate: c, Key: a.key}, name: a.name, path: a.path}
-	if !selfSigned(c) {
-		s.Chain = chainOf(a.certificate.Certificates)
-	}
-	return s, nil
-}
-
-func selfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && trust.SignedBy(c, c)
-}
-
-// chainOf returns the authorities that a leaf must carry: the one that signs,
-// and those above it in its file, as long as each signed the one before.
-func chainOf(file []*x509.Certificate) []*x509.Certificate {
-	chain := file[:1:1]
-	for _, above := range file[1:] {
-		if selfSigned(above) || !trust.SignedBy(chain[len(chain)-1], above) {
-			break
-		}
-		chain = append(chain, above)
-	}
-	return chain
+	chain := issue.ChainOf(a.certificate.Certificates)
+	return &signer{Authority: issue.Authority{Certificate: c, Key: a.key, Chain: chain}, name: a.name, path: a.path}, nil
 }
 
 // anchors returns the certificate by which clients of the API server trust it:

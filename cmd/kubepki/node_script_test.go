@@ -22,12 +22,12 @@ import (
 
 const scriptToken = "abcdef.0123456789abcdef"
 
-// apiserver starts an API server that answers requests as told until the
-// script ends: apiserver FOLDER [issue|approve|wait|deny|fail]. FOLDER gets its
+// joinserver starts an API server that answers requests as told until the
+// script ends: joinserver FOLDER [issue|approve|wait|deny|fail]. FOLDER gets its
 // bootstrap kubeconfig, token and authority; PIN and SERVER are set.
-func apiserver(ts *testscript.TestScript, neg bool, args []string) {
+func joinserver(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: apiserver FOLDER [ANSWER]")
+		ts.Fatalf("usage: joinserver FOLDER [ANSWER]")
 	}
 	s, err := apitest.Start(scriptToken)
 	ts.Check(err)

@@ -5,9 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
-	"strings"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -92,7 +90,11 @@ func ReadClusterInfo(data map[string]string, t Token) (*ClusterInfo, error) {
 	if err := VerifySignature(data, t); err != nil {
 		return nil, err
 	}
-	kubeconfig := []byte(data[api.KubeConfigKey])
+	return ParseClusterInfo([]byte(data[api.KubeConfigKey]))
+}
+
+// ParseClusterInfo reads the kubeconfig of cluster-info, without any proof.
+func ParseClusterInfo(kubeconfig []byte) (*ClusterInfo, error) {
 	if len(kubeconfig) > trust.MaxPEM {
 		return nil, errors.New("kubeconfig: larger than 1 MiB")
 	}
@@ -109,8 +111,8 @@ func ReadClusterInfo(data map[string]string, t Token) (*ClusterInfo, error) {
 		return nil, errors.New("kubeconfig: it has no cluster without a name")
 	}
 	info := &ClusterInfo{Server: cluster.Server, CA: cluster.CertificateAuthorityData, Kubeconfig: kubeconfig}
-	if u, err := url.Parse(info.Server); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return nil, errors.New("kubeconfig: server is not a URL like https://10.0.0.11:6443")
+	if _, err := Endpoint(info.Server); err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
 	if info.Anchors, err = trust.ParseCertificates(info.CA); err != nil {
 		return nil, fmt.Errorf("kubeconfig: certificate-authority-data: %w", err)
@@ -123,20 +125,4 @@ func (i *ClusterInfo) Pinned(pins []Pin) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(i.Anchors), func(c *x509.Certificate) bool {
 		return !slices.Contains(pins, PinOf(c))
 	})
-}
-
-// Endpoint returns HOST:PORT of the API server's URL, as kubeadm join takes
-// it, with the port that https implies.
-func Endpoint(server string) (string, error) {
-	u, err := url.Parse(server)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return "", fmt.Errorf("server %q is not a URL like https://10.0.0.11:6443", server)
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("server %q has a path: nodes join at HOST:PORT", server)
-	}
-	if u.Port() == "" {
-		return strings.TrimSuffix(u.Host, ":") + ":443", nil
-	}
-	return u.Host, nil
 }

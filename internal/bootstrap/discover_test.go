@@ -128,7 +128,7 @@ func TestDiscover(t *testing.T) {
 		"no kubeconfig":                                        {owner: ours, data: map[string]string{}, pins: pins, is: bootstrap.ErrNoClusterInfo},
 		"a kubeconfig that is none":                            {owner: ours, data: signed(t, "kind: [", k), pins: pins, want: "kubeconfig: "},
 		"a kubeconfig without a cluster":                       {owner: ours, data: signed(t, "kind: Config\napiVersion: v1\n", k), pins: pins, want: "no cluster without a name"},
-		"a server in plain text":                               {owner: ours, data: signed(t, strings.Replace(good["kubeconfig"], "https:", "http:", 1), k), pins: pins, want: "server is not a URL"},
+		"a server in plain text":                               {owner: ours, data: signed(t, strings.Replace(good["kubeconfig"], "https:", "http:", 1), k), pins: pins, want: "is not a URL"},
 		"a CA in a file":                                       {owner: ours, data: signed(t, "kind: Config\napiVersion: v1\nclusters: [{name: '', cluster: {server: 'https://a', certificate-authority: /etc/shadow}}]\n", k), pins: pins, want: "certificate-authority-data: no PEM block"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -205,3 +205,5 @@ func TestDiscoverWaitsForTheServerAndTheSignature(t *testing.T) {
 		}
 	})
 }
+
+func caPEM(c *x509.Certificate) []byte { return trust.EncodeCertificates(c) }

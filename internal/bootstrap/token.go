@@ -61,11 +61,23 @@ func (t Token) Equal(other Token) bool {
 	return t.id == other.id && subtle.ConstantTimeCompare([]byte(t.secret), []byte(other.secret)) == 1
 }
 
+// Published tells whether the token is one that documentation uses as its
+// example, so that everybody knows it.
+func (t Token) Published() bool {
+	return t.id == "abcdef" && (t.secret == "0123456789abcdef" || t.secret == "abcdef0123456789")
+}
+
+// KubeconfigUser is the name that kubeadm join gives to the token's user in
+// bootstrap-kubelet.conf (cmd/kubeadm/app/discovery).
+const KubeconfigUser = "tls-bootstrap-token-user"
+
 // User is the name that the API server knows the token's bearer by.
 func (t Token) User() string { return api.BootstrapUserPrefix + t.id }
 
 // String returns the id with the secret struck out.
-func (t Token) String() string { return t.id + "." + strings.Repeat("*", api.BootstrapTokenSecretBytes) }
+func (t Token) String() string {
+	return t.id + "." + strings.Repeat("*", api.BootstrapTokenSecretBytes)
+}
 
 // Format keeps the secret out of every verb of package fmt, %#v among them.
 func (t Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, t.String()) }

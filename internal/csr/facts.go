@@ -34,32 +34,39 @@ type Facts struct {
 	// Authorized is the API server's answer to whether the requester has the
 	// permission that [Permission] names for the request.
 	Authorized Answer
-	Nodes      *Inventory
-	Cluster    Cluster
-	// Resolved holds the addresses that DNS gives for a name, where the policy
-	// asks DNS; a name that is not in it has not been asked.
+	// Nodes are the nodes of the cluster; nil: they are not known.
+	Nodes   *Inventory
+	Cluster Cluster
+	// Resolved holds the addresses that DNS gives for a name in lower case,
+	// where the policy asks DNS ([Lookups]); a name that is not in it has not
+	// been answered, one without addresses does not exist.
 	Resolved map[string][]netip.Addr
 	// Keys tells who else has used a public key.
 	Keys Keys
 	// Landed tells that the node's own word has had time to land: it has been
 	// read from the API server after [Grace]. Until then an address that the
-	// node does not list is no reason to deny.
+	// node does not list is no reason to deny. It is true in a review.
 	Landed bool
 }
 
 // Grace is how long a kubelet may ask for addresses before its Node has them.
 const Grace = 60 * time.Second
 
-// Cluster is what no node may claim.
+// Cluster is what no node may claim, but a control-plane node its own.
 type Cluster struct {
-	Domain        string // such as cluster.local
-	ServiceRanges []netip.Prefix
+	Domain        string         // such as cluster.local, which "" stands for
+	ServiceRanges []netip.Prefix // none: 10.96.0.0/12
 	// Endpoints are names and addresses of the API server: control-plane
-	// endpoint, advertised addresses, load balancers.
+	// endpoint, advertised addresses, load balancers. A port does not matter.
 	Endpoints []string
 }
 
-// Keys tells who has used a public key: users other than the requester, and
-// "authority" for the key of an authority of the cluster. The key is given by
-// the SHA-256 sum of its SubjectPublicKeyInfo in DER. It may be nil.
+// Keys tells who has used a public key: the common names that certificates were
+// asked for with it, and [OfAuthority] for the key of an authority of the
+// cluster. The key is given as [KeySum] does. Who carried a request to the API
+// server does not matter: a kubelet keeps its key while it waits, and may come
+// with a second token. It may be nil.
 type Keys func(sum [32]byte) []string
+
+// OfAuthority is what [Keys] says of the key of an authority.
+const OfAuthority = "authority"

@@ -24,11 +24,17 @@ const Backdate = 5 * time.Minute
 
 // Template says what a certificate or request shall hold.
 type Template struct {
-	Subject   pkix.Name
-	DNSNames  []string
-	Addresses []net.IP
-	URIs      []*url.URL
-	Usages    []x509.ExtKeyUsage // none for an authority
+	Subject pkix.Name
+	// RawSubject is the subject in DER, for a certificate that shall hold it byte
+	// for byte; Subject must say the same. nil: Subject alone counts.
+	RawSubject []byte
+	DNSNames   []string
+	Addresses  []net.IP
+	URIs       []*url.URL
+	Emails     []string
+	Usages     []x509.ExtKeyUsage // none for an authority
+	// KeyUsage is the key usage, 0 for none; nil: what fits the key.
+	KeyUsage  *x509.KeyUsage
 	Authority bool
 	// PathLength bounds the authorities below an authority; nil: unbounded.
 	PathLength *int
@@ -42,8 +48,9 @@ type Template struct {
 type Authority struct {
 	Certificate *x509.Certificate
 	Key         crypto.Signer
-	// Chain holds the authorities above Certificate that a leaf must carry to
-	// verify against the topmost anchor; without that anchor itself.
+	// Chain holds the authorities that a leaf must carry, Certificate first, to
+	// verify against the topmost anchor, without that anchor itself; none where
+	// Certificate is the anchor ([ChainOf]).
 	Chain []*x509.Certificate
 }
 
@@ -60,7 +67,7 @@ func SelfSign(t Template, key crypto.Signer) (*x509.Certificate, error) {
 // no authority or that has expired at the start of the new life, and it never
 // lets the new certificate outlive the authority.
 func Sign(t Template, public crypto.PublicKey, a Authority) (*x509.Certificate, error) {
-	if err := a.usable(t.NotBefore.Add(Backdate)); err != nil {
+	if err := a.Usable(t.NotBefore.Add(Backdate)); err != nil {
 		return nil, err
 	}
 	c, err := t.certificate(public)
@@ -73,7 +80,9 @@ func Sign(t Template, public crypto.PublicKey, a Authority) (*x509.Certificate, 
 	return create(c, a.Certificate, public, a.Key)
 }
 
-func (a Authority) usable(at time.Time) error {
+// Usable tells why an authority cannot sign at a time: it lacks its key or has
+// another's, may not sign, or has expired.
+func (a Authority) Usable(at time.Time) error {
 	c := a.Certificate
 	switch {
 	case a.Key == nil:
@@ -99,7 +108,7 @@ func create(c, parent *x509.Certificate, public crypto.PublicKey, key crypto.Sig
 }
 
 func (t Template) certificate(public crypto.PublicKey) (*x509.Certificate, error) {
-	if t.Subject.CommonName == "" && len(t.DNSNames)+len(t.Addresses)+len(t.URIs) == 0 {
+	if t.Subject.CommonName == "" && len(t.DNSNames)+len(t.Addresses)+len(t.URIs)+len(t.Emails) == 0 {
 		return nil, errors.New("a certificate needs a common name or a subject alternative name")
 	}
 	if !t.NotAfter.After(t.NotBefore) {
@@ -112,15 +121,20 @@ func (t Template) certificate(public crypto.PublicKey) (*x509.Certificate, error
 	c := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               t.Subject,
+		RawSubject:            t.RawSubject,
 		DNSNames:              t.DNSNames,
 		IPAddresses:           t.Addresses,
 		URIs:                  t.URIs,
+		EmailAddresses:        t.Emails,
 		NotBefore:             t.NotBefore,
 		NotAfter:              t.NotAfter,
 		KeyUsage:              keyUsage(public, t.Authority),
 		ExtKeyUsage:           t.Usages,
 		BasicConstraintsValid: true,
 		IsCA:                  t.Authority,
+	}
+	if t.KeyUsage != nil {
+		c.KeyUsage = *t.KeyUsage
 	}
 	if t.Authority && t.PathLength != nil {
 		c.MaxPathLen, c.MaxPathLenZero = *t.PathLength, *t.PathLength == 0
@@ -156,6 +170,18 @@ func (t Template) serial() (*big.Int, error) {
 func NewSerial() (*big.Int, error) {
 	limit := new(big.Int).SetInt64(1<<63 - 2)
 	n, err := rand.Int(rand.Reader, limit)
+	if err != nil {
+		return nil, fmt.Errorf("drawing a serial number: %w", err)
+	}
+	return n.Add(n, big.NewInt(1)), nil
+}
+
+// NewLongSerial returns a random positive serial of 159 bits, the most that 20
+// octets hold (RFC 5280 section 4.1.2.2): for authorities that number more
+// certificates than anybody counts.
+func NewLongSerial() (*big.Int, error) {
+	limit := new(big.Int).Lsh(big.NewInt(1), 159)
+	n, err := rand.Int(rand.Reader, limit.Sub(limit, big.NewInt(1)))
 	if err != nil {
 		return nil, fmt.Errorf("drawing a serial number: %w", err)
 	}

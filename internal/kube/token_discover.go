@@ -31,9 +31,12 @@ const fetchTimeout = 10 * time.Second
 func FetchClusterInfo(ctx context.Context, endpoint string, anchors []*x509.Certificate) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
+	if same, err := bootstrap.Endpoint("https://" + endpoint); err != nil || same != endpoint {
+		return nil, fmt.Errorf("%q is not HOST:PORT", endpoint)
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+endpoint+clusterInfoPath, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not HOST:PORT", endpoint)
+		return nil, err
 	}
 	request.Header.Set("Accept", "application/json")
 	client := discoveryClient(anchors)
