@@ -49,7 +49,32 @@ func Join(ctx context.Context, o Options) (*Result, error) {
 	if c.disk.exists(o.Kubeconfig) {
 		c.say("joining anew: %s", why)
 	}
+	if err := c.stayWho(); err != nil {
+		return nil, err
+	}
 	return c.join(ctx)
+}
+
+// stayWho takes the identity of a credential that has expired where none was
+// given: a kubelet may call its node otherwise than the machine is called.
+func (c *client) stayWho() error {
+	a, err := c.disk.readAccess(c.o.Kubeconfig)
+	if err != nil || !c.o.AnyIdentity {
+		return nil //nolint:nilerr // nothing tells who it was
+	}
+	p, err := a.pair()
+	if err != nil {
+		return nil //nolint:nilerr // the same
+	}
+	former := identityOf(p.leaf())
+	if !strings.HasPrefix(former.CommonName, nodePrefix) {
+		return fmt.Errorf("%s is the credential of %s, which is no node: join it with --user", c.disk.host(c.o.Kubeconfig), former)
+	}
+	if !former.same(c.o.Identity) {
+		c.say("joining as %s, as before", former.CommonName)
+	}
+	c.o.Identity = former
+	return nil
 }
 
 // credential is what a client has.
@@ -152,7 +177,7 @@ func (c *client) join(ctx context.Context) (*Result, error) {
 	request := ""
 	p := c.installed(ctx, boot)
 	if p == nil {
-		c.say("%s takes us for %s", boot.cluster.Server, who)
+		c.say("%s knows us as %s", boot.cluster.Server, who)
 		if p, request, err = c.obtain(ctx, boot.config, c.o.Identity, nil); err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -197,7 +198,7 @@ func TestTheKubeletsOwnStoreReadsWhatWasWritten(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink(filepath.Join(o.Root, target), link)); err != nil {
 		t.Fatal(err)
 	}
-	fileStore, err := certificate.NewFileStore("kubelet-client", filepath.Join(o.Root, CertDir), filepath.Join(o.Root, CertDir), "", "")
+	fileStore, err := certificate.NewFileStoreWithLogger(logr.Discard(), "kubelet-client", filepath.Join(o.Root, CertDir), filepath.Join(o.Root, CertDir), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,8 +246,10 @@ func TestJoinIsRefused(t *testing.T) {
 		noRequest bool
 	}{
 		"a token that the server does not know": {
-			change: func(c *clientcmdapi.Config) { c.AuthInfos["tls-bootstrap-token-user"].Token = "abcdef.ffffffffffffffff" },
-			want:   "does not accept the token of .*bootstrap-kubelet.conf .401", hint: "kubepki token create", noRequest: true,
+			change: func(c *clientcmdapi.Config) {
+				c.AuthInfos["tls-bootstrap-token-user"].Token = "abcdef.ffffffffffffffff"
+			},
+			want: "does not accept the token of .*bootstrap-kubelet.conf .401", hint: "kubepki token create", noRequest: true,
 		},
 		"no token at all": {
 			change: func(c *clientcmdapi.Config) { c.AuthInfos["tls-bootstrap-token-user"].Token = "" },
@@ -410,6 +413,27 @@ func TestAnExpiredCredentialIsReplacedByJoiningAnew(t *testing.T) {
 	}
 	if r := mustJoin(t, o); r.Outcome != Joined || !strings.Contains(k.String(), "joining anew") {
 		t.Errorf("%+v\n%s", r, k)
+	}
+}
+
+func TestWhoJoinsAnewWithoutANameStaysWhoItWas(t *testing.T) {
+	s := startServer(t)
+	for former, want := range map[string]string{"system:node:renamed": "", "backup": "which is no node: join it with --user"} {
+		o, _ := node(t, s)
+		certificate, key, err := s.Issue(pkix.Name{CommonName: former, Organization: []string{"system:nodes"}}, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := bootstrapConfig(s)
+		config.AuthInfos["tls-bootstrap-token-user"] = &clientcmdapi.AuthInfo{ClientCertificateData: certificate, ClientKeyData: key}
+		if err := clientcmd.WriteToFile(*config, filepath.Join(o.Root, Kubeconfig)); err != nil {
+			t.Fatal(err)
+		}
+		o.AnyIdentity = true
+		r, err := Join(t.Context(), o)
+		if want == "" && (err != nil || r.Identity.CommonName != former) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %+v, %v", former, r, err)
+		}
 	}
 }
 
