@@ -45,6 +45,7 @@ type podCerts struct {
 	self   *rest.Config          // the loops'
 	source *podAuthority
 	worker *worker
+	stop   func() // the loops
 }
 
 // podAuthority is an authority that a test changes.
@@ -99,7 +100,7 @@ func startPodCerts(t *testing.T) *podCerts {
 	startApprover(t, p.controlPlane)
 	p.worker = startWorker(t, network, p.path("w1", ""), kubelet.Config{Name: "w1", Addresses: labNodes["w1"], FeatureGates: podCertGates})
 	p.becomeServiceAccount(t)
-	p.startLoops(t)
+	p.startLoops(t, "")
 	nodeReady(t, p.api, "w1")
 	return p
 }
@@ -134,7 +135,9 @@ func (p *podCerts) becomeServiceAccount(t *testing.T) {
 	p.self.Timeout = 0 // of watches
 }
 
-func (p *podCerts) startLoops(t *testing.T) {
+// startLoops starts the loops with a version of the API, "" for the one that they
+// choose.
+func (p *podCerts) startLoops(t *testing.T, version string) {
 	t.Helper()
 	client := kubernetes.NewForConfigOrDie(p.self)
 	policy := podcert.DefaultPolicy("lab.example")
@@ -142,8 +145,8 @@ func (p *podCerts) startLoops(t *testing.T) {
 	var log bytes.Buffer // read when the loops have ended
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	loops := []interface{ Run(context.Context) error }{
-		&controller.PodCertificates{Client: client, Source: p.source, Policy: policy, Log: logger},
-		&controller.TrustBundles{Client: client, Interval: 200 * time.Millisecond, Log: logger, Bundles: []controller.TrustBundle{
+		&controller.PodCertificates{Client: client, Source: p.source, Policy: policy, Version: version, Log: logger},
+		&controller.TrustBundles{Client: client, Interval: 200 * time.Millisecond, Version: version, Log: logger, Bundles: []controller.TrustBundle{
 			{SignerName: policy.SignerName, Name: "ca", Anchors: controller.Anchors(p.source)},
 		}},
 	}
@@ -156,9 +159,12 @@ func (p *podCerts) startLoops(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() {
+	p.stop = func() {
 		cancel()
 		running.Wait()
+	}
+	t.Cleanup(func() {
+		p.stop()
 		if t.Failed() {
 			t.Logf("loops:\n%s", &log)
 		}
@@ -177,6 +183,7 @@ func TestPodCertificates(t *testing.T) {
 	t.Run("what no policy may pass the API server refuses", p.testRefusals)
 	t.Run("a signer without the right to sign signs nothing", p.testNoRight)
 	t.Run("bundles are published with the right to attest alone", p.testBundles)
+	t.Run("requests wait for a loop, and v1beta1 does as well", p.testV1beta1)
 }
 
 // serverScript and clientScript are pods that do mutual TLS with what is mounted.
@@ -235,6 +242,9 @@ func (p *podCerts) testPods(t *testing.T) {
 		t.Errorf("subject %q, life %s", leaf.Subject, got)
 	}
 	for _, r := range p.requests(t) {
+		if len(r.OwnerReferences) != 1 || r.Spec.PodName == "" {
+			t.Errorf("the answer has taken something from request %s: %+v", r.Name, r)
+		}
 		condition := r.Status.Conditions[0]
 		if condition.Type != certificatesv1.PodCertificateRequestConditionTypeIssued || r.Status.BeginRefreshAt.Sub(r.Status.NotBefore.Time) != r.Status.NotAfter.Sub(r.Status.NotBefore.Time)*2/3 {
 			t.Errorf("request %s: %+v", r.Name, r.Status)
@@ -528,6 +538,33 @@ func (p *podCerts) testBundles(t *testing.T) {
 	if err := p.publish(t, "kubepki.dev/other"); err == nil || !strings.Contains(err.Error(), "not permitted to attest") {
 		t.Errorf("a bundle of another signer: %v", err)
 	}
+}
+
+// testV1beta1 has the loops speak as they do with Kubernetes 1.35 and 1.36.
+func (p *podCerts) testV1beta1(t *testing.T) {
+	p.stop()
+	p.source.replace(t, "pods, the third")
+	if err := p.request(t, "waits", "client", podKey(t, issue.ECDSAP256), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.request(t, "waits-for-no", "client", podKey(t, issue.RSA3072), nil); err != nil {
+		t.Fatal(err)
+	}
+	p.startLoops(t, "v1beta1")
+	defer p.stop()
+	if got := p.answered(t, "waits"); got.Reason != podcert.Issued {
+		t.Errorf("%+v", got)
+	}
+	if got := p.answered(t, "waits-for-no"); got.Reason != podcert.UnsupportedKeyType {
+		t.Errorf("%+v", got)
+	}
+	want := string(trust.EncodeCertificates(p.source.current.Certificate))
+	eventually(t, "the bundle follows the authority", func(context.Context) error {
+		if got := p.bundle(t, "kubepki.dev:pod:ca").Spec.TrustBundle; got != want {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
 }
 
 // publish writes a bundle as the loops' service account.

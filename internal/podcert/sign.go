@@ -50,7 +50,7 @@ func Sign(r Request, p Policy, a issue.Authority, now time.Time) (*Certificate, 
 	}
 	above := authorities(a)
 	start := now.Add(-Backdate).Truncate(time.Second)
-	end := start.Add(min(r.life(), p.MaxLife, MaxLife)).Truncate(time.Second)
+	end := start.Add(min(r.life(), p.MaxLife)).Truncate(time.Second)
 	for _, c := range above {
 		if c.NotAfter.Before(end) {
 			end = c.NotAfter
