@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/csr":        {"internal/trust", "internal/issue"},
 	"internal/policy":     {"internal/csr"},
 	"internal/kmsproto":   {},
+	"deploy":              {},
 	"internal/signer":     {"internal/trust", "internal/issue", "internal/kmsproto"},
 	"internal/bootstrap":  {"internal/trust"},
 	"internal/kube":       {"internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},

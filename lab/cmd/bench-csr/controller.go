@@ -33,7 +33,7 @@ func (b *bench) withController(ctx context.Context, do func(*controller) error) 
 	c := &controller{cmd: exec.CommandContext(ctx, filepath.Join(b.build, "kubepki"), "controller",
 		"--kubeconfig="+filepath.Join(b.folder.Root("cp1"), "etc/kubernetes/super-admin.conf"),
 		"--cluster-signing-cert-file="+filepath.Join(pki, "ca.crt"), "--cluster-signing-key-file="+filepath.Join(pki, "ca.key"),
-		"--leader-elect=false", "--metrics-bind-address="+health)}
+		"--leader-elect=false", "--listen="+health)}
 	c.cmd.Stderr = &c.stderr
 	if err := c.cmd.Start(); err != nil {
 		return err
