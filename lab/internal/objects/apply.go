@@ -65,10 +65,11 @@ type Values struct {
 	// machines that let nobody program packet filters (proxyclient.CanProgram).
 	// Services then lead nowhere, and pods are told to dial Server.
 	ProxyClient bool
-	// WithoutPods leaves out what needs a kubelet to run it, but for Controller.
+	// WithoutPods leaves out what needs a kubelet to run it, but for Controllers.
 	WithoutPods bool
-	// Controller installs kubepki controller, on the control planes.
-	Controller bool
+	// Controllers counts the pods of kubepki controller, one to a control plane;
+	// 0: it is not installed.
+	Controllers int
 }
 
 // KubeProxy is the program of the DaemonSets of kube-proxy.
@@ -106,7 +107,7 @@ func Objects(v Values) ([]*unstructured.Unstructured, error) {
 		}
 		all = append(all, objects...)
 	}
-	if v.Controller {
+	if v.Controllers > 0 {
 		objects, err := controller(v)
 		if err != nil {
 			return nil, err

@@ -47,6 +47,9 @@ func controller(v Values) ([]*unstructured.Unstructured, error) {
 		if err := unstructured.SetNestedSlice(o.Object, containers, "spec", "template", "spec", "containers"); err != nil {
 			return nil, err
 		}
+		if err := unstructured.SetNestedField(o.Object, int64(v.Controllers), "spec", "replicas"); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

@@ -27,7 +27,10 @@ import (
 // prepareServers makes the credentials of the servers that run in pods, and what
 // kube-apiserver needs to call them.
 func (s *Supervisor) prepareServers(ctx context.Context) error {
-	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.WithoutKubelets || s.wanted.WithoutPods, Controller: s.wanted.Signer == cluster.KubepkiSigner}
+	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.WithoutKubelets || s.wanted.WithoutPods}
+	if s.wanted.Signer == cluster.KubepkiSigner {
+		s.values.Controllers = len(s.spec.ControlPlanes)
+	}
 	if s.wanted.Loopback {
 		return nil
 	}
