@@ -6,18 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
 
 	"go.step.sm/crypto/kms/apiv1"
-	// The libraries of the schemes. Each can be left out by a build tag:
-	// noawskms, nocloudkms, noazurekms, nopkcs11.
-	_ "go.step.sm/crypto/kms/awskms"
-	_ "go.step.sm/crypto/kms/azurekms"
-	_ "go.step.sm/crypto/kms/cloudkms"
+	// The libraries of the schemes register themselves; those of clouds are in
+	// cloud.go.
 	_ "go.step.sm/crypto/kms/pkcs11"
 	_ "go.step.sm/crypto/kms/softkms"
 	"go.step.sm/crypto/kms/uri"
@@ -27,7 +23,7 @@ import (
 // no file.
 const pinVariable = "KUBEPKI_KMS_PIN"
 
-// schemes are those of the libraries above.
+// schemes are those that URIs may have.
 var schemes = []apiv1.Type{apiv1.PKCS11, apiv1.AmazonKMS, apiv1.CloudKMS, apiv1.AzureKMS, apiv1.SoftKMS}
 
 // usageError is an error of the command line, which trying again does not mend.
@@ -92,7 +88,7 @@ func (r *keyring) open(ctx context.Context, name, raw string) (*key, error) {
 func (r *keyring) manager(ctx context.Context, scheme apiv1.Type, u *uri.URI, pin string) (apiv1.KeyManager, error) {
 	open, ok := apiv1.LoadKeyManagerNewFunc(scheme)
 	if !ok {
-		return nil, usagef("scheme %q is not built in", scheme)
+		return nil, usagef("scheme %q is not built into this program", scheme)
 	}
 	device := withoutKey(scheme, u)
 	if m, ok := r.managers[device]; ok {
@@ -136,7 +132,7 @@ func takePIN(u *uri.URI) (string, error) {
 		return os.Getenv(pinVariable), nil
 	}
 	u.Values.Del("pin-source")
-	q := u.URL.Query()
+	q := u.Query()
 	q.Del("pin-source")
 	u.RawQuery = q.Encode()
 
@@ -146,7 +142,7 @@ func takePIN(u *uri.URI) (string, error) {
 		return "", fmt.Errorf("pin-source: %w", err)
 	}
 	if info.Mode().Perm()&0o007 != 0 || !info.Mode().IsRegular() || info.Size() > 4096 {
-		return "", usagef("pin-source: %s: must be a small file that others cannot read (mode %s)", path, fs.FileMode(info.Mode().Perm()))
+		return "", usagef("pin-source: %s: must be a small file that others cannot read (mode %s)", path, info.Mode().Perm())
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -44,7 +44,7 @@ func serve(ctx context.Context, o *options, keys *keyring, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // Shutdown has closed it already
 	lost := make(chan error, 1)
 	s := &server{keys, o.limits, make(chan struct{}, o.limits.signatures), lost, log}
 	h := &http.Server{

@@ -162,7 +162,7 @@ func (c *kmsClient) call(method, path string, question, answer any) error {
 	if err != nil {
 		return fmt.Errorf("kubepki-kms at %s: %w", c.socket, withoutURL(err))
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(response.Body, kmsproto.MaxBody))
 	if err != nil {
 		return fmt.Errorf("kubepki-kms at %s: %w", c.socket, err)
