@@ -60,18 +60,18 @@ func (s *Server) decide(o *certificatesv1.CertificateSigningRequest) {
 	if len(o.Status.Certificate) > 0 {
 		return
 	}
-	set := func(t certificatesv1.RequestConditionType, reason, message string) {
-		o.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: t, Status: corev1.ConditionTrue, Reason: reason, Message: message}}
+	set := func(t certificatesv1.RequestConditionType, message string) {
+		o.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: t, Status: corev1.ConditionTrue, Reason: "ByTest", Message: message}}
 	}
 	switch s.answer {
 	case Deny:
-		set(certificatesv1.CertificateDenied, "ByTest", "not this one")
+		set(certificatesv1.CertificateDenied, "not this one")
 	case Fail:
-		set(certificatesv1.CertificateFailed, "ByTest", "the signer is ill")
+		set(certificatesv1.CertificateFailed, "the signer is ill")
 	case Approve:
-		set(certificatesv1.CertificateApproved, "ByTest", "")
+		set(certificatesv1.CertificateApproved, "")
 	case Issue, Swap:
-		set(certificatesv1.CertificateApproved, "ByTest", "")
+		set(certificatesv1.CertificateApproved, "")
 		o.Status.Certificate = s.sign(o)
 	case Wait:
 	}

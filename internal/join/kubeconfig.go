@@ -139,7 +139,7 @@ func (a *access) as(p *pair) (*rest.Config, error) {
 	}
 	config := a.anonymous()
 	config.QPS = -1
-	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = data, data
+	config.CertData, config.KeyData = data, data
 	return config, nil
 }
 
