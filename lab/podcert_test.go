@@ -108,11 +108,11 @@ func startPodCerts(t *testing.T) *podCerts {
 // becomeServiceAccount gives the loops the rights of the manifest, and a token.
 func (p *podCerts) becomeServiceAccount(t *testing.T) {
 	t.Helper()
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kubepki-system"}}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kubepki"}}
 	if _, err := p.api.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	accounts := p.api.CoreV1().ServiceAccounts("kubepki-system")
+	accounts := p.api.CoreV1().ServiceAccounts("kubepki")
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "kubepki-controller"}}
 	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

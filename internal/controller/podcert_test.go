@@ -138,6 +138,8 @@ func serveIn(client *fake.Clientset, resource string, versions ...string) {
 	for _, v := range versions {
 		lists = append(lists, &metav1.APIResourceList{GroupVersion: "certificates.k8s.io/" + v, APIResources: []metav1.APIResource{{Name: "others"}, {Name: resource}}})
 	}
+	client.Lock() // a loop may ask
+	defer client.Unlock()
 	d.Resources = append(lists, &metav1.APIResourceList{GroupVersion: "v1"})
 }
 
