@@ -1,15 +1,8 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-
-	"github.com/kubepki/kubepki/internal/kube"
 )
 
 func newCSRCommand(s streams) *cobra.Command {
@@ -31,30 +24,6 @@ func newCSRCommand(s streams) *cobra.Command {
 	}
 	c.AddCommand(newCSRListCommand(s), newCSRReviewCommand(s), newCSRApproveCommand(s), newCSRDenyCommand(s), newCSRSignCommand(s), newCSRCreateCommand(s))
 	return c
-}
-
-// addAccess adds the flags that say how to reach a cluster.
-func addAccess(flags *pflag.FlagSet, a *kube.Access) {
-	flags.StringVar(&a.Kubeconfig, "kubeconfig", "", "kubeconfig to use (default: $KUBECONFIG, then ~/.kube/config, then the pod's own account)")
-	flags.StringVar(&a.Context, "context", "", "context of the kubeconfig (default: the current one)")
-}
-
-// clusterAPI is how a cluster is asked.
-type clusterAPI struct {
-	config *rest.Config
-	client kubernetes.Interface
-}
-
-func connect(a kube.Access) (*clusterAPI, error) {
-	config, err := a.Connect()
-	if err != nil {
-		return nil, advise(err, "name a kubeconfig with --kubeconfig, or in the variable KUBECONFIG")
-	}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
-	}
-	return &clusterAPI{config, client}, nil
 }
 
 // Rights that the commands need, as advice where they are missing.

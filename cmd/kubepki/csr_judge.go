@@ -183,9 +183,14 @@ func lookUp(ctx context.Context, names []string) map[string][]netip.Addr {
 	return resolved
 }
 
-// sayAssumed tells once what is taken for granted without a cluster.
-func sayAssumed(s streams) {
+// assume takes for granted what nobody can be asked for without a cluster, and
+// says so once.
+func (j *judge) assume(s streams) {
 	fmt.Fprintln(s.err, "kubepki: note: no cluster is asked: the requester is taken for who the file says, with the rights that kubeadm's bindings give")
+	if j.facts.Nodes == nil {
+		fmt.Fprintln(s.err, "kubepki: note: without --nodes the cluster is taken to have no Nodes yet")
+		j.facts.Nodes = csr.NewInventory()
+	}
 }
 
 // sayReview tells what the policy says of a request.

@@ -35,8 +35,9 @@ as kubectl get csr -o yaml prints them. For a NAME, or with --kubeconfig or
 
 Without a cluster, spec.username, spec.groups and spec.extra of a file are what
 the file says: the API server sets them, and nothing here can prove them. The
-requester is taken to have the rights that kubeadm's bindings give, and a Node
-that --nodes would have to name is a missing fact: Undecided, never Deny.
+requester is taken to have the rights that kubeadm's bindings give. Without
+--nodes there are no Nodes yet: a node may ask for its first certificate, and
+for serving certificates the Node is a missing fact: Undecided, never Deny.
 
 -o json prints {"apiVersion","kind":"Review","verdict","reasons":[{"id",
 "message"}]} for one request, and a ReviewList for several.`,
@@ -130,7 +131,7 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 		if err != nil {
 			return nil, nil, err
 		}
-		sayAssumed(s)
+		j.assume(s)
 		for _, r := range requests {
 			j.keys.Add(r.Request)
 		}

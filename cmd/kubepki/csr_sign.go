@@ -152,7 +152,7 @@ func (o *csrSignOptions) judge(ctx context.Context, s streams, r csr.Request) er
 	if err != nil {
 		return err
 	}
-	sayAssumed(s)
+	j.assume(s)
 	review, err := j.review(ctx, r)
 	if err != nil {
 		return err

@@ -4,15 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/bootstrap"
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/kube"
 )
 
@@ -71,27 +68,11 @@ func newTokenGenerateCommand(s streams) *cobra.Command {
 	}
 }
 
-// tokenAccess says how the cluster of the tokens is reached.
-type tokenAccess struct{ kube.Access }
-
-func (a *tokenAccess) add(f *pflag.FlagSet) {
-	f.StringVar(&a.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: $KUBECONFIG, ~/.kube/config, then /etc/kubernetes/admin.conf)")
-	f.StringVar(&a.Context, "context", "", "context of the kubeconfig (default: its current one)")
-}
-
-// connect returns the tokens of the cluster, and its API server. Where nothing
-// else is named it looks where kubeadm does, so that a control plane needs no
-// flag.
-func (a *tokenAccess) connect() (*kube.Tokens, *serverAnswer, error) {
-	adminConf := catalog.Conf("admin.conf")
-	access := a.Access
-	home, _ := os.UserHomeDir()
-	if access.Kubeconfig == "" && os.Getenv("KUBECONFIG") == "" && !exists(filepath.Join(home, ".kube/config")) && exists(adminConf) {
-		access.Kubeconfig = adminConf
-	}
-	config, err := access.Connect()
+// connectTokens returns the tokens of a cluster, and its API server.
+func connectTokens(a kube.Access) (*kube.Tokens, *serverAnswer, error) {
+	config, err := configure(a)
 	if err != nil {
-		return nil, nil, advise(err, "name the kubeconfig of an administrator with --kubeconfig")
+		return nil, nil, err
 	}
 	tokens, err := kube.NewTokens(config)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 type tokenCreateOptions struct {
-	access         tokenAccess
+	access         kube.Access
 	from           serverFlags
 	token          tokenFlags
 	ttl            string
@@ -61,7 +61,7 @@ ConfigMap cluster-info, and the roles; kubectl apply --server-side -f takes it
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, s, args) },
 	}
 	f := c.Flags()
-	o.access.add(f)
+	addAccess(f, &o.access)
 	o.from.add(f)
 	o.token.addFile(f)
 	f.StringVar(&o.config, "config", "", "kubeadm's configuration, whose bootstrapTokens are made, instead of flags")
@@ -211,7 +211,7 @@ func parseTTL(field, text string) (time.Duration, error) {
 // create makes the token in the cluster. Whatever can go wrong with the join
 // command goes wrong before there is a token.
 func (o *tokenCreateOptions) create(ctx context.Context, s streams, spec *bootstrap.Spec) (*bootstrap.Join, error) {
-	tokens, server, err := o.access.connect()
+	tokens, server, err := connectTokens(o.access)
 	if err != nil {
 		return nil, err
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/kube"
 )
 
 func newTokenDeleteCommand(s streams) *cobra.Command {
-	var access tokenAccess
+	var access kube.Access
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "delete ID|TOKEN...",
@@ -35,7 +37,7 @@ that cannot be deleted does not keep the others.`,
 				}
 				ids = append(ids, id)
 			}
-			tokens, _, err := access.connect()
+			tokens, _, err := connectTokens(access)
 			if err != nil {
 				return err
 			}
@@ -56,7 +58,7 @@ that cannot be deleted does not keep the others.`,
 			return withTokenHint(errors.Join(errs...))
 		},
 	}
-	access.add(c.Flags())
+	addAccess(c.Flags(), &access)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "have the API server check it, and delete nothing")
 	return c
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/internal/bootstrap"
+	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
 )
 
 type tokenListOptions struct {
-	access tokenAccess
+	access kube.Access
 	output string
 	reveal bool
 }
@@ -39,7 +40,7 @@ served by a new token. --reveal shows them.`,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context(), s) },
 	}
 	f := c.Flags()
-	o.access.add(f)
+	addAccess(f, &o.access)
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
 	f.BoolVar(&o.reveal, "reveal", false, "show the secrets of the tokens")
 	return c
@@ -49,7 +50,7 @@ func (o *tokenListOptions) run(ctx context.Context, s streams) error {
 	if err := checkTokenOutput(o.output); err != nil {
 		return err
 	}
-	tokens, _, err := o.access.connect()
+	tokens, _, err := connectTokens(o.access)
 	if err != nil {
 		return err
 	}

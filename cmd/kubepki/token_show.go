@@ -18,7 +18,7 @@ import (
 )
 
 type tokenShowOptions struct {
-	access tokenAccess
+	access kube.Access
 	token  tokenFlags
 	output string
 	failOn string
@@ -48,7 +48,7 @@ Exit codes: 0 shown, 1 could not look, 2 wrong usage, 3 findings at or above
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
 	f := c.Flags()
-	o.access.add(f)
+	addAccess(f, &o.access)
 	o.token.addFile(f)
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
 	f.StringVar(&o.failOn, "fail-on", "", "exit with 3 on findings of this severity or worse: error, warning or info (default: never)")
@@ -69,7 +69,7 @@ func (o *tokenShowOptions) run(ctx context.Context, s streams, args []string) er
 	if err != nil {
 		return err
 	}
-	tokens, _, err := o.access.connect()
+	tokens, _, err := connectTokens(o.access)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type bundleWorld struct {
 
 func newBundleWorld(t *testing.T, versions ...string) *bundleWorld {
 	t.Helper()
-	w := &bundleWorld{client: fake.NewClientset(), source: &changingSource{authority: newAuthority(t, "first")}}
+	w := &bundleWorld{client: fake.NewClientset(), source: &changingSource{authority: namedAuthority(t, "first")}}
 	serveIn(w.client, trustBundles, versions...)
 	w.loop = &TrustBundles{
 		Client: w.client, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
@@ -112,12 +112,12 @@ func TestABundleFollowsItsSource(t *testing.T) {
 			if got := w.published(t); got != "first" || !strings.Contains(w.log.String(), "half written") {
 				t.Errorf("%q while the source cannot be read: %s", got, &w.log)
 			}
-			w.source.set(newAuthority(t, "second"), nil)
+			w.source.set(namedAuthority(t, "second"), nil)
 			time.Sleep(time.Minute)
 			if got := w.published(t); got != "second" || w.writes() != 2 {
 				t.Errorf("%q after %d writes", got, w.writes())
 			}
-			o.Spec.TrustBundle = string(trust.EncodeCertificates(newAuthority(t, "strange").Certificate))
+			o.Spec.TrustBundle = string(trust.EncodeCertificates(namedAuthority(t, "strange").Certificate))
 			if _, err := w.client.CertificatesV1().ClusterTrustBundles().Update(t.Context(), o, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func TestABundleOfAnotherIsLeftAlone(t *testing.T) {
 		w := newBundleWorld(t, "v1")
 		foreign := &certificatesv1.ClusterTrustBundle{
 			ObjectMeta: metav1.ObjectMeta{Name: caBundle},
-			Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: podcert.DefaultSignerName, TrustBundle: string(trust.EncodeCertificates(newAuthority(t, "foreign").Certificate))},
+			Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: podcert.DefaultSignerName, TrustBundle: string(trust.EncodeCertificates(namedAuthority(t, "foreign").Certificate))},
 		}
 		if _, err := w.client.CertificatesV1().ClusterTrustBundles().Create(t.Context(), foreign, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -169,7 +169,7 @@ func TestWhoComesFirstMakesNoDifference(t *testing.T) {
 				return refused == 1, nil, err
 			})
 			w.run(t, func() {
-				w.source.set(newAuthority(t, "second"), nil)
+				w.source.set(namedAuthority(t, "second"), nil)
 				time.Sleep(31 * time.Second)
 				if got := w.published(t); got != "second" || refused == 0 || strings.Contains(w.log.String(), "WARN") {
 					t.Errorf("%s: %q, %d refused: %s", verb, got, refused, &w.log)
@@ -188,7 +188,7 @@ func TestBundlesOfOlderServers(t *testing.T) {
 			}
 			serveIn(w.client, trustBundles, "v1beta1")
 			time.Sleep(time.Minute)
-			w.source.set(newAuthority(t, "second"), nil)
+			w.source.set(namedAuthority(t, "second"), nil)
 			time.Sleep(time.Minute)
 			o, err := w.client.CertificatesV1beta1().ClusterTrustBundles().Get(t.Context(), caBundle, metav1.GetOptions{})
 			if err != nil {
@@ -203,7 +203,7 @@ func TestBundlesOfOlderServers(t *testing.T) {
 
 func TestAnchorsOfFilesAndSources(t *testing.T) {
 	dir := t.TempDir()
-	old, next := newAuthority(t, "old"), newAuthority(t, "new")
+	old, next := namedAuthority(t, "old"), namedAuthority(t, "new")
 	middle := middleOf(t, next)
 	file := func(name string, certificates ...*x509.Certificate) string {
 		path := filepath.Join(dir, name)

@@ -46,15 +46,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 
 func newAuthority(t testing.TB) fixed {
 	t.Helper()
-	key := newKey(t)
-	c, err := issue.SelfSign(issue.Template{
-		Subject: pkix.Name{CommonName: "kubernetes"}, Authority: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fixed{issue.Authority{Certificate: c, Key: key}}
+	return fixed{namedAuthority(t, "kubernetes")}
 }
 
 // request is the PEM of a request of a node.

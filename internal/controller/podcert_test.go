@@ -55,7 +55,7 @@ func (s *changingSource) set(a issue.Authority, err error) {
 	s.authority, s.err = a, err
 }
 
-func newAuthority(t *testing.T, name string) issue.Authority {
+func namedAuthority(t testing.TB, name string) issue.Authority {
 	t.Helper()
 	key, err := issue.GenerateKey(issue.ECDSAP256)
 	if err != nil {
@@ -101,7 +101,7 @@ func (b *lockedBuffer) String() string {
 // within a bubble.
 func newPodWorld(t *testing.T, versions ...string) *podWorld {
 	t.Helper()
-	w := &podWorld{source: &changingSource{authority: newAuthority(t, "pods")}}
+	w := &podWorld{source: &changingSource{authority: namedAuthority(t, "pods")}}
 	w.client = fake.NewClientset(
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "account-uid"}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "node-uid"}},
@@ -298,7 +298,7 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 	}{
 		"the authority cannot be read for a while": {
 			func(_ *testing.T, w *podWorld) { w.source.set(issue.Authority{}, broken) },
-			func(t *testing.T, w *podWorld) { w.source.set(newAuthority(t, "again"), nil) },
+			func(t *testing.T, w *podWorld) { w.source.set(namedAuthority(t, "again"), nil) },
 		},
 		"the authority is about to end": {
 			func(t *testing.T, w *podWorld) {
@@ -307,7 +307,7 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 				c.NotAfter = time.Now().Add(time.Minute)
 				w.source.set(issue.Authority{Certificate: &c, Key: a.Key}, nil)
 			},
-			func(t *testing.T, w *podWorld) { w.source.set(newAuthority(t, "again"), nil) },
+			func(t *testing.T, w *podWorld) { w.source.set(namedAuthority(t, "again"), nil) },
 		},
 		"pods cannot be read":             {func(_ *testing.T, w *podWorld) { w.fail("get", "pods", 3, broken) }, nil},
 		"service accounts cannot be read": {func(_ *testing.T, w *podWorld) { w.fail("get", "serviceaccounts", 3, broken) }, nil},

@@ -105,7 +105,8 @@ func (s *serving) judgeOwner(c claim) {
 	case taken && other.ControlPlane && !own:
 		s.denyIf(sure, sanControlPlane, "%s belongs to control-plane node %s", c, quote(other.Name))
 	case slices.Contains(s.cluster.endpoints, c) && !own:
-		s.denyIf(sure, sanControlPlane, "%s is an endpoint of the API server", c)
+		// A node that is not there yet may become a control plane.
+		s.denyIf(sure && s.isKnown, sanControlPlane, "%s is an endpoint of the API server", c)
 	case taken && lists:
 		s.doubt(sanShared, "%s is listed by Node %s too", c, quote(other.Name))
 	case !s.hasNames || lists:

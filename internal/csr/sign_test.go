@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -231,8 +232,8 @@ func TestSerialsAreLongPositiveAndDiffer(t *testing.T) {
 	}
 }
 
-// subjectOf returns a subject in DER with each attribute in an RDN of its own.
-func subjectOf(t *testing.T, attributes ...any) []byte {
+// derSubject returns a subject in DER with each attribute in an RDN of its own.
+func derSubject(t *testing.T, attributes ...any) []byte {
 	t.Helper()
 	type attribute struct {
 		Type  asn1.ObjectIdentifier
@@ -263,11 +264,11 @@ func TestSubjectIsThatOfTheRequest(t *testing.T) {
 		verbatim bool
 		want     string
 	}{
-		"UTF8String, name before groups": {subjectOf(t, cn, utf8("jane"), o, utf8("dev"), o, utf8("ops")), true, "CN=jane,O=dev+O=ops"},
-		"PrintableString":                {subjectOf(t, o, "dev", cn, "jane"), true, "CN=jane,O=dev"},
-		"a UID of the user is dropped":   {subjectOf(t, cn, utf8("jane"), userUID, utf8("1234")), false, "CN=jane"},
-		"an e-mail address is dropped":   {subjectOf(t, cn, utf8("jane"), asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, utf8("j@example.test")), false, "CN=jane"},
-		"a string of an old type is written as UTF8String or PrintableString": {subjectOf(t, cn, teletext("jane"), o, utf8("dev")), false, "CN=jane,O=dev"},
+		"UTF8String, name before groups": {derSubject(t, cn, utf8("jane"), o, utf8("dev"), o, utf8("ops")), true, "CN=jane,O=dev+O=ops"},
+		"PrintableString":                {derSubject(t, o, "dev", cn, "jane"), true, "CN=jane,O=dev"},
+		"a UID of the user is dropped":   {derSubject(t, cn, utf8("jane"), userUID, utf8("1234")), false, "CN=jane"},
+		"an e-mail address is dropped":   {derSubject(t, cn, utf8("jane"), asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, utf8("j@example.test")), false, "CN=jane"},
+		"a string of an old type is written as UTF8String or PrintableString": {derSubject(t, cn, teletext("jane"), o, utf8("dev")), false, "CN=jane,O=dev"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -330,9 +331,9 @@ func TestRequestsThatNobodyMaySign(t *testing.T) {
 		"the right to sign":                         {[]func(*csr.Request){signer(csr.LegacyUnknownSigner, "cert sign")}, "authorities alone"},
 		"the right to revoke":                       {[]func(*csr.Request){signer("example.test/any", "crl sign")}, "authorities alone"},
 		"a usage unknown":                           {[]func(*csr.Request){signer(csr.LegacyUnknownSigner, "flying")}, "not known"},
-		"two common names":                          {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: subjectOf(t, cn, utf8("a"), cn, utf8("b"))})}, "2 common names"},
-		"a NUL":                                     {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: subjectOf(t, cn, utf8("a\x00b"))})}, "no plain text"},
-		"a number for a name":                       {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: subjectOf(t, cn, 7)})}, "no plain text"},
+		"two common names":                          {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: derSubject(t, cn, utf8("a"), cn, utf8("b"))})}, "2 common names"},
+		"a NUL":                                     {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: derSubject(t, cn, utf8("a\x00b"))})}, "no plain text"},
+		"a number for a name":                       {[]func(*csr.Request){legacy, with(x509.CertificateRequest{RawSubject: derSubject(t, cn, 7)})}, "no plain text"},
 		"nobody":                                    {[]func(*csr.Request){legacy, with(x509.CertificateRequest{})}, "neither a common name"},
 		"a weak curve":                              {[]func(*csr.Request){legacy, func(r *csr.Request) { r.PEM = requestPEM(t, &x509.CertificateRequest{Subject: nodeSubject()}, weak) }}, "P-224"},
 		"a short key":                               {[]func(*csr.Request){legacy, func(r *csr.Request) { r.PEM = requestPEM(t, &x509.CertificateRequest{Subject: nodeSubject()}, small) }}, "1024 bits"},
