@@ -26,7 +26,7 @@ func BenchmarkDecide(b *testing.B) {
 			b.Run(kind.name+" "+key.name, func(b *testing.B) {
 				w := kind.from()
 				key.use(w)
-				w.assemble(b)
+				w.assemble()
 				w.facts.Nodes = inventory
 				b.ReportAllocs()
 				for b.Loop() {

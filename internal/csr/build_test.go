@@ -16,7 +16,6 @@ import (
 	"math/big"
 	"net/netip"
 	"sync"
-	"testing"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -83,10 +82,9 @@ func dns(value string) name { return name{context(2), value} }
 func ip(text string) name { return name{context(7), string(netip.MustParseAddr(text).AsSlice())} }
 
 // der returns the DER of the shape, signed with its key.
-func (s shape) der(t testing.TB) []byte {
-	t.Helper()
+func (s shape) der() []byte {
 	info := s.info()
-	algorithm, signature := s.sign(t, info)
+	algorithm, signature := s.sign(info)
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(info)
@@ -180,8 +178,7 @@ func algorithmIdentifier(null bool, oid ...int) []byte {
 	return b.BytesOrPanic()
 }
 
-func (s shape) sign(t testing.TB, info []byte) (algorithm, signature []byte) {
-	t.Helper()
+func (s shape) sign(info []byte) (algorithm, signature []byte) {
 	digest, hash := sha256.Sum256(info), crypto.SHA256
 	summed := digest[:]
 	if s.hash == crypto.SHA1 {
@@ -198,7 +195,7 @@ func (s shape) sign(t testing.TB, info []byte) (algorithm, signature []byte) {
 	}
 	signature, err := s.key.Sign(rand.Reader, summed, hash)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	if s.corruptSignature {
 		signature = bytes.Clone(signature)

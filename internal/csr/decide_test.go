@@ -23,7 +23,7 @@ func TestDecisions(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			w := r.from()
 			r.change(w)
-			got := w.review(t)
+			got := w.review()
 			var ids []string
 			for _, reason := range got.Reasons {
 				ids = append(ids, reason.ID)
@@ -81,7 +81,7 @@ func TestPermissions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := test.from()
 			test.change(w)
-			w.assemble(t)
+			w.assemble()
 			if got := csr.Permission(w.request); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -92,14 +92,14 @@ func TestPermissions(t *testing.T) {
 func TestLookups(t *testing.T) {
 	w := confirmed()
 	w.shape.names = append(w.shape.names, dns("W1"), dns("10.0.0.1"), dns("*.test"))
-	w.assemble(t)
+	w.assemble()
 	if diff := cmp.Diff([]string{"w1", "w1.example.test"}, csr.Lookups(w.request, w.policy)); diff != "" {
 		t.Error(diff)
 	}
 	for i := range 100 {
 		w.shape.names = append(w.shape.names, dns(fmt.Sprintf("n%d.test", i)))
 	}
-	w.assemble(t)
+	w.assemble()
 	if n := len(csr.Lookups(w.request, w.policy)); n != 20 {
 		t.Errorf("DNS is to be asked for %d names", n)
 	}
@@ -111,9 +111,9 @@ func TestLookups(t *testing.T) {
 
 func TestReadShowsWhatIsAsked(t *testing.T) {
 	w := ruled()
-	w.shape.names = []name{dns("A.test"), ip("203.0.113.1"), name{context(7), "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xcb\x00\x71\x02"},
+	w.shape.names = []name{dns("A.test"), ip("203.0.113.1"), {context(7), "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xcb\x00\x71\x02"},
 		{context(1), "a@example.test"}, {context(6), "spiffe://a/b"}}
-	w.assemble(t)
+	w.assemble()
 	got, err := csr.Read(w.request.PEM)
 	if err != nil {
 		t.Fatal(err)

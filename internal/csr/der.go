@@ -82,7 +82,8 @@ const (
 func walk(der []byte) (*raw, *fault) {
 	malformed := faulty(derMalformed, "the request is not a PKCS#10 request in DER")
 	s := cryptobyte.String(der)
-	var outer, info, algorithm, signature, name, attributes cryptobyte.String
+	var outer, info, algorithm, name, attributes cryptobyte.String
+	var signature []byte
 	var version int
 	r := &raw{}
 	switch {
@@ -90,8 +91,11 @@ func walk(der []byte) (*raw, *fault) {
 		return nil, malformed
 	case !s.Empty():
 		return nil, faulty(derTrailing, "there is data after the request in the PEM block")
-	case !outer.ReadASN1(&info, asn1.SEQUENCE) || !outer.ReadASN1(&algorithm, asn1.SEQUENCE) || !outer.ReadASN1(&signature, asn1.BIT_STRING):
+	case !outer.ReadASN1(&info, asn1.SEQUENCE) || !outer.ReadASN1(&algorithm, asn1.SEQUENCE) || !outer.ReadASN1BitStringAsBytes(&signature):
 		return nil, malformed
+	case !isAlgorithm(algorithm):
+		// encoding/asn1 would ignore what follows the parameters.
+		return nil, faulty(derMalformed, "the algorithm of the request's signature is malformed")
 	case !outer.Empty():
 		return nil, faulty(derTrailing, "there is data after the signature of the request")
 	case !info.ReadASN1Integer(&version) || version != 0 || !info.ReadASN1(&name, asn1.SEQUENCE):
@@ -110,6 +114,21 @@ func walk(der []byte) (*raw, *fault) {
 		return nil, faulty(derMalformed, "the attributes or extensions of the request are malformed")
 	}
 	return r, nil
+}
+
+// isAlgorithm tells whether the content of an AlgorithmIdentifier is an object
+// identifier with no parameters or one, of which NULL has no content.
+func isAlgorithm(s cryptobyte.String) bool {
+	var oid string
+	var parameters cryptobyte.String
+	var tag asn1.Tag
+	if !readOID(&s, &oid) {
+		return false
+	}
+	if s.Empty() {
+		return true
+	}
+	return s.ReadAnyASN1(&parameters, &tag) && s.Empty() && (tag != asn1.NULL || parameters.Empty())
 }
 
 func (r *raw) readSubject(s cryptobyte.String) bool {

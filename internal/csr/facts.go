@@ -8,6 +8,7 @@ import (
 // Answer is an answer that may be missing.
 type Answer int
 
+// The answers.
 const (
 	Unknown Answer = iota
 	Yes

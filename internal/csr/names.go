@@ -74,7 +74,10 @@ type cluster struct {
 }
 
 func (f Facts) cluster(p Policy) cluster {
-	c := cluster{domain: "cluster.local", services: slices.Concat(p.Cluster.ServiceRanges, f.Cluster.ServiceRanges)}
+	c := cluster{domain: "cluster.local", services: p.Cluster.ServiceRanges}
+	if len(c.services) == 0 {
+		c.services = f.Cluster.ServiceRanges
+	}
 	for _, domain := range []string{f.Cluster.Domain, p.Cluster.Domain} {
 		if domain = strings.Trim(lower(domain), "."); domain != "" {
 			c.domain = domain

@@ -13,6 +13,7 @@ const (
 // State is how far a request has come.
 type State string
 
+// The states, by the conditions and the certificate of the object.
 const (
 	Pending  State = "Pending"
 	Approved State = "Approved" // and not yet issued

@@ -3,6 +3,7 @@ package csr
 // Verdict is what a decision comes to.
 type Verdict string
 
+// The verdicts.
 const (
 	Approve   Verdict = "Approve"
 	Deny      Verdict = "Deny"

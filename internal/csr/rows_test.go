@@ -139,6 +139,9 @@ func pemRows() []row {
 		}), "pem-malformed"),
 		deny("a character that is not base64", renewal, text(func(p []byte) []byte { return bytes.Replace(p, []byte("\nM"), []byte("\n*"), 1) }), "pem-malformed"),
 		deny("a blank in the base64", renewal, text(func(p []byte) []byte { return bytes.Replace(p, []byte("\nM"), []byte("\n M"), 1) }), "pem-malformed"),
+		deny("base64 whose last bits are not zero", renewal, text(func([]byte) []byte {
+			return []byte("-----BEGIN CERTIFICATE REQUEST-----\nMB==\n-----END CERTIFICATE REQUEST-----\n")
+		}), "pem-malformed"),
 		deny("a request of a megabyte", renewal, around("", strings.Repeat("\n", 1<<20)), "request-too-large"),
 		deny("a thousand beginnings", renewal, text(func([]byte) []byte { return bytes.Repeat([]byte("-----BEGIN CERTIFICATE REQUEST-----\n"), 1000) }), "pem-malformed"),
 	}
@@ -165,6 +168,20 @@ func derRows() []row {
 		deny("a second request after the request", renewal, shaped(func(s *shape) { s.afterRequest = []byte{0x30, 0} }), "der-trailing-data"),
 		deny("data after the signature", renewal, shaped(func(s *shape) { s.afterSignature = []byte{5, 0} }), "der-trailing-data"),
 		deny("data after the attributes", renewal, shaped(func(s *shape) { s.afterAttributes = []byte{5, 0} }), "der-trailing-data"),
+		deny("data after the parameters of the algorithm", renewal, shaped(func(s *shape) {
+			s.algorithm = []byte{0x30, 14, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 5, 0, 5, 0}
+		}), "der-malformed"),
+		deny("a NULL with content", renewal, shaped(func(s *shape) {
+			s.algorithm = []byte{0x30, 13, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 5, 1, 0}
+		}), "der-malformed"),
+		deny("data within the key", renewal, shaped(func(s *shape) {
+			s.spki = marshalKey(s.key.Public())
+			s.spki = append([]byte{0x30, s.spki[1] + 2}, append(s.spki[2:], 5, 0)...)
+		}), "der-malformed"),
+		deny("a key on a curve with parameters after it", renewal, shaped(func(s *shape) {
+			s.spki = marshalKey(s.key.Public())
+			s.spki = slices.Concat([]byte{0x30, s.spki[1] + 2, 0x30, s.spki[3] + 2}, s.spki[4:4+int(s.spki[3])], []byte{5, 0}, s.spki[4+int(s.spki[3]):])
+		}), "der-malformed"),
 		deny("another version", renewal, shaped(func(s *shape) { s.version = 1 }), "der-malformed"),
 		deny("two lists of extensions", serving, shaped(func(s *shape) {
 			s.attributes = []rawAttribute{{oidExtRq, extensions(extension{oidSAN, nil, good})}}
@@ -310,6 +327,7 @@ func requestedRows() []row {
 	return []row{
 		deny("a challenge password", renewal, attribute(challenge), "attribute-surplus"),
 		deny("a challenge password beside names", serving, attribute(challenge), "attribute-surplus"),
+		deny("two challenge passwords", renewal, func(w *world) { w.shape.attributes = []rawAttribute{challenge, challenge} }, "der-malformed"),
 		deny("extensions in Microsoft's attribute", renewal, attribute(microsoft), "attribute-surplus"),
 		deny("CA:TRUE", renewal, asks(extension{asn1.ObjectIdentifier{2, 5, 29, 19}, isTrue, []byte{0x30, 3, 1, 1, 0xff}}), "extension-surplus"),
 		deny("CA:FALSE", serving, asks(extension{asn1.ObjectIdentifier{2, 5, 29, 19}, nil, []byte{0x30, 0}}), "extension-surplus"),
@@ -533,6 +551,18 @@ func inClusterRows() []row {
 			addressed("172.21.0.10")(w)
 			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
 		}, "san-in-cluster"),
+		approve("the service range of the policy goes first", serving, func(w *world) {
+			ranges(addressed("172.20.0.10"))(w)
+			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
+		}, "node-serves"),
+		deny("an endpoint of the policy beside that of the cluster", serving, func(w *world) {
+			addressed("192.0.2.101")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
+		deny("an endpoint of IPv6 with a port", serving, func(w *world) {
+			addressed("2001:db8::100")(w)
+			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
+		}, "san-control-plane"),
 		deny("the domain of the policy goes first", serving, func(w *world) {
 			domain("k8s.test", named("a.corp.test"))(w)
 			w.policy.Cluster.Domain = "corp.test"
@@ -564,6 +594,7 @@ func ownerRows() []row {
 		approve("names in other letters", serving, asks(dns("W1"), dns("w1.EXAMPLE.test")), "node-serves"),
 		approve("an address in the form of IPv6", serving, asks(name{context(7), "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x0b"}), "node-serves"),
 		approve("an address that the node writes at length", serving, both(lists("w1", "2001:DB8:0:0::12"), asks(ip("2001:db8::12"))), "node-serves"),
+		approve("an address that the node writes as IPv6", serving, both(lists("w1", "::ffff:192.0.2.14"), asks(ip("192.0.2.14"))), "node-serves"),
 		approve("a host name that is an address", serving, both(lists("w1", "192.0.2.13"), asks(ip("192.0.2.13"))), "node-serves"),
 		approve("one name twice", serving, asks(dns("w1"), dns("w1")), "node-serves"),
 		deny("an address that nobody lists", serving, asks(dns("w1"), ip("203.0.113.9")), "san-not-listed"),
@@ -699,6 +730,7 @@ func ruleRows() []row {
 		undecided("CA:TRUE by a rule", ruled, asks(asn1.ObjectIdentifier{2, 5, 29, 19}, 0x30, 3, 1, 1, 0xff), "rule-cannot-see"),
 		approve("CA:FALSE by a rule", ruled, asks(asn1.ObjectIdentifier{2, 5, 29, 19}, 0x30, 0), "rule-approves"),
 		undecided("the right to sign in the key usage", ruled, asks(keyUsage, 3, 2, 2, 4), "rule-cannot-see"),
+		undecided("decipher only in the key usage", ruled, asks(keyUsage, 3, 3, 7, 0, 0x80), "rule-cannot-see"),
 		approve("digital signature in the key usage", ruled, asks(keyUsage, 3, 2, 5, 0xa0), "rule-approves"),
 		approve("client auth in the extended key usage", ruled, asks(extKeyUsage, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2), "rule-approves"),
 		undecided("server auth in the extended key usage, which is not asked for", ruled, asks(extKeyUsage, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1), "rule-cannot-see"),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"testing"
 
 	"github.com/kubepki/kubepki/internal/csr"
 )
@@ -21,15 +20,13 @@ type world struct {
 	text    func([]byte) []byte // changes the PEM
 }
 
-func (w *world) review(t testing.TB) csr.Review {
-	t.Helper()
-	w.assemble(t)
+func (w *world) review() csr.Review {
+	w.assemble()
 	return csr.Decide(w.request, w.facts, w.policy)
 }
 
-func (w *world) assemble(t testing.TB) {
-	t.Helper()
-	w.request.PEM = encode(w.shape.der(t))
+func (w *world) assemble() {
+	w.request.PEM = encode(w.shape.der())
 	if w.text != nil {
 		w.request.PEM = w.text(w.request.PEM)
 	}

@@ -47,7 +47,11 @@ func decode(data []byte, kind string, into any) error {
 	if err == nil && len(strict) > 0 {
 		err = strict[0]
 	}
-	if err != nil {
+	var other *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &other):
+		return fmt.Errorf("%s: is a %s, wanted is a %s", other.Field, other.Value, other.Type)
+	case err != nil:
 		return errors.New(oneLine(err))
 	}
 	return nil
