@@ -9,13 +9,16 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build lab quickstart unit test test-lab test-long reload bench lint fuzz deps clean
+.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long reload bench lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build kubepki into .build
 	@CGO_ENABLED=0 go build -o $(KUBEPKI_BUILD)/kubepki ./cmd/kubepki
+
+kms: ## build kubepki-kms into .build (cgo, for PKCS#11)
+	@cd kms && CGO_ENABLED=1 go build -o $(KUBEPKI_BUILD)/kubepki-kms .
 
 lab: ## build kubepki-lab and the real components into .build
 	lab/build.sh
@@ -30,7 +33,10 @@ unit: ## the quick inner loop: tests without real components
 test: deps ## all tests, those on real components too
 	go vet ./...
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
-	$(MAKE) test-lab
+	$(MAKE) test-kms test-lab
+
+test-kms: deps ## the tests of kubepki-kms, on SoftHSM
+	cd kms && go vet ./... && CGO_ENABLED=1 go test -timeout 5m -count=1 ./...
 
 test-lab: ## the tests on real components alone
 	lab/build.sh
@@ -56,12 +62,13 @@ lint: ## formatting, vet, linters, known vulnerabilities
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go run $(GOLANGCI_LINT) run ./...
+	cd kms && go run $(GOLANGCI_LINT) run -c ../.golangci.yml ./...
 	go run $(GOVULNCHECK) ./...
 
 fuzz: ## each fuzz target for FUZZTIME
 	@hack/fuzz.sh $(FUZZTIME)
 
-deps: ## install what tests need of the system (openssl, a C compiler for -race, nft)
+deps: ## install what tests need of the system (openssl, SoftHSM, a C compiler, nft)
 	@hack/deps.sh
 
 clean: ## remove what was built and the quickstart

@@ -2,7 +2,7 @@
 # Installs what the tests need of the system and is not there, from Debian.
 set -euo pipefail
 missing=()
-for pair in openssl:openssl gcc:gcc nft:nftables; do
+for pair in openssl:openssl gcc:gcc nft:nftables softhsm2-util:softhsm2; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -10,6 +10,7 @@ func commands(s streams) []*cobra.Command {
 		newShowCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
+		newCSRCommand(s),
 		newControllerCommand(s),
 		newVersionCommand(s),
 	}

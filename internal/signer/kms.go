@@ -49,6 +49,20 @@ func KMS(socket, name, certificate string, told Told) (*Reloaded, error) {
 	}, told)
 }
 
+// Key gives a key that kubepki-kms holds, by the name that it has there: to make
+// the certificate of an authority whose key it shall be.
+func Key(socket, name string) (crypto.Signer, error) {
+	c := newKMSClient(socket)
+	if err := c.shakeHands(); err != nil {
+		return nil, err
+	}
+	public, err := c.publicKey(name)
+	if err != nil {
+		return nil, err
+	}
+	return &remoteKey{c, name, public}, nil
+}
+
 // remoteKey is a key of kubepki-kms. It may be used by several goroutines.
 type remoteKey struct {
 	client *kmsClient
@@ -76,6 +90,9 @@ func (k *remoteKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	var answer kmsproto.SignResponse
 	if err := k.client.call(http.MethodPost, kmsproto.SignPath, q, &answer); err != nil {
 		return nil, err
+	}
+	if len(answer.Signature) == 0 {
+		return nil, fmt.Errorf("kubepki-kms at %s: key %q: the answer holds no signature", k.client.socket, k.name)
 	}
 	return answer.Signature, nil
 }
@@ -145,7 +162,7 @@ func (c *kmsClient) call(method, path string, question, answer any) error {
 	if err != nil {
 		return fmt.Errorf("kubepki-kms at %s: %w", c.socket, withoutURL(err))
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(response.Body, kmsproto.MaxBody))
 	if err != nil {
 		return fmt.Errorf("kubepki-kms at %s: %w", c.socket, err)
