@@ -11,7 +11,10 @@ func commands(s streams) []*cobra.Command {
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
 		newCSRCommand(s),
+		newTokenCommand(s),
 		newControllerCommand(s),
+		newNodeCommand(s),
+		newAgentCommand(s),
 		newVersionCommand(s),
 	}
 }

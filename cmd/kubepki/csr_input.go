@@ -67,11 +67,3 @@ func readNodes(s streams, name string) (*csr.Inventory, error) {
 	}
 	return csr.NewInventory(nodes...), nil
 }
-
-// readPolicy reads a policy file; "" is the built-in policy.
-func readPolicy(_ streams, name string) (csr.Policy, error) {
-	if name == "" {
-		return csr.DefaultPolicy(), nil
-	}
-	return csr.Policy{}, fmt.Errorf("--policy %s: no policy files yet", name)
-}

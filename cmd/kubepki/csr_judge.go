@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
@@ -22,26 +21,20 @@ import (
 
 // judgeFlags say by what a request is judged.
 type judgeFlags struct {
-	policy    string
+	policy    policyFlags
 	nodes     string
 	authority string
-	services  []string
-	domain    string
-	endpoints []string
 }
 
 func (f *judgeFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.policy, "policy", "", "policy FILE (default: the built-in policy, docs/csr-policy.md)")
+	f.policy.add(flags)
 	flags.StringVar(&f.nodes, "nodes", "", "FILE with the cluster's Nodes, as kubectl get nodes -o yaml prints them (- is standard input)")
-	flags.StringSliceVar(&f.services, "service-cidr", nil, "service address range that no node may claim; repeatable (default "+catalog.DefaultServiceSubnet+")")
-	flags.StringVar(&f.domain, "cluster-domain", "", "DNS domain of the cluster (default "+catalog.DefaultDNSDomain+")")
-	flags.StringSliceVar(&f.endpoints, "api-endpoint", nil, "name or address of the API server that no worker may claim; repeatable")
 	flags.StringVar(&f.authority, "certificate-authority", "", "FILE with authorities in PEM, whose keys no request may have (default: those of the kubeconfig)")
 }
 
 // given tells whether any of the flags is set.
 func (f *judgeFlags) given(flags *pflag.FlagSet) bool {
-	return slices.ContainsFunc([]string{"policy", "nodes", "service-cidr", "cluster-domain", "api-endpoint", "certificate-authority"}, flags.Changed)
+	return slices.ContainsFunc(append([]string{"nodes", "certificate-authority"}, policyFlagNames...), flags.Changed)
 }
 
 // judge decides on requests with what is known of a cluster.
@@ -57,10 +50,7 @@ type judge struct {
 func (f *judgeFlags) offline(s streams) (*judge, error) {
 	j := &judge{keys: kube.Keys{}}
 	var err error
-	if j.facts.Cluster, err = f.cluster(); err != nil {
-		return nil, err
-	}
-	if j.policy, err = readPolicy(s, f.policy); err != nil {
+	if j.policy, err = f.policy.read(s); err != nil {
 		return nil, err
 	}
 	if f.nodes != "" {
@@ -99,17 +89,33 @@ func (f *judgeFlags) online(ctx context.Context, s streams, api *clusterAPI) (*j
 			return nil, fmt.Errorf("certificate-authority of the kubeconfig: %w", err)
 		}
 	}
+	if err := j.ask(ctx, s, api); err != nil {
+		return nil, err
+	}
+	return j, j.learn(ctx)
+}
+
+// ask reads what no node may claim and, where no file gives them, the nodes.
+func (j *judge) ask(ctx context.Context, s streams, api *clusterAPI) error {
+	var err error
+	if j.facts.Cluster, _, err = kube.Cluster(ctx, j.client); err != nil {
+		return adviseAPI(err, "")
+	}
+	if len(j.facts.Cluster.ServiceRanges)+len(j.policy.Cluster.ServiceRanges) == 0 {
+		fmt.Fprintf(s.err, "kubepki: note: the cluster does not say its service range: %s is taken, or what --service-cidr says\n", catalog.DefaultServiceSubnet)
+	}
 	if server, err := url.Parse(api.config.Host); err == nil {
 		j.facts.Cluster.Endpoints = append(j.facts.Cluster.Endpoints, server.Hostname())
 	}
-	if j.facts.Nodes == nil {
-		nodes, err := kube.ListNodes(ctx, j.client)
-		if err != nil {
-			return nil, adviseAPI(err, "without the right to list nodes, give them with --nodes FILE")
-		}
-		j.facts.Nodes = csr.NewInventory(nodes...)
+	if j.facts.Nodes != nil {
+		return nil
 	}
-	return j, j.learn(ctx)
+	nodes, err := kube.ListNodes(ctx, j.client)
+	if err != nil {
+		return adviseAPI(err, "without the right to list nodes, give them with --nodes FILE")
+	}
+	j.facts.Nodes = csr.NewInventory(nodes...)
+	return nil
 }
 
 // learn reads which keys have been certified, as far as requests still show it.
@@ -129,28 +135,6 @@ func (j *judge) addAuthorities(data []byte) error {
 		j.keys.AddAuthority(c)
 	}
 	return err
-}
-
-func (f *judgeFlags) cluster() (csr.Cluster, error) {
-	c := csr.Cluster{Domain: f.domain, Endpoints: f.endpoints}
-	if c.Domain == "" {
-		c.Domain = catalog.DefaultDNSDomain
-	}
-	ranges := f.services
-	if len(ranges) == 0 {
-		ranges = []string{catalog.DefaultServiceSubnet}
-	}
-	for _, text := range ranges {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return c, usagef("--service-cidr %q is not a range like %s", text, catalog.DefaultServiceSubnet)
-		}
-		c.ServiceRanges = append(c.ServiceRanges, p.Masked())
-	}
-	if slices.Contains(f.endpoints, "") {
-		return c, usagef("--api-endpoint names nothing")
-	}
-	return c, nil
 }
 
 // review decides on one request.
@@ -186,22 +170,14 @@ func (j *judge) assumed(r csr.Request) csr.Answer {
 	return csr.No
 }
 
-// lookUp asks DNS, where the policy wants that. A name of which DNS says that
-// it does not exist has no addresses; one that DNS does not answer for is absent.
+// lookUp asks DNS, where the policy wants that. What DNS does not answer for is
+// left out.
 func lookUp(ctx context.Context, names []string) map[string][]netip.Addr {
-	if len(names) == 0 {
-		return nil
-	}
 	resolved := map[string][]netip.Addr{}
+	ask := controller.ResolveWith(nil)
 	for _, name := range names {
-		addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name+".")
-		var failed *net.DNSError
-		if err != nil && (!errors.As(err, &failed) || !failed.IsNotFound) {
-			continue
-		}
-		resolved[name] = nil
-		for _, a := range addresses {
-			resolved[name] = append(resolved[name], a.Unmap())
+		if addresses, err := ask(ctx, name); err == nil {
+			resolved[name] = addresses
 		}
 	}
 	return resolved

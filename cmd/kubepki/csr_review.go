@@ -96,7 +96,7 @@ func (o *reviewOptions) check(args []string) error {
 	case !slices.Contains([]string{"", "deny", "undecided"}, o.failOn):
 		return usagef("--fail-on: unknown verdict %q: use deny or undecided", o.failOn)
 	}
-	inputs := append(slices.Clone(o.files), o.by.nodes, o.by.policy)
+	inputs := append(slices.Clone(o.files), o.by.nodes, o.by.policy.file)
 	if len(slices.DeleteFunc(inputs, func(name string) bool { return name != "-" })) > 1 {
 		return usagef("standard input (-) can be read once only")
 	}
@@ -127,10 +127,14 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 	}
 	if len(args) == 0 && !c.Flags().Changed("kubeconfig") && !c.Flags().Changed("context") {
 		j, err := o.by.offline(s)
-		if err == nil {
-			sayAssumed(s)
+		if err != nil {
+			return nil, nil, err
 		}
-		return j, requests, err
+		sayAssumed(s)
+		for _, r := range requests {
+			j.keys.Add(r.Request)
+		}
+		return j, requests, nil
 	}
 	api, err := connect(o.access)
 	if err != nil {

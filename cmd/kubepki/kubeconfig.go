@@ -48,10 +48,10 @@ func newKubeconfigCommand(s streams) *cobra.Command {
   kubepki kubeconfig merge east=east/admin.conf west=west/admin.conf --file both.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("kubeconfig: say for whom: component NAME, node NAME or user NAME; or merge FILE...")
+			return usagef("kubeconfig: say for whom: component NAME, node NAME, user NAME or bootstrap; or merge FILE...")
 		},
 	}
-	c.AddCommand(newKubeconfigComponentCommand(s), newKubeconfigNodeCommand(s), newKubeconfigUserCommand(s), newMergeCommand(s))
+	c.AddCommand(newKubeconfigComponentCommand(s), newKubeconfigNodeCommand(s), newKubeconfigUserCommand(s), newKubeconfigBootstrapCommand(s), newMergeCommand(s))
 	return c
 }
 

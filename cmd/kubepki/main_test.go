@@ -18,7 +18,11 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "serve": serve}})
+	var servers apiServers
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		"exitcode": exitCode, "serve": serve, "joinserver": joinserver,
+		"apiserver": servers.start, "conflict": servers.conflict, "request": request, "secrets": serveSecrets,
+	}})
 }
 
 // exitCode runs a program that must end with a code: exitcode 2 kubepki …

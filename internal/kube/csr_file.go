@@ -232,7 +232,7 @@ func withKind(raw []byte, kind typeMeta) ([]byte, error) {
 
 // documentsOf returns the documents of a file as JSON, without empty ones.
 func documentsOf(data []byte) ([][]byte, error) {
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) && !bytes.Contains(data, []byte("\n---")) {
 		return jsonDocuments(data)
 	}
 	if len(data) > maxYAML {

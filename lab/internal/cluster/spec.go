@@ -56,7 +56,20 @@ type Wanted struct {
 	LightNodes int
 	// WithoutPods leaves out what the lab runs in pods.
 	WithoutPods bool
+	// Signer approves and signs the nodes' certificates: [ManagerSigner], which is
+	// the default, or [KubepkiSigner].
+	Signer string `json:",omitempty"`
 }
+
+// Who approves and signs the nodes' certificates.
+const (
+	// ManagerSigner is kube-controller-manager, with an approver of serving
+	// certificates by the lab, for it has none.
+	ManagerSigner = "kube-controller-manager"
+	// KubepkiSigner is kubepki controller, in pods on the control planes, as
+	// its manifests say. The controllers of kube-controller-manager are off.
+	KubepkiSigner = "kubepki"
+)
 
 // Cluster returns the cluster that is wanted, with all defaults filled in. The
 // errors name the flag or the field of the configuration.
@@ -79,6 +92,9 @@ func (w Wanted) Cluster() (*catalog.Cluster, error) {
 	}
 	if len(w.Light()) > 0 {
 		addArgs(c, "kube-controller-manager", light.ManagerFlags())
+	}
+	if err := w.sign(c); err != nil {
+		return nil, err
 	}
 	if w.Loopback {
 		return config.Complete(c, labHost)

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,7 @@ import (
 func writeConfiguration(root string, c Config) error {
 	k := kubeadmConfiguration(c)
 	labConfiguration(k)
+	maps.Copy(k.FeatureGates, c.FeatureGates)
 	data, err := yaml.Marshal(k)
 	if err != nil {
 		return err

@@ -40,6 +40,8 @@ type Config struct {
 	// ClusterDNS is the address that pods are told to ask; none: 10.96.0.10,
 	// which kubeadm takes for its default service network.
 	ClusterDNS netip.Addr
+	// FeatureGates are switched besides those that the lab needs.
+	FeatureGates map[string]bool
 	// Join tells how to join the cluster; nil for a node that has a kubelet.conf.
 	Join *Join
 }

@@ -5,9 +5,7 @@ import (
 	"context"
 	"embed"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"text/template"
 
@@ -15,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -68,8 +65,11 @@ type Values struct {
 	// machines that let nobody program packet filters (proxyclient.CanProgram).
 	// Services then lead nowhere, and pods are told to dial Server.
 	ProxyClient bool
-	// WithoutPods leaves out what needs a kubelet to run it.
+	// WithoutPods leaves out what needs a kubelet to run it, but for Controllers.
 	WithoutPods bool
+	// Controllers counts the pods of kubepki controller, one to a control plane;
+	// 0: it is not installed.
+	Controllers int
 }
 
 // KubeProxy is the program of the DaemonSets of kube-proxy.
@@ -107,6 +107,13 @@ func Objects(v Values) ([]*unstructured.Unstructured, error) {
 		}
 		all = append(all, objects...)
 	}
+	if v.Controllers > 0 {
+		objects, err := controller(v)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, objects...)
+	}
 	return all, nil
 }
 
@@ -121,18 +128,7 @@ func read(name string, v Values) ([]*unstructured.Unstructured, error) {
 	if err := t.Execute(&text, v); err != nil {
 		return nil, err
 	}
-	var all []*unstructured.Unstructured
-	for decoder := yaml.NewYAMLToJSONDecoder(&text); ; {
-		o := &unstructured.Unstructured{}
-		err := decoder.Decode(o)
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, o)
-	}
+	return decode(&text)
 }
 
 // Apply applies all objects to a cluster, from the server's side, with the

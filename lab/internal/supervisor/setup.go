@@ -38,7 +38,9 @@ func (s *Supervisor) setUp(ctx context.Context) {
 			close(s.joining)
 			var finishing sync.WaitGroup
 			finishing.Go(func() { s.finishJoins(ctx) })
-			finishing.Go(func() { s.approve(ctx) })
+			if s.wanted.Signer != cluster.KubepkiSigner {
+				finishing.Go(func() { s.approve(ctx) })
+			}
 			finishing.Go(func() { s.runLight(ctx) })
 			s.untilDone(ctx, "label the nodes", s.labelNodes)
 			finishing.Wait()

@@ -28,6 +28,9 @@ import (
 // kube-apiserver needs to call them.
 func (s *Supervisor) prepareServers(ctx context.Context) error {
 	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.WithoutKubelets || s.wanted.WithoutPods}
+	if s.wanted.Signer == cluster.KubepkiSigner {
+		s.values.Controllers = len(s.spec.ControlPlanes)
+	}
 	if s.wanted.Loopback {
 		return nil
 	}
@@ -51,9 +54,9 @@ func (s *Supervisor) prepareServers(ctx context.Context) error {
 	return nil
 }
 
-// labelNodes marks the control planes, and says to each node that has joined how
-// its kube-proxy proves itself: workers first, so that three nodes of any kind have
-// all three ways.
+// labelNodes marks the control planes, where what lets others join may have to
+// run, and then says to each node that has joined how its kube-proxy proves itself:
+// workers first, so that three nodes of any kind have all three ways.
 func (s *Supervisor) labelNodes(ctx context.Context) error {
 	config, err := s.admin()
 	if err != nil {
@@ -63,18 +66,18 @@ func (s *Supervisor) labelNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	modes := objects.ProxyModes()
-	for i, name := range s.kubelets() {
-		patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, objects.ProxyLabel, modes[i%len(modes)])
-		if _, err := client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-			return err
-		}
-	}
 	for _, m := range s.machines {
 		if !m.Kubelet || m.Role != cluster.ControlPlane {
 			continue
 		}
 		if err := kubelet.MarkControlPlane(ctx, client, m.Name); err != nil {
+			return err
+		}
+	}
+	modes := objects.ProxyModes()
+	for i, name := range s.kubelets() {
+		patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, objects.ProxyLabel, modes[i%len(modes)])
+		if _, err := client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			return err
 		}
 	}
