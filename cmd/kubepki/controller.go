@@ -143,7 +143,7 @@ func flagDuration(name string, d time.Duration) error {
 	return nil
 }
 
-// shortSigners are the built-in signers as flags name them.
+// longSignerName is the whole name of a built-in signer that a flag names.
 func longSignerName(flag, name string) (string, error) {
 	for _, long := range builtInSigners() {
 		if name == long || "kubernetes.io/"+name == long {
@@ -168,6 +168,7 @@ func longSignerNames(flag string, names []string) ([]string, error) {
 	return all, nil
 }
 
+// shortSigners are the built-in signers as flags name them.
 func shortSigners() string {
 	var short []string
 	for _, long := range builtInSigners() {

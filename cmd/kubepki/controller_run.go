@@ -134,6 +134,7 @@ func (r *controllerRun) lead(ctx context.Context, chosen []part) error {
 		return controller.RunAll(ctx, all...)
 	}
 	if !r.o.lease.elect {
+		r.metrics.Leading(true)
 		return work(ctx)
 	}
 	e := controller.Election{

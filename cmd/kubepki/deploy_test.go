@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// manifestObjects reads a file of objects as strictly as the API server does.
-func manifestObjects(t *testing.T, name string) []runtime.Object {
+// readManifests reads a file of objects as strictly as the API server does.
+func readManifests(t *testing.T, name string) []runtime.Object {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "..", "deploy", name))
 	if err != nil {
@@ -92,7 +92,7 @@ func wantedRights() []string {
 func TestManifestsGiveTheLeastRights(t *testing.T) {
 	want := wantedRights()
 	slices.Sort(want)
-	if d := cmp.Diff(want, rights(manifestObjects(t, "controller.yaml"))); d != "" {
+	if d := cmp.Diff(want, rights(readManifests(t, "controller.yaml"))); d != "" {
 		t.Errorf("controller.yaml (-want +got):\n%s", d)
 	}
 	var less []string
@@ -108,16 +108,16 @@ func TestManifestsGiveTheLeastRights(t *testing.T) {
 		}
 		less = append(less, strings.Replace(r, " kubernetes.io/kube-apiserver-client-kubelet", "", 1))
 	}
-	if d := cmp.Diff(less, rights(manifestObjects(t, "serving-approver.yaml"))); d != "" {
+	if d := cmp.Diff(less, rights(readManifests(t, "serving-approver.yaml"))); d != "" {
 		t.Errorf("serving-approver.yaml (-want +got):\n%s", d)
 	}
-	manifestObjects(t, "flowschema.yaml")
+	readManifests(t, "flowschema.yaml")
 }
 
 func TestManifestsStartTheControllerWithFlagsThatItHas(t *testing.T) {
 	for _, name := range []string{"controller.yaml", "serving-approver.yaml"} {
 		deployments := 0
-		for _, o := range manifestObjects(t, name) {
+		for _, o := range readManifests(t, name) {
 			d, ok := o.(*appsv1.Deployment)
 			if !ok {
 				continue

@@ -16,7 +16,7 @@ import (
 
 func TestOldRequestsAreRemovedAsUpstreamDoes(t *testing.T) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
-	authority := newAuthority(t)
+	authority := newFixed(t)
 	certificate := func(ends time.Time) []byte {
 		c, err := issue.Sign(issue.Template{Subject: authority.a.Certificate.Subject, NotBefore: now.Add(-48 * time.Hour), NotAfter: ends}, newKey(t).Public(), authority.a)
 		if err != nil {

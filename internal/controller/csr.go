@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,9 +100,9 @@ func (c *CSR) wants(signerName string, state csr.State) bool {
 }
 
 // Synced tells whether the loop has seen all that there is.
-func (c *CSR) Synced() bool { return over(c.requests.synced) && over(c.nodes.synced) }
+func (c *CSR) Synced() bool { return closed(c.requests.synced) && closed(c.nodes.synced) }
 
-func over(c <-chan struct{}) bool {
+func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
 		return true
@@ -132,12 +133,20 @@ func (c *CSR) Run(ctx context.Context) error {
 	return nil
 }
 
+// waitForFacts waits for the first lists, and for the facts about the cluster.
 func (c *CSR) waitForFacts(ctx context.Context) bool {
 	for _, synced := range []<-chan struct{}{c.requests.synced, c.nodes.synced} {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-synced:
+		}
+	}
+	for _, known := c.Cluster(); !known; _, known = c.Cluster() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	return true
@@ -187,6 +196,11 @@ type stepError struct {
 
 func (e *stepError) Unwrap() error { return e.error }
 
+// atServer tells whether a step asks the API server, and nobody else.
+func atServer(step string) bool {
+	return slices.Contains([]string{"read", "access", "approve", "deny", "publish"}, step)
+}
+
 // failed notes what could not be done. Where the API server does not answer
 // all workers wait a little.
 func (c *CSR) failed(it *item, err error) outcome {
@@ -195,7 +209,7 @@ func (c *CSR) failed(it *item, err error) outcome {
 		step = e.step
 	}
 	c.Metrics.errors.WithLabelValues(step).Inc()
-	if noAnswer(err) {
+	if atServer(step) && noAnswer(err) {
 		n := min(int(c.failures.Add(1)), 20)
 		c.ledger.pause(backoff(firstFailure, 2*time.Second, n))
 	}

@@ -44,7 +44,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func newAuthority(t testing.TB) fixed {
+func newFixed(t testing.TB) fixed {
 	t.Helper()
 	return fixed{namedAuthority(t, "kubernetes")}
 }
@@ -125,7 +125,7 @@ type bench struct {
 // newBench makes a loop for all built-in signers; change may be nil.
 func newBench(t testing.TB, a *api, change func(*CSROptions)) *bench {
 	t.Helper()
-	b := &bench{api: a, authority: newAuthority(t), log: &lines{}}
+	b := &bench{api: a, authority: newFixed(t), log: &lines{}}
 	o := CSROptions{
 		Client:  a.client(t),
 		Approve: []string{csr.KubeAPIServerClientKubeletSigner, csr.KubeletServingSigner},

@@ -64,7 +64,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) e
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leased context.Context) {
 				leading.Store(true)
-				e.Metrics.leader.Set(1)
+				e.Metrics.Leading(true)
 				e.Log.Info("leading", "identity", e.Identity)
 				both, stop := context.WithCancel(ctx)
 				context.AfterFunc(leased, stop)
@@ -72,7 +72,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) e
 				stop()
 				giveUp()
 			},
-			OnStoppedLeading: func() { e.Metrics.leader.Set(0) },
+			OnStoppedLeading: func() { e.Metrics.Leading(false) },
 		},
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,35 +65,35 @@ func TestLeaseIsGivenBackWhenTheWorkIsDone(t *testing.T) {
 func TestWhoLosesTheLeaseIsACandidateAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
-		away := false
+		var away atomic.Bool
 		client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if away {
+			if away.Load() {
 				return true, nil, errors.New("no answer")
 			}
 			return false, nil, nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		terms, running := 0, 0
+		var terms, running atomic.Int32
 		ended := make(chan error, 1)
 		go func() {
 			ended <- newElection(client, "one").Run(ctx, func(ctx context.Context) error {
-				terms++
-				running++
+				terms.Add(1)
+				running.Add(1)
 				<-ctx.Done()
-				running--
+				running.Add(-1)
 				return nil
 			})
 		}()
 		time.Sleep(time.Minute)
-		away = true
+		away.Store(true)
 		time.Sleep(time.Minute)
-		if running != 0 {
+		if running.Load() != 0 {
 			t.Error("it works without a lease")
 		}
-		away = false
+		away.Store(false)
 		time.Sleep(time.Minute)
-		if terms != 2 || running != 1 {
-			t.Errorf("%d terms, %d running", terms, running)
+		if terms.Load() != 2 || running.Load() != 1 {
+			t.Errorf("%d terms, %d running", terms.Load(), running.Load())
 		}
 		cancel()
 		if err := <-ended; err != nil {

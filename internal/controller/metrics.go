@@ -46,6 +46,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
+// Leading tells whether this process works, where nobody is elected.
+func (m *Metrics) Leading(yes bool) {
+	m.leader.Set(0)
+	if yes {
+		m.leader.Set(1)
+	}
+}
+
 // QueueMetrics are figures of the loop that works now; current may return nil.
 func QueueMetrics(current func() *CSR) prometheus.Collector { return queueCollector{current} }
 
