@@ -9,7 +9,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long reload bench lint fuzz deps clean
+.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long reload bench bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,10 @@ reload: ## measure the reload matrix on two versions of Kubernetes, for docs/rel
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm
 	lab/build.sh
 	cd lab && go run ./cmd/bench -build $(KUBEPKI_BUILD) -pairs 20 -folders 1000
+
+bench-csr: ## how fast nodes get certificates, beside kube-controller-manager (15 minutes)
+	lab/build.sh
+	cd lab && go run ./cmd/bench-csr -build $(KUBEPKI_BUILD)
 
 lint: ## formatting, vet, linters, known vulnerabilities
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

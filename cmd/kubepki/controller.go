@@ -21,6 +21,7 @@ type controllerOptions struct {
 	lease   leaseFlags
 	csr     csrLoopFlags
 	signing signingFlags
+	pods    podFlags
 }
 
 // leaseFlags say how a leader is chosen.
@@ -81,12 +82,15 @@ SIGHUP opens the issuance log anew.`,
 	f.StringVar(&o.lease.identity, "leader-elect-identity", "", "name of this process in the lease (default: the host's name and a random part)")
 	o.csr.add(f)
 	o.signing.add(f)
+	o.pods.add(f)
 	return c
 }
 
 // part is a thing that the controller can run.
 type part struct {
 	name string
+	// prepare opens all that the part needs, before anything is dialled.
+	prepare func(*controllerOptions, *controllerRun) error
 	// build makes the loops of one term as the leader.
 	build func(*controllerRun) ([]controller.Loop, error)
 }
@@ -94,7 +98,9 @@ type part struct {
 // parts are the things that --enable names.
 func parts() []part {
 	return []part{
-		{"csr", (*controllerRun).csrLoops},
+		{"csr", (*controllerOptions).prepareCSR, (*controllerRun).csrLoops},
+		{"podcerts", (*controllerOptions).preparePods, (*controllerRun).podLoops},
+		{"trustbundles", (*controllerOptions).prepareBundles, (*controllerRun).bundleLoops},
 	}
 }
 
@@ -127,7 +133,7 @@ func (o *controllerOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	r, err := o.prepare(ctx, s)
+	r, err := o.prepare(ctx, s, chosen)
 	if err != nil {
 		return err
 	}

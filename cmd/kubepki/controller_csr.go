@@ -1,10 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -12,7 +8,6 @@ import (
 
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/csr"
-	"github.com/kubepki/kubepki/internal/policy"
 	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
 )
 
@@ -20,62 +15,18 @@ import (
 type csrLoopFlags struct {
 	approve, sign []string
 	clean         bool
-	policy        string
+	policy        policyFlags
 	workers       int
 	issuance      string
-	ranges        []string
-	domain        string
-	endpoints     []string
-	groups        []string
 }
 
 func (o *csrLoopFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.approve, "approve", []string{"kube-apiserver-client-kubelet", "kubelet-serving"}, "built-in signers whose requests are decided; others only by a rule of --policy")
 	f.StringSliceVar(&o.sign, "sign", []string{"kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown"}, "built-in signers whose approved requests are signed")
 	f.BoolVar(&o.clean, "clean", true, "remove old requests, as kube-controller-manager does")
-	f.StringVar(&o.policy, "policy", "", "file with a policy (YAML)")
+	o.policy.add(f)
 	f.IntVar(&o.workers, "workers", controller.DefaultWorkers, "requests in work at the same time")
 	f.StringVar(&o.issuance, "issuance-log", "", "file to which a line is appended for each certificate")
-	f.StringSliceVar(&o.ranges, "service-cluster-ip-range", nil, "ranges of service addresses, beside those that the cluster says")
-	f.StringVar(&o.domain, "cluster-domain", "", "domain of the cluster (default: what the cluster says, else cluster.local)")
-	f.StringSliceVar(&o.endpoints, "api-server-endpoint", nil, "names and addresses of the API server, beside those that the cluster says")
-	f.StringSliceVar(&o.groups, "bootstrap-groups", nil, "groups of those who ask for the first certificates of nodes (default system:bootstrappers)")
-}
-
-// readPolicy reads the policy and puts the settings of the flags into it.
-func (o *csrLoopFlags) readPolicy() (csr.Policy, error) {
-	p := csr.DefaultPolicy()
-	if o.policy != "" {
-		data, err := os.ReadFile(o.policy)
-		if err != nil {
-			return p, err
-		}
-		dir := filepath.Dir(o.policy)
-		read := func(name string) ([]byte, error) {
-			if !filepath.IsAbs(name) {
-				name = filepath.Join(dir, name)
-			}
-			return os.ReadFile(name)
-		}
-		if p, err = policy.ParseWith(data, read); err != nil {
-			return p, fmt.Errorf("%s: %w", o.policy, err)
-		}
-	}
-	for _, text := range o.ranges {
-		r, err := netip.ParsePrefix(text)
-		if err != nil {
-			return p, usagef("--service-cluster-ip-range: %q is no range: use 10.96.0.0/12", text)
-		}
-		p.Cluster.ServiceRanges = append(p.Cluster.ServiceRanges, r)
-	}
-	if o.domain != "" {
-		p.Cluster.Domain = o.domain
-	}
-	p.Cluster.Endpoints = append(p.Cluster.Endpoints, o.endpoints...)
-	if len(o.groups) > 0 {
-		p.BootstrapGroups = o.groups
-	}
-	return p, nil
 }
 
 // csrPart is what the part "csr" needs in each term.
@@ -86,21 +37,21 @@ type csrPart struct {
 	log     *controller.IssuanceLog
 }
 
-func (o *controllerOptions) prepareCSR(r *controllerRun) (*csrPart, error) {
-	var p csrPart
+func (o *controllerOptions) prepareCSR(r *controllerRun) error {
+	p := &r.csr
 	var err error
 	if p.approve, err = longSignerNames("approve", o.csr.approve); err != nil {
-		return nil, err
+		return err
 	}
 	sign, err := longSignerNames("sign", o.csr.sign)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if o.csr.workers < 1 {
-		return nil, usagef("--workers: %d is less than 1", o.csr.workers)
+		return usagef("--workers: %d is less than 1", o.csr.workers)
 	}
-	if p.policy, err = o.csr.readPolicy(); err != nil {
-		return nil, err
+	if p.policy, err = o.csr.policy.read(r.streams); err != nil {
+		return err
 	}
 	for _, rule := range p.policy.Rules {
 		if !slices.Contains(p.approve, rule.SignerName) {
@@ -114,14 +65,14 @@ func (o *controllerOptions) prepareCSR(r *controllerRun) (*csrPart, error) {
 		p.policy.MaxDuration[""] = o.signing.duration
 	}
 	if p.sources, err = o.signing.sources(sign, r.toldAuthority); err != nil {
-		return nil, err
+		return err
 	}
 	if o.csr.issuance != "" {
 		if p.log, err = controller.OpenIssuanceLog(o.csr.issuance); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &p, nil
+	return nil
 }
 
 // csrLoops makes the loops of the part "csr".
@@ -133,6 +84,11 @@ func (r *controllerRun) csrLoops() ([]controller.Loop, error) {
 		Log: r.log, Metrics: r.metrics, Events: r.events, Issuance: r.csr.log,
 	})
 	r.current.Store(loop)
+	for name, source := range r.csr.sources {
+		if a, err := source.Authority(); err == nil { // signing says the error
+			r.metrics.Authority(name, a.Certificate)
+		}
+	}
 	loops := []controller.Loop{facts, loop}
 	if r.o.csr.clean {
 		loops = append(loops, controller.NewCleaner(loop))

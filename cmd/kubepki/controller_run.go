@@ -29,6 +29,7 @@ import (
 // controllerRun is what the parts of one process share.
 type controllerRun struct {
 	o        *controllerOptions
+	streams  streams
 	config   *rest.Config
 	client   kubernetes.Interface
 	log      *slog.Logger
@@ -36,23 +37,30 @@ type controllerRun struct {
 	metrics  *controller.Metrics
 	events   controller.Events
 	election *leaderelection.HealthzAdaptor
-	csr      *csrPart
+	csr      csrPart
+	pods     podPart
 	current  atomic.Pointer[controller.CSR] // of this term as the leader
 	listener net.Listener
 	stop     context.CancelFunc
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.
-func (o *controllerOptions) prepare(ctx context.Context, s streams) (*controllerRun, error) {
+func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []part) (*controllerRun, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
 		return nil, usagef("--log-level: there is no level %q: use debug, info, warn or error", o.level)
 	}
-	r := &controllerRun{o: o, log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level}))}
-	var err error
-	if r.csr, err = o.prepareCSR(r); err != nil {
-		return nil, err
+	r := &controllerRun{o: o, streams: s, log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level}))}
+	r.registry = prometheus.NewRegistry()
+	r.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.metrics = controller.NewMetrics(r.registry)
+	r.registry.MustRegister(controller.QueueMetrics(r.current.Load))
+	for _, p := range chosen {
+		if err := p.prepare(o, r); err != nil {
+			return nil, err
+		}
 	}
+	var err error
 	if r.config, err = o.access.Connect(); err != nil {
 		return nil, err
 	}
@@ -63,10 +71,6 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams) (*controller
 		return nil, err
 	}
 	klog.SetSlogLogger(r.log) // client-go's
-	r.registry = prometheus.NewRegistry()
-	r.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	r.metrics = controller.NewMetrics(r.registry)
-	r.registry.MustRegister(controller.QueueMetrics(r.current.Load))
 	r.election = leaderelection.NewLeaderHealthzAdaptor(20 * time.Second)
 	if o.listen != "" {
 		if r.listener, err = net.Listen("tcp", o.listen); err != nil {

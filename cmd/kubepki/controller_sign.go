@@ -96,6 +96,7 @@ func (r *controllerRun) toldAuthority(signerName string) signers.Told {
 			r.log.Error("a changed authority was not taken up", "signer", signerName, "error", err.Error())
 			return
 		}
+		r.metrics.Authority(signerName, c)
 		r.log.Info("a changed authority was taken up", "signer", signerName, "subject", c.Subject.String(), "notAfter", c.NotAfter)
 	}
 }

@@ -46,7 +46,8 @@ func (b TrustBundle) ObjectName() string {
 	return strings.ReplaceAll(b.SignerName, "/", ":") + ":" + b.Name
 }
 
-func (b TrustBundle) validate() error {
+// Validate tells what of the names cannot be.
+func (b TrustBundle) Validate() error {
 	if b.SignerName != "" {
 		if err := podcert.CheckSignerName(b.SignerName); err != nil {
 			return err
@@ -84,7 +85,7 @@ const (
 // published stays. An error tells that a name cannot be.
 func (p *TrustBundles) Run(ctx context.Context) error {
 	for _, b := range p.Bundles {
-		if err := b.validate(); err != nil {
+		if err := b.Validate(); err != nil {
 			return fmt.Errorf("trust bundles: %w", err)
 		}
 	}

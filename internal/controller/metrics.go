@@ -1,14 +1,18 @@
 package controller
 
 import (
+	"crypto/x509"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kubepki/kubepki/internal/podcert"
 )
 
 // Metrics are the figures of the loops. They are safe for concurrent use.
 type Metrics struct {
 	decisions *prometheus.CounterVec
+	pods      *prometheus.CounterVec
 	issued    *prometheus.CounterVec
 	waited    *prometheus.HistogramVec
 	worked    *prometheus.HistogramVec
@@ -32,6 +36,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		decisions: counter("csr_decisions_total", "Decisions on requests, by signer, verdict and the id of the first reason.", "signer", "verdict", "reason"),
+		pods:      counter("pod_decisions_total", "Decisions on requests for pods, by verdict and reason.", "verdict", "reason"),
 		issued:    counter("csr_issued_total", "Certificates issued, by signer.", "signer"),
 		waited:    histogram("csr_creation_to_issue_seconds", "From the creation of a request, which is known to the second, to its certificate.", "signer"),
 		worked:    histogram("csr_seen_to_issue_seconds", "From when a request was first seen by this process to its certificate.", "signer"),
@@ -42,7 +47,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		authority: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubepki", Name: "authority_not_after_seconds", Help: "When the authority that signs ends, in seconds of Unix time, by signer."}, []string{"signer"}),
 		leader:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubepki", Name: "leader", Help: "1 where this process is the leader."}),
 	}
-	r.MustRegister(m.decisions, m.issued, m.waited, m.worked, m.signing, m.access, m.errors, m.cleaned, m.authority, m.leader)
+	r.MustRegister(m.decisions, m.pods, m.issued, m.waited, m.worked, m.signing, m.access, m.errors, m.cleaned, m.authority, m.leader)
 	return m
 }
 
@@ -52,6 +57,16 @@ func (m *Metrics) Leading(yes bool) {
 	if yes {
 		m.leader.Set(1)
 	}
+}
+
+// PodDecided counts a decision on a request for a pod.
+func (m *Metrics) PodDecided(r podcert.Review) {
+	m.pods.WithLabelValues(string(r.Verdict), r.ID).Inc()
+}
+
+// Authority notes when the authority that signs for a signer ends.
+func (m *Metrics) Authority(signerName string, c *x509.Certificate) {
+	m.authority.WithLabelValues(signerName).Set(float64(c.NotAfter.Unix()))
 }
 
 // QueueMetrics are figures of the loop that works now; current may return nil.

@@ -39,7 +39,6 @@ func (c *CSR) signature(source signer.Source, r csr.Request) (s signature) {
 		return s
 	}
 	c.Metrics.signing.WithLabelValues(r.SignerName).Observe(since(began))
-	c.Metrics.authority.WithLabelValues(r.SignerName).Set(float64(authority.Certificate.NotAfter.Unix()))
 	var ok bool
 	if s.leaf, ok = readLeaf(s.chain); !ok {
 		s.err = errors.New("the certificate that was made does not parse")

@@ -22,10 +22,10 @@ func (b *bench) add(what, wanted, format string, args ...any) {
 // measure measures everything. What is compared runs in turns, on one API server.
 func (b *bench) measure(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{b.defaults, b.lifted, b.quiet, b.long, b.crowded} {
-		if err := step(ctx); err != nil {
+		if err := b.deleteAll(ctx); err != nil {
 			return err
 		}
-		if err := b.deleteAll(ctx); err != nil {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
