@@ -26,7 +26,7 @@ type upFlags struct {
 	lightNodes           int
 	config, signer       string
 	loopback, pods       bool
-	wait                 time.Duration
+	signing, wait        time.Duration
 }
 
 func newUpCommand(p *place) *cobra.Command {
@@ -54,6 +54,7 @@ or start again what stands in the folder already. It returns when all is ready.`
 	flags.IntVar(&f.lightNodes, "light-nodes", 0, "nodes for load, hundreds in one process: they join, renew and serve as others, and run no pods")
 	flags.StringVar(&f.config, "config", "", "configuration of the cluster, as kubepki init takes it")
 	flags.StringVar(&f.signer, "signer", cluster.ManagerSigner, "who approves and signs the nodes' certificates: kube-controller-manager, or kubepki (kubepki controller, on the control planes)")
+	flags.DurationVar(&f.signing, "signing-duration", 0, "life of the nodes' certificates; of some minutes, to see them renewed (default a year)")
 	flags.BoolVar(&f.pods, "pods", true, "run kube-proxy, an extension API server, a webhook and a client in pods too")
 	flags.BoolVar(&f.loopback, "loopback", false, "use no namespaces: control planes and light nodes, on addresses of the machine's loopback (done by itself where namespaces are not allowed)")
 	flags.DurationVar(&f.wait, "wait", 3*time.Minute, "how long to wait until all is ready; 0: not at all")
@@ -114,7 +115,7 @@ func runUp(c *cobra.Command, p *place, f *upFlags) error {
 // wanted is what the lab is made from: what the folder says, or else the flags.
 // They must not contradict each other.
 func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wanted, error) {
-	asked := cluster.Wanted{ControlPlanes: f.controlPlanes, Workers: f.nodes, ConfigName: f.config, WithoutPods: !f.pods, LightNodes: f.lightNodes, Signer: f.signer}
+	asked := cluster.Wanted{ControlPlanes: f.controlPlanes, Workers: f.nodes, ConfigName: f.config, WithoutPods: !f.pods, LightNodes: f.lightNodes, Signer: f.signer, SigningDuration: f.signing}
 	if f.config != "" {
 		data, err := readConfig(f.config)
 		if err != nil {
@@ -154,6 +155,7 @@ func (f *upFlags) wanted(c *cobra.Command, folder cluster.Folder) (cluster.Wante
 		{"light-nodes", asked.LightNodes != was.LightNodes},
 		{"pods", f.pods == was.WithoutPods},
 		{"loopback", f.loopback != was.Loopback},
+		{"signing-duration", f.signing != was.SigningDuration},
 		{"signer", f.signer != cmp.Or(was.Signer, cluster.ManagerSigner)},
 	} {
 		if c.Flags().Changed(flag.name) && flag.differs {

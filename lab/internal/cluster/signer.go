@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 )
@@ -13,6 +14,12 @@ const controllers = "--controllers=*,bootstrapsigner,tokencleaner,-certificatesi
 
 // sign makes way for who is to sign.
 func (w Wanted) sign(c *catalog.Cluster) error {
+	if w.SigningDuration < 0 || w.SigningDuration > 0 && w.SigningDuration < time.Minute {
+		return fmt.Errorf("--signing-duration %s: at least a minute is possible", w.SigningDuration)
+	}
+	if w.SigningDuration > 0 {
+		addArgs(c, ManagerSigner, []string{"--cluster-signing-duration=" + w.SigningDuration.String()})
+	}
 	switch w.Signer {
 	case "", ManagerSigner:
 	case KubepkiSigner:

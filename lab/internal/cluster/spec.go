@@ -59,6 +59,8 @@ type Wanted struct {
 	// Signer approves and signs the nodes' certificates: [ManagerSigner], which is
 	// the default, or [KubepkiSigner].
 	Signer string `json:",omitempty"`
+	// SigningDuration is the life of the nodes' certificates; 0: a year.
+	SigningDuration time.Duration `json:",omitempty"`
 }
 
 // Who approves and signs the nodes' certificates.

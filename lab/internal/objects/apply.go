@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"text/template"
+	"time"
 
 	"github.com/kubepki/kubepki/lab/internal/cri"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -70,6 +71,8 @@ type Values struct {
 	// Controllers counts the pods of kubepki controller, one to a control plane;
 	// 0: it is not installed.
 	Controllers int
+	// SigningDuration is the life of what it signs; 0: its default.
+	SigningDuration time.Duration
 }
 
 // KubeProxy is the program of the DaemonSets of kube-proxy.

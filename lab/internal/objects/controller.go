@@ -40,6 +40,9 @@ func controller(v Values) ([]*unstructured.Unstructured, error) {
 			return nil, fmt.Errorf("controller.yaml: the container is a %T", containers[0])
 		}
 		container["image"] = v.Image("kubepki")
+		if args, ok := container["args"].([]any); ok && v.SigningDuration > 0 {
+			container["args"] = append(args, "--cluster-signing-duration="+v.SigningDuration.String())
+		}
 		container["env"] = []any{
 			map[string]any{"name": "KUBERNETES_SERVICE_HOST", "valueFrom": map[string]any{"fieldRef": map[string]any{"fieldPath": "status.hostIP"}}},
 			map[string]any{"name": "KUBERNETES_SERVICE_PORT", "value": server.Port()},

@@ -29,7 +29,7 @@ import (
 func (s *Supervisor) prepareServers(ctx context.Context) error {
 	s.values = objects.Values{Server: s.spec.EndpointURL(&s.spec.ControlPlanes[0]), WithoutPods: s.wanted.WithoutKubelets || s.wanted.WithoutPods}
 	if s.wanted.Signer == cluster.KubepkiSigner {
-		s.values.Controllers = len(s.spec.ControlPlanes)
+		s.values.Controllers, s.values.SigningDuration = len(s.spec.ControlPlanes), s.wanted.SigningDuration
 	}
 	if s.wanted.Loopback {
 		return nil
