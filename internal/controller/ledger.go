@@ -85,7 +85,7 @@ type ledger struct {
 // Limits of the ledger.
 const (
 	// maxBodies is how many requests are held whole; others are read again.
-	maxBodies = 4096
+	maxBodies = 16384
 	// freshTurns is how many fresh requests go before one of the backlog.
 	freshTurns = 7
 	// maxRetries bounds how many undecided requests are tried again for each
