@@ -2,18 +2,16 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
-	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authorization "k8s.io/client-go/kubernetes/typed/authorization/v1"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/kube"
 )
 
 // accessFor is how long an answer of the API server about an identity is taken
@@ -42,9 +40,7 @@ func newAccess(reviews authorization.SubjectAccessReviewInterface, m *Metrics) *
 	return &access{reviews: reviews, metrics: m, answers: map[[32]byte]answer{}}
 }
 
-// may tells whether the requester of a request has a permission: a subresource
-// of certificatesigningrequests that he may create, as in
-// k/k pkg/controller/certificates/approver/sarapprove.go.
+// may is [kube.May] with a memory.
 func (a *access) may(ctx context.Context, r csr.Request, permission string) (csr.Answer, error) {
 	key := identity(r, permission)
 	if v, ok := a.remembered(key, time.Now()); ok {
@@ -54,39 +50,16 @@ func (a *access) may(ctx context.Context, r csr.Request, permission string) (csr
 	a.metrics.access.WithLabelValues("miss").Inc()
 	v, err, _ := a.flights.Do(string(key[:]), func() (any, error) {
 		asked := time.Now()
-		v, err := a.ask(ctx, r, permission)
+		v, err := kube.May(ctx, a.reviews, r, permission)
 		if err == nil {
 			a.remember(key, answer{v, asked.Add(accessFor)}, asked)
 		}
 		return v, err
 	})
 	if err != nil {
-		return csr.Unknown, fmt.Errorf("asking whether %q may %s: %w", r.Username, permission, err)
-	}
-	return v.(csr.Answer), nil
-}
-
-func (a *access) ask(ctx context.Context, r csr.Request, permission string) (csr.Answer, error) {
-	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: r.Username, UID: r.UserUID, Groups: r.Groups,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Group: "certificates.k8s.io", Version: "*", Resource: "certificatesigningrequests", Subresource: permission, Verb: "create",
-		},
-	}}
-	if len(r.Extra) > 0 {
-		review.Spec.Extra = make(map[string]authorizationv1.ExtraValue, len(r.Extra))
-		for k, v := range r.Extra {
-			review.Spec.Extra[k] = v
-		}
-	}
-	got, err := a.reviews.Create(ctx, review, metav1.CreateOptions{})
-	if err != nil {
 		return csr.Unknown, err
 	}
-	if got.Status.Allowed {
-		return csr.Yes, nil
-	}
-	return csr.No, nil
+	return v.(csr.Answer), nil
 }
 
 func (a *access) remembered(key [32]byte, now time.Time) (csr.Answer, bool) {

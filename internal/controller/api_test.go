@@ -264,7 +264,7 @@ func event(kind watch.EventType, o runtime.Object) []byte {
 	var raw bytes.Buffer
 	info := serializer().StreamSerializer
 	e := &metav1.WatchEvent{Type: string(kind), Object: runtime.RawExtension{Raw: encode(o)}}
-	if err := info.Serializer.Encode(e, &raw); err != nil {
+	if err := info.Encode(e, &raw); err != nil {
 		panic(err)
 	}
 	_, _ = info.Framer.NewFrameWriter(&frame).Write(raw.Bytes())

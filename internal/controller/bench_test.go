@@ -40,7 +40,7 @@ func BenchmarkLedger(b *testing.B) {
 	o := bootstrap(b, "one", "n1", newKey(b))
 	now := time.Now()
 	for i := range b.N {
-		l.observe(at(o, 3*i+1), true, now)
+		l.observe(at(o, 3*i+1), now)
 		it, _, _ := l.take()
 		l.wrote(it, at(o, 3*i+2, certificatesv1.CertificateApproved))
 		l.wrote(it, issuedAt(o, 3*i+3))

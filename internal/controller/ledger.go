@@ -125,10 +125,10 @@ func (l *ledger) knows(o *certificatesv1.CertificateSigningRequest) bool {
 // observe takes note of an object that the API server has sent. What is older
 // than what is known is ignored: it is the echo of what was before our own
 // writes.
-func (l *ledger) observe(s *sighting, fresh bool, now time.Time) {
+func (l *ledger) observe(s *sighting, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.note(s, fresh, now)
+	l.note(s, true, now)
 }
 
 func (l *ledger) note(s *sighting, fresh bool, now time.Time) {

@@ -52,7 +52,7 @@ func TestEchoesOfOwnWritesMakeNoWork(t *testing.T) {
 	for _, order := range []string{"wwee", "wewe", "weew", "ewwe", "ewew", "eeww"} {
 		t.Run(order, func(t *testing.T) {
 			l := newLedger(4)
-			l.observe(at(o, 1), true, time.Now())
+			l.observe(at(o, 1), time.Now())
 			it, _, _ := l.take()
 			steps := map[rune][]*sighting{'w': {approved, issued}, 'e': {approved, issued}}
 			for _, step := range order {
@@ -61,7 +61,7 @@ func TestEchoesOfOwnWritesMakeNoWork(t *testing.T) {
 				if step == 'w' {
 					l.wrote(it, &s)
 				} else {
-					l.observe(&s, true, time.Now())
+					l.observe(&s, time.Now())
 				}
 				if step == 'w' && s.state == csr.Issued {
 					l.done(it, finished, time.Now())
@@ -78,9 +78,9 @@ func TestChangeDuringWorkIsNotLost(t *testing.T) {
 	o := bootstrap(t, "one", "n1", newKey(t))
 	t.Run("somebody approves what stays undecided", func(t *testing.T) {
 		l := newLedger(4)
-		l.observe(at(o, 1), true, time.Now())
+		l.observe(at(o, 1), time.Now())
 		it, _, _ := l.take()
-		l.observe(at(o, 2, certificatesv1.CertificateApproved), true, time.Now())
+		l.observe(at(o, 2, certificatesv1.CertificateApproved), time.Now())
 		l.done(it, undecided, time.Now())
 		if _, body, _ := l.take(); len(body.Status.Conditions) != 1 {
 			t.Error("the approval was not seen")
@@ -88,7 +88,7 @@ func TestChangeDuringWorkIsNotLost(t *testing.T) {
 	})
 	t.Run("the node changes", func(t *testing.T) {
 		l := newLedger(4)
-		l.observe(at(o, 1), true, time.Now())
+		l.observe(at(o, 1), time.Now())
 		it, _, _ := l.take()
 		l.nodeChanged("n1")
 		l.done(it, undecided, time.Now())
@@ -98,11 +98,11 @@ func TestChangeDuringWorkIsNotLost(t *testing.T) {
 	})
 	t.Run("it is deleted and made again", func(t *testing.T) {
 		l := newLedger(4)
-		l.observe(at(o, 1), true, time.Now())
+		l.observe(at(o, 1), time.Now())
 		it, _, _ := l.take()
 		again := o.DeepCopy()
 		again.UID = "another"
-		l.observe(at(again, 3), true, time.Now())
+		l.observe(at(again, 3), time.Now())
 		l.done(it, finished, time.Now())
 		if it, _, _ := l.take(); it.uid != "another" {
 			t.Errorf("next is %s", it.uid)
@@ -113,8 +113,8 @@ func TestChangeDuringWorkIsNotLost(t *testing.T) {
 func TestListThatLacksARequestForgetsIt(t *testing.T) {
 	l := newLedger(4)
 	key := newKey(t)
-	l.observe(issuedAt(bootstrap(t, "issued", "n1", key), 1), true, time.Now())
-	l.observe(at(bootstrap(t, "pending", "n2", newKey(t)), 2), true, time.Now())
+	l.observe(issuedAt(bootstrap(t, "issued", "n1", key), 1), time.Now())
+	l.observe(at(bootstrap(t, "pending", "n2", newKey(t)), 2), time.Now())
 	l.replace(nil, time.Now())
 	if it := l.pop(); it != nil { // lines let go of what is closed when its turn comes
 		t.Errorf("%s is to be done", it.name)
@@ -128,11 +128,11 @@ func TestApprovedDuplicateWaitsForNobody(t *testing.T) {
 	l := newLedger(4)
 	key := newKey(t)
 	first, second := bootstrap(t, "first", "n1", key), bootstrap(t, "second", "n1", key)
-	l.observe(at(first, 1), true, time.Now())
-	l.observe(at(second, 2), true, time.Now())
+	l.observe(at(first, 1), time.Now())
+	l.observe(at(second, 2), time.Now())
 	it, _, _ := l.take()
 	l.done(it, undecided, time.Now())
-	l.observe(at(second, 3, certificatesv1.CertificateApproved), true, time.Now())
+	l.observe(at(second, 3, certificatesv1.CertificateApproved), time.Now())
 	if it, _, _ := l.take(); it.name != "second" {
 		t.Errorf("next is %s", it.name)
 	}
@@ -156,7 +156,7 @@ func TestNewRequestGoesBeforeManyOldOnes(t *testing.T) {
 	if l.bodies > maxBodies {
 		t.Errorf("%d bodies are held", l.bodies)
 	}
-	l.observe(at(bootstrap(t, "new", "n1", newKey(t)), 30_000), true, time.Now())
+	l.observe(at(bootstrap(t, "new", "n1", newKey(t)), 30_000), time.Now())
 	var first []string
 	for range 2 {
 		it, _, _ := l.take()
@@ -172,7 +172,7 @@ func TestOldUndecidedOnesCostABoundedShare(t *testing.T) {
 	now := time.Now()
 	for i := range 1000 {
 		o := bootstrap(t, fmt.Sprint("csr-", i), fmt.Sprint("n", i), newKey(t))
-		l.observe(at(o, i+1), true, now)
+		l.observe(at(o, i+1), now)
 		it, _, _ := l.take()
 		l.done(it, undecided, now)
 	}
@@ -181,7 +181,7 @@ func TestOldUndecidedOnesCostABoundedShare(t *testing.T) {
 		t.Errorf("after one tick the queue is %+v", d)
 	}
 	// What failed is not held up by them.
-	l.observe(at(bootstrap(t, "failed", "failed", newKey(t)), 5000), true, now)
+	l.observe(at(bootstrap(t, "failed", "failed", newKey(t)), 5000), now)
 	it, _, _ := l.take()
 	for it.name != "failed" {
 		l.done(it, undecided, now)
@@ -208,7 +208,7 @@ func TestOldRequestCostsFewBytes(t *testing.T) {
 		s.state, s.version = csr.Issued, uint64(i+1)
 		s.asked.key = digest(s.Name)
 		s.asked.commonName = fmt.Sprint("system:node:node-", i)
-		l.observe(s, true, time.Now())
+		l.observe(s, time.Now())
 	}
 	each := (heapInUse() - before) / n
 	runtime.KeepAlive(l)

@@ -64,7 +64,7 @@ func (c *PodCertificates) Run(ctx context.Context) error {
 			err = c.run(ctx, newPodCertificateAPI(c.Client, version))
 		}
 		if ctx.Err() != nil {
-			break
+			return nil //nolint:nilerr // the end was asked for
 		}
 		c.Log.Warn("pod certificates: requests cannot be watched; it will be tried again", "error", err)
 		select {

@@ -44,7 +44,7 @@ func (r *requests) Add(o any) error {
 	if err != nil {
 		return err
 	}
-	r.ledger.observe(s, true, time.Now())
+	r.ledger.observe(s, time.Now())
 	return nil
 }
 

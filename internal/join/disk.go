@@ -62,19 +62,7 @@ func (d realDisk) Rename(from, to string) error { return d.dir.Rename(from, to) 
 
 func (d realDisk) Remove(name string) error { return d.dir.Remove(name) }
 
-func (d realDisk) Sync(name string) error {
-	f, err := d.dir.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	err = f.Sync()
-	// Some network file systems cannot sync a folder, and need not.
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		return nil
-	}
-	return err
-}
+func (d realDisk) Sync(name string) error { return layout.Sync(d.dir, name) }
 
 // disk is a node's file system.
 type disk struct {

@@ -7,6 +7,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	authorization "k8s.io/client-go/kubernetes/typed/authorization/v1"
 
 	"github.com/kubepki/kubepki/internal/csr"
 )
@@ -20,8 +21,15 @@ func Authorized(ctx context.Context, client kubernetes.Interface, r csr.Request)
 	if permission == "" {
 		return csr.Unknown, nil
 	}
+	return May(ctx, client.AuthorizationV1().SubjectAccessReviews(), r, permission)
+}
+
+// May asks whether the requester of a request has a permission: a subresource of
+// certificatesigningrequests that he may create, as in
+// k/k pkg/controller/certificates/approver/sarapprove.go.
+func May(ctx context.Context, reviews authorization.SubjectAccessReviewInterface, r csr.Request, permission string) (csr.Answer, error) {
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: r.Username, UID: r.UserUID, Groups: r.Groups, Extra: map[string]authorizationv1.ExtraValue{},
+		User: r.Username, UID: r.UserUID, Groups: r.Groups, Extra: make(map[string]authorizationv1.ExtraValue, len(r.Extra)),
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
 			Group: "certificates.k8s.io", Resource: "certificatesigningrequests", Verb: "create", Subresource: permission, Version: "*",
 		},
@@ -29,7 +37,7 @@ func Authorized(ctx context.Context, client kubernetes.Interface, r csr.Request)
 	for key, values := range r.Extra {
 		review.Spec.Extra[key] = values
 	}
-	answer, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	answer, err := reviews.Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {
 		return csr.Unknown, fmt.Errorf("asking whether %q may have %s: %w", r.Username, permission, err)
 	}

@@ -45,7 +45,7 @@ func AwaitIssued(ctx context.Context, client kubernetes.Interface, name string, 
 		case apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 			return false, err
 		case err != nil:
-			return false, nil
+			return false, nil //nolint:nilerr // it is waited for
 		case o.UID != uid:
 			return false, fmt.Errorf("certificate signing request %q was made anew by somebody else", name)
 		}

@@ -97,8 +97,11 @@ func (d diskOps) Rename(from, to string) error { return d.dir.Rename(from, to) }
 
 func (d diskOps) Remove(name string) error { return d.dir.Remove(name) }
 
-func (d diskOps) Sync(name string) error {
-	f, err := d.dir.Open(name)
+func (d diskOps) Sync(name string) error { return Sync(d.dir, name) }
+
+// Sync makes a file, or the entries of a folder, durable.
+func Sync(dir *os.Root, name string) error {
+	f, err := dir.Open(name)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,11 @@ package podcert
 // Verdict is what a decision comes to.
 type Verdict string
 
+// The verdicts. A request that is Undecided is looked at again.
 const (
 	Issue     Verdict = "Issue"
 	Deny      Verdict = "Deny"
-	Undecided Verdict = "Undecided" // to be looked at again
+	Undecided Verdict = "Undecided"
 )
 
 // Review is a decision with its reason. ID is stable and public, and has the
