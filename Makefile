@@ -40,7 +40,7 @@ test-kms: deps ## the tests of kubepki-kms, on SoftHSM
 
 test-lab: ## the tests on real components alone
 	lab/build.sh
-	cd lab && go vet ./... && go test -p 1 -timeout 120m -count=1 ./...
+	cd lab && go vet ./... && go test -p 2 -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1
 test-long: test reload fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
