@@ -53,12 +53,12 @@ func (f *judgeFlags) offline(s streams) (*judge, error) {
 	if j.policy, err = f.policy.read(s); err != nil {
 		return nil, err
 	}
-	if f.nodes != "" {
+	if f.policy.given("nodes") {
 		if j.facts.Nodes, err = readNodes(s, f.nodes); err != nil {
 			return nil, err
 		}
 	}
-	if f.authority != "" {
+	if f.policy.given("certificate-authority") {
 		data, err := readInput(s, f.authority)
 		if err != nil {
 			return nil, fmt.Errorf("--certificate-authority: %w", err)

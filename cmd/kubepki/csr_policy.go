@@ -20,11 +20,13 @@ type policyFlags struct {
 	services  []string
 	domain    string
 	endpoints []string
+	given     func(flag string) bool
 }
 
 var policyFlagNames = []string{"policy", "bootstrap-groups", "service-cidr", "cluster-domain", "api-endpoint"}
 
 func (f *policyFlags) add(flags *pflag.FlagSet) {
+	f.given = flags.Changed
 	flags.StringVar(&f.file, "policy", "", "policy FILE (default: the built-in policy, docs/csr-policy.md)")
 	flags.StringSliceVar(&f.groups, "bootstrap-groups", nil, "groups of those who ask for the first certificates of nodes (default system:bootstrappers)")
 	flags.StringSliceVar(&f.services, "service-cidr", nil, "service address range that no node may claim, beside those that the cluster says; repeatable (default "+catalog.DefaultServiceSubnet+")")
@@ -35,7 +37,7 @@ func (f *policyFlags) add(flags *pflag.FlagSet) {
 // read returns the policy with the settings of the flags in it.
 func (f *policyFlags) read(s streams) (csr.Policy, error) {
 	p := csr.DefaultPolicy()
-	if f.file != "" {
+	if f.given("policy") {
 		var err error
 		if p, err = readPolicyFile(s, f.file); err != nil {
 			return p, fmt.Errorf("--policy: %w", err)
@@ -48,14 +50,20 @@ func (f *policyFlags) read(s streams) (csr.Policy, error) {
 		}
 		p.Cluster.ServiceRanges = append(p.Cluster.ServiceRanges, r.Masked())
 	}
-	if f.domain != "" {
+	if f.given("cluster-domain") {
+		if f.domain == "" {
+			return p, usagef("--cluster-domain names nothing")
+		}
 		p.Cluster.Domain = f.domain
 	}
-	if slices.Contains(f.endpoints, "") {
-		return p, usagef("--api-endpoint names nothing")
-	}
 	p.Cluster.Endpoints = append(p.Cluster.Endpoints, f.endpoints...)
-	if len(f.groups) > 0 {
+	if err := p.Cluster.Validate(); err != nil {
+		return p, usageError{fmt.Errorf("--service-cidr, --cluster-domain, --api-endpoint: %w", err)}
+	}
+	if f.given("bootstrap-groups") {
+		if len(f.groups) == 0 || slices.Contains(f.groups, "") {
+			return p, usagef("--bootstrap-groups names no group")
+		}
 		p.BootstrapGroups = f.groups
 	}
 	return p, nil

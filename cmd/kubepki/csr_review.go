@@ -132,15 +132,14 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 			return nil, nil, err
 		}
 		j.assume(s)
-		for _, r := range requests {
-			j.keys.Add(r.Request)
-		}
+		j.addRequests(requests)
 		return j, requests, nil
 	}
 	api, err := connect(o.access)
 	if err != nil {
 		return nil, nil, err
 	}
+	ofFiles := requests
 	for _, name := range args {
 		r, err := kube.GetRequest(c.Context(), api.client, name)
 		if err != nil {
@@ -149,7 +148,17 @@ func (o *reviewOptions) gather(c *cobra.Command, s streams, args []string) (*jud
 		requests = append(requests, sourced{Request: r})
 	}
 	j, err := o.by.online(c.Context(), s, api)
+	if err == nil {
+		j.addRequests(ofFiles)
+	}
 	return j, requests, err
+}
+
+// addRequests takes note of the keys that approved requests of files have.
+func (j *judge) addRequests(requests []sourced) {
+	for _, r := range requests {
+		j.keys.Add(r.Request)
+	}
 }
 
 func (o *reviewOptions) print(s streams, items []report.ReviewedItem) error {

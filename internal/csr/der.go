@@ -117,8 +117,12 @@ func walk(der []byte) (*raw, *fault) {
 }
 
 // isAlgorithm tells whether the content of an AlgorithmIdentifier is an object
-// identifier with no parameters or one, of which NULL has no content.
+// identifier and the parameters that belong to it: none (RFC 5758 section 3.2,
+// RFC 8410 section 3), NULL (RFC 4055 section 5), or those of RSASSA-PSS, whose
+// content crypto/x509 judges, and which for SHA-2 have one size in DER. Whatever
+// else could stand there nobody would look at.
 func isAlgorithm(s cryptobyte.String) bool {
+	const pss, sizeOfPSS = "1.2.840.113549.1.1.10", 54
 	var oid string
 	var parameters cryptobyte.String
 	var tag asn1.Tag
@@ -126,9 +130,18 @@ func isAlgorithm(s cryptobyte.String) bool {
 		return false
 	}
 	if s.Empty() {
-		return true
+		return oid != pss
 	}
-	return s.ReadAnyASN1(&parameters, &tag) && s.Empty() && (tag != asn1.NULL || parameters.Empty())
+	if !s.ReadAnyASN1Element(&parameters, &tag) || !s.Empty() {
+		return false
+	}
+	switch {
+	case oid == pss:
+		return tag == asn1.SEQUENCE && len(parameters) == sizeOfPSS
+	case strings.HasPrefix(oid, "1.2.840.113549.1.1."):
+		return tag == asn1.NULL && len(parameters) == 2
+	}
+	return false
 }
 
 func (r *raw) readSubject(s cryptobyte.String) bool {

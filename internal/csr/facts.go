@@ -1,7 +1,9 @@
 package csr
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -60,6 +62,25 @@ type Cluster struct {
 	// Endpoints are names and addresses of the API server: control-plane
 	// endpoint, advertised addresses, load balancers. A port does not matter.
 	Endpoints []string
+}
+
+// Validate tells what of it could never match anything, so that nobody believes
+// to be protected by it.
+func (c Cluster) Validate() error {
+	if domain := strings.TrimSuffix(c.Domain, "."); c.Domain != "" && !isHostName(domain) {
+		return fmt.Errorf("domain %q is not a name such as cluster.local", c.Domain)
+	}
+	for _, r := range c.ServiceRanges {
+		if !r.IsValid() || r.Addr().Is4In6() || r != r.Masked() {
+			return fmt.Errorf("service range %q is not a range such as 10.96.0.0/12", r)
+		}
+	}
+	for _, e := range c.Endpoints {
+		if k := endpointOf(e); !k.address.IsValid() && (!isHostName(k.name) || isAddressText(k.name)) {
+			return fmt.Errorf("endpoint %q is not a name or an address, with or without a port", e)
+		}
+	}
+	return nil
 }
 
 // Keys tells who has used a public key: the common names that certificates were

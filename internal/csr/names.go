@@ -68,35 +68,44 @@ func isAddressText(name string) bool {
 
 // cluster is a [Cluster] in the forms in which it is compared.
 type cluster struct {
-	domain    string
+	domains   []string
 	services  []netip.Prefix
 	endpoints []claim
 }
 
 func (f Facts) cluster(p Policy) cluster {
-	c := cluster{domain: "cluster.local", services: p.Cluster.ServiceRanges}
-	if len(c.services) == 0 {
-		c.services = f.Cluster.ServiceRanges
-	}
-	for _, domain := range []string{f.Cluster.Domain, p.Cluster.Domain} {
+	c := cluster{services: slices.Concat(p.Cluster.ServiceRanges, f.Cluster.ServiceRanges)}
+	for _, domain := range []string{p.Cluster.Domain, f.Cluster.Domain} {
 		if domain = strings.Trim(lower(domain), "."); domain != "" {
-			c.domain = domain
+			c.domains = append(c.domains, domain)
 		}
+	}
+	if len(c.domains) == 0 {
+		c.domains = []string{"cluster.local"}
 	}
 	if len(c.services) == 0 {
 		c.services = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 96, 0, 0}), 12)}
 	}
 	for _, e := range slices.Concat(p.Cluster.Endpoints, f.Cluster.Endpoints) {
-		if host, _, err := net.SplitHostPort(e); err == nil {
-			e = host
-		}
-		c.endpoints = append(c.endpoints, claimOf(strings.TrimSuffix(strings.Trim(e, "[]"), ".")))
+		c.endpoints = append(c.endpoints, endpointOf(e))
 	}
 	return c
 }
 
-// loopbackNames are the names of the machine itself in resolvers and hosts files.
-var loopbackNames = []string{"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"}
+// endpointOf reads a name or an address, with or without a port.
+func endpointOf(text string) claim {
+	if host, _, err := net.SplitHostPort(text); err == nil {
+		text = host
+	}
+	return claimOf(strings.TrimSuffix(strings.Trim(text, "[]"), "."))
+}
+
+// loopbackNames are the names of the machine itself, and of all that hear it, in
+// resolvers and hosts files.
+var loopbackNames = []string{
+	"localhost", "localhost4", "localhost6", "loopback", "ip6-localhost", "ip6-loopback",
+	"ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts",
+}
 
 // inside says why no node may have a name or an address: what of the cluster,
 // or of every machine, it is. It returns "" where there is no reason.
@@ -107,7 +116,7 @@ func (c cluster) inside(k claim) string {
 	labels := strings.Split(k.name, ".")
 	under := func(domain string) bool { return k.name == domain || strings.HasSuffix(k.name, "."+domain) }
 	switch {
-	case under("svc"), under(c.domain):
+	case under("svc"), slices.ContainsFunc(c.domains, under):
 		return "a name of the cluster's services"
 	case k.name == "kubernetes", k.name == "kubernetes.default", strings.HasPrefix(k.name, "kubernetes.default."):
 		return "a name of the API server"
@@ -118,7 +127,14 @@ func (c cluster) inside(k claim) string {
 }
 
 func (c cluster) insideAddress(ip netip.Addr) string {
+	if inner, ok := embedded(ip); ok {
+		if why := c.insideAddress(inner); why != "" {
+			return why + ", in IPv6"
+		}
+	}
 	switch {
+	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
 	case ip.IsLoopback():
 		return "a loopback address"
 	case ip.IsUnspecified():
@@ -131,4 +147,19 @@ func (c cluster) insideAddress(ip netip.Addr) string {
 		return "an address of the cluster's services"
 	}
 	return ""
+}
+
+// embedded returns the IPv4 address that gateways find in an IPv6 address:
+// IPv4-compatible ones (RFC 4291 section 2.5.5.1) and those of the well-known
+// prefix of NAT64 (RFC 6052 section 2.1).
+func embedded(ip netip.Addr) (netip.Addr, bool) {
+	b := ip.As16()
+	if !ip.Is6() || ip.IsUnspecified() || ip.IsLoopback() {
+		return ip, false
+	}
+	head := [12]byte(b[:12])
+	if head != [12]byte{} && head != [12]byte{0x00, 0x64, 0xff, 0x9b} {
+		return ip, false
+	}
+	return netip.AddrFrom4([4]byte(b[12:])), true
 }

@@ -22,8 +22,7 @@ type Policy struct {
 	// AllowSystemIdentities lets rules of the built-in signers approve users and
 	// groups that begin with "system:", system:masters among them.
 	AllowSystemIdentities bool
-	// Cluster goes before what is read from the cluster ([Facts.Cluster]), where
-	// its Domain or ServiceRanges are set; its Endpoints are added.
+	// Cluster is added to what is read from the cluster ([Facts.Cluster]).
 	Cluster Cluster
 	// AddressRanges, if there are any, must hold every address of a node.
 	AddressRanges []netip.Prefix

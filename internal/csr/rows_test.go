@@ -551,10 +551,15 @@ func inClusterRows() []row {
 			addressed("172.21.0.10")(w)
 			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
 		}, "san-in-cluster"),
-		approve("the service range of the policy goes first", serving, func(w *world) {
+		deny("the service range of the cluster beside that of the policy", serving, func(w *world) {
 			ranges(addressed("172.20.0.10"))(w)
 			w.policy.Cluster.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("172.21.0.0/16")}
-		}, "node-serves"),
+		}, "san-in-cluster"),
+		deny("an IPv4-compatible form of loopback", serving, addressed("::127.0.0.1"), "san-in-cluster"),
+		deny("a service address behind NAT64", serving, addressed("64:ff9b::a60:1"), "san-in-cluster"),
+		approve("an address behind NAT64", serving, addressed("64:ff9b::c000:20b"), "node-serves"),
+		deny("the broadcast address", serving, addressed("255.255.255.255"), "san-in-cluster"),
+		deny("a name of all nodes of a network", serving, named("ip6-allnodes"), "san-in-cluster"),
 		deny("an endpoint of the policy beside that of the cluster", serving, func(w *world) {
 			addressed("192.0.2.101")(w)
 			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
@@ -563,7 +568,11 @@ func inClusterRows() []row {
 			addressed("2001:db8::100")(w)
 			w.policy.Cluster.Endpoints = []string{"[2001:db8::100]:6443", "192.0.2.101"}
 		}, "san-control-plane"),
-		deny("the domain of the policy goes first", serving, func(w *world) {
+		deny("the domain of the cluster beside that of the policy", serving, func(w *world) {
+			domain("k8s.test", named("a.k8s.test"))(w)
+			w.policy.Cluster.Domain = "corp.test"
+		}, "san-in-cluster"),
+		deny("the domain of the policy", serving, func(w *world) {
 			domain("k8s.test", named("a.corp.test"))(w)
 			w.policy.Cluster.Domain = "corp.test"
 		}, "san-in-cluster"),

@@ -12,6 +12,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	goyaml "go.yaml.in/yaml/v3"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -52,7 +53,8 @@ func ParseRequests(data []byte) ([]csr.Request, error) {
 
 // ParseNodes reads the Nodes of a file in YAML or JSON: one, several documents,
 // or a List or NodeList, which may be empty. Fields that v1 does not know are
-// passed over: a newer cluster may have them, and they decide nothing.
+// passed over: a newer cluster may have them, and they decide nothing. A field
+// that is there twice is an error.
 func ParseNodes(data []byte) ([]csr.Node, error) {
 	all, err := objects(data, "Node")
 	if err != nil {
@@ -145,7 +147,8 @@ func (o *object) node() (*corev1.Node, error) {
 		return nil, err
 	}
 	n := &corev1.Node{}
-	if err := strictjson.UnmarshalCaseSensitivePreserveInts(o.raw, n); err != nil {
+	strict, err := strictjson.UnmarshalStrict(o.raw, n, strictjson.DisallowDuplicateFields)
+	if err = errors.Join(append(strict, err)...); err != nil {
 		return nil, err
 	}
 	if n.Name == "" {
@@ -174,14 +177,9 @@ func objects(data []byte, kind string) ([]object, error) {
 		if len(documents) > 1 {
 			o.where = fmt.Sprintf("document %d", i+1)
 		}
-		var list struct {
-			typeMeta
-			Items []json.RawMessage `json:"items"`
-		}
-		if err := strictjson.UnmarshalCaseSensitivePreserveInts(d, &list); err != nil {
+		if err := strictjson.UnmarshalCaseSensitivePreserveInts(d, &o.kind); err != nil {
 			return nil, o.wrap(errors.New("is no object of Kubernetes"))
 		}
-		o.kind = list.typeMeta
 		if !strings.HasSuffix(o.kind.Kind, "List") {
 			all = append(all, o)
 			continue
@@ -189,11 +187,30 @@ func objects(data []byte, kind string) ([]object, error) {
 		if o.kind.Kind != "List" && o.kind.Kind != kind+"List" {
 			return nil, o.wrap(fmt.Errorf("is a %.64q, not a %s or a list of them", o.kind.Kind, kind))
 		}
-		if all, err = appendItems(all, o, list.Items); err != nil {
+		items, err := itemsOf(d)
+		if err == nil {
+			all, err = appendItems(all, o, items)
+		}
+		if err != nil {
 			return nil, o.wrap(err)
 		}
 	}
 	return all, nil
+}
+
+// itemsOf returns the items of a list. A second field of that name would hide the
+// first.
+func itemsOf(data []byte) ([]json.RawMessage, error) {
+	var list struct {
+		typeMeta
+		Metadata json.RawMessage   `json:"metadata"`
+		Items    []json.RawMessage `json:"items"`
+	}
+	strict, err := strictjson.UnmarshalStrict(data, &list)
+	if err = errors.Join(append(strict, err)...); err != nil {
+		return nil, err
+	}
+	return list.Items, nil
 }
 
 // appendItems adds the items of a list. Those of a typed list, as the API
@@ -249,6 +266,9 @@ func documentsOf(data []byte) ([][]byte, error) {
 			return nil, fmt.Errorf("is not YAML: %w", err)
 		}
 		converted, err := yaml.YAMLToJSONStrict(document)
+		if err == nil {
+			err = isSingle(document)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 		}
@@ -256,6 +276,21 @@ func documentsOf(data []byte) ([][]byte, error) {
 			all = append(all, converted)
 		}
 	}
+}
+
+// isSingle refuses a text of which a decoder would take the first document and say
+// nothing of the others: YAML knows more ends of documents, and of lines, than
+// whoever splits at lines of three hyphens.
+func isSingle(document []byte) error {
+	decoder := goyaml.NewDecoder(bytes.NewReader(document))
+	var one goyaml.Node
+	if err := decoder.Decode(&one); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := decoder.Decode(&one); !errors.Is(err, io.EOF) {
+		return errors.New("there is something after the end of a document: separate documents by lines of three hyphens")
+	}
+	return nil
 }
 
 func jsonDocuments(data []byte) ([][]byte, error) {

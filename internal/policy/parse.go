@@ -80,6 +80,9 @@ func ParseWith(data []byte, read func(name string) ([]byte, error)) (csr.Policy,
 	if p.Cluster.ServiceRanges, err = prefixes("cluster.serviceRanges", d.Cluster.ServiceRanges); err != nil {
 		return csr.Policy{}, err
 	}
+	if err := p.Cluster.Validate(); err != nil {
+		return csr.Policy{}, fmt.Errorf("cluster: %w", err)
+	}
 	if p.AddressRanges, err = prefixes("confirm.addressRanges", d.Confirm.AddressRanges); err != nil {
 		return csr.Policy{}, err
 	}
