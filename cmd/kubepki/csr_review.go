@@ -16,6 +16,8 @@ type reviewOptions struct {
 	access kube.Access
 	output string
 	failOn string
+	// asPending judges what is decided as if it were not.
+	asPending bool
 }
 
 func newCSRReviewCommand(s streams) *cobra.Command {
@@ -50,6 +52,9 @@ for serving certificates the Node is a missing fact: Undecided, never Deny.
   # All that wait, in a pipeline: 3 if one would be denied
   kubectl get csr -o yaml | kubepki csr review -f - --nodes <(kubectl get nodes -o yaml) --fail-on deny
 
+  # Why was it denied?
+  kubepki csr review --as-pending csr-8x2kd
+
   # What would another policy say?
   kubepki csr review csr-8x2kd --policy policy.yaml`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, s, args) },
@@ -59,6 +64,7 @@ for serving certificates the Node is a missing fact: Undecided, never Deny.
 	o.by.add(f)
 	addAccess(f, &o.access)
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	f.BoolVar(&o.asPending, "as-pending", false, "judge a request that is decided as if it were not: what does the policy say of it now?")
 	f.StringVar(&o.failOn, "fail-on", "", "exit with 3 on this verdict: deny, or undecided (which includes deny)")
 	return c
 }
@@ -73,6 +79,9 @@ func (o *reviewOptions) run(c *cobra.Command, s streams, args []string) error {
 	}
 	items := make([]report.ReviewedItem, len(requests))
 	for i, r := range requests {
+		if o.asPending {
+			r.State = csr.Pending
+		}
 		review, err := judge.review(c.Context(), r.Request)
 		if err != nil {
 			return err

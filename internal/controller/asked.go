@@ -11,7 +11,8 @@ import (
 )
 
 // asked is the little that the loop itself reads of a request: for whom it is,
-// to be fair and to collapse duplicates. The decision reads it whole.
+// to be fair, and to take requests with one key one after another. The decision
+// reads it whole.
 type asked struct {
 	commonName string
 	subject    []byte   // the whole subject, DER

@@ -66,6 +66,7 @@ type CSR struct {
 	requests *requests
 	nodes    *nodes
 	access   *access
+	alike    alike
 	failures atomic.Int32 // of the API server in a row
 }
 

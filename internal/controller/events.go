@@ -41,7 +41,7 @@ func NewEvents(ctx context.Context, client kubernetes.Interface) Events {
 }
 
 func (r recorder) Denied(o *certificatesv1.CertificateSigningRequest) {
-	r.events.Event(reference(o.Name, o.UID), corev1.EventTypeWarning, "Denied", "The request was denied; kubepki csr review tells why.")
+	r.events.Event(reference(o.Name, o.UID), corev1.EventTypeWarning, "Denied", "The request was denied; kubepki csr review --as-pending tells why.")
 }
 
 func (r recorder) Undecided(name string, uid types.UID) {

@@ -172,8 +172,12 @@ func (c *CSR) approved(ctx context.Context, it *item, body *certificatesv1.Certi
 		return finished, nil
 	}
 	s := <-made
+	came, err := c.publish(ctx, it, answer, r, s)
+	if err != nil {
+		s.leaf = leaf{} // nobody has it, and nobody will
+	}
 	c.audit(r, review, s.leaf)
-	return c.publish(ctx, it, answer, r, s)
+	return came, err
 }
 
 func (c *CSR) denied(ctx context.Context, it *item, body *certificatesv1.CertificateSigningRequest, r csr.Request, review csr.Review) (outcome, error) {

@@ -35,6 +35,13 @@ func (c *CSR) signature(source signer.Source, r csr.Request) (s signature) {
 	if err != nil {
 		return signature{err: err}
 	}
+	if authority.Certificate == nil {
+		return signature{err: errors.New("there is no authority to sign with")}
+	}
+	sum := likeness(r)
+	if s, ok := c.alike.get(sum, authority.Certificate.Raw, began); ok {
+		return s
+	}
 	if s.chain, s.err = csr.Sign(r, authority, c.longest(r.SignerName), began); s.err != nil {
 		return s
 	}
@@ -42,7 +49,9 @@ func (c *CSR) signature(source signer.Source, r csr.Request) (s signature) {
 	var ok bool
 	if s.leaf, ok = readLeaf(s.chain); !ok {
 		s.err = errors.New("the certificate that was made does not parse")
+		return s
 	}
+	c.alike.put(sum, authority.Certificate.Raw, s, began)
 	return s
 }
 

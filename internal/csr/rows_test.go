@@ -168,6 +168,13 @@ func derRows() []row {
 		deny("a second request after the request", renewal, shaped(func(s *shape) { s.afterRequest = []byte{0x30, 0} }), "der-trailing-data"),
 		deny("data after the signature", renewal, shaped(func(s *shape) { s.afterSignature = []byte{5, 0} }), "der-trailing-data"),
 		deny("data after the attributes", renewal, shaped(func(s *shape) { s.afterAttributes = []byte{5, 0} }), "der-trailing-data"),
+		deny("parameters that ECDSA has not", renewal, shaped(func(s *shape) {
+			s.algorithm = []byte{0x30, 14, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 4, 2, 1, 2}
+		}), "der-malformed"),
+		deny("parameters of RSA that are not NULL", renewal, func(w *world) {
+			w.shape.key = keyRSA()
+			w.shape.algorithm = []byte{0x30, 15, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 4, 2, 1, 2}
+		}, "der-malformed"),
 		deny("data after the parameters of the algorithm", renewal, shaped(func(s *shape) {
 			s.algorithm = []byte{0x30, 14, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2, 5, 0, 5, 0}
 		}), "der-malformed"),

@@ -29,6 +29,8 @@ spec:
 status: {}
 `
 
+const jsonRequest = `{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","spec":{"request":"","signerName":"a/b"}}`
+
 func TestRequestsAreReadInEveryFormThatKubectlHas(t *testing.T) {
 	indented := strings.ReplaceAll(strings.TrimSuffix(requestYAML, "\n"), "\n", "\n  ")
 	for name, row := range map[string]struct {
@@ -71,29 +73,36 @@ func TestARequestKeepsAllThatDecisionsNeed(t *testing.T) {
 func TestFilesThatHoldNoRequestAreErrors(t *testing.T) {
 	change := func(old, replacement string) string { return strings.Replace(requestYAML, old, replacement, 1) }
 	for name, row := range map[string]struct{ file, want string }{
-		"nothing":                      {"", "is empty"},
-		"a comment":                    {"# nothing\n", "is empty"},
-		"text":                         {"hello", "no object of Kubernetes"},
-		"a list of texts":              {"[a, b]", "no object of Kubernetes"},
-		"another kind":                 {change("CertificateSigningRequest", "Pod"), `is a "Pod"`},
-		"a kind in other letters":      {change("CertificateSigningRequest", "certificatesigningrequest"), `is a "certificatesigningrequest"`},
-		"the old version":              {change("io/v1", "io/v1beta1"), "want certificates.k8s.io/v1"},
-		"no version":                   {change("apiVersion: certificates.k8s.io/v1\n", ""), `apiVersion is ""`},
-		"no kind":                      {change("kind: CertificateSigningRequest\n", ""), "kind is not set"},
-		"no base64":                    {change("bm9uc2Vuc2U=", "'***'"), "spec.request is not base64"},
-		"base64 for URLs":              {change("bm9uc2Vuc2U=", "'-_8='"), "spec.request is not base64"},
-		"a request that is no text":    {change("bm9uc2Vuc2U=", "7"), "cannot unmarshal number"},
-		"an unknown field":             {change("usages", "uses"), `unknown field "spec.uses"`},
-		"a field in other letters":     {change("signerName", "signername"), `unknown field "spec.signername"`},
-		"a field that is there twice":  {change("  username:", "  username: eve\n  username:"), "already set"},
-		"no signer":                    {change("  signerName: kubernetes.io/kubelet-serving\n", ""), "spec.signerName is not set"},
-		"a life that is too long":      {change("3600", "99999999999"), "cannot unmarshal number"},
-		"groups that are one text":     {change("[system:nodes, system:authenticated]", "system:nodes"), "cannot unmarshal string"},
-		"a good one beside a bad one":  {requestYAML + "---\nkind: Pod\n", "document 2: "},
-		"a list that breaks in its":    {`{"kind":"List","items":[7]}`, "items[0] is no object"},
-		"JSON with something after it": {`{"kind":"List","items":[]} x`, "is not JSON"},
-		"an alias bomb":                {bomb(), "is not YAML"},
-		"YAML larger than allowed":     {"a: " + strings.Repeat("x", 33<<20), "give it as JSON"},
+		"nothing":                            {"", "is empty"},
+		"a comment":                          {"# nothing\n", "is empty"},
+		"text":                               {"hello", "no object of Kubernetes"},
+		"a list of texts":                    {"[a, b]", "no object of Kubernetes"},
+		"another kind":                       {change("CertificateSigningRequest", "Pod"), `is a "Pod"`},
+		"a kind in other letters":            {change("CertificateSigningRequest", "certificatesigningrequest"), `is a "certificatesigningrequest"`},
+		"the old version":                    {change("io/v1", "io/v1beta1"), "want certificates.k8s.io/v1"},
+		"no version":                         {change("apiVersion: certificates.k8s.io/v1\n", ""), `apiVersion is ""`},
+		"no kind":                            {change("kind: CertificateSigningRequest\n", ""), "kind is not set"},
+		"no base64":                          {change("bm9uc2Vuc2U=", "'***'"), "spec.request is not base64"},
+		"base64 for URLs":                    {change("bm9uc2Vuc2U=", "'-_8='"), "spec.request is not base64"},
+		"a request that is no text":          {change("bm9uc2Vuc2U=", "7"), "cannot unmarshal number"},
+		"an unknown field":                   {change("usages", "uses"), `unknown field "spec.uses"`},
+		"a field in other letters":           {change("signerName", "signername"), `unknown field "spec.signername"`},
+		"a field that is there twice":        {change("  username:", "  username: eve\n  username:"), "already set"},
+		"no signer":                          {change("  signerName: kubernetes.io/kubelet-serving\n", ""), "spec.signerName is not set"},
+		"a life that is too long":            {change("3600", "99999999999"), "cannot unmarshal number"},
+		"groups that are one text":           {change("[system:nodes, system:authenticated]", "system:nodes"), "cannot unmarshal string"},
+		"a good one beside a bad one":        {requestYAML + "---\nkind: Pod\n", "document 2: "},
+		"a list that breaks in its":          {`{"kind":"List","items":[7]}`, "items[0] is no object"},
+		"JSON with something after it":       {`{"kind":"List","items":[]} x`, "is not JSON"},
+		"a second document after dots":       {requestYAML + "...\n" + requestYAML, "separate documents"},
+		"anything after dots":                {requestYAML + "...\n%%%\n", "is not YAML"},
+		"objects in JSON after a comment":    {"# two\n" + jsonRequest + jsonRequest, "is not YAML"},
+		"an object between JSON and hyphens": {jsonRequest + "\n" + jsonRequest + "\n---\n" + jsonRequest, "is not YAML"},
+		"documents at the line ends of old Macintoshes": {strings.ReplaceAll(requestYAML+"---\n"+requestYAML, "\n", "\r"), "separate documents"},
+		"a list with two fields of items":               {`{"kind":"List","apiVersion":"v1","items":[],"items":[` + jsonRequest + `]}`, "items"},
+		"a list with items in other letters":            {`{"kind":"List","apiVersion":"v1","items":[` + jsonRequest + `],"Items":[` + jsonRequest + `]}`, "Items"},
+		"an alias bomb":                                 {bomb(), "is not YAML"},
+		"YAML larger than allowed":                      {"a: " + strings.Repeat("x", 33<<20), "give it as JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := kube.ParseRequests([]byte(row.file))
@@ -122,6 +131,9 @@ func TestNodesOfANewerClusterAreRead(t *testing.T) {
 	want := []csr.Node{{Name: "w1", Names: []string{"w1"}, Addresses: []string{"10.0.0.1"}, ControlPlane: true, Ready: true}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(d, err)
+	}
+	if got, err := kube.ParseNodes([]byte(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"w1"},"status":{"addresses":[]},"status":{}}`)); err == nil {
+		t.Errorf("a Node with two fields of one name is %v", got)
 	}
 	if got, err := kube.ParseNodes([]byte("kind: NodeList\napiVersion: v1\nitems: []\n")); err != nil || len(got) != 0 {
 		t.Errorf("an empty list is %v, %v; want no nodes", got, err)
