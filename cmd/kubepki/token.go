@@ -116,9 +116,13 @@ func (t *tokenFlags) read(s streams) (bootstrap.Token, error) {
 		return token, usagef("%s %w", from, err)
 	}
 	if t.file == "" {
-		fmt.Fprintln(s.err, "kubepki: warning: whoever can list the processes of this machine sees the token: use --token-file")
+		warnOfArgument(s)
 	}
 	return token, nil
+}
+
+func warnOfArgument(s streams) {
+	fmt.Fprintln(s.err, "kubepki: warning: whoever can list the processes of this machine sees the token: use --token-file")
 }
 
 // need is read for commands that cannot do without.
@@ -130,16 +134,48 @@ func (t *tokenFlags) need(s streams) (bootstrap.Token, error) {
 	return token, err
 }
 
-// tokenID reads an argument that is the id of a token, or all of it.
-func tokenID(text string) (id string, whole bootstrap.Token, err error) {
-	if bootstrap.IsTokenID(text) {
-		return text, bootstrap.Token{}, nil
+// wantedToken is one that is asked for by its id or as a whole.
+type wantedToken struct {
+	id    string
+	whole bootstrap.Token // zero when the id alone is given
+}
+
+// wanted reads arguments, which are ids or whole tokens, and --token-file. It
+// returns at least one.
+func (t *tokenFlags) wanted(s streams, args []string) ([]wantedToken, error) {
+	var all []wantedToken
+	seen := false
+	for _, a := range args {
+		w := wantedToken{id: a}
+		if !bootstrap.IsTokenID(a) {
+			whole, err := bootstrap.ParseToken(a)
+			if err != nil {
+				// It may be a token with a typing error: it is not repeated.
+				return nil, usagef("an argument is neither the id of a token, [a-z0-9]{6}, nor a whole token")
+			}
+			w, seen = wantedToken{whole.ID(), whole}, true
+		}
+		all = append(all, w)
 	}
-	if whole, err = bootstrap.ParseToken(text); err != nil {
-		// It may be a token with a typing error: it is not repeated.
-		return "", whole, usagef("an argument is neither the id of a token, [a-z0-9]{6}, nor a whole token")
+	if seen {
+		warnOfArgument(s)
 	}
-	return whole.ID(), whole, nil
+	if len(all) > 0 && t.file == "" {
+		return all, nil
+	}
+	whole, err := t.need(s)
+	return append(all, wantedToken{whole.ID(), whole}), err
+}
+
+// compare refuses a whole token that is not the one of the cluster.
+func (w wantedToken) compare(e *bootstrap.Entry) error {
+	switch {
+	case w.whole.IsZero() || e.Token.Equal(w.whole):
+		return nil
+	case e.Token.IsZero():
+		return fmt.Errorf("token %q: the cluster's is malformed: nobody joins with the given one", w.id)
+	}
+	return fmt.Errorf("token %q: the cluster's has another secret: nobody joins with the given one", w.id)
 }
 
 // withTokenHint adds what helps against errors of the cluster.

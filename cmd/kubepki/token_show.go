@@ -31,8 +31,8 @@ func newTokenShowCommand(s streams) *cobra.Command {
 		Use:   "show ID|TOKEN",
 		Short: "Show one bootstrap token, and what is wrong with it",
 		Long: `Show one bootstrap token of the cluster, and what is wrong with it, judged as the
-API server and kube-controller-manager judge it. Of a whole token it is told
-whether it is the cluster's.
+API server and kube-controller-manager judge it. Of a whole token, which is
+better in a file than an argument, it is told whether it is the cluster's.
 
 Exit codes: 0 shown, 1 could not look, 2 wrong usage, 3 findings at or above
 --fail-on.`,
@@ -65,7 +65,10 @@ func (o *tokenShowOptions) run(ctx context.Context, s streams, args []string) er
 	if worst < 0 {
 		return usagef("--fail-on: unknown severity %q: use error, warning or info", o.failOn)
 	}
-	id, whole, err := o.which(s, args)
+	if len(args) > 0 && o.token.file != "" {
+		return usagef("the token is given twice: as an argument and as --token-file")
+	}
+	wanted, err := o.token.wanted(s, args)
 	if err != nil {
 		return err
 	}
@@ -73,14 +76,14 @@ func (o *tokenShowOptions) run(ctx context.Context, s streams, args []string) er
 	if err != nil {
 		return err
 	}
-	secret, err := tokens.Get(ctx, id)
+	secret, err := tokens.Get(ctx, wanted[0].id)
 	if err != nil {
 		return withTokenHint(err)
 	}
 	now := time.Now()
 	e := bootstrap.Read(secret, now)
-	if !whole.IsZero() && !e.Token.Equal(whole) {
-		return advise(fmt.Errorf("token %q: the cluster's has another secret: nobody joins with the given one", id), "kubepki token create makes a new one")
+	if err := wanted[0].compare(e); err != nil {
+		return advise(err, "kubepki token show %s tells of the cluster's, and kubepki token create makes a new one", wanted[0].id)
 	}
 	signature, err := signatureOf(ctx, tokens, e)
 	if err != nil { // who may read Secrets need not be who may read ConfigMaps
@@ -93,18 +96,6 @@ func (o *tokenShowOptions) run(ctx context.Context, s streams, args []string) er
 		return errFindings
 	}
 	return nil
-}
-
-// which returns the token that is asked for.
-func (o *tokenShowOptions) which(s streams, args []string) (string, bootstrap.Token, error) {
-	if len(args) == 0 {
-		token, err := o.token.need(s)
-		return token.ID(), token, err
-	}
-	if o.token.file != "" {
-		return "", bootstrap.Token{}, usagef("the token is given twice: as an argument and as --token-file")
-	}
-	return tokenID(args[0])
 }
 
 // signatureOf tells how cluster-info is signed with the token, and notes as a
@@ -148,8 +139,8 @@ func (o *tokenShowOptions) print(s streams, e *bootstrap.Entry, signature string
 	}
 	line("expires", expires)
 	line("usages", shownList(e.Usages))
-	if slices.Contains(e.Usages, bootstrap.Authentication) {
-		line("user", bootstrap.Token.User(e.Token))
+	if slices.Contains(e.Usages, bootstrap.Authentication) && !e.Token.IsZero() {
+		line("user", e.Token.User())
 		line("groups", strings.Join(append([]string{"system:bootstrappers"}, e.Groups...), ","))
 	}
 	line("cluster-info", "signature: "+cmp.Or(signature, "<unknown>"))

@@ -16,7 +16,7 @@ import (
 // Entry is a token as the cluster holds it, and what is wrong with it.
 type Entry struct {
 	Name        string // of the Secret
-	ID          string // as the Secret says; empty when it says none
+	ID          string // of Name, by which it is found and deleted; empty when Name is not of a token
 	Token       Token  // zero when the Secret holds no token that can work
 	Description string
 	Created     time.Time
@@ -51,7 +51,7 @@ const (
 // bootstrap-signer-controller do.
 func Read(s *corev1.Secret, now time.Time) *Entry {
 	e := &Entry{
-		Name: s.Name, ID: secrets.GetData(s, api.BootstrapTokenIDKey), Created: s.CreationTimestamp.Time,
+		Name: s.Name, ID: idOfName(s.Name), Created: s.CreationTimestamp.Time,
 		Description: secrets.GetData(s, api.BootstrapTokenDescriptionKey),
 	}
 	e.readToken(s)
@@ -61,21 +61,41 @@ func Read(s *corev1.Secret, now time.Time) *Entry {
 	return e
 }
 
+// idOfName returns the id for which a Secret of this name is looked up.
+func idOfName(name string) string {
+	id, is := strings.CutPrefix(name, api.BootstrapTokenSecretPrefix)
+	if !is || !IsTokenID(id) {
+		return ""
+	}
+	return id
+}
+
+// deletion is the command that deletes this Secret, and no other one that its
+// token-id may name.
+func (e *Entry) deletion() string {
+	if e.ID == "" {
+		return "kubectl -n kube-system delete secret " + e.Name
+	}
+	return "kubepki token delete " + e.ID
+}
+
 func (e *Entry) find(id, severity, field, fix, cause string, args ...any) {
 	e.Findings = append(e.Findings, Finding{ID: id, Severity: severity, Field: field, Cause: fmt.Sprintf(cause, args...), Fix: fix})
 }
 
 func (e *Entry) readToken(s *corev1.Secret) {
-	const remake = "kubepki token delete, and kubepki token create"
+	remake := e.deletion() + ", and kubepki token create"
 	if s.Type != api.SecretTypeBootstrapToken {
 		e.find(TokenMalformed, severityError, "type", remake, "the Secret is of type %q: only %s is a token", s.Type, api.SecretTypeBootstrapToken)
 	}
-	t := Token{e.ID, secrets.GetData(s, api.BootstrapTokenSecretKey)}
+	t := Token{secrets.GetData(s, api.BootstrapTokenIDKey), secrets.GetData(s, api.BootstrapTokenSecretKey)}
 	switch {
 	case !IsTokenID(t.id):
 		e.find(TokenMalformed, severityError, "data."+api.BootstrapTokenIDKey, remake, "the id does not have 6 characters of a-z and 0-9")
-	case s.Name != SecretName(t.id):
+	case e.ID == "":
 		e.find(TokenMalformed, severityError, "metadata.name", remake, "the Secret of token %s has to be called %s: the API server finds it by its name", t.id, SecretName(t.id))
+	case e.ID != t.id:
+		e.find(TokenMalformed, severityError, "data."+api.BootstrapTokenIDKey, remake, "the Secret's name is of token %s, and its token-id of %s: the API server lets in neither by it", e.ID, t.id)
 	case !util.IsValidBootstrapToken(t.Reveal()):
 		e.find(TokenMalformed, severityError, "data."+api.BootstrapTokenSecretKey, remake, "the secret does not have 16 characters of a-z and 0-9")
 	default:
@@ -93,7 +113,7 @@ func (e *Entry) readExpiration(s *corev1.Secret, now time.Time) {
 	case s.DeletionTimestamp != nil:
 		e.find(TokenExpired, severityWarning, "metadata.deletionTimestamp", again, "it is being deleted, and refused already")
 	case text == "":
-		e.find(TokenUnbounded, severityWarning, field, "kubepki token delete "+e.ID+", and make one with a --ttl", "it never expires: whoever learns it can join nodes for ever")
+		e.find(TokenUnbounded, severityWarning, field, e.deletion()+", and make one with a --ttl", "it never expires: whoever learns it can join nodes for ever")
 	case e.Expired && e.Expires.IsZero():
 		e.find(TokenExpired, severityWarning, field, again, "the expiration is not a time (RFC 3339), which counts as expired")
 	case e.Expired:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubepki/kubepki/internal/bootstrap"
@@ -103,7 +104,7 @@ func TestFaultsOfATokenAreFound(t *testing.T) {
 		"groups that end with a comma":         {set("auth-extra-groups", bootstrap.NodeGroup+","), []string{`warning bootstrap-token-usage: group "" is not`}, true},
 		"another group than kubeadm's":         {set("auth-extra-groups", "system:bootstrappers:a"), []string{"info bootstrap-token-usage: it is not in group"}, true},
 		"no group":                             {unset("auth-extra-groups"), []string{"info bootstrap-token-usage: it is not in group"}, true},
-		"another id":                           {set("token-id", "zzzzzz"), []string{"error bootstrap-token-malformed: the Secret of token zzzzzz has to be called bootstrap-token-zzzzzz"}, false},
+		"another id":                           {set("token-id", "zzzzzz"), []string{"error bootstrap-token-malformed: the Secret's name is of token abcdef, and its token-id of zzzzzz"}, false},
 		"no id":                                {unset("token-id"), []string{"error bootstrap-token-malformed: the id does not have"}, false},
 		"an id in capitals":                    {set("token-id", "ABCDEF"), []string{"error bootstrap-token-malformed: the id does not have"}, false},
 		"no secret":                            {unset("token-secret"), []string{"error bootstrap-token-malformed: the secret does not have"}, false},
@@ -134,6 +135,65 @@ func TestFaultsOfATokenAreFound(t *testing.T) {
 	}
 	if e := bootstrap.Read(&corev1.Secret{}, now); len(e.Findings) == 0 || !e.Token.IsZero() {
 		t.Errorf("an empty Secret is read as %+v", e)
+	}
+}
+
+func TestATokenIsNamedByItsSecretsName(t *testing.T) {
+	for name, test := range map[string]struct{ secret, tokenID, id, remake string }{
+		"both agree":               {"bootstrap-token-abcdef", "abcdef", "abcdef", ""},
+		"token-id names a twin":    {"bootstrap-token-abcdef", "zzzzzz", "abcdef", "kubepki token delete abcdef, "},
+		"token-id is none":         {"bootstrap-token-abcdef", "", "abcdef", "kubepki token delete abcdef, "},
+		"the name is of no token":  {"mine", "zzzzzz", "", "kubectl -n kube-system delete secret mine, "},
+		"the id of it is too long": {"bootstrap-token-abcdefg", "abcdef", "", "kubectl -n kube-system delete secret bootstrap-token-abcdefg, "},
+		"the name is an id alone":  {"abcdef", "abcdef", "", "kubectl -n kube-system delete secret abcdef, "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := spec(t).Secret()
+			secret.Name, secret.Data["token-id"] = test.secret, []byte(test.tokenID)
+			e := bootstrap.Read(secret, now)
+			if e.ID != test.id {
+				t.Errorf("the id is %q, want %q", e.ID, test.id)
+			}
+			if test.remake == "" {
+				if len(e.Findings) > 0 {
+					t.Errorf("findings %+v", e.Findings)
+				}
+				return
+			}
+			if len(e.Findings) != 1 || e.Findings[0].Fix != test.remake+"and kubepki token create" {
+				t.Errorf("findings %+v, want the fix %q", e.Findings, test.remake)
+			}
+			// The fix of a token without an end spares its twin too.
+			delete(secret.Data, "expiration")
+			fix := bootstrap.Read(secret, now).Findings[1].Fix
+			if fix != test.remake+"and make one with a --ttl" {
+				t.Errorf("the fix of one without an end is %q", fix)
+			}
+		})
+	}
+}
+
+func TestSubjectsOfManifestsHaveTheGroupThatTheAPIServerGives(t *testing.T) {
+	objects, err := bootstrap.Manifests(spec(t), server, caPEM(authority(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var subjects []rbacv1.Subject
+	for _, o := range objects {
+		switch o := o.(type) {
+		case *rbacv1.RoleBinding:
+			subjects = append(subjects, o.Subjects...)
+		case *rbacv1.ClusterRoleBinding:
+			subjects = append(subjects, o.Subjects...)
+		}
+	}
+	if len(subjects) != 5 {
+		t.Errorf("%d subjects, want 5", len(subjects))
+	}
+	for _, s := range subjects {
+		if s.APIGroup != "rbac.authorization.k8s.io" {
+			t.Errorf("%s %q has the group %q", s.Kind, s.Name, s.APIGroup)
+		}
 	}
 }
 

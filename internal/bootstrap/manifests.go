@@ -33,7 +33,7 @@ func Manifests(s *Spec, server string, ca []byte) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	bootstrappers := rbacv1.Subject{Kind: rbacv1.GroupKind, Name: NodeGroup}
+	bootstrappers := subject(rbacv1.GroupKind, NodeGroup)
 	return []any{
 		s.Secret(),
 		&rbacv1.ClusterRole{
@@ -43,7 +43,7 @@ func Manifests(s *Spec, server string, ca []byte) ([]any, error) {
 		binding(getNodes, getNodes, bootstrappers),
 		binding(bootstrapBinding, bootstrapperRole, bootstrappers),
 		binding(approveBinding, nodeClientRole, bootstrappers),
-		binding(rotationBinding, selfNodeClientRole, rbacv1.Subject{Kind: rbacv1.GroupKind, Name: nodesGroup}),
+		binding(rotationBinding, selfNodeClientRole, subject(rbacv1.GroupKind, nodesGroup)),
 		info,
 		&rbacv1.Role{
 			TypeMeta: rbac("Role"), ObjectMeta: metav1.ObjectMeta{Name: clusterInfoRole, Namespace: metav1.NamespacePublic},
@@ -55,7 +55,7 @@ func Manifests(s *Spec, server string, ca []byte) ([]any, error) {
 		&rbacv1.RoleBinding{
 			TypeMeta: rbac("RoleBinding"), ObjectMeta: metav1.ObjectMeta{Name: clusterInfoRole, Namespace: metav1.NamespacePublic},
 			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: clusterInfoRole},
-			Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: anonymousUser}},
+			Subjects: []rbacv1.Subject{subject(rbacv1.UserKind, anonymousUser)},
 		},
 	}, nil
 }
@@ -82,11 +82,18 @@ func rbac(kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}
 }
 
-func binding(name, role string, subject rbacv1.Subject) *rbacv1.ClusterRoleBinding {
+// subject has the group that the API server gives to subjects without one
+// (pkg/apis/rbac/v1/defaults.go): server-side apply compares the whole list
+// before that, and would see a conflict with what kubeadm made.
+func subject(kind, name string) rbacv1.Subject {
+	return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
+}
+
+func binding(name, role string, to rbacv1.Subject) *rbacv1.ClusterRoleBinding {
 	return &rbacv1.ClusterRoleBinding{
 		TypeMeta: rbac("ClusterRoleBinding"), ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-		Subjects: []rbacv1.Subject{subject},
+		Subjects: []rbacv1.Subject{to},
 	}
 }
 
