@@ -50,6 +50,9 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
 		return nil, usagef("--log-level: there is no level %q: use debug, info, warn or error", o.level)
 	}
+	if err := checkListen(o.listen); err != nil {
+		return nil, err
+	}
 	r := &controllerRun{o: o, streams: s, log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level}))}
 	r.registry = prometheus.NewRegistry()
 	r.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -80,6 +83,22 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 	events, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.events, r.stop = controller.NewEvents(events, r.client), stop
 	return r, nil
+}
+
+// checkListen refuses what is no address, so that it is wrong usage and not a
+// port that is taken.
+func checkListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return usagef("--listen: %q is not an address like 127.0.0.1:10269: %w", address, err)
+	}
+	return nil
 }
 
 func (r *controllerRun) close() {

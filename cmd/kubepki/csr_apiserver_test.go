@@ -46,6 +46,7 @@ import (
 // real one would: lab/csr_cli_test.go does the same with that.
 type apiServer struct {
 	authority issue.Authority
+	url       string
 
 	mu       sync.Mutex
 	requests map[string]*certificatesv1.CertificateSigningRequest
@@ -95,6 +96,7 @@ func (a *apiServer) start() (url string, stop func(), err error) {
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: pool,
 	}
 	server.StartTLS()
+	a.url = server.URL
 	return server.URL, server.Close, nil
 }
 

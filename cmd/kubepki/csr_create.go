@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/csr"
@@ -141,6 +143,8 @@ func (o *createOptions) check() (time.Duration, error) {
 		return 0, usagef("--approve: unknown choice %q: use auto, always or never", o.approve)
 	case o.timeout <= 0:
 		return 0, usagef("--timeout: %s is no time to wait: use 5m", o.timeout)
+	case o.file == "-":
+		return 0, usagef("--kubeconfig-out -: a key does not go to a terminal: name a FILE")
 	case isFolder(o.file) || strings.HasSuffix(o.file, "/"):
 		return 0, usagef("--kubeconfig-out %s is a folder", o.file)
 	}
@@ -199,10 +203,30 @@ func (o *createOptions) target(api *clusterAPI) (layout.KubeconfigSpec, error) {
 		return spec, usagef("--server %q is not a URL like https://10.0.0.11:6443", spec.Server)
 	}
 	var err error
+	if spec.ProxyURL, err = proxyOf(c); err != nil {
+		return spec, err
+	}
 	if spec.CA, err = api.authorities(); err != nil {
 		return spec, fmt.Errorf("certificate-authority of your kubeconfig: %w", err)
 	}
 	return spec, nil
+}
+
+// proxyOf is the proxy-url of a kubeconfig, empty where it has none: then the
+// variables of the environment say how to call, for the new one too.
+func proxyOf(c *rest.Config) (string, error) {
+	if c.Proxy == nil {
+		return "", nil
+	}
+	r, err := http.NewRequest(http.MethodGet, c.Host, nil)
+	if err != nil {
+		return "", fmt.Errorf("server of your kubeconfig: %w", err)
+	}
+	proxy, err := c.Proxy(r)
+	if err != nil || proxy == nil {
+		return "", err
+	}
+	return proxy.String(), nil
 }
 
 // rehearse has the API server judge the request.
@@ -229,18 +253,27 @@ func (o *createOptions) obtain(ctx context.Context, s streams, api *clusterAPI, 
 	}
 	waiting, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	issued, err := kube.AwaitIssued(waiting, api.client, made.Name, made.UID)
+	issued, last, err := kube.AwaitIssued(waiting, api.client, made.Name, made.UID)
 	var settled *kube.StateError
 	switch {
 	case errors.As(err, &settled):
 		// The key is worth nothing now, and another run begins anew.
 		return nil, advise(errors.Join(err, os.Remove(o.pendingFile())), "run the same command again to ask anew, once you know why")
 	case waiting.Err() != nil:
-		return nil, advise(fmt.Errorf("request %s has no certificate yet", made.Name), "it needs an approval (kubepki csr approve %s) and a signer of %s; then run the same command again: the key is kept in %s", made.Name, o.signer, o.pendingFile())
+		return nil, o.adviseWaiting(made.Name, last)
 	case err != nil:
 		return nil, o.adviseCreate(err)
 	}
 	return p.answer(issued)
+}
+
+// adviseWaiting says what a request still needs, by the state it was seen in last.
+func (o *createOptions) adviseWaiting(name string, last csr.State) error {
+	needs := fmt.Sprintf("it needs an approval (kubepki csr approve %s) and a signer of %s", name, o.signer)
+	if last == csr.Approved {
+		needs = fmt.Sprintf("it is approved, and nobody has signed it: see that a signer of %s runs", o.signer)
+	}
+	return advise(fmt.Errorf("request %s has no certificate yet", name), "%s; then run the same command again: the key is kept in %s", needs, o.pendingFile())
 }
 
 // ask makes the request, or finds that of an earlier run.

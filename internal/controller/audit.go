@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // longUndecided is after what time an Event tells that a request waits.
@@ -65,7 +66,7 @@ func leafAttrs(l leaf) []slog.Attr {
 	if l.serial == nil {
 		return nil
 	}
-	return []slog.Attr{slog.String("serial", l.serial.Text(16)), slog.Time("notAfter", l.notAfter)}
+	return []slog.Attr{slog.String("serial", trust.SerialText(l.serial)), slog.Time("notAfter", l.notAfter)}
 }
 
 func reasonIDs(review csr.Review) string {

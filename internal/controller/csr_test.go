@@ -28,6 +28,7 @@ import (
 	"github.com/kubepki/kubepki/internal/csr"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/signer"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // fixed is a source that never changes.
@@ -203,7 +204,7 @@ func TestRequestIsApprovedAndSignedWithTwoWrites(t *testing.T) {
 		if err != nil || c.CheckSignatureFrom(b.authority.a.Certificate) != nil || c.Subject.CommonName != "system:node:n7" {
 			t.Errorf("the certificate is %v, %v", c, err)
 		}
-		if log := b.log.String(); strings.Count(log, `"verdict":"Approve"`) != 20 || !strings.Contains(log, c.SerialNumber.Text(16)) {
+		if log := b.log.String(); strings.Count(log, `"verdict":"Approve"`) != 20 || !strings.Contains(log, `"serial":"`+trust.SerialText(c.SerialNumber)+`"`) {
 			t.Errorf("the log is\n%s", log)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // IssuanceLog is a file with one line of JSON for each certificate that was
@@ -34,7 +35,7 @@ type Issuance struct {
 	SignerName string    `json:"signerName"`
 	Requester  string    `json:"requester"`
 	CommonName string    `json:"commonName"`
-	Serial     string    `json:"serial"` // hexadecimal
+	Serial     string    `json:"serial"` // hexadecimal, as openssl prints it
 	NotAfter   time.Time `json:"notAfter"`
 	// Key is the SHA-256 sum of the SubjectPublicKeyInfo, hexadecimal.
 	Key string `json:"key"`
@@ -104,7 +105,7 @@ func (l *IssuanceLog) append(r csr.Request, it *item, s signature) error {
 	}
 	line, err := json.Marshal(Issuance{
 		Time: time.Now().UTC(), Name: r.Name, UID: r.UID, SignerName: r.SignerName, Requester: r.Username,
-		CommonName: it.asked.commonName, Serial: s.leaf.serial.Text(16), NotAfter: s.leaf.notAfter, Key: hex.EncodeToString(it.asked.key[:]),
+		CommonName: it.asked.commonName, Serial: trust.SerialText(s.leaf.serial), NotAfter: s.leaf.notAfter, Key: hex.EncodeToString(it.asked.key[:]),
 	})
 	if err != nil {
 		return err

@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 func TestEachCertificateHasALine(t *testing.T) {
@@ -36,7 +38,7 @@ func TestEachCertificateHasALine(t *testing.T) {
 			lines := readIssuance(t, path)
 			last := lines[len(lines)-1]
 			sum := b.loop.ledger.entries[name].claim.key
-			if last.Name != name || last.Serial != leaf.serial.Text(16) || !last.NotAfter.Equal(leaf.notAfter) || last.Key != hex.EncodeToString(sum[:]) {
+			if last.Name != name || last.Serial != trust.SerialText(leaf.serial) || !last.NotAfter.Equal(leaf.notAfter) || last.Key != hex.EncodeToString(sum[:]) {
 				t.Errorf("line %d is %+v", i, last)
 			}
 		}
@@ -84,4 +86,23 @@ func TestNothingIsIssuedThatCannotBeLogged(t *testing.T) {
 		}
 		waitFor(t, "it is issued", func() bool { return b.state("one") == csr.Issued })
 	})
+}
+
+// TestSerialsAreWrittenInPairsOfDigits also where they begin with a small octet.
+func TestSerialsAreWrittenInPairsOfDigits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "issued.jsonl")
+	l, err := OpenIssuanceLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := leaf{serial: big.NewInt(0xabc)}
+	if err := l.append(csr.Request{}, &item{}, signature{leaf: small}); err != nil {
+		t.Fatal(err)
+	}
+	if got := readIssuance(t, path)[0].Serial; got != "0ABC" {
+		t.Errorf("the issuance log has %s", got)
+	}
+	if got := leafAttrs(small)[0].Value.String(); got != "0ABC" {
+		t.Errorf("the log has %s", got)
+	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/podcert"
 	"github.com/kubepki/kubepki/internal/signer"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // PodCertificates answers the PodCertificateRequests of one signer. Its user
@@ -221,7 +222,7 @@ func (l *podLoop) decided(r *podRequest, review podcert.Review, c *podcert.Certi
 		"pod", r.Pod.Name, "podUID", r.Pod.UID, "serviceAccount", r.ServiceAccount.Name, "node", r.Node.Name,
 	}
 	if c != nil {
-		attributes = append(attributes, "uri", c.Leaf.URIs[0].String(), "serial", c.Leaf.SerialNumber.Text(16), "notAfter", c.Leaf.NotAfter)
+		attributes = append(attributes, "uri", c.Leaf.URIs[0].String(), "serial", trust.SerialText(c.Leaf.SerialNumber), "notAfter", c.Leaf.NotAfter)
 	}
 	l.Log.Log(context.Background(), level, "pod certificate request", attributes...)
 	if l.Decided != nil {

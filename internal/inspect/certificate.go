@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"math/big"
 	"net"
 	"net/netip"
 	"net/url"
@@ -77,7 +76,7 @@ func (n Names) All() []string {
 // NewCertificate describes a certificate.
 func NewCertificate(c *x509.Certificate) *Certificate {
 	d := &Certificate{
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: serialText(c.SerialNumber),
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: trust.SerialText(c.SerialNumber),
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
 		Names:     Names{DNSNames: c.DNSNames, IPAddresses: addresses(c.IPAddresses), URIs: uris(c.URIs), EmailAddresses: c.EmailAddresses},
 		KeyUsages: keyUsages(c.KeyUsage), Usages: usages(c),
@@ -115,14 +114,6 @@ func constraints(which string, dns []string, ips []*net.IPNet, uris, emails []st
 func hash(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-func serialText(n *big.Int) string {
-	text := strings.ToUpper(n.Text(16))
-	if len(text)%2 == 1 {
-		text = "0" + text
-	}
-	return text
 }
 
 func addresses(ips []net.IP) []string {

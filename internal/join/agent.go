@@ -77,7 +77,7 @@ func (a *agent) run(ctx context.Context) {
 			told = ""
 		default:
 			backoff = retries()
-			if state != told {
+			if state != "" && state != told { // what was just done has its own line
 				a.log.Info(state)
 				told = state
 			}

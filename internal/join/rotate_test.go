@@ -168,6 +168,9 @@ func TestTheAgentJoinsAndRotatesWhenItIsDue(t *testing.T) {
 		if n := l.count("\n"); n > 4*rotations+5 {
 			t.Errorf("%d lines for %d rotations", n, rotations)
 		}
+		if n := l.count(`msg=""`); n > 0 {
+			t.Errorf("%d lines say nothing", n)
+		}
 	})
 }
 

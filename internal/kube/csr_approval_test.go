@@ -93,21 +93,27 @@ func TestAListGoesOnWhenItsRevisionIsGone(t *testing.T) {
 func TestWaitingEndsWithWhatBecomesOfARequest(t *testing.T) {
 	for name, row := range map[string]struct {
 		after func(o *certificatesv1.CertificateSigningRequest) error
+		last  csr.State
 		want  string
 	}{
 		"a certificate": {func(o *certificatesv1.CertificateSigningRequest) error {
 			o.Status.Certificate = []byte("pem")
 			return nil
-		}, ""},
+		}, csr.Issued, ""},
 		"a denial": {func(o *certificatesv1.CertificateSigningRequest) error {
 			o.Status = object("a", "uid-1", certificatesv1.CertificateDenied).Status
 			return nil
-		}, "is denied already"},
-		"another of its name": {func(o *certificatesv1.CertificateSigningRequest) error { o.UID = "uid-2"; return nil }, "made anew"},
+		}, csr.Denied, "is denied already"},
+		"an approval alone": {func(o *certificatesv1.CertificateSigningRequest) error {
+			o.Status = object("a", "uid-1", certificatesv1.CertificateApproved).Status
+			return nil
+		}, csr.Approved, "deadline"},
+		"no approval":         {func(*certificatesv1.CertificateSigningRequest) error { return nil }, csr.Pending, "deadline"},
+		"another of its name": {func(o *certificatesv1.CertificateSigningRequest) error { o.UID = "uid-2"; return nil }, "", "made anew"},
 		"its end": {func(*certificatesv1.CertificateSigningRequest) error {
 			return apierrors.NewNotFound(schema.GroupResource{}, "a")
-		}, "not found"},
-		"nothing, and time is up": {func(*certificatesv1.CertificateSigningRequest) error { return errors.New("the API server is away") }, "deadline"},
+		}, "", "not found"},
+		"nothing, and time is up": {func(*certificatesv1.CertificateSigningRequest) error { return errors.New("the API server is away") }, "", "deadline"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -123,9 +129,12 @@ func TestWaitingEndsWithWhatBecomesOfARequest(t *testing.T) {
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				got, err := kube.AwaitIssued(ctx, client, "a", "uid-1")
+				got, last, err := kube.AwaitIssued(ctx, client, "a", "uid-1")
 				if row.want == "" && (err != nil || string(got) != "pem") || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 					t.Errorf("got %q, %v; want an error with %q", got, err, row.want)
+				}
+				if last != row.last {
+					t.Errorf("seen last as %q, want %q", last, row.last)
 				}
 			})
 		})

@@ -33,13 +33,13 @@ func CreateRequest(ctx context.Context, client kubernetes.Interface, o *certific
 }
 
 // AwaitIssued asks for a request until it has a certificate, and returns that
-// in PEM. A request that was denied or that failed is a [StateError]; one that
+// in PEM, and the state that the request was seen in last, empty where it was
+// never seen. A request that was denied or that failed is a [StateError]; one that
 // was removed, or that was made anew, another. An API server that is away for a
 // while is waited for.
-func AwaitIssued(ctx context.Context, client kubernetes.Interface, name string, uid types.UID) ([]byte, error) {
+func AwaitIssued(ctx context.Context, client kubernetes.Interface, name string, uid types.UID) (issued []byte, last csr.State, err error) {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Jitter: 0.1, Steps: 1 << 20, Cap: 2 * time.Second}
-	var issued []byte
-	err := backoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+	err = backoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		o, err := Object(ctx, client, name)
 		switch {
 		case apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
@@ -49,15 +49,15 @@ func AwaitIssued(ctx context.Context, client kubernetes.Interface, name string, 
 		case o.UID != uid:
 			return false, fmt.Errorf("certificate signing request %q was made anew by somebody else", name)
 		}
-		switch s := state(&o.Status); s {
+		switch last = state(&o.Status); last {
 		case csr.Denied, csr.Failed:
-			return false, &StateError{Name: name, State: s}
+			return false, &StateError{Name: name, State: last}
 		case csr.Issued:
 			issued = o.Status.Certificate
 		}
 		return len(issued) > 0, nil
 	})
-	return issued, err
+	return issued, last, err
 }
 
 // WhoAmI asks the API server of a kubeconfig (YAML) for whom it takes the bearer

@@ -19,6 +19,7 @@ type KubeconfigSpec struct {
 	Cluster    string // name of the cluster entry
 	Server     string // URL
 	ServerName string // name to verify instead of the server's host; may be empty
+	ProxyURL   string // URL of the proxy (http, https or socks5) to the server; may be empty
 	CA         []byte // PEM
 	CAFile     string
 	User       string // name of the user entry
@@ -47,7 +48,7 @@ func EncodeKubeconfig(k KubeconfigSpec) ([]byte, error) {
 	return yaml.Marshal(kubeconfigFile{
 		Kind: "Config", APIVersion: "v1", CurrentContext: context,
 		Clusters: []namedCluster{{Name: k.Cluster, Cluster: cluster{
-			Server: k.Server, TLSServerName: k.ServerName, CAFile: k.CAFile, CAData: base64(k.CA),
+			Server: k.Server, TLSServerName: k.ServerName, CAFile: k.CAFile, CAData: base64(k.CA), ProxyURL: k.ProxyURL,
 		}}},
 		Contexts: []namedContext{{Name: context, Context: userContext{
 			Cluster: k.Cluster, User: k.User, Namespace: k.Namespace,
@@ -80,7 +81,7 @@ func (k *KubeconfigSpec) check() error {
 	case !hasCertificate && k.Token == "":
 		return errors.New("neither a client certificate nor a token is set")
 	}
-	for _, text := range []string{k.Cluster, k.User, k.Context, k.Namespace, k.Server, k.ServerName, k.CAFile, k.CertificateFile, k.KeyFile, k.Token} {
+	for _, text := range []string{k.Cluster, k.User, k.Context, k.Namespace, k.Server, k.ServerName, k.ProxyURL, k.CAFile, k.CertificateFile, k.KeyFile, k.Token} {
 		if strings.ToValidUTF8(text, "") != text {
 			return errors.New("a name, path or token is not UTF-8")
 		}

@@ -31,6 +31,7 @@ type cluster struct {
 	Insecure      bool   `json:"insecure-skip-tls-verify,omitempty"`
 	CAFile        string `json:"certificate-authority,omitempty"`
 	CAData        string `json:"certificate-authority-data,omitempty"`
+	ProxyURL      string `json:"proxy-url,omitempty"`
 }
 
 type namedContext struct {

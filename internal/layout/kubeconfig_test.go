@@ -46,6 +46,10 @@ func TestEncodeKubeconfigWritesWhatClientcmdWrites(t *testing.T) {
 			User: "system:node:n1", CertificateFile: "/var/lib/kubelet/pki/kubelet-client-current.pem", KeyFile: "/var/lib/kubelet/pki/kubelet-client-current.pem",
 			Context: "default", Namespace: "kube-system",
 		},
+		"by a proxy": {
+			Cluster: "kubernetes", Server: "https://10.0.0.11:6443", CA: ec.certificate, ServerName: "kubernetes", ProxyURL: "http://jane:word@proxy.example.test:3128",
+			User: "jane", Certificate: ec.certificate, Key: ec.sec1,
+		},
 		"a token and strange names": {
 			Cluster: "no", Server: "https://a: b", CA: ec.certificate, User: "123", Token: "abcdef.0123456789abcdef", Context: "on # off",
 		},
@@ -62,7 +66,7 @@ func TestEncodeKubeconfigWritesWhatClientcmdWrites(t *testing.T) {
 			c := clientapi.NewConfig()
 			c.CurrentContext = context
 			c.Clusters[spec.Cluster] = &clientapi.Cluster{
-				Server: spec.Server, TLSServerName: spec.ServerName, CertificateAuthority: spec.CAFile, CertificateAuthorityData: spec.CA,
+				Server: spec.Server, TLSServerName: spec.ServerName, CertificateAuthority: spec.CAFile, CertificateAuthorityData: spec.CA, ProxyURL: spec.ProxyURL,
 			}
 			c.Contexts[context] = &clientapi.Context{Cluster: spec.Cluster, AuthInfo: spec.User, Namespace: spec.Namespace}
 			c.AuthInfos[spec.User] = &clientapi.AuthInfo{
