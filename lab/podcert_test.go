@@ -131,6 +131,7 @@ func (p *podCerts) becomeServiceAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.self = rest.AnonymousClientConfig(p.admin)
+	p.self.WarningHandler = rest.NoWarnings{} // v1beta1 is old
 	p.self.QPS, p.self.BearerToken = -1, token.Status.Token
 	p.self.Timeout = 0 // of watches
 }

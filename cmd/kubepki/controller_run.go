@@ -68,6 +68,7 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 		return nil, err
 	}
 	r.config.UserAgent = "kubepki-controller"
+	r.config.WarningHandler = rest.NoWarnings{} // that a version is old is for us to know, not at each call
 	r.config.ContentType = "application/vnd.kubernetes.protobuf"
 	r.config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	if r.client, err = kubernetes.NewForConfig(r.config); err != nil {

@@ -40,8 +40,9 @@ var ErrStream = errors.New("no such stream")
 const (
 	defaultTimeout = 30 * time.Second
 
-	setUpWait  = time.Minute
-	tidyUpWait = 15 * time.Second
+	setUpWait   = time.Minute
+	tidyUpWait  = 30 * time.Second
+	removeAgain = 500 * time.Millisecond
 )
 
 // Run makes traffic on a lab whose network the calling program stands in: inside

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -64,34 +65,84 @@ func (s *site) makeRole(ctx context.Context, c *clients) error {
 	return err
 }
 
-// tidyUp removes what the run has made. Its error names what is left.
+// removal is the removal of one kind of objects.
+type removal struct {
+	what   string
+	remove func(context.Context, *clients) error
+	err    error
+}
+
+// tidyUp removes what the run has made, as soon as the cluster lets it: it may have
+// just come back. Its error names what is left.
 func (s *site) tidyUp(ctx context.Context) error {
-	return s.admin.call(func(c *clients) error {
-		ours := metav1.ListOptions{LabelSelector: label + "=" + s.id}
-		now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
-		soon := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
+	left := s.removals()
+	for {
+		left = s.removeAll(ctx, left)
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(removeAgain):
+			continue
+		case <-ctx.Done():
+		}
 		var errs []error
-		for _, e := range []struct {
-			what string
-			err  error
-		}{
-			{"deployments", c.apps.Deployments(namespace).DeleteCollection(ctx, soon, ours)},
-			{"pods", c.core.Pods(namespace).DeleteCollection(ctx, now, ours)},
-			{"configmaps", c.core.ConfigMaps(namespace).DeleteCollection(ctx, soon, ours)},
-			{"roles", c.rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)},
-			{"rolebindings", c.rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)},
-			{"serviceaccounts", c.core.ServiceAccounts(namespace).DeleteCollection(ctx, soon, ours)},
-			{"bootstrap tokens", c.core.Secrets(metav1.NamespaceSystem).DeleteCollection(ctx, soon, ours)},
-			{"certificatesigningrequests", c.certificates.CertificateSigningRequests().DeleteCollection(ctx, soon, ours)},
-			{"flunders", s.deleteFlunders(ctx, c, ours)},
-			{"namespace " + namespace, s.deleteNamespace(ctx, c)},
-		} {
-			if e.err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", e.what, e.err))
-			}
+		for _, r := range left {
+			errs = append(errs, fmt.Errorf("%s: %w", r.what, r.err))
 		}
 		return errors.Join(errs...)
-	})
+	}
+}
+
+// removeAll returns those that could not be done, with the reason for which they
+// could not while there was time.
+func (s *site) removeAll(ctx context.Context, all []removal) []removal {
+	var left []removal
+	for _, r := range all {
+		err := s.admin.call(func(c *clients) error { return r.remove(ctx, c) })
+		if err == nil {
+			continue
+		}
+		if r.err == nil || ctx.Err() == nil {
+			r.err = err
+		}
+		left = append(left, r)
+	}
+	return left
+}
+
+func (s *site) removals() []removal {
+	ours := metav1.ListOptions{LabelSelector: label + "=" + s.id}
+	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
+	soon := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
+	return []removal{
+		{what: "deployments", remove: func(ctx context.Context, c *clients) error {
+			return c.apps.Deployments(namespace).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "pods", remove: func(ctx context.Context, c *clients) error {
+			return c.core.Pods(namespace).DeleteCollection(ctx, now, ours)
+		}},
+		{what: "configmaps", remove: func(ctx context.Context, c *clients) error {
+			return c.core.ConfigMaps(namespace).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "roles", remove: func(ctx context.Context, c *clients) error {
+			return c.rbac.Roles(namespace).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "rolebindings", remove: func(ctx context.Context, c *clients) error {
+			return c.rbac.RoleBindings(namespace).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "serviceaccounts", remove: func(ctx context.Context, c *clients) error {
+			return c.core.ServiceAccounts(namespace).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "bootstrap tokens", remove: func(ctx context.Context, c *clients) error {
+			return c.core.Secrets(metav1.NamespaceSystem).DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "certificatesigningrequests", remove: func(ctx context.Context, c *clients) error {
+			return c.certificates.CertificateSigningRequests().DeleteCollection(ctx, soon, ours)
+		}},
+		{what: "flunders", remove: func(ctx context.Context, c *clients) error { return s.deleteFlunders(ctx, c, ours) }},
+		{what: "namespace " + namespace, remove: s.deleteNamespace},
+	}
 }
 
 func (s *site) deleteNamespace(ctx context.Context, c *clients) error {
