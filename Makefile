@@ -9,7 +9,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long reload bench bench-csr lint fuzz deps clean
+.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload bench bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,7 +43,12 @@ test-lab: ## the tests on real components alone
 	cd lab && go vet ./... && go test -p 2 -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1
-test-long: test reload fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
+test-long: test reload test-older fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
+
+test-older: ## tokens, joins, certificates of nodes and pods on Kubernetes 1.35
+	lab/build.sh 1.35
+	cd lab && KUBEPKI_BUILD=$(KUBEPKI_BUILD)/1.35 go test -count=1 -timeout 20m \
+		-run 'TestPodCertificates|TestControllerAsItsOwnServiceAccount|TestBootstrapTokens|TestNodesJoinByKubepki' .
 
 reload: ## measure the reload matrix on two versions of Kubernetes, for docs/reload.md
 	lab/build.sh
