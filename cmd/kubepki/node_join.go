@@ -22,9 +22,10 @@ type nodeJoinOptions struct {
 	renewal  renewalFlags
 	nodeName string
 
-	server, token, tokenFile string
-	pins                     []string
-	unpinned                 bool
+	server   string
+	token    tokenFlags
+	pins     []string
+	unpinned bool
 
 	user   string
 	groups []string
@@ -65,8 +66,7 @@ bootstrap kubeconfig stays.`,
 	o.renewal.add(f, 5*time.Minute)
 	f.StringVar(&o.nodeName, "node-name", "", "name of the node (default: that of this machine, in lower case)")
 	f.StringVar(&o.server, "server", "", "HOST:PORT or URL of the API server, instead of a bootstrap kubeconfig")
-	f.StringVar(&o.token, "token", "", "bootstrap token, with --server; others see it in the list of processes")
-	f.StringVar(&o.tokenFile, "token-file", "", "file with the bootstrap token (- is standard input), with --server")
+	o.token.add(f)
 	f.StringSliceVar(&o.pins, "discovery-token-ca-cert-hash", nil, "sha256:HEX of the public key of the cluster's authority, with --server (repeatable)")
 	f.BoolVar(&o.unpinned, "discovery-token-unsafe-skip-ca-verification", false, "join without one: whoever knows the token can pose as the cluster")
 	f.StringVar(&o.user, "user", "", "join as this user instead of as a node")
@@ -147,7 +147,7 @@ func (o *nodeJoinOptions) discovery(s streams) (bootstrap.Discovery, error) {
 	if d.Endpoint, err = endpoint(o.server); err != nil {
 		return d, usagef("--server: %w", err)
 	}
-	if d.Token, err = o.readToken(s); err != nil {
+	if d.Token, err = o.token.need(s); err != nil {
 		return d, err
 	}
 	for _, text := range o.pins {
@@ -161,27 +161,6 @@ func (o *nodeJoinOptions) discovery(s streams) (bootstrap.Discovery, error) {
 		return d, usagef("--discovery-token-ca-cert-hash is missing: without it whoever knows the token can pose as the cluster")
 	}
 	return d, nil
-}
-
-func (o *nodeJoinOptions) readToken(s streams) (bootstrap.Token, error) {
-	flag, text := "--token", o.token
-	switch {
-	case o.token != "" && o.tokenFile != "":
-		return bootstrap.Token{}, usagef("--token and --token-file contradict each other: give one of them")
-	case o.token == "" && o.tokenFile == "":
-		return bootstrap.Token{}, usagef("--token-file or --token is missing: a node joins with a bootstrap token")
-	case o.tokenFile != "":
-		data, err := readInput(s, o.tokenFile)
-		if err != nil {
-			return bootstrap.Token{}, fmt.Errorf("--token-file: %w", err)
-		}
-		flag, text = "--token-file "+o.tokenFile, strings.TrimSpace(string(data))
-	}
-	t, err := bootstrap.ParseToken(text)
-	if err != nil {
-		return t, usagef("%s: the token %w", flag, err)
-	}
-	return t, nil
 }
 
 // endpoint takes HOST:PORT, and a URL.

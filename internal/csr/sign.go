@@ -67,15 +67,6 @@ func Sign(r Request, a issue.Authority, maximum time.Duration, now time.Time) ([
 	return trust.EncodeCertificates(append([]*x509.Certificate{c}, a.Chain...)...), nil
 }
 
-// Signable tells whether a request may be signed at all, whoever approved it:
-// the error is an [UnsignableError] that names what is wrong. The checks are
-// those of kube-controller-manager's signers for each signer name, and some
-// that no certificate should lack: see docs/csr-signing.md.
-func Signable(r Request) error {
-	_, err := readSignable(r)
-	return err
-}
-
 // signedLife returns the bounds of a certificate's life.
 func signedLife(asked *int32, a issue.Authority, maximum time.Duration, now time.Time) (notBefore, notAfter time.Time, err error) {
 	if maximum <= 0 {

@@ -347,7 +347,7 @@ func TestRequestsThatNobodyMaySign(t *testing.T) {
 			}
 		})
 	}
-	if err := csr.Signable(clientRequest(t)); err != nil {
+	if _, err := csr.Sign(clientRequest(t), ca, time.Hour, signedAt); err != nil {
 		t.Errorf("the good twin: %v", err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"strings"
 
-	goyaml "go.yaml.in/yaml/v3"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -18,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/yamldoc"
 )
 
 // The sizes in bytes up to which files with objects are read: YAML takes many
@@ -267,7 +267,7 @@ func documentsOf(data []byte) ([][]byte, error) {
 		}
 		converted, err := yaml.YAMLToJSONStrict(document)
 		if err == nil {
-			err = isSingle(document)
+			err = yamldoc.Single(document)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
@@ -276,21 +276,6 @@ func documentsOf(data []byte) ([][]byte, error) {
 			all = append(all, converted)
 		}
 	}
-}
-
-// isSingle refuses a text of which a decoder would take the first document and say
-// nothing of the others: YAML knows more ends of documents, and of lines, than
-// whoever splits at lines of three hyphens.
-func isSingle(document []byte) error {
-	decoder := goyaml.NewDecoder(bytes.NewReader(document))
-	var one goyaml.Node
-	if err := decoder.Decode(&one); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if err := decoder.Decode(&one); !errors.Is(err, io.EOF) {
-		return errors.New("there is something after the end of a document: separate documents by lines of three hyphens")
-	}
-	return nil
 }
 
 func jsonDocuments(data []byte) ([][]byte, error) {

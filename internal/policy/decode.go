@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubepki/kubepki/internal/yamldoc"
 )
 
 // MaxSize is the size in bytes up to which a file is read.
@@ -22,10 +23,13 @@ func decode(data []byte, kind string, into any) error {
 	if len(data) > MaxSize {
 		return errors.New("larger than 1 MiB: not a policy")
 	}
-	if !isSingle(data) {
-		return errors.New("holds more than one YAML document")
-	}
 	j, err := yaml.YAMLToJSONStrict(data)
+	if err == nil {
+		err = yamldoc.Single(data)
+	}
+	if errors.Is(err, yamldoc.ErrMore) {
+		return fmt.Errorf("holds %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("is not YAML: %s", oneLine(err))
 	}
@@ -55,30 +59,6 @@ func decode(data []byte, kind string, into any) error {
 		return errors.New(oneLine(err))
 	}
 	return nil
-}
-
-// isSingle tells whether a text is one YAML document: decoders take the first
-// and say nothing of others.
-func isSingle(data []byte) bool {
-	content, ended := false, false
-	for line := range bytes.Lines(data) {
-		text := string(bytes.TrimRight(line, " \t\r\n"))
-		switch {
-		case text == "---" || strings.HasPrefix(text, "--- "):
-			if content {
-				return false
-			}
-			content = text != "---" && !strings.HasPrefix(text, "--- #")
-		case text == "...":
-			ended = true
-		case strings.TrimSpace(text) == "" || strings.HasPrefix(strings.TrimSpace(text), "#"):
-		case ended:
-			return false
-		default:
-			content = true
-		}
-	}
-	return true
 }
 
 // findNull returns the path of a null, which YAML makes of a field without value.
