@@ -37,14 +37,17 @@ var mayImport = map[string][]string{
 	"internal/policy":     {"internal/csr", "internal/yamldoc"},
 	"internal/kmsproto":   {},
 	"deploy":              {},
-	"internal/signer":     {"internal/trust", "internal/issue", "internal/kmsproto"},
+	"internal/reload":     {"internal/trust"},
+	"internal/signer":     {"internal/trust", "internal/issue", "internal/kmsproto", "internal/reload"},
+	"token":               {"internal/trust", "internal/issue"},
+	"token/tokenfile":     {"internal/reload", "token"},
 	"internal/bootstrap":  {"internal/trust"},
 	"internal/kube":       {"internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":       {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
 	"internal/apitest":    {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":    {"internal/trust", "internal/issue"},
 	"internal/controller": {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":         {"internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+	"cmd/kubepki":         {"token", "token/tokenfile", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -53,7 +56,7 @@ var (
 	pure          = []string{"internal/trust", "internal/catalog", "internal/check", "internal/plan"}
 	notPure       = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/fs", "syscall", "path/filepath"}
 	notPureCalls  = []string{"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After"}
-	noDisk        = []string{"internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/config", "internal/report", "internal/proof"}
+	noDisk        = []string{"token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/config", "internal/report", "internal/proof"}
 	notWithoutFor = []string{"os", "os/exec", "net/http"}
 )
 

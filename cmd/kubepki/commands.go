@@ -12,6 +12,7 @@ func commands(s streams) []*cobra.Command {
 		newKubeconfigCommand(s),
 		newCSRCommand(s),
 		newTokenCommand(s),
+		newSACommand(s),
 		newControllerCommand(s),
 		newNodeCommand(s),
 		newAgentCommand(s),

@@ -1,0 +1,107 @@
+package token
+
+import (
+	"context"
+	"maps"
+	"slices"
+)
+
+// User is who shows a token, as Kubernetes names it (authentication.k8s.io/v1
+// UserInfo).
+type User struct {
+	Username string              `json:"username"`
+	UID      string              `json:"uid"`
+	Groups   []string            `json:"groups"`
+	Extra    map[string][]string `json:"extra,omitempty"`
+}
+
+// The keys of [User.Extra] (k8s.io/apiserver/pkg/authentication/serviceaccount).
+const (
+	credentialIDKey   = "authentication.kubernetes.io/credential-id"
+	podNameKey        = "authentication.kubernetes.io/pod-name"
+	podUIDKey         = "authentication.kubernetes.io/pod-uid"
+	nodeNameKey       = "authentication.kubernetes.io/node-name"
+	nodeUIDKey        = "authentication.kubernetes.io/node-uid"
+	validatingNameKey = "authentication.kubernetes.io/validatingwebhookconfiguration-name"
+	validatingUIDKey  = "authentication.kubernetes.io/validatingwebhookconfiguration-uid"
+	mutatingNameKey   = "authentication.kubernetes.io/mutatingwebhookconfiguration-name"
+	mutatingUIDKey    = "authentication.kubernetes.io/mutatingwebhookconfiguration-uid"
+	attestationPrefix = "attestation.authentication.kubernetes.io/"
+)
+
+const (
+	userPrefix  = "system:serviceaccount:"
+	groupAll    = "system:serviceaccounts"
+	groupPrefix = "system:serviceaccounts:"
+)
+
+// User returns whom the claims name. It is worth what the claims are worth:
+// nothing, unless a [Verifier] returned them.
+func (c *Claims) User() User {
+	u := User{Username: c.username(), UID: c.ServiceAccount.UID, Groups: []string{groupAll, groupPrefix + c.Namespace}}
+	if c.Legacy {
+		return u
+	}
+	u.Extra = make(map[string][]string)
+	put := func(key, value string) {
+		if value != "" {
+			u.Extra[key] = []string{value}
+		}
+	}
+	if c.ID != "" {
+		put(credentialIDKey, "JTI="+c.ID)
+	}
+	for _, o := range []struct {
+		ref       *Ref
+		name, uid string
+	}{
+		{c.Pod, podNameKey, podUIDKey}, {c.Node, nodeNameKey, nodeUIDKey},
+		{c.ValidatingWebhookConfiguration, validatingNameKey, validatingUIDKey},
+		{c.MutatingWebhookConfiguration, mutatingNameKey, mutatingUIDKey},
+	} {
+		if o.ref != nil {
+			put(o.name, o.ref.Name)
+			put(o.uid, o.ref.UID)
+		}
+	}
+	if groups := c.Attestations[APIGroupsAttestation]; c.webhookBound() && len(groups) > 0 {
+		u.Extra[attestationPrefix+APIGroupsAttestation] = slices.Clone(groups)
+	}
+	if len(u.Extra) == 0 {
+		u.Extra = nil
+	}
+	return u
+}
+
+func (c *Claims) username() string { return userPrefix + c.Namespace + ":" + c.ServiceAccount.Name }
+
+func (c *Claims) webhookBound() bool {
+	return c.ValidatingWebhookConfiguration != nil || c.MutatingWebhookConfiguration != nil
+}
+
+// clone returns a copy that shares nothing.
+func (u User) clone() User {
+	u.Groups = slices.Clone(u.Groups)
+	if u.Extra != nil {
+		u.Extra = maps.Clone(u.Extra)
+		for k, v := range u.Extra {
+			u.Extra[k] = slices.Clone(v)
+		}
+	}
+	return u
+}
+
+type contextKey struct{}
+
+// NewContext returns a context that carries who sent a request. The middleware
+// of token/tokenhttp and token/tokengrpc makes it; tests of handlers may.
+func NewContext(ctx context.Context, v *Verified) context.Context {
+	return context.WithValue(ctx, contextKey{}, v)
+}
+
+// FromContext returns who sent the request of a context: nil when no middleware
+// has verified a token.
+func FromContext(ctx context.Context) *Verified {
+	v, _ := ctx.Value(contextKey{}).(*Verified)
+	return v
+}
