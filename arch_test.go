@@ -41,13 +41,16 @@ var mayImport = map[string][]string{
 	"internal/signer":     {"internal/trust", "internal/issue", "internal/kmsproto", "internal/reload"},
 	"token":               {"internal/trust", "internal/issue"},
 	"token/tokenfile":     {"internal/reload", "token"},
+	"token/tokenhttp":     {"token"},
+	"token/tokengrpc":     {"token"},
+	"internal/tokentest":  {"token"},
 	"internal/bootstrap":  {"internal/trust"},
 	"internal/kube":       {"internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":       {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
 	"internal/apitest":    {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":    {"internal/trust", "internal/issue"},
 	"internal/controller": {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":         {"token", "token/tokenfile", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+	"cmd/kubepki":         {"token", "token/tokenfile", "token/tokenhttp", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
 }
 
 // pure packages touch nothing: what they may not import from the standard

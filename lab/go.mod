@@ -35,10 +35,15 @@ require (
 	k8s.io/kubernetes v1.37.2
 	k8s.io/sample-apiserver v0.37.2
 	k8s.io/utils v0.0.0-20260626114624-be93311217bd
+	pgregory.net/rapid v1.3.0
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/spiffe/go-spiffe/v2 v2.9.0 // indirect
+require (
+	github.com/go-json-experiment/json v1.27.2 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/spiffe/go-spiffe/v2 v2.9.0 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect

@@ -1,0 +1,86 @@
+package tokenhttp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/kubepki/kubepki/token"
+)
+
+// Verifier judges tokens: a [*token.Verifier], or a [*token.Cache] in front of
+// one.
+type Verifier interface {
+	Verify(ctx context.Context, token string) (*token.Verified, error)
+}
+
+// Require hands on requests that show a good token, and answers others itself,
+// as a [Guard] without further settings does.
+func Require(v Verifier, next http.Handler) http.Handler { return (&Guard{Verifier: v}).Handler(next) }
+
+// Guard lets requests with a good bearer token through (RFC 6750 section 2.1).
+// It must not be changed while it is used.
+type Guard struct {
+	Verifier Verifier
+	// Log hears why requests are refused, which is not told to who sends them;
+	// nil: slog.Default.
+	Log *slog.Logger
+}
+
+// Handler returns a handler that may be used by several goroutines. The next one
+// finds who sent the request by [token.FromContext], and no Authorization header
+// any more, so that the token is passed on to nobody by mistake.
+//
+// The answer is 401 without a good token, and 503 when the keys cannot be had.
+func (g *Guard) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, ok := bearer(r.Header)
+		if !ok {
+			g.refuse(w, "Bearer")
+			return
+		}
+		v, err := g.Verifier.Verify(r.Context(), text)
+		if err != nil {
+			g.failed(w, r, err)
+			return
+		}
+		r = r.WithContext(token.NewContext(r.Context(), v))
+		r.Header = r.Header.Clone()
+		r.Header.Del("Authorization")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bearer takes the token out of the one Authorization header: with two, this
+// program and another could each see a different one.
+func bearer(h http.Header) (string, bool) {
+	all := h.Values("Authorization")
+	if len(all) != 1 {
+		return "", false
+	}
+	scheme, text, _ := strings.Cut(all[0], " ")
+	text = strings.Trim(text, " ")
+	return text, strings.EqualFold(scheme, "Bearer") && text != ""
+}
+
+func (g *Guard) failed(w http.ResponseWriter, r *http.Request, err error) {
+	log := g.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	var refused *token.RefusedError
+	if errors.As(err, &refused) {
+		log.LogAttrs(r.Context(), slog.LevelInfo, "token refused", slog.String("reason", string(refused.Reasons[0].ID)), slog.String("detail", refused.Error()), slog.String("from", r.RemoteAddr))
+		g.refuse(w, `Bearer error="invalid_token"`)
+		return
+	}
+	log.LogAttrs(r.Context(), slog.LevelError, "token not judged", slog.String("error", err.Error()))
+	http.Error(w, "tokens cannot be verified now", http.StatusServiceUnavailable)
+}
+
+func (*Guard) refuse(w http.ResponseWriter, challenge string) {
+	w.Header().Set("WWW-Authenticate", challenge)
+	http.Error(w, "Unauthorized", http.StatusUnauthorized)
+}
