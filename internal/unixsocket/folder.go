@@ -35,7 +35,7 @@ func checkFolders(dir string) error {
 		// What stands in a sticky folder is its owner's to remove; but anybody may
 		// put something there, as in /tmp.
 		if info.Mode().Perm()&0o022 != 0 && (one == dir || info.Mode()&fs.ModeSticky == 0) {
-			return fmt.Errorf("folder %s of the socket is of mode %s: others could replace the socket: take away their right to write (chmod go-w)", one, info.Mode())
+			return fmt.Errorf("folder %s of the socket is of mode %s: others could put a socket of theirs there: use one that only its owner can write", one, info.Mode())
 		}
 		if one == filepath.Dir(one) {
 			return nil
