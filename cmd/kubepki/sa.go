@@ -27,5 +27,6 @@ argument, and printed by sa token alone.`,
 		},
 	}
 	c.AddCommand(newSAExternalSignerCommand(s))
+	c.AddCommand(newSAInspectCommand(s), newSAVerifyCommand(s), newSAKeysCommand(s))
 	return c
 }

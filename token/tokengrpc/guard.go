@@ -2,9 +2,7 @@ package tokengrpc
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -12,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kubepki/kubepki/token"
+	"github.com/kubepki/kubepki/token/internal/bearer"
 )
 
 // Verifier judges tokens: a [*token.Verifier], or a [*token.Cache] in front of
@@ -65,7 +64,7 @@ func (s *stream) Context() context.Context { return s.ctx }
 
 func (g *Guard) admit(ctx context.Context, method string) (context.Context, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	text, ok := bearer(md)
+	text, ok := bearer.Token(md.Get("authorization"))
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "a bearer token is needed")
 	}
@@ -78,28 +77,9 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 	return token.NewContext(metadata.NewIncomingContext(ctx, md), v), nil
 }
 
-// bearer takes the token out of the one authorization: with two, this program
-// and another could each see a different one.
-func bearer(md metadata.MD) (string, bool) {
-	all := md.Get("authorization")
-	if len(all) != 1 {
-		return "", false
-	}
-	scheme, text, _ := strings.Cut(all[0], " ")
-	text = strings.Trim(text, " ")
-	return text, strings.EqualFold(scheme, "Bearer") && text != ""
-}
-
 func (g *Guard) failed(ctx context.Context, method string, err error) error {
-	log := g.Log
-	if log == nil {
-		log = slog.Default()
-	}
-	var refused *token.RefusedError
-	if errors.As(err, &refused) {
-		log.LogAttrs(ctx, slog.LevelInfo, "token refused", slog.String("reason", string(refused.Reasons[0].ID)), slog.String("detail", refused.Error()), slog.String("method", method))
+	if bearer.Log(ctx, g.Log, err, slog.String("method", method)) {
 		return status.Error(codes.Unauthenticated, "the token is not accepted")
 	}
-	log.LogAttrs(ctx, slog.LevelError, "token not judged", slog.String("error", err.Error()))
 	return status.Error(codes.Unavailable, "tokens cannot be verified now")
 }

@@ -2,12 +2,11 @@ package tokenhttp
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 
 	"github.com/kubepki/kubepki/token"
+	"github.com/kubepki/kubepki/token/internal/bearer"
 )
 
 // Verifier judges tokens: a [*token.Verifier], or a [*token.Cache] in front of
@@ -36,7 +35,7 @@ type Guard struct {
 // The answer is 401 without a good token, and 503 when the keys cannot be had.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, ok := bearer(r.Header)
+		text, ok := bearer.Token(r.Header.Values("Authorization"))
 		if !ok {
 			g.refuse(w, "Bearer")
 			return
@@ -53,30 +52,11 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// bearer takes the token out of the one Authorization header: with two, this
-// program and another could each see a different one.
-func bearer(h http.Header) (string, bool) {
-	all := h.Values("Authorization")
-	if len(all) != 1 {
-		return "", false
-	}
-	scheme, text, _ := strings.Cut(all[0], " ")
-	text = strings.Trim(text, " ")
-	return text, strings.EqualFold(scheme, "Bearer") && text != ""
-}
-
 func (g *Guard) failed(w http.ResponseWriter, r *http.Request, err error) {
-	log := g.Log
-	if log == nil {
-		log = slog.Default()
-	}
-	var refused *token.RefusedError
-	if errors.As(err, &refused) {
-		log.LogAttrs(r.Context(), slog.LevelInfo, "token refused", slog.String("reason", string(refused.Reasons[0].ID)), slog.String("detail", refused.Error()), slog.String("from", r.RemoteAddr))
+	if bearer.Log(r.Context(), g.Log, err, slog.String("from", r.RemoteAddr)) {
 		g.refuse(w, `Bearer error="invalid_token"`)
 		return
 	}
-	log.LogAttrs(r.Context(), slog.LevelError, "token not judged", slog.String("error", err.Error()))
 	http.Error(w, "tokens cannot be verified now", http.StatusServiceUnavailable)
 }
 
