@@ -328,7 +328,8 @@ func TestDeviceThatHangs(t *testing.T) {
 		}()
 	}
 	for range 20 {
-		if code := <-got; code != codes.DeadlineExceeded {
+		// Those that wait for their turn may hear that from the server first.
+		if code := <-got; code != codes.DeadlineExceeded && code != codes.ResourceExhausted {
 			t.Errorf("a call ended with %s", code)
 		}
 	}
