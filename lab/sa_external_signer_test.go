@@ -689,18 +689,21 @@ func (s *signedOutside) testNoKey(t *testing.T) {
 	}
 }
 
-// testBoth shows what kube-apiserver says to flags of both kinds.
+// testBoth shows what kube-apiserver says to flags of both kinds, also to one
+// that kubeadm's extraArgs would leave empty.
 func (s *signedOutside) testBoth(t *testing.T) {
-	m := s.without(t, 1, "kube-apiserver", "--service-account-signing-key-file")
-	m.Name, m.Probe = "both", nil
-	m.Command = append(m.Command, "--service-account-signing-endpoint="+signerSocket)
-	p, err := s.nodes[1].Run(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), readyWait)
-	defer cancel()
-	if err := p.Ended(ctx); !strings.Contains(err.Error(), "mutually exclusive") {
-		t.Error(err)
+	for name, more := range map[string]string{"given": "--service-account-key-file=/etc/kubernetes/pki/sa.pub", "empty": "--service-account-key-file="} {
+		m := s.without(t, 1, "kube-apiserver", "--service-account-key-file", "--service-account-signing-key-file")
+		m.Name, m.Probe = "both-"+name, nil
+		m.Command = append(m.Command, "--service-account-signing-endpoint="+signerSocket, more)
+		p, err := s.nodes[1].Run(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), readyWait)
+		defer cancel()
+		if err := p.Ended(ctx); !strings.Contains(err.Error(), "mutually exclusive") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

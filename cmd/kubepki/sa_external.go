@@ -87,6 +87,7 @@ func (o *saExternalOptions) run(ctx context.Context, s streams) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	undumpable()
 	r, err := o.prepare(s)
 	if err != nil {
 		return err

@@ -42,16 +42,17 @@ type loaded struct {
 
 // load makes sense of the files, in the order of paths.
 func (f *Files) load(contents [][]byte) (*loaded, error) {
-	private, err := f.Held, error(nil)
-	if private == nil {
-		if private, err = issue.ParsePrivateKey(contents[0]); err != nil {
+	l := &loaded{}
+	var err error
+	if f.Held != nil {
+		if l.signer, err = token.NewSigner(f.Held); err != nil {
+			return nil, fmt.Errorf("the signing key, which is held elsewhere: %w", err)
+		}
+	} else {
+		if l.signer, err = parseSigner(contents[0]); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Signing, err)
 		}
 		contents = contents[1:]
-	}
-	l := &loaded{}
-	if l.signer, err = token.NewSigner(private); err != nil {
-		return nil, fmt.Errorf("the signing key: %w", err)
 	}
 	if l.published, err = parseAll(f.Published, contents); err != nil {
 		return nil, err
@@ -72,6 +73,14 @@ func (f *Files) load(contents [][]byte) (*loaded, error) {
 		}
 	}
 	return l, nil
+}
+
+func parseSigner(data []byte) (*token.Signer, error) {
+	private, err := issue.ParsePrivateKey(data)
+	if err != nil {
+		return nil, err
+	}
+	return token.NewSigner(private)
 }
 
 func parseAll(paths []string, contents [][]byte) ([]token.Key, error) {

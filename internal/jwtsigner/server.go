@@ -41,11 +41,14 @@ type Server struct {
 	slots  chan struct{}
 }
 
-// NewServer returns a server. A policy that allows nothing, and a refresh hint
-// that is none, are errors.
+// NewServer returns a server. A policy that allows nothing, no keys, and a
+// refresh hint that is none, are errors.
 func NewServer(c Config) (*Server, error) {
 	if err := c.Policy.check(); err != nil {
 		return nil, err
+	}
+	if c.Keys == nil {
+		return nil, errors.New("a signer needs keys")
 	}
 	if c.RefreshHint < time.Second || c.RefreshHint%time.Second != 0 {
 		return nil, fmt.Errorf("a refresh hint of %s: whole seconds are needed, one at least", c.RefreshHint)
