@@ -152,6 +152,22 @@ func TestSocketOfAnotherProgramIsLeftAlone(t *testing.T) {
 	}
 }
 
+// It cannot be told whether anybody uses a socket of another kind.
+func TestSocketOfAnotherKindIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.sock")
+	other, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := unixsocket.Listen(path, options(io.Discard)); err == nil {
+		t.Error("its place is taken")
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOtherUsersAreCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
 	var log bytes.Buffer // read when Accept has ended
