@@ -49,7 +49,9 @@ type signedOutside struct {
 	signers []*lab.Process
 	apis    []*rest.Config // the administrator at each API server
 	clients []*kubernetes.Clientset
-	first   string // a token of the first key
+	second  *lab.Process // the API server of cp2
+	first   string       // a token of the first key
+	secrets [][]byte     // a line of each key that has signed
 }
 
 func TestAPIServersAskAnExternalSigner(t *testing.T) {
@@ -58,6 +60,7 @@ func TestAPIServersAskAnExternalSigner(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
+		{"one control plane is moved after the other", s.testMove},
 		{"a token is taken by every API server", s.testTokens},
 		{"keys are published, but for those of Secrets' tokens", s.testPublished},
 		{"tokens live no longer than the signer allows", s.testLife},
@@ -84,23 +87,17 @@ func startSignedOutside(t *testing.T) *signedOutside {
 		name := fmt.Sprintf("cp%d", i)
 		s.nodes = append(s.nodes, addNode(t, s.network, name, s.path(name, ""), fmt.Sprintf("10.99.0.1%d/24", i)))
 		members = append(members, start(t, s.nodes[i-1], "etcd", "--unsafe-no-fsync"))
-		s.takeKeys(t, i-1)
 	}
 	ready(t, members...)
 	s.admin = s.conf(t, "super-admin")
 	for i := range s.nodes {
-		p := s.startAPIServer(t, i)
-		if i == 0 {
-			time.Sleep(3 * time.Second) // kube-apiserver waits a minute for its signer
-			s.apiserver = p
-		}
-		s.startSigner(t, i)
-		ready(t, p)
 		api := rest.CopyConfig(s.admin)
 		api.Host = fmt.Sprintf("https://10.99.0.1%d:6443", i+1)
 		s.apis = append(s.apis, api)
 		s.clients = append(s.clients, kubernetes.NewForConfigOrDie(api))
 	}
+	s.apiserver, s.second = s.move(t, 0), start(t, s.nodes[1], "kube-apiserver")
+	ready(t, s.second)
 	s.manager = s.startManager(t)
 	ready(t, s.manager)
 	eventually(t, "there is a service account", func(ctx context.Context) error {
@@ -110,12 +107,31 @@ func startSignedOutside(t *testing.T) *signedOutside {
 	return s
 }
 
+// move starts the API server of a control plane without keys, and then its
+// signer: kube-apiserver waits a minute for it.
+func (s *signedOutside) move(t *testing.T, i int) *lab.Process {
+	t.Helper()
+	s.takeKeys(t, i)
+	p := s.startAPIServer(t, i)
+	time.Sleep(3 * time.Second)
+	if err := p.Probe(t.Context()); err == nil {
+		t.Error("kube-apiserver is ready without a signer")
+	}
+	s.startSigner(t, i)
+	ready(t, p)
+	return p
+}
+
 // takeKeys takes the keys of the service accounts from a control plane into the
 // vault of its signer, and leaves its controller manager a key of its own.
 func (s *signedOutside) takeKeys(t *testing.T, i int) {
 	t.Helper()
-	vault := t.TempDir()
+	vault := s.path(fmt.Sprintf("vault%d", i+1), "")
+	if err := os.Mkdir(vault, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	s.vaults = append(s.vaults, vault)
+	s.keep(read(t, filepath.Join(s.nodes[i].Root, "etc/kubernetes/pki/sa.key")))
 	pki := filepath.Join(s.nodes[i].Root, "etc/kubernetes/pki")
 	if err := os.Rename(filepath.Join(pki, "sa.key"), filepath.Join(vault, "sa.key")); err != nil {
 		t.Fatal(err)
@@ -134,6 +150,11 @@ func (s *signedOutside) takeKeys(t *testing.T, i int) {
 	if err := os.MkdirAll(filepath.Join(s.nodes[i].Root, "run"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// keep remembers how the file of a key begins.
+func (s *signedOutside) keep(key []byte) {
+	s.secrets = append(s.secrets, bytes.Split(key, []byte("\n"))[1])
 }
 
 func newSigningKey(t *testing.T, algorithm issue.Algorithm) crypto.Signer {
@@ -307,6 +328,32 @@ func idOfFile(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return idOfKey(t, key)
+}
+
+// testMove begins where cp1 has a signer and cp2 has the same key in a file.
+func (s *signedOutside) testMove(t *testing.T) {
+	var before []string
+	for i := range s.apis {
+		text, err := s.ask(t.Context(), i, authenticationv1.TokenRequestSpec{})
+		if err != nil {
+			t.Fatalf("cp%d: %v", i+1, err)
+		}
+		if err := s.show(t.Context(), 1-i, text); err != nil {
+			t.Errorf("of cp%d at the other: %v", i+1, err)
+		}
+		before = append(before, text)
+	}
+	if err := s.second.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.second = s.move(t, 1)
+	for i := range s.apis {
+		for _, text := range before {
+			if err := s.show(t.Context(), i, text); err != nil {
+				t.Errorf("at cp%d, after the move: %v", i+1, err)
+			}
+		}
+	}
 }
 
 func (s *signedOutside) testTokens(t *testing.T) {
@@ -608,6 +655,7 @@ func (s *signedOutside) testRotation(t *testing.T) {
 	s.published(t, oldID, nextID)
 	time.Sleep(6 * time.Second) // --publish-first: it would wait for itself, too
 	s.replace(t, "sa.key", privatePEM(t, next))
+	s.keep(privatePEM(t, next))
 	run.signs(t, nextID)
 	t.Logf("%d tokens, and not one failure", run.stop())
 	// The end of the old key is the end of its tokens.
@@ -634,6 +682,7 @@ func (s *signedOutside) testHastyRotation(t *testing.T) {
 	run := s.startTraffic(t, old)
 	run.signs(t, oldID)
 	s.replace(t, "sa.key", privatePEM(t, next))
+	s.keep(privatePEM(t, next))
 	s.published(t, oldID, idOfKey(t, next))
 	run.signs(t, oldID) // still: --publish-first
 	run.signs(t, idOfKey(t, next))
@@ -668,9 +717,11 @@ func (s *signedOutside) testPod(t *testing.T) {
 	}
 }
 
-// testNoKey looks for a private key that signs tokens, by its text.
+// testNoKey looks for the keys that have signed, by their text.
 func (s *signedOutside) testNoKey(t *testing.T) {
-	secret := bytes.Split(read(t, filepath.Join(s.vaults[0], "sa.key")), []byte("\n"))[1]
+	if len(s.secrets) != 4 { // sa.key, once from each node, and those of two rotations
+		t.Errorf("%d keys are known", len(s.secrets))
+	}
 	for _, node := range s.nodes {
 		looked := 0
 		err := filepath.WalkDir(node.Root, func(path string, d fs.DirEntry, err error) error {
@@ -678,8 +729,9 @@ func (s *signedOutside) testNoKey(t *testing.T) {
 				return err
 			}
 			looked++
-			if d.Name() == "sa.key" || bytes.Contains(read(t, path), secret) {
-				t.Errorf("%s holds the signing key", path)
+			data := read(t, path)
+			if d.Name() == "sa.key" || slices.ContainsFunc(s.secrets, func(line []byte) bool { return bytes.Contains(data, line) }) {
+				t.Errorf("%s holds a signing key", path)
 			}
 			return nil
 		})
