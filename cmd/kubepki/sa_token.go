@@ -37,7 +37,7 @@ said then: uids.
 
 With --write-mount the token goes with ca.crt and namespace into a folder as pods
 have it in /var/run/secrets/kubernetes.io/serviceaccount. Run again, it replaces
-all of them at once: clients that read the folder again never see a mixture.
+all of them by one rename: who follows ..data once never reads files of two runs.
 
 With --legacy the token is one of a Secret, as Kubernetes made them before 1.24. It
 never expires. --secret prints the Secret, which must be in the cluster for the
