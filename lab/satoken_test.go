@@ -55,6 +55,7 @@ func TestServiceAccountTokens(t *testing.T) {
 		{"what is signed here the API server takes, as whom the claims name", k.testOffline},
 		{"what is wrong with a token the API server sees too", k.testRefused},
 		{"what is signed here says what the API server says", k.testSame},
+		{"what the API server signs is verified here", k.testVerified},
 		{"the API server shortens lives, and kubepki says so", k.testLives},
 		{"a Secret of kubepki is one of the controller", k.testLegacy},
 		{"clients work with the folder and its kubeconfig", k.testMount},
@@ -576,6 +577,8 @@ func (k *saTokens) testDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "a token dies with its "+kind, func(context.Context) error { return k.refusal(t, made[kind]) })
+		// Which cannot be seen without the cluster, as docs/sa-verify.md says.
+		k.verified(t, made[kind], "--root="+k.path("cp1", ""))
 	}
 	if _, err := k.review(t, unbound, ""); err != nil {
 		t.Errorf("the token that is bound to nothing: %v", err)
