@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"token":               {"internal/trust", "internal/issue"},
 	"token/tokenfile":     {"internal/reload", "token"},
 	"mtls":                {"internal/trust", "internal/issue", "internal/reload"},
-	"internal/saserver":   {"token", "mtls"},
+	"internal/saserver":   {"mtls", "token"},
 	"internal/bootstrap":  {"internal/trust"},
 	"internal/kube":       {"internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":       {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
