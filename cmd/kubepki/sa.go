@@ -26,5 +26,6 @@ argument, and printed by sa token alone.`,
 			return usagef("sa: say what to do: token, inspect, verify, keys, serve or external-signer")
 		},
 	}
+	c.AddCommand(newSAServeCommand(s))
 	return c
 }
