@@ -38,7 +38,11 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/spiffe/go-spiffe/v2 v2.9.0 // indirect
+require (
+	github.com/go-json-experiment/json v1.27.2 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/spiffe/go-spiffe/v2 v2.9.0 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect
