@@ -224,6 +224,13 @@ func TestOwnCheckOfResumedSessions(t *testing.T) {
 	if err := config.VerifyConnection(tls.ConnectionState{}); err != nil {
 		t.Errorf("no certificate: %v", err)
 	}
+	required, err := mtls.ServerConfig(&source, mtls.RequireClients).GetConfigForClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := required.VerifyConnection(tls.ConnectionState{}); !errors.Is(err, mtls.ErrNoClient) {
+		t.Errorf("no certificate, where one is required: %v", err)
+	}
 	source.set(t, pair, ca)
 	if err := config.VerifyConnection(resumed); err == nil {
 		t.Error("let in")

@@ -108,8 +108,8 @@ func present(root *os.Root, urlPath string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
-// replace writes a whole file, which everybody may read, or leaves one that
-// holds the same.
+// replace writes a whole file, with the mode of the one before or 0644 under the
+// umask, or leaves one that holds the same.
 func replace(root *os.Root, urlPath string, data []byte) (written bool, err error) {
 	name := strings.TrimPrefix(urlPath, "/")
 	before, err := present(root, urlPath)
@@ -124,7 +124,7 @@ func replace(root *os.Root, urlPath string, data []byte) (written bool, err erro
 		return false, withoutPath(err)
 	}
 	defer folder.Close()
-	err = renameio.WriteFile(path.Base(name), data, 0o644, renameio.WithRoot(folder), renameio.WithStaticPermissions(0o644))
+	err = renameio.WriteFile(path.Base(name), data, 0o644, renameio.WithRoot(folder))
 	return err == nil, withoutPath(err)
 }
 

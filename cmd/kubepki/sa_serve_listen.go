@@ -38,7 +38,7 @@ func (o *saServeOptions) serve(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	defer public.Close()
+	defer func() { _ = public.Close() }() // Serve has closed it, unless it never ran
 	side, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var beside []controller.Loop
@@ -47,7 +47,7 @@ func (o *saServeOptions) serve(ctx context.Context, s streams) error {
 		if err != nil {
 			return advise(err, "--metrics-listen names another address, or none")
 		}
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		beside = append(beside, &controller.Health{Listener: l, Live: func(*http.Request) error { return nil }, Ready: notStopping(ctx), Metrics: r.registry})
 		r.log.Info("metrics", "address", l.Addr().String())
 	}

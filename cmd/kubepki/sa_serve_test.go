@@ -162,14 +162,25 @@ func (s *served) client(show ...tls.Certificate) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}, Timeout: 10 * time.Second}
 }
 
-func (s *served) get(c *http.Client, url string) (*http.Response, string) {
+// page is what was answered, and the number of the certificate that was shown.
+type page struct {
+	status       int
+	header       http.Header
+	body, serial string
+}
+
+func (s *served) get(c *http.Client, url string) page {
 	s.t.Helper()
 	answer, err := c.Get(url)
 	s.check(err)
 	defer answer.Body.Close()
 	data, err := io.ReadAll(answer.Body)
 	s.check(err)
-	return answer, string(data)
+	p := page{status: answer.StatusCode, header: answer.Header, body: string(data)}
+	if answer.TLS != nil {
+		p.serial = answer.TLS.PeerCertificates[0].SerialNumber.String()
+	}
+	return p
 }
 
 func (s *served) token(signer *token.Signer) string {
@@ -224,11 +235,11 @@ func TestServedDocumentsAreThoseOfOut(t *testing.T) {
 	for path, mediaType := range map[string]string{"/east/.well-known/openid-configuration": "application/json", "/east/openid/v1/jwks": "application/jwk-set+json"} {
 		file, err := os.ReadFile(s.path("www" + path))
 		s.check(err)
-		answer, body := s.get(s.client(), s.url+path)
-		if body != string(file) || answer.Header.Get("Content-Type") != mediaType || answer.Header.Get("Cache-Control") != "public, max-age=3600" {
-			t.Errorf("%s: %v %s", path, answer.Header, body)
+		got := s.get(s.client(), s.url+path)
+		if got.body != string(file) || got.header.Get("Content-Type") != mediaType || got.header.Get("Cache-Control") != "public, max-age=3600" {
+			t.Errorf("%s: %+v", path, got)
 		}
-		if strings.Contains(body, `"d"`) {
+		if strings.Contains(got.body, `"d"`) {
 			t.Error("a private key is published")
 		}
 	}
@@ -272,7 +283,7 @@ func TestServedReviewsFollowTheFiles(t *testing.T) {
 		t.Errorf("the token of the key of before: %s", body) // remembered or not
 	}
 
-	_, figures := s.get(http.DefaultClient, s.metrics+"/metrics")
+	figures := s.get(http.DefaultClient, s.metrics+"/metrics").body
 	for _, want := range []string{
 		`kubepki_reloads_total{result="refused",what="keys"} 1`, `kubepki_reloads_total{result="taken-up",what="keys"} 1`,
 		`kubepki_token_reviews_total{reason="caller",result="rejected"} 2`, `kubepki_token_reviews_total{reason="key-unknown",result="refused"}`,
@@ -282,8 +293,8 @@ func TestServedReviewsFollowTheFiles(t *testing.T) {
 			t.Errorf("no %s in %s", want, figures)
 		}
 	}
-	if _, ready := s.get(http.DefaultClient, s.metrics+"/readyz"); ready != "ok\n" {
-		t.Errorf("ready: %s", ready)
+	if ready := s.get(http.DefaultClient, s.metrics+"/readyz"); ready.body != "ok\n" {
+		t.Errorf("ready: %+v", ready)
 	}
 	s.stop()
 	for _, text := range []string{before, after} {
@@ -296,10 +307,7 @@ func TestServedReviewsFollowTheFiles(t *testing.T) {
 func TestServedCertificateFollowsItsFiles(t *testing.T) {
 	s := startServing(t, servedIssuer, "--cache-ttl", "0", "--issuer", "https://also.example.test")
 	standing := s.client()
-	serial := func(c *http.Client) string {
-		answer, _ := s.get(c, s.url+"/openid/v1/jwks")
-		return answer.TLS.PeerCertificates[0].SerialNumber.String()
-	}
+	serial := func(c *http.Client) string { return s.get(c, s.url+"/openid/v1/jwks").serial }
 	before := serial(standing)
 	s.leaf("server", x509.ExtKeyUsageServerAuth)
 	s.soon("the new certificate is shown", func() bool { return serial(s.client()) != before })
@@ -312,8 +320,8 @@ func TestServedCertificateFollowsItsFiles(t *testing.T) {
 // Old clusters have issuers that are no URLs.
 func TestIssuerThatNobodyDiscoversIsReviewed(t *testing.T) {
 	s := startServing(t, "kubernetes.default.svc")
-	if answer, _ := s.get(s.client(), s.url+"/.well-known/openid-configuration"); answer.StatusCode != 404 {
-		t.Errorf("its metadata: %s", answer.Status)
+	if got := s.get(s.client(), s.url+"/.well-known/openid-configuration"); got.status != 404 {
+		t.Errorf("its metadata: %+v", got)
 	}
 	if _, body := s.review(s.client(), s.token(s.signer)); !strings.Contains(body, `"authenticated":true`) {
 		t.Errorf("its token: %s", body)

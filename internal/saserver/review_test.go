@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -276,5 +277,20 @@ func TestTokenOfASecret(t *testing.T) {
 	}
 	if w.ask(text, "here").Authenticated {
 		t.Error("it is for the API server alone")
+	}
+}
+
+func BenchmarkReview(b *testing.B) {
+	w := newWorld(b)
+	w.reviewer.Log = slog.New(slog.DiscardHandler)
+	for name, text := range map[string]string{"remembered": w.token(nil), "refused": sign(b, newSigner(b), w.claims(nil))} {
+		body := fmt.Sprintf(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":%q}}`, text)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if answer := w.post(body); answer.Code != http.StatusOK {
+					b.Fatal(answer.Code)
+				}
+			}
+		})
 	}
 }
