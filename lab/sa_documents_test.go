@@ -3,10 +3,16 @@
 package lab_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,12 +26,8 @@ import (
 func (w *west) moreKeys(t *testing.T) []string {
 	t.Helper()
 	var flags []string
-	for i, a := range []issue.Algorithm{issue.RSA2048, issue.ECDSAP256, issue.ECDSAP384, issue.RSA4096} {
-		key, err := issue.GenerateKey(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := issue.EncodePublicKey(key.Public())
+	for i, key := range everyKey(t) {
+		data, err := issue.EncodePublicKey(key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,13 +38,37 @@ func (w *west) moreKeys(t *testing.T) []string {
 	return flags
 }
 
+func everyKey(t *testing.T) []crypto.PublicKey {
+	t.Helper()
+	var all []crypto.PublicKey
+	for _, bits := range []int{2048, 3072, 4096} {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, key.Public())
+	}
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, key.Public())
+	}
+	return all
+}
+
 // testDocuments: west's own documents are what its API server has.
 func (w *west) testDocuments(t *testing.T, jwksURI string) {
 	args := []string{"sa", "serve", "--out=" + t.TempDir(), "--issuer=" + westAudience, "--key=" + w.pki("sa.pub"), "-o=json"}
 	if jwksURI != "" {
 		args = append(args, "--jwks-uri="+jwksURI)
-		for i := range 4 {
-			args = append(args, "--key="+w.pki(fmt.Sprintf("sa-%d.pub", i)))
+		more, err := filepath.Glob(w.pki("sa-*.pub"))
+		if err != nil || len(more) != 6 {
+			t.Fatal(more, err)
+		}
+		for _, name := range more {
+			args = append(args, "--key="+name)
 		}
 	}
 	var made struct {
