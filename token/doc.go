@@ -3,7 +3,7 @@
 //
 // A [Verifier] means what kube-apiserver means, and is stricter wherever the
 // two differ: whatever it accepts kube-apiserver accepts as well, as the same
-// user, if what the token is bound to still exists. docs/tokens-sa.md lists each
+// user, if what the token is bound to still exists. docs/sa-verify.md lists each
 // difference. A [Signer] makes the tokens that kube-apiserver makes.
 //
 // Promises:

@@ -148,3 +148,6 @@ func (s *KeySet) named(id string) []Key {
 	}
 	return s.byID[id]
 }
+
+// Has tells whether there is a key of an id.
+func (s *KeySet) Has(id string) bool { return len(s.byID[id]) > 0 }

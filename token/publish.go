@@ -102,8 +102,11 @@ func CheckIssuerURL(issuer string) error {
 
 func checkHTTPS(what, text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "":
 		return fmt.Errorf("%s %s is not a URL like https://example.com", what, quote(text))
+	case u.User != nil: // which is not repeated: there may be a password in it
+		return fmt.Errorf("%s has a user in its URL: leave that out", what)
 	}
 	return nil
 }

@@ -31,6 +31,15 @@ const (
 	AttestationAbsent ReasonID = "attestation-missing" // bound to a webhook, which needs one
 )
 
+// ReasonIDs lists all kinds, in the order of their constants.
+func ReasonIDs() []ReasonID {
+	return []ReasonID{
+		TooLarge, Malformed, IssuerUnknown, LegacyRefused, HeaderForbidden, AlgorithmRefused, KeyUnknown, AlgorithmMismatch, SignatureInvalid,
+		TimeInvalid, Expired, ExpiryMissing, NotYetValid, IssuedInFuture, AudienceMismatch, ClaimMissing, NameInvalid, SubjectMismatch,
+		FormAmbiguous, AttestationAbsent,
+	}
+}
+
 // Reason says why a token is refused.
 type Reason struct {
 	ID ReasonID `json:"id"`

@@ -138,6 +138,15 @@ func (v *Verifier) admit(u *Unverified) error {
 	return nil
 }
 
+// SignedBy returns the key of the set that made the signature of a token, whatever
+// key the token names, and false when none did. Nothing else is judged.
+func (s *KeySet) SignedBy(u *Unverified) (Key, bool) {
+	anonymous := *u
+	anonymous.KeyID = ""
+	k, err := s.signedBy(&anonymous)
+	return k, err == nil
+}
+
 // signedBy returns the key that made the signature.
 func (s *KeySet) signedBy(u *Unverified) (Key, error) {
 	named := s.named(u.KeyID)

@@ -24,7 +24,7 @@ type header struct {
 // Kubernetes writes it (k8s.io/kubernetes/pkg/serviceaccount/claims.go and
 // legacy.go).
 type claims struct {
-	Audience  *audience      `json:"aud,omitzero"`
+	Audience  audience       `json:"aud,omitzero"`
 	Expires   *seconds       `json:"exp,omitzero"`
 	IssuedAt  *seconds       `json:"iat,omitzero"`
 	Issuer    string         `json:"iss,omitzero"`
@@ -36,7 +36,7 @@ type claims struct {
 	UID       string         `json:"kubernetes.io/serviceaccount/service-account.uid,omitzero"`
 	NotBefore *seconds       `json:"nbf,omitzero"`
 	Subject   string         `json:"sub,omitzero"`
-	Other     jsontext.Value `json:",unknown"`
+	Other     jsontext.Value `json:",embed"`
 }
 
 // bound is the claim kubernetes.io of projected tokens.
@@ -60,7 +60,8 @@ type ref struct {
 // audience is one text or several (RFC 7519 section 4.1.3).
 type audience []string
 
-// UnmarshalJSONFrom takes a text, or an array of nothing but texts.
+// UnmarshalJSONFrom takes a text, or an array of nothing but texts. As in
+// Kubernetes null is an error, not an absence.
 func (a *audience) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if d.PeekKind() != '[' {
 		var one string
@@ -160,11 +161,8 @@ func (c *claims) legacy() bool {
 
 func (c *claims) claims() Claims {
 	out := Claims{
-		Issuer: c.Issuer, Subject: c.Subject, ID: c.ID,
+		Issuer: c.Issuer, Subject: c.Subject, Audiences: c.Audience, ID: c.ID,
 		Expires: c.Expires.time(), NotBefore: c.NotBefore.time(), IssuedAt: c.IssuedAt.time(),
-	}
-	if c.Audience != nil {
-		out.Audiences = *c.Audience
 	}
 	if c.legacy() {
 		out.Legacy, out.Namespace, out.ServiceAccount = true, c.Namespace, Ref{c.Name, c.UID}
@@ -189,7 +187,7 @@ func wireOf(c *Claims) claims {
 		Expires: secondsOf(c.Expires), NotBefore: secondsOf(c.NotBefore), IssuedAt: secondsOf(c.IssuedAt),
 	}
 	if len(c.Audiences) > 0 {
-		w.Audience = (*audience)(&c.Audiences)
+		w.Audience = c.Audiences
 	}
 	if c.Legacy {
 		w.Namespace, w.Name, w.UID = c.Namespace, c.ServiceAccount.Name, c.ServiceAccount.UID

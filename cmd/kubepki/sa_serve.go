@@ -139,6 +139,9 @@ func (f *saTokenFlags) check() error {
 			return usagef("--%s is empty", name)
 		}
 	}
+	if i := slices.IndexFunc(f.keys, func(k string) bool { return strings.Contains(k, "://") }); i >= 0 {
+		return usagef("--key %s: what is served comes from files, which are read again when they change", f.keys[i])
+	}
 	return nil
 }
 

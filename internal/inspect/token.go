@@ -2,11 +2,11 @@ package inspect
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/kubepki/kubepki/token"
 )
 
 // maxToken bounds a token; Kubernetes' own are below 2 KiB.
@@ -14,9 +14,7 @@ const maxToken = 64 << 10
 
 // tokenAlgorithms are those of public keys. Who verifies a token of another
 // kind has its secret, so no component of Kubernetes does.
-var tokenAlgorithms = []jose.SignatureAlgorithm{
-	jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512, jose.PS256, jose.PS384, jose.PS512, jose.EdDSA,
-}
+var tokenAlgorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
 
 // Token is what the header and the claims of a JSON Web Token say. Nothing of
 // it is verified.
@@ -26,6 +24,7 @@ type Token struct {
 	Subject   string     `json:"subject,omitempty"`
 	Issuer    string     `json:"issuer,omitempty"`
 	Audiences []string   `json:"audiences,omitempty"`
+	ID        string     `json:"id,omitempty"` // jti
 	IssuedAt  *time.Time `json:"issuedAt,omitempty"`
 	NotBefore *time.Time `json:"notBefore,omitempty"`
 	Expires   *time.Time `json:"expires,omitempty"`
@@ -36,8 +35,10 @@ type Token struct {
 	Legacy         bool       `json:"legacy,omitempty"`
 	Namespace      string     `json:"namespace,omitempty"`
 	ServiceAccount *Reference `json:"serviceAccount,omitempty"`
-	// BoundTo are the objects with which the token dies: a pod, node or secret.
-	BoundTo []Reference `json:"boundTo,omitempty"`
+	// BoundTo are the objects with which the token dies: a pod, whose node may
+	// stand beside it, a node, a secret, or the configuration of webhooks.
+	BoundTo      []Reference         `json:"boundTo,omitempty"`
+	Attestations map[string][]string `json:"attestations,omitempty"`
 }
 
 // Reference names an object of the cluster.
@@ -45,28 +46,6 @@ type Reference struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	UID  string `json:"uid,omitempty"`
-}
-
-// kubernetesClaims are the private claims of service-account tokens
-// (k/k pkg/serviceaccount/claims.go and legacy.go).
-type kubernetesClaims struct {
-	Bound struct {
-		Namespace      string       `json:"namespace"`
-		ServiceAccount *objectClaim `json:"serviceaccount"`
-		Pod            *objectClaim `json:"pod"`
-		Node           *objectClaim `json:"node"`
-		Secret         *objectClaim `json:"secret"`
-		WarnAfter      *int64       `json:"warnafter"`
-	} `json:"kubernetes.io"`
-	Namespace string `json:"kubernetes.io/serviceaccount/namespace"`
-	Name      string `json:"kubernetes.io/serviceaccount/service-account.name"`
-	UID       string `json:"kubernetes.io/serviceaccount/service-account.uid"`
-	Secret    string `json:"kubernetes.io/serviceaccount/secret.name"`
-}
-
-type objectClaim struct {
-	Name string `json:"name"`
-	UID  string `json:"uid"`
 }
 
 // looksLikeToken tells whether a text is three parts of base64url with dots
@@ -78,66 +57,60 @@ func looksLikeToken(text string) bool {
 		})
 }
 
-// readToken never returns an error of the parser, which may quote the token.
+// readToken is ReadToken for tokens that some component could accept.
 func readToken(text string) (*Token, error) {
-	parsed, err := jwt.ParseSigned(text, tokenAlgorithms)
-	if errors.As(err, new(*jose.ErrUnexpectedSignatureAlgorithm)) {
+	t, err := ReadToken(text)
+	if err == nil && !slices.Contains(tokenAlgorithms, t.Algorithm) {
 		return nil, errors.New("a token that is not signed with a public key's algorithm: no component accepts it")
 	}
-	if err != nil || len(parsed.Headers) != 1 {
-		return nil, errors.New("looks like a token (JWT), but does not parse as one")
+	return t, err
+}
+
+// ReadToken tells what a token says, as strictly as it is read where it is
+// verified, and verifies nothing. The error never quotes the token.
+func ReadToken(text string) (*Token, error) {
+	u, err := token.Parse(text)
+	if err != nil {
+		return nil, errors.New("looks like a token (JWT), but is none: " + strings.TrimPrefix(err.Error(), "token refused: "))
 	}
-	var claims jwt.Claims
-	var own kubernetesClaims
-	if err := parsed.UnsafeClaimsWithoutVerification(&claims, &own); err != nil {
-		return nil, errors.New("the claims of the token do not parse")
-	}
+	c := &u.Claims
 	t := &Token{
-		Algorithm: parsed.Headers[0].Algorithm, KeyID: parsed.Headers[0].KeyID,
-		Subject: claims.Subject, Issuer: claims.Issuer, Audiences: claims.Audience,
+		Algorithm: u.Algorithm, KeyID: u.KeyID, Subject: c.Subject, Issuer: c.Issuer, Audiences: c.Audiences, ID: c.ID,
+		Legacy: c.Expires.IsZero() && c.Legacy, Namespace: c.Namespace, Attestations: c.Attestations,
 	}
-	t.own(&own)
+	if c.ServiceAccount.Name != "" {
+		t.ServiceAccount = &Reference{Kind: "ServiceAccount", Name: c.ServiceAccount.Name, UID: c.ServiceAccount.UID}
+	}
+	for _, o := range []struct {
+		kind string
+		ref  *token.Ref
+	}{
+		{"Pod", c.Pod}, {"Node", c.Node}, {"Secret", c.Secret},
+		{"ValidatingWebhookConfiguration", c.ValidatingWebhookConfiguration}, {"MutatingWebhookConfiguration", c.MutatingWebhookConfiguration},
+	} {
+		if o.ref != nil {
+			t.BoundTo = append(t.BoundTo, Reference{Kind: o.kind, Name: o.ref.Name, UID: o.ref.UID})
+		}
+	}
 	for _, d := range []struct {
 		name string
-		from *jwt.NumericDate
+		from time.Time
 		to   **time.Time
-	}{{"iat", claims.IssuedAt, &t.IssuedAt}, {"nbf", claims.NotBefore, &t.NotBefore}, {"exp", claims.Expiry, &t.Expires}, {"kubernetes.io.warnafter", (*jwt.NumericDate)(own.Bound.WarnAfter), &t.WarnAfter}} {
+	}{{"iat", c.IssuedAt, &t.IssuedAt}, {"nbf", c.NotBefore, &t.NotBefore}, {"exp", c.Expires, &t.Expires}, {"kubernetes.io.warnafter", c.WarnAfter, &t.WarnAfter}} {
 		if *d.to, err = date(d.name, d.from); err != nil {
 			return nil, err
 		}
 	}
-	t.Legacy = t.Expires == nil && own.Name != ""
 	return t, nil
 }
 
 // date refuses times that no calendar has, which would not encode.
-func date(claim string, d *jwt.NumericDate) (*time.Time, error) {
-	if d == nil {
+func date(claim string, at time.Time) (*time.Time, error) {
+	if at.IsZero() {
 		return nil, nil
 	}
-	at := d.Time().UTC()
-	if *d < 0 || at.Year() > 9999 || at.Year() < 0 {
+	if at = at.UTC(); at.Unix() < 0 || at.Year() > 9999 {
 		return nil, errors.New("the claim " + claim + " of the token is no time")
 	}
 	return &at, nil
-}
-
-func (t *Token) own(c *kubernetesClaims) {
-	if c.Name != "" {
-		t.Namespace, t.ServiceAccount = c.Namespace, &Reference{Kind: "ServiceAccount", Name: c.Name, UID: c.UID}
-		if c.Secret != "" {
-			t.BoundTo = append(t.BoundTo, Reference{Kind: "Secret", Name: c.Secret})
-		}
-	}
-	if a := c.Bound.ServiceAccount; a != nil {
-		t.Namespace, t.ServiceAccount = c.Bound.Namespace, &Reference{Kind: "ServiceAccount", Name: a.Name, UID: a.UID}
-	}
-	for _, o := range []struct {
-		kind  string
-		claim *objectClaim
-	}{{"Pod", c.Bound.Pod}, {"Node", c.Bound.Node}, {"Secret", c.Bound.Secret}} {
-		if o.claim != nil {
-			t.BoundTo = append(t.BoundTo, Reference{Kind: o.kind, Name: o.claim.Name, UID: o.claim.UID})
-		}
-	}
 }

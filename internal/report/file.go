@@ -76,7 +76,7 @@ func (f *File) part(l *lines, p *inspect.Part) {
 		l.head(string(p.Kind), where)
 		f.key(l, p)
 	case p.Token != nil:
-		f.token(l, where, p.Token)
+		token(l, where, p.Token, f.At, "not verified")
 	case p.Context != nil:
 		context(l, p.Context)
 	case p.Object != nil:
@@ -168,61 +168,6 @@ func (f *File) key(l *lines, p *inspect.Part) {
 			return
 		}
 	}
-}
-
-func (f *File) token(l *lines, where string, t *inspect.Token) {
-	l.head("token", where)
-	kid := t.KeyID
-	if kid == "" {
-		kid = "empty: the key that signed it is not named"
-	}
-	l.line("algorithm", t.Algorithm)
-	l.line("key id", kid)
-	who := t.Subject
-	if t.ServiceAccount != nil && t.ServiceAccount.UID != "" {
-		who += " (uid " + t.ServiceAccount.UID + ")"
-	}
-	l.line("who", who)
-	l.line("issuer", t.Issuer)
-	audience := strings.Join(t.Audiences, ", ")
-	if audience == "" {
-		audience = "none: good for the API server alone"
-	}
-	l.line("audience", audience)
-	l.line("issued", moment(t.IssuedAt))
-	l.line("not before", moment(t.NotBefore))
-	f.expiry(l, t)
-	l.line("warn after", moment(t.WarnAfter))
-	for _, r := range t.BoundTo {
-		uid := ""
-		if r.UID != "" {
-			uid = " (uid " + r.UID + ")"
-		}
-		l.line("bound to", strings.ToLower(r.Kind)+" "+r.Name+uid)
-	}
-	l.line("signature", "not verified")
-}
-
-func (f *File) expiry(l *lines, t *inspect.Token) {
-	switch {
-	case t.Expires != nil:
-		left := Left(t.Expires.AddDate(-9999, 0, 0), *t.Expires, f.At)
-		if !strings.Contains(left, " ") {
-			left += " left"
-		}
-		l.line("expires", t.Expires.Format(time.RFC3339)+" ("+left+")")
-	case t.Legacy:
-		l.line("expires", "never: a legacy token of a Secret")
-	default:
-		l.line("expires", "never")
-	}
-}
-
-func moment(t *time.Time) string {
-	if t == nil {
-		return ""
-	}
-	return t.Format(time.RFC3339)
 }
 
 func context(l *lines, c *inspect.Context) {

@@ -16,7 +16,9 @@ type Told func(*x509.Certificate, error)
 
 // Reloaded is a [Source] that reads its files again when they change, as
 // [reload.Files] does.
-type Reloaded struct{ files *reload.Files[issue.Authority] }
+type Reloaded struct {
+	files *reload.Files[issue.Authority]
+}
 
 func newReloaded(paths []string, build func([][]byte) (issue.Authority, error), told Told) (*Reloaded, error) {
 	usable := func(contents [][]byte) (issue.Authority, error) {

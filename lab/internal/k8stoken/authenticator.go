@@ -10,8 +10,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/kubepki/kubepki/token"
 )
 
 // Authenticator judges tokens as kube-apiserver does. It may be used by several
@@ -72,17 +76,12 @@ func (a *Authenticator) AuthenticateIn(ctx context.Context, objects Named, token
 	return response, nil
 }
 
-// Same tells how two users differ; empty when they do not.
-func Same(u user.Info, name, uid string, groups []string, extra map[string][]string) string {
-	switch {
-	case u.GetName() != name || u.GetUID() != uid:
-		return fmt.Sprintf("%s (%s) is not %s (%s)", u.GetName(), u.GetUID(), name, uid)
-	case fmt.Sprint(u.GetGroups()) != fmt.Sprint(groups):
-		return fmt.Sprintf("groups %q are not %q", u.GetGroups(), groups)
-	case fmt.Sprint(u.GetExtra()) != fmt.Sprint(extra) && len(u.GetExtra())+len(extra) > 0:
-		return fmt.Sprintf("extra %q is not %q", u.GetExtra(), extra)
-	}
-	return ""
+// Differ tells how what Kubernetes says of an accepted token differs from what
+// package token says; empty when it does not.
+func Differ(theirs *authenticator.Response, ours *token.Verified) string {
+	u := theirs.User
+	want := token.User{Username: u.GetName(), UID: u.GetUID(), Groups: u.GetGroups(), Extra: u.GetExtra()}
+	return cmp.Diff(want, ours.User, cmpopts.EquateEmpty())
 }
 
 // objects are those that the context names.

@@ -1,0 +1,90 @@
+package inspect
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// TokenFinding is something about a token that deserves attention.
+type TokenFinding struct {
+	ID       string `json:"id"`       // stable
+	Severity string `json:"severity"` // error, warning or info
+	Message  string `json:"message"`
+}
+
+// longLife is how long a token lives at most without being called long-lived.
+// Kubelets ask for an hour.
+const longLife = 24 * time.Hour
+
+// verifiedAlgorithms are those of kube-apiserver's tokens (docs/sa-verify.md).
+var verifiedAlgorithms = []string{"RS256", "ES256", "ES384", "ES512"}
+
+// Findings tells what deserves attention in a token as of a time: what keeps it
+// from being accepted, as errors, and what makes it worth more to a thief than
+// it need be.
+func (t *Token) Findings(at time.Time) []TokenFinding {
+	found := []TokenFinding{}
+	add := func(id, severity, format string, args ...any) {
+		found = append(found, TokenFinding{id, severity, fmt.Sprintf(format, args...)})
+	}
+	if !slices.Contains(verifiedAlgorithms, t.Algorithm) {
+		add("sa-token-invalid", "error", "signed with %q: tokens of service accounts are signed with RS256, ES256, ES384 or ES512", t.Algorithm)
+	}
+	if t.ServiceAccount == nil {
+		add("sa-token-foreign", "info", "it names no service account: it may be a user's, for an API server that trusts its issuer")
+	} else if want := "system:serviceaccount:" + t.Namespace + ":" + t.ServiceAccount.Name; t.Subject != want {
+		add("sa-token-invalid", "error", "sub is %q, and its other claims are about %q", t.Subject, want)
+	}
+	t.timeFindings(at, add)
+	t.widthFindings(add)
+	return found
+}
+
+type addFinding func(id, severity, format string, args ...any)
+
+func (t *Token) timeFindings(at time.Time, add addFinding) {
+	switch {
+	case t.Expires == nil && t.Legacy:
+		add("sa-token-legacy", "warning", "a token of a Secret never expires: whoever has read it is the service account until the Secret is deleted; use projected tokens (kubectl create token)")
+	case t.Expires == nil:
+		add("sa-token-unbounded", "warning", "it never expires: nobody but a token of a Secret may, and kubepki refuses it")
+	case at.After(*t.Expires):
+		add("sa-token-expired", "error", "it expired at %s", t.Expires.Format(time.RFC3339))
+	}
+	for _, begin := range []*time.Time{t.NotBefore, t.IssuedAt} {
+		if begin != nil && at.Before(*begin) {
+			add("sa-token-not-yet-valid", "error", "it is of the future: it begins at %s; look at the clocks", begin.Format(time.RFC3339))
+			break
+		}
+	}
+	if t.WarnAfter != nil && at.After(*t.WarnAfter) {
+		add("sa-token-stale", "warning", "it should have been replaced at %s: whoever shows it does not read its file again", t.WarnAfter.Format(time.RFC3339))
+	}
+	if t.Expires == nil || t.IssuedAt == nil {
+		return
+	}
+	switch life := t.Expires.Sub(*t.IssuedAt); {
+	case life <= longLife:
+	case t.WarnAfter != nil:
+		add("sa-token-extended", "info", "its end was put off to %d days for clients that do not read their file again (--service-account-extend-token-expiration)", life/(24*time.Hour))
+	default:
+		add("sa-token-long", "warning", "it lives %d days: it cannot be taken back, but by deleting what it is bound to", life/(24*time.Hour))
+	}
+}
+
+func (t *Token) widthFindings(add addFinding) {
+	if len(t.Audiences) > 1 {
+		// By default the API server's audience is the issuer.
+		if i := slices.Index(t.Audiences, t.Issuer); i >= 0 {
+			others := slices.Concat(t.Audiences[:i], t.Audiences[i+1:])
+			add("sa-token-wide", "warning", "it is for the API server and for %s at once: whoever it is shown to can use it against the cluster", strings.Join(others, ", "))
+		} else {
+			add("sa-token-wide", "info", "it is for %d audiences: each can show it to the others", len(t.Audiences))
+		}
+	}
+	if t.ServiceAccount != nil && len(t.BoundTo) == 0 && t.Expires != nil {
+		add("sa-token-unbound", "info", "it is bound to nothing but its service account: it is good to its end, whatever becomes of who asked for it")
+	}
+}
