@@ -134,13 +134,13 @@ func (f *saTokenFlags) check() error {
 	case len(f.issuers) == 0:
 		return usagef("--issuer: name the issuer of the cluster's tokens (--service-account-issuer)")
 	}
-	for name, values := range map[string][]string{"key": f.keys, "issuer": f.issuers, "audience": f.audiences, "api-audience": f.apiAudiences} {
+	for _, values := range [][]string{f.keys, f.issuers, f.audiences, f.apiAudiences} {
 		if slices.Contains(values, "") {
-			return usagef("--%s is empty", name)
+			return usagef("a --key, --issuer, --audience or --api-audience is empty")
 		}
 	}
-	if i := slices.IndexFunc(f.keys, func(k string) bool { return strings.Contains(k, "://") }); i >= 0 {
-		return usagef("--key %s: what is served comes from files, which are read again when they change", f.keys[i])
+	if slices.ContainsFunc(f.keys, func(k string) bool { return strings.Contains(k, "://") }) {
+		return usagef("--key names a URL: what is served comes from files, which are read again when they change")
 	}
 	return nil
 }
