@@ -18,8 +18,8 @@ import (
 	"github.com/kubepki/kubepki/token/tokenfile"
 )
 
-// saServer is one server of sa serve.
-type saServer struct {
+// tokenServer is one server of sa serve.
+type tokenServer struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *saserver.Metrics
@@ -70,12 +70,12 @@ func notStopping(ctx context.Context) func(*http.Request) error {
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.
-func (o *saServeOptions) prepare(ctx context.Context, s streams) (*saServer, error) {
+func (o *saServeOptions) prepare(ctx context.Context, s streams) (*tokenServer, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
 		return nil, usagef("--log-level: there is no level %q: use debug, info, warn or error", o.level)
 	}
-	r := &saServer{log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level})), registry: prometheus.NewRegistry()}
+	r := &tokenServer{log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level})), registry: prometheus.NewRegistry()}
 	var err error
 	if r.keys, err = o.tokens.open(r.toldKeys); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (o *saServeOptions) prepare(ctx context.Context, s streams) (*saServer, err
 
 // documents returns what publishes the issuer: nil where nobody could discover
 // it, as tokens of such an issuer can be reviewed all the same.
-func (o *saServeOptions) documents(ctx context.Context, r *saServer) (*saserver.Publisher, error) {
+func (o *saServeOptions) documents(ctx context.Context, r *tokenServer) (*saserver.Publisher, error) {
 	if err := token.CheckIssuerURL(o.tokens.issuers[0]); err != nil {
 		if !o.review || o.jwks != "" {
 			return nil, usagef("--issuer: %w", err)
@@ -119,7 +119,7 @@ func (o *saServeOptions) documents(ctx context.Context, r *saServer) (*saserver.
 }
 
 // reviews returns what answers TokenReviews; nil: nothing.
-func (o *saServeOptions) reviews(r *saServer) (*saserver.Reviewer, error) {
+func (o *saServeOptions) reviews(r *tokenServer) (*saserver.Reviewer, error) {
 	if !o.review {
 		return nil, nil
 	}
@@ -142,7 +142,7 @@ func (o *saServeOptions) reviews(r *saServer) (*saserver.Reviewer, error) {
 }
 
 // toldKeys and toldServing write what becomes of changed files to the log.
-func (r *saServer) toldKeys(err error) {
+func (r *tokenServer) toldKeys(err error) {
 	r.metrics.Reloaded("keys", err)
 	if err != nil {
 		r.log.Error("changed keys were not taken up", "error", err.Error())
@@ -151,7 +151,7 @@ func (r *saServer) toldKeys(err error) {
 	r.log.Info("changed keys were taken up", "keys", keyIDs(r.keys))
 }
 
-func (r *saServer) toldServing(e mtls.Reload) {
+func (r *tokenServer) toldServing(e mtls.Reload) {
 	r.metrics.Reloaded("serving", e.Err)
 	if e.Err != nil {
 		r.log.Error("changed files were not taken up", "files", e.Files, "error", e.Err.Error())
