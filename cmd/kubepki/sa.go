@@ -28,5 +28,6 @@ argument, and printed by sa token alone.`,
 	}
 	c.AddCommand(newSATokenCommand(s))
 	c.AddCommand(newSAInspectCommand(s), newSAVerifyCommand(s), newSAKeysCommand(s))
+	c.AddCommand(newSAServeCommand(s))
 	return c
 }
