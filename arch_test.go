@@ -43,6 +43,8 @@ var mayImport = map[string][]string{
 	"internal/signer":       {"internal/trust", "internal/issue", "internal/kmsproto", "internal/reload"},
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
+	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
+	"internal/saserver":     {"mtls", "token"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
 	"token/tokengrpc":       {"token", "token/internal/bearer"},
@@ -53,7 +55,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -65,6 +67,16 @@ var (
 	noDisk        = []string{"token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/config", "internal/report", "internal/proof"}
 	notWithoutFor = []string{"os", "os/exec", "net/http"}
 )
+
+// mayLink are the public packages, which are for other people's programs, and
+// the foreign modules that each, and all of ours below it, may bring along:
+// neither client-go nor grpc is among them.
+var mayLink = map[string][]string{
+	"token":           {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"mtls":            {},
+}
 
 // violations parses the files of the tree in process, so that the test cache
 // sees what is read, and returns each breach of the tables.
@@ -139,6 +151,84 @@ func fileViolations(file, pkg string) ([]string, error) {
 	return all, nil
 }
 
+// linkViolations returns what public packages bring along that they may not.
+func linkViolations(root string) ([]string, error) {
+	var all []string
+	for pkg, modules := range mayLink {
+		seen := map[string]bool{pkg: true}
+		for queue := []string{pkg}; len(queue) > 0; queue = queue[1:] {
+			imports, err := importsOf(filepath.Join(root, filepath.FromSlash(queue[0])))
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range imports {
+				own, isOwn := strings.CutPrefix(name, module)
+				within := func(m string) bool { return name == m || strings.HasPrefix(name, m+"/") }
+				switch {
+				case isOwn && !seen[own]:
+					seen[own], queue = true, append(queue, own)
+				case !isOwn && strings.Contains(strings.Split(name, "/")[0], ".") && !slices.ContainsFunc(modules, within):
+					all = append(all, fmt.Sprintf("%s: brings %s along, by %s", pkg, name, queue[0]))
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// importsOf are the imports of the files of one folder, without tests; none
+// where there is no folder.
+func importsOf(dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range parsed.Imports {
+			all = append(all, strings.Trim(i.Path.Value, `"`))
+		}
+	}
+	return all, nil
+}
+
+func TestPublicPackagesBringLittleAlong(t *testing.T) {
+	found, err := linkViolations(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range found {
+		t.Error(v)
+	}
+	for pkg := range mayLink {
+		if imports, err := importsOf(pkg); err != nil || len(imports) == 0 {
+			t.Errorf("%s: there is nothing to look at: %v", pkg, err)
+		}
+	}
+}
+
+func TestPlantedLinksAreFound(t *testing.T) {
+	for foreign, want := range map[string]bool{
+		"k8s.io/client-go/rest": true, "google.golang.org/grpc": true, "github.com/go-jose/go-jose/v4x": true,
+		"crypto/tls": false, "github.com/go-jose/go-jose/v4/cryptosigner": false,
+	} {
+		root := t.TempDir()
+		plant(t, root, "token", `import _ "`+module+`internal/below"`)
+		plant(t, root, "internal/below", `import _ "`+foreign+`"`)
+		found, err := linkViolations(root)
+		if err != nil || (len(found) == 1) != want {
+			t.Errorf("%s: %q, %v", foreign, found, err)
+		}
+	}
+}
+
 func TestImportsFollowTheTable(t *testing.T) {
 	for _, v := range violations(t, ".") {
 		t.Error(v)
@@ -158,17 +248,22 @@ func TestPlantedViolationsAreFound(t *testing.T) {
 	for name, p := range plants {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			dir := filepath.Join(root, filepath.FromSlash(p.pkg))
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "planted.go"), []byte("package planted\n"+p.source+"\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			plant(t, root, p.pkg, p.source)
 			found := violations(t, root)
 			if len(found) != 1 || !strings.Contains(found[0], p.want) {
 				t.Errorf("want one violation with %q, got %q", p.want, found)
 			}
 		})
+	}
+}
+
+func plant(t *testing.T, root, pkg, source string) {
+	t.Helper()
+	dir := filepath.Join(root, filepath.FromSlash(pkg))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "planted.go"), []byte("package planted\n"+source+"\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

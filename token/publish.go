@@ -68,23 +68,30 @@ func (s *KeySet) Discovery(issuer, jwksURI string) (*Discovery, error) {
 	return d, nil
 }
 
+// ErrNotDiscovery tells that a text is no metadata of an issuer at all.
+var ErrNotDiscovery = errors.New("no metadata of an issuer (OpenID Connect Discovery 1.0 section 3)")
+
 // ParseDiscovery reads the metadata of an issuer. Its URI of the keys must be an
-// https URL.
+// https URL. What is no such metadata is [ErrNotDiscovery], with the cause.
 func ParseDiscovery(data []byte) (*Discovery, error) {
+	not := func(cause string) error { return fmt.Errorf("%w: %s", ErrNotDiscovery, cause) }
 	if len(data) > trust.MaxPEM {
-		return nil, fmt.Errorf("larger than %d bytes: not the metadata of an issuer", trust.MaxPEM)
+		return nil, not(fmt.Sprintf("larger than %d bytes", trust.MaxPEM))
 	}
 	if problem := bounded(data); problem != "" {
-		return nil, errors.New("the JSON " + problem)
+		return nil, not("the JSON " + problem)
 	}
 	var d Discovery
 	if err := json.Unmarshal(data, &d); err != nil {
-		return nil, errors.New("no metadata of an issuer: " + withoutContent(err))
+		return nil, not(withoutContent(err))
 	}
 	if d.Issuer == "" || d.JWKSURI == "" {
-		return nil, errors.New("no metadata of an issuer: issuer or jwks_uri is missing (OpenID Connect Discovery 1.0 section 3)")
+		return nil, not("issuer or jwks_uri is missing")
 	}
-	return &d, checkHTTPS("jwks_uri", d.JWKSURI)
+	if err := checkHTTPS("jwks_uri", d.JWKSURI); err != nil {
+		return nil, err
+	}
+	return &d, nil
 }
 
 // CheckIssuerURL refuses an issuer that others could not discover: one that is

@@ -120,7 +120,7 @@ func (v *Verifier) admit(u *Unverified) error {
 	case iss == "":
 		return refuse(IssuerUnknown, "iss is missing or empty")
 	case iss != LegacyIssuer && !known:
-		return refuse(IssuerUnknown, fmt.Sprintf("issuer %s is not accepted: %s is", quote(iss), quoteAll(v.config.Issuers)))
+		return refuse(IssuerUnknown, fmt.Sprintf("issuer %s is not among those that are accepted: %s", quote(iss), quoteAll(v.config.Issuers)))
 	case iss == LegacyIssuer && !v.config.Legacy && (u.Claims.Legacy || !known):
 		return refuse(LegacyRefused, "a token of a Secret (issuer "+LegacyIssuer+"): these are not accepted here")
 	}

@@ -50,7 +50,7 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
 		return nil, usagef("--log-level: there is no level %q: use debug, info, warn or error", o.level)
 	}
-	if err := checkListen(o.listen); err != nil {
+	if err := checkListen("listen", o.listen); err != nil {
 		return nil, err
 	}
 	r := &controllerRun{o: o, streams: s, log: slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: level}))}
@@ -88,7 +88,7 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 
 // checkListen refuses what is no address, so that it is wrong usage and not a
 // port that is taken.
-func checkListen(address string) error {
+func checkListen(flag, address string) error {
 	if address == "" {
 		return nil
 	}
@@ -97,7 +97,7 @@ func checkListen(address string) error {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil {
-		return usagef("--listen: %q is not an address like 127.0.0.1:10269: %w", address, err)
+		return usagef("--%s: %q is not an address like 127.0.0.1:10269: %w", flag, address, err)
 	}
 	return nil
 }

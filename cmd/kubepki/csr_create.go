@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,22 +190,30 @@ func (o *createOptions) checkIdentity() error {
 
 // target is the kubeconfig without its credential.
 func (o *createOptions) target(api *clusterAPI) (layout.KubeconfigSpec, error) {
-	c := api.config
-	spec := layout.KubeconfigSpec{Cluster: o.cluster, User: o.user, Namespace: o.namespace, Server: c.Host, ServerName: c.ServerName}
+	spec, err := api.target(o.server)
+	spec.Cluster, spec.User, spec.Namespace = o.cluster, o.user, o.namespace
+	return spec, err
+}
+
+// target is a kubeconfig for the cluster, without names and credential; server is
+// the URL that is dialled instead of that of the user's own kubeconfig.
+func (a *clusterAPI) target(server string) (layout.KubeconfigSpec, error) {
+	c := a.config
+	spec := layout.KubeconfigSpec{Server: c.Host, ServerName: c.ServerName}
 	if c.Insecure {
 		return spec, advise(errors.New("your kubeconfig does not verify the API server (insecure-skip-tls-verify): neither would the new one"), "put the cluster's authority into it as certificate-authority-data")
 	}
-	if o.server != "" {
-		spec.Server, spec.ServerName = o.server, ""
+	if server != "" {
+		spec.Server, spec.ServerName = server, ""
 	}
-	if u, err := url.Parse(spec.Server); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return spec, usagef("--server %q is not a URL like https://10.0.0.11:6443", spec.Server)
+	err := checkServer(spec.Server)
+	if err != nil {
+		return spec, err
 	}
-	var err error
 	if spec.ProxyURL, err = proxyOf(c); err != nil {
 		return spec, err
 	}
-	if spec.CA, err = api.authorities(); err != nil {
+	if spec.CA, err = a.authorities(); err != nil {
 		return spec, fmt.Errorf("certificate-authority of your kubeconfig: %w", err)
 	}
 	return spec, nil

@@ -37,7 +37,7 @@ type kubeconfigOptions struct {
 func newKubeconfigCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kubeconfig",
-		Short: "Make a kubeconfig for a component, a node or a user, or merge several into one",
+		Short: "Make a kubeconfig for a component, a node, a user or a service account, or merge several into one",
 		Example: `  # A user in two groups, for 30 days
   sudo kubepki kubeconfig user jane --group dev --group ops --validity 30d > jane.conf
 
@@ -48,10 +48,10 @@ func newKubeconfigCommand(s streams) *cobra.Command {
   kubepki kubeconfig merge east=east/admin.conf west=west/admin.conf --file both.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("kubeconfig: say for whom: component NAME, node NAME, user NAME or bootstrap; or merge FILE...")
+			return usagef("kubeconfig: say for whom: component NAME, node NAME, user NAME, sa NAMESPACE/NAME or bootstrap; or merge FILE...")
 		},
 	}
-	c.AddCommand(newKubeconfigComponentCommand(s), newKubeconfigNodeCommand(s), newKubeconfigUserCommand(s), newKubeconfigBootstrapCommand(s), newMergeCommand(s))
+	c.AddCommand(newKubeconfigComponentCommand(s), newKubeconfigNodeCommand(s), newKubeconfigUserCommand(s), newKubeconfigSACommand(s), newKubeconfigBootstrapCommand(s), newMergeCommand(s))
 	return c
 }
 
@@ -301,10 +301,15 @@ func (o *kubeconfigOptions) target(all *folder, like string) (server, cluster st
 	if server == "" {
 		return "", "", advise(usagef("--server: no kubeconfig of the node tells where the API server is"), "name it, for example --server https://10.0.0.11:6443")
 	}
+	return server, cluster, checkServer(server)
+}
+
+// checkServer refuses what no kubeconfig can dial.
+func checkServer(server string) error {
 	if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
-		return "", "", usagef("--server %q is not a URL like https://10.0.0.11:6443", server)
+		return usagef("--server %q is not a URL like https://10.0.0.11:6443", server)
 	}
-	return server, cluster, nil
+	return nil
 }
 
 // write prints or writes the kubeconfig, and with it the files that it names.

@@ -27,6 +27,8 @@ argument, and printed by sa token alone.`,
 		},
 	}
 	c.AddCommand(newSAExternalSignerCommand(s))
+	c.AddCommand(newSATokenCommand(s))
 	c.AddCommand(newSAInspectCommand(s), newSAVerifyCommand(s), newSAKeysCommand(s))
+	c.AddCommand(newSAServeCommand(s))
 	return c
 }

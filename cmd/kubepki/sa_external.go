@@ -113,7 +113,7 @@ func (o *saExternalOptions) check() error {
 	case o.first < 0:
 		return usagef("--publish-first: %s is negative", o.first)
 	}
-	return checkListen(o.listen)
+	return checkListen("listen", o.listen)
 }
 
 // allowed are the ids of the users who may connect, and whether others than root

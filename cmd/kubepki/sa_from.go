@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -38,10 +39,10 @@ type saKeys struct {
 	graph                 *trust.Graph // of the cluster that they were read from; nil: of none
 }
 
-// saKey is a key, and where it was found.
+// saKey is a key, and where it was found: a file of a node, or what --key names.
 type saKey struct {
 	token.Key
-	from string
+	from trust.Place
 }
 
 // set returns the keys as they verify.
@@ -57,7 +58,7 @@ func (k *saKeys) set() (*token.KeySet, error) {
 func (k *saKeys) file(id string) string {
 	for _, one := range k.keys {
 		if one.ID == id {
-			return one.from
+			return one.from.String()
 		}
 	}
 	return ""
@@ -73,7 +74,7 @@ func (f *saKeyFlags) read(ctx context.Context, s streams) (*saKeys, error) {
 			return nil, err
 		}
 		for _, k := range keys {
-			all.keys = append(all.keys, saKey{k, from})
+			all.keys = append(all.keys, saKey{k, trust.Place{Path: from}})
 		}
 	}
 	if len(f.roots) == 0 && len(f.keys) > 0 {
@@ -104,7 +105,9 @@ func (f *saKeyFlags) readKeys(ctx context.Context, s streams, from string) ([]to
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	if d, err := token.ParseDiscovery(data); err == nil {
+	d, err := token.ParseDiscovery(data)
+	switch {
+	case err == nil:
 		if strings.Contains(from, "://") && from != token.DiscoveryURL(d.Issuer) {
 			return nil, fmt.Errorf("--key %s: it is of the issuer %s, whose place is %s: somebody else's keys would be trusted", from, d.Issuer, token.DiscoveryURL(d.Issuer))
 		}
@@ -112,6 +115,8 @@ func (f *saKeyFlags) readKeys(ctx context.Context, s streams, from string) ([]to
 		if data, err = tokenhttp.Fetch(ctx, client, from); err != nil {
 			return nil, fmt.Errorf("--key: jwks_uri: %w", err)
 		}
+	case !errors.Is(err, token.ErrNotDiscovery):
+		return nil, fmt.Errorf("--key %s: %w", from, err)
 	}
 	keys, err := token.ParseKeys(data)
 	if err != nil {
@@ -182,7 +187,7 @@ func (k *saKeys) readServer(n *trust.Node, p *trust.Component) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", at, err)
 			}
-			k.keys = append(k.keys, saKey{key, at.String()})
+			k.keys = append(k.keys, saKey{key, at})
 		}
 	}
 	k.issuers = appendNew(k.issuers, p.Flags["service-account-issuer"])

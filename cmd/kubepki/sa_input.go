@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -22,8 +24,11 @@ func readSAToken(s streams, name string) (string, error) {
 	from, called := s.in, "standard input"
 	if name != "-" {
 		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("%s: does not exist", name)
+		}
 		if err != nil {
-			return "", notAToken(name, err)
+			return "", err
 		}
 		defer f.Close()
 		from, called = f, name
@@ -35,12 +40,14 @@ func readSAToken(s streams, name string) (string, error) {
 	return strings.Trim(string(data), blanks), nil
 }
 
-// notAToken does not repeat a name that may be a token: whoever can list
-// processes has seen it.
-func notAToken(name string, err error) error {
-	if strings.Count(name, ".") == 2 && strings.HasPrefix(name, "eyJ") {
-		return advise(usagef("the argument is a token, not the name of a file: whoever can list the processes of this machine has seen it"),
-			"give it on standard input: … | kubepki sa verify -")
+// noToken refuses tokens as arguments, and does not repeat them: whoever lists the
+// processes of the machine has seen them.
+func noToken(args []string) error {
+	for _, a := range args {
+		if strings.HasPrefix(a, "eyJ") && strings.Count(a, ".") == 2 && !exists(a) {
+			return advise(usagef("the argument is a token, not the name of a file: whoever can list the processes of this machine has seen it"),
+				"give it on standard input, as in: kubectl create token robot | kubepki sa verify -")
+		}
 	}
-	return err
+	return nil
 }

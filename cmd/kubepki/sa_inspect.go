@@ -39,7 +39,12 @@ Exit codes: 0 told, 1 no token, 2 wrong usage.`,
 
   # For a script
   kubectl create token robot | kubepki sa inspect -o json | jq -r '.findings[].id'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("sa inspect: name one file that holds the token; without any it is read from standard input")
+			}
+			return noToken(args)
+		},
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
 	f := c.Flags()

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,9 +54,43 @@ so (sa-verify-key-missing).`,
 type listedKey struct {
 	KeyID     string   `json:"keyID"`
 	Algorithm string   `json:"algorithm"`
-	From      []string `json:"from"`     // files and URLs
+	From      []string `json:"from"`     // files, as NODE:PATH, and URLs
 	Signs     []string `json:"signs"`    // components, as NODE/NAME
 	Verifies  []string `json:"verifies"` // components, as NODE/NAME
+
+	from, signs, verifies byNode
+}
+
+// byNode are things that may be the same on several nodes.
+type byNode struct {
+	things []string
+	nodes  map[string][]string
+}
+
+// add adds a thing, and tells whether it is new there.
+func (b *byNode) add(node, thing string) bool {
+	if b.nodes == nil {
+		b.nodes = make(map[string][]string)
+	}
+	on, seen := b.nodes[thing]
+	if !seen {
+		b.things = append(b.things, thing)
+	}
+	if seen && slices.Contains(on, node) {
+		return false
+	}
+	b.nodes[thing] = append(on, node)
+	return true
+}
+
+// String says all on a line for each thing.
+func (b *byNode) String() string {
+	var lines []string
+	for _, thing := range b.things {
+		on := slices.DeleteFunc(slices.Clone(b.nodes[thing]), func(n string) bool { return n == "" })
+		lines = append(lines, report.Plain(report.OnNodes(thing, on)))
+	}
+	return cmp.Or(strings.Join(lines, "\n"), "<none>")
 }
 
 func (o *saKeysOptions) run(ctx context.Context, s streams) error {
@@ -95,9 +131,9 @@ func printKeys(s streams, list []*listedKey, cluster bool) error {
 	for _, k := range list {
 		row := []string{report.Plain(k.KeyID), k.Algorithm}
 		if cluster {
-			row = append(row, shownList(k.Signs), shownList(k.Verifies))
+			row = append(row, k.signs.String(), k.verifies.String())
 		}
-		rows = append(rows, append(row, shownList(k.From)))
+		rows = append(rows, append(row, k.from.String()))
 	}
 	return report.Table(s.out, head, rows)
 }
@@ -115,8 +151,7 @@ func (k *saKeys) list() []*listedKey {
 		return list[i]
 	}
 	for _, one := range k.keys {
-		e := entry(one.Key)
-		e.From = appendNew(e.From, []string{one.from})
+		entry(one.Key).found(one.from)
 	}
 	if k.graph == nil {
 		return list
@@ -127,17 +162,26 @@ func (k *saKeys) list() []*listedKey {
 		}
 		for _, at := range l.Signing.VerifyBy {
 			for _, key := range keysAt(k.graph, at) {
-				e := entry(key)
-				e.Verifies = appendNew(e.Verifies, []string{l.Callee})
+				if e := entry(key); e.verifies.add(trust.SplitID(l.Callee)) {
+					e.Verifies = append(e.Verifies, l.Callee)
+				}
 			}
 		}
 		for _, key := range keysAt(k.graph, l.Signing.Key) {
 			e := entry(key)
-			e.Signs = appendNew(e.Signs, []string{l.Caller})
-			e.From = appendNew(e.From, []string{l.Signing.Key.String()})
+			e.found(l.Signing.Key)
+			if e.signs.add(trust.SplitID(l.Caller)) {
+				e.Signs = append(e.Signs, l.Caller)
+			}
 		}
 	}
 	return list
+}
+
+func (l *listedKey) found(at trust.Place) {
+	if l.from.add(at.Node, at.Path) {
+		l.From = append(l.From, at.String())
+	}
 }
 
 // keysAt are the keys of a file that can be of use.

@@ -48,7 +48,12 @@ Exit codes: 0 valid, 1 could not look, 2 wrong usage, 3 invalid.`,
 
   # Who is it?
   kubepki sa verify /var/run/secrets/kubernetes.io/serviceaccount/token --key jwks.json --issuer https://kubernetes.default.svc.cluster.local -o json | jq -r .user.username`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("sa verify: name one file that holds the token, or - for standard input")
+			}
+			return noToken(args)
+		},
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0]) },
 	}
 	f := c.Flags()

@@ -78,6 +78,30 @@ func (f *serverFlags) read(s streams, flags *pflag.FlagSet) (*serverAnswer, erro
 	return a, nil
 }
 
+// locate returns an API server and whom to trust for it, as flags say, else as
+// the kubeconfigs below a root do. The authorities may remain unknown.
+func locate(s streams, root, ca, server string) (*serverAnswer, error) {
+	a := &serverAnswer{cluster: catalog.DefaultClusterName}
+	if root != "" {
+		if err := a.readRoot(root); err != nil && (ca == "" || server == "") {
+			return nil, err
+		}
+	}
+	if ca != "" {
+		var err error
+		if a.ca, err = readAnchors(s, ca); err != nil {
+			return nil, err
+		}
+	}
+	if server != "" {
+		a.server = server
+	}
+	if a.server == "" {
+		return nil, advise(usagef("--server: where the API server is, is not known"), "name it, for example --server https://10.0.0.11:6443")
+	}
+	return a, checkServer(a.server)
+}
+
 // readAnchors reads a file of authorities, and refuses what is none: nodes
 // would trust it.
 func readAnchors(s streams, name string) ([]byte, error) {

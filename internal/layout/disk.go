@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// fileOps are the operations on the disk of a transaction, one system call or
-// little more each, so that tests can fail or stop at each of them. Names are
-// relative to the root and hold no symbolic link.
+// fileOps are the operations on the disk of a transaction or a mount, one system
+// call or little more each, so that tests can fail or stop at each of them. Names
+// are relative to the root and hold no symbolic link.
 type fileOps interface {
 	linkReader
 	ReadFile(name string) ([]byte, error)
@@ -22,6 +22,7 @@ type fileOps interface {
 	Mkdir(name string, mode fs.FileMode) error
 	Chmod(name string, mode fs.FileMode) error
 	Link(from, to string) error
+	Symlink(to, name string) error
 	Rename(from, to string) error
 	Remove(name string) error
 	// Sync makes a file's content, or a folder's entries, durable.
@@ -92,6 +93,8 @@ func (d diskOps) Mkdir(name string, mode fs.FileMode) error { return d.dir.Mkdir
 func (d diskOps) Chmod(name string, mode fs.FileMode) error { return d.dir.Chmod(name, mode) }
 
 func (d diskOps) Link(from, to string) error { return d.dir.Link(from, to) }
+
+func (d diskOps) Symlink(to, name string) error { return d.dir.Symlink(to, name) }
 
 func (d diskOps) Rename(from, to string) error { return d.dir.Rename(from, to) }
 

@@ -14,7 +14,7 @@ import (
 
 // KubeconfigSpec says what a kubeconfig with one cluster and one user holds.
 // Each of the CA, the certificate and the key is given as PEM, which is
-// embedded, or as the path of a file, not both.
+// embedded, or as the path of a file, not both; so is the token, as text.
 type KubeconfigSpec struct {
 	Cluster    string // name of the cluster entry
 	Server     string // URL
@@ -31,6 +31,7 @@ type KubeconfigSpec struct {
 	Key             []byte // PEM
 	KeyFile         string
 	Token           string // instead of a certificate
+	TokenFile       string // path of the file that holds it, which clients read again
 }
 
 // EncodeKubeconfig writes the YAML that clientcmd.Write of k8s.io/client-go
@@ -55,7 +56,7 @@ func EncodeKubeconfig(k KubeconfigSpec) ([]byte, error) {
 		}}},
 		Users: []namedUser{{Name: k.User, User: user{
 			CertificateFile: k.CertificateFile, CertificateData: base64(k.Certificate),
-			KeyFile: k.KeyFile, KeyData: base64(k.Key), Token: k.Token,
+			KeyFile: k.KeyFile, KeyData: base64(k.Key), Token: k.Token, TokenFile: k.TokenFile,
 		}}},
 	})
 }
@@ -78,10 +79,12 @@ func (k *KubeconfigSpec) check() error {
 		return errors.New("the client key is given as data and as a file")
 	case hasCertificate != hasKey:
 		return errors.New("a client certificate and its key belong together, one is not set")
-	case !hasCertificate && k.Token == "":
+	case k.Token != "" && k.TokenFile != "":
+		return errors.New("the token is given as data and as a file")
+	case !hasCertificate && k.Token == "" && k.TokenFile == "":
 		return errors.New("neither a client certificate nor a token is set")
 	}
-	for _, text := range []string{k.Cluster, k.User, k.Context, k.Namespace, k.Server, k.ServerName, k.ProxyURL, k.CAFile, k.CertificateFile, k.KeyFile, k.Token} {
+	for _, text := range []string{k.Cluster, k.User, k.Context, k.Namespace, k.Server, k.ServerName, k.ProxyURL, k.CAFile, k.CertificateFile, k.KeyFile, k.Token, k.TokenFile} {
 		if strings.ToValidUTF8(text, "") != text {
 			return errors.New("a name, path or token is not UTF-8")
 		}

@@ -111,6 +111,13 @@ func (d *faultyDisk) Link(from, to string) error {
 	return d.fileOps.Link(from, to)
 }
 
+func (d *faultyDisk) Symlink(to, name string) error {
+	if err := d.next(true); err != nil {
+		return err
+	}
+	return d.fileOps.Symlink(to, name)
+}
+
 func (d *faultyDisk) Rename(from, to string) error {
 	if err := d.next(false); err != nil {
 		return err

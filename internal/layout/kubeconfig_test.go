@@ -53,6 +53,10 @@ func TestEncodeKubeconfigWritesWhatClientcmdWrites(t *testing.T) {
 		"a token and strange names": {
 			Cluster: "no", Server: "https://a: b", CA: ec.certificate, User: "123", Token: "abcdef.0123456789abcdef", Context: "on # off",
 		},
+		"a volume of a service account": {
+			Cluster: "kubernetes", Server: "https://10.0.0.11:6443", CAFile: "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+			User: "system:serviceaccount:ci:robot", TokenFile: "/var/run/secrets/kubernetes.io/serviceaccount/token", Namespace: "ci",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := layout.EncodeKubeconfig(spec)
@@ -71,7 +75,7 @@ func TestEncodeKubeconfigWritesWhatClientcmdWrites(t *testing.T) {
 			c.Contexts[context] = &clientapi.Context{Cluster: spec.Cluster, AuthInfo: spec.User, Namespace: spec.Namespace}
 			c.AuthInfos[spec.User] = &clientapi.AuthInfo{
 				ClientCertificate: spec.CertificateFile, ClientCertificateData: spec.Certificate,
-				ClientKey: spec.KeyFile, ClientKeyData: spec.Key, Token: spec.Token,
+				ClientKey: spec.KeyFile, ClientKeyData: spec.Key, Token: spec.Token, TokenFile: spec.TokenFile,
 			}
 			if diff := cmp.Diff(string(clientcmdWrite(t, c)), string(got)); diff != "" {
 				t.Error(diff)
@@ -95,6 +99,7 @@ func TestEncodeKubeconfigNamesWhatIsWrong(t *testing.T) {
 		"the client key is given as data":          func(k *layout.KubeconfigSpec) { k.KeyFile = "/a" },
 		"certificate and its key belong together":  func(k *layout.KubeconfigSpec) { k.Key = nil },
 		"neither a client certificate nor a token": func(k *layout.KubeconfigSpec) { k.Key, k.Certificate = nil, nil },
+		"the token is given as data and as a file": func(k *layout.KubeconfigSpec) { k.Token, k.TokenFile = "t", "/t" },
 		"is not UTF-8": func(k *layout.KubeconfigSpec) { k.Token = "\xff" },
 	} {
 		k := good

@@ -20,6 +20,7 @@ const (
 
 var children = map[string]func(root string) error{
 	"provision": provisionForever,
+	"mount":     mountForever,
 	"denied":    readDenied,
 	"readonly":  writeReadOnly,
 }

@@ -150,8 +150,8 @@ func (v *Verification) observedRows(p Palette) [][]string {
 	var rows [][]string
 	for i := range v.Observations {
 		o := &v.Observations[i]
-		node, component := splitID(o.Component)
-		row := []string{Plain(withNodes(component, addNode(nil, node))), Plain(o.Address), "–", "–", "–", Plain(o.Reason)}
+		node, component := trust.SplitID(o.Component)
+		row := []string{Plain(OnNodes(component, addNode(nil, node))), Plain(o.Address), "–", "–", "–", Plain(o.Reason)}
 		switch {
 		case len(o.Certificates) > 0:
 			leaf := o.Certificates[0]

@@ -117,8 +117,8 @@ func (v *Verification) rows(p Palette) [][]string {
 		for _, h := range l.Halves {
 			halves[h.Side] = halfText(h, p)
 		}
-		callerNode, caller := splitID(l.Caller)
-		calleeNode, callee := splitID(l.Callee)
+		callerNode, caller := trust.SplitID(l.Caller)
+		calleeNode, callee := trust.SplitID(l.Callee)
 		cells := []string{strconv.Itoa(l.Number), caller, callee, halves["client"], halves["server"], strings.Join(l.Findings, ", ")}
 		key := strings.Join(cells, "\x00")
 		j := index[key]
@@ -133,7 +133,7 @@ func (v *Verification) rows(p Palette) [][]string {
 	for _, j := range all {
 		v.sortNodes(j.callers)
 		v.sortNodes(j.callees)
-		j.cells[1], j.cells[2] = Plain(withNodes(j.cells[1], j.callers)), Plain(withNodes(j.cells[2], j.callees))
+		j.cells[1], j.cells[2] = Plain(OnNodes(j.cells[1], j.callers)), Plain(OnNodes(j.cells[2], j.callees))
 		rows = append(rows, j.cells)
 	}
 	return rows
@@ -147,14 +147,6 @@ func (v *Verification) sortNodes(names []string) {
 	slices.SortFunc(names, func(a, b string) int { return index(a) - index(b) })
 }
 
-// splitID takes "node/component" apart.
-func splitID(id string) (node, component string) {
-	if node, component, ok := strings.Cut(id, "/"); ok {
-		return node, component
-	}
-	return "", id
-}
-
 func addNode(nodes []string, n string) []string {
 	if n == "" || slices.Contains(nodes, n) {
 		return nodes
@@ -162,7 +154,9 @@ func addNode(nodes []string, n string) []string {
 	return append(nodes, n)
 }
 
-func withNodes(component string, nodes []string) string {
+// OnNodes says what is the same on several nodes in few words: "etcd of cp1, cp2",
+// the component alone without nodes.
+func OnNodes(component string, nodes []string) string {
 	const shown = 4
 	switch {
 	case len(nodes) == 0:

@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto"
 	"crypto/x509"
+	"strings"
 )
 
 // State tells whether what should stand at a place could be read.
@@ -111,6 +112,14 @@ func (c *Component) ID() string {
 		return c.Name
 	}
 	return c.Node + "/" + c.Name
+}
+
+// SplitID takes the ID of a component apart; the node is empty when it has none.
+func SplitID(id string) (node, name string) {
+	if node, name, ok := strings.Cut(id, "/"); ok {
+		return node, name
+	}
+	return "", id
 }
 
 // Flag returns the last value of a flag, as flag parsers do, and whether it is set.

@@ -1,0 +1,56 @@
+package saserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// stopWait is for how long requests may go on after the context has ended.
+const stopWait = 10 * time.Second
+
+// Handler serves reviews at [ReviewPath], and documents at all other paths;
+// either may be nil.
+func Handler(documents *Publisher, reviews *Reviewer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case reviews != nil && r.URL.Path == ReviewPath:
+			reviews.ServeHTTP(w, r)
+		case documents != nil:
+			documents.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// Serve serves over TLS until the context ends, lets the requests that have
+// begun come to their end, for ten seconds at most, and closes the listener.
+// Handshakes that fail are in the log.
+func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler: h, TLSConfig: config, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
+		// A client that does not go on holds a connection, and no more.
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 1 << 14,
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+		defer cancel()
+		err := server.Shutdown(late)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.Close()
+		}
+		stopped <- err
+	})
+	err := server.ServeTLS(l, "", "")
+	if stop() {
+		return err // it has ended by itself
+	}
+	return <-stopped
+}

@@ -1,0 +1,226 @@
+package mtls_test
+
+import (
+	"crypto"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/mtls"
+)
+
+func TestPairIsNotTakenUp(t *testing.T) {
+	rows := map[string]struct {
+		harm func(t *testing.T, d *disk)
+		want string
+	}{
+		"when only the key has changed": {func(t *testing.T, d *disk) {
+			d.writeKey(t, leaf(t, authority(t, "ca"), "two", forServers))
+		}, "does not belong to the key"},
+		"when only the certificate has changed": {func(t *testing.T, d *disk) {
+			d.writeCertificate(t, leaf(t, authority(t, "ca"), "two", forServers))
+		}, "does not belong to the key"},
+		"when the certificate is cut off": {func(t *testing.T, d *disk) { cut(t, d.files.Certificate) }, "no end"},
+		"when the key is cut off":         {func(t *testing.T, d *disk) { cut(t, d.files.Key) }, "no end"},
+		"when the certificate is empty":   {func(t *testing.T, d *disk) { put(t, d.files.Certificate, nil) }, "no PEM block of type CERTIFICATE"},
+		"when the key is empty":           {func(t *testing.T, d *disk) { put(t, d.files.Key, nil) }, "no private key"},
+		"when the key is gone":            {func(_ *testing.T, d *disk) { os.Remove(d.files.Key) }, "no such file"},
+		"when the certificate has expired": {func(t *testing.T, d *disk) {
+			old := leaf(t, authority(t, "ca"), "old", forServers)
+			time.Sleep(2 * time.Hour)
+			d.writePair(t, old)
+		}, "expired at"},
+		"when a request is in its place": {func(t *testing.T, d *disk) {
+			put(t, d.files.Certificate, []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+		}, "where a CERTIFICATE is expected"},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, d := authority(t, "ca"), newDisk(t)
+				d.writePair(t, leaf(t, ca, "one", forServers))
+				d.writeBundle(t, ca)
+				source := d.open(t)
+				row.harm(t, d)
+				if got := showing(looks(t, source, 5)); got != "one" {
+					t.Errorf("%s is shown", got)
+				}
+				d.want(t, "", row.want)
+
+				d.writePair(t, leaf(t, ca, "two", forServers))
+				if got := showing(looks(t, source, 2)); got != "two" {
+					t.Errorf("mended, and %s is shown", got)
+				}
+			})
+		})
+	}
+}
+
+func showing(s *mtls.Snapshot) string { return s.Certificate.Leaf.Subject.CommonName }
+
+func cut(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, path, data[:len(data)/2])
+}
+
+func TestBundleIsNotTakenUp(t *testing.T) {
+	rows := map[string]struct {
+		harm func(t *testing.T, d *disk)
+		want string
+	}{
+		"when it is cut off": {func(t *testing.T, d *disk) { cut(t, d.files.Bundle) }, "no end"},
+		"when it is empty":   {func(t *testing.T, d *disk) { put(t, d.files.Bundle, nil) }, "no PEM block of type CERTIFICATE"},
+		"when it is gone":    {func(_ *testing.T, d *disk) { os.Remove(d.files.Bundle) }, "no such file"},
+		"when it is a key": {func(t *testing.T, d *disk) {
+			data, err := os.ReadFile(d.files.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, d.files.Bundle, data)
+		}, "where a CERTIFICATE is expected"},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+				d.writePair(t, leaf(t, one, "server", forServers))
+				d.writeBundle(t, one)
+				source := d.open(t)
+				row.harm(t, d)
+				if got := trusting(looks(t, source, 5)); got != "one" {
+					t.Errorf("%s is trusted", got)
+				}
+				d.want(t, "", row.want)
+
+				d.writeBundle(t, one, two)
+				if got := trusting(looks(t, source, 2)); got != "one two" {
+					t.Errorf("mended, and %s is trusted", got)
+				}
+			})
+		})
+	}
+}
+
+func trusting(s *mtls.Snapshot) string {
+	var names []string
+	for _, a := range s.Bundle.Anchors() {
+		names = append(names, a.Subject.CommonName)
+	}
+	return strings.Join(names, " ")
+}
+
+// An authority can be taken out of use however long the pair is broken.
+func TestBundleIsTakenUpBesideABrokenPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+		d.writePair(t, leaf(t, one, "server", forServers))
+		d.writeBundle(t, one, two)
+		source := d.open(t)
+		cut(t, d.files.Key)
+		d.writeBundle(t, one)
+		now := looks(t, source, 3)
+		if showing(now) != "server" || trusting(now) != "one" {
+			t.Errorf("%s, %s", showing(now), trusting(now))
+		}
+		d.want(t, "ca.crt", "no end")
+	})
+}
+
+func TestSnapshotIsTheSameWhileNothingChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, d := authority(t, "ca"), newDisk(t)
+		d.writePair(t, leaf(t, ca, "one", forServers))
+		d.writeBundle(t, ca)
+		source := d.open(t)
+		before := looks(t, source, 1)
+		if looks(t, source, 5) != before {
+			t.Error("another one")
+		}
+		d.writePair(t, leaf(t, ca, "two", forServers))
+		if after := looks(t, source, 2); after == before || after.Bundle != before.Bundle {
+			t.Error("the pair has changed, and the bundle has not")
+		}
+	})
+}
+
+func TestPairInOneFile(t *testing.T) {
+	d, pair := newDisk(t), leaf(t, authority(t, "ca"), "kubelet", forServers)
+	d.writePair(t, pair)
+	key, err := os.ReadFile(d.files.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, d.files.Certificate, append(trust.EncodeCertificates(pair.Leaf, authority(t, "above").Certificate), key...))
+	s, err := mtls.OpenFiles(mtls.Files{Certificate: d.files.Certificate, Key: d.files.Certificate}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := s.Snapshot()
+	if err != nil || showing(now) != "kubelet" || len(now.Certificate.Certificate) != 2 || now.Bundle != nil {
+		t.Errorf("%v, %v", now, err)
+	}
+}
+
+func TestFilesThatCannotBeOpened(t *testing.T) {
+	d, pair := newDisk(t), leaf(t, authority(t, "ca"), "one", forServers)
+	if _, err := mtls.OpenFiles(d.files, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	d.writePair(t, pair)
+	if _, err := mtls.OpenFiles(d.files, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "ca.crt") {
+		t.Errorf("got %v", err)
+	}
+	d.writeKey(t, leaf(t, authority(t, "ca"), "two", forServers))
+	_, err := mtls.OpenFiles(d.files, nil)
+	if err == nil || !strings.Contains(err.Error(), "tls.crt") || strings.Contains(err.Error(), "PRIVATE") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPairThatChangesWhileManyAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, d := authority(t, "ca"), newDisk(t)
+		d.writePair(t, leaf(t, ca, "one", forServers))
+		d.writeBundle(t, ca)
+		source := d.open(t)
+		stop := make(chan struct{})
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(100 * time.Millisecond):
+					}
+					now, err := source.Snapshot()
+					if err != nil || !trust.SameKey(now.Certificate.Leaf.PublicKey, now.Certificate.PrivateKey.(crypto.Signer).Public()) {
+						t.Errorf("no pair: %v", err)
+					}
+				}
+			})
+		}
+		for range 20 {
+			two := leaf(t, ca, "two", forServers)
+			d.writeKey(t, two)
+			time.Sleep(700 * time.Millisecond)
+			d.writeCertificate(t, two)
+			time.Sleep(3 * time.Second)
+		}
+		close(stop)
+		all.Wait()
+		if len(d.taken) != 20 {
+			t.Errorf("taken up %d times of 20; %q", len(d.taken), d.problems)
+		}
+	})
+}

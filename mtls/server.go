@@ -1,0 +1,97 @@
+package mtls
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// Clients says what a server wants of its clients' certificates.
+type Clients int
+
+const (
+	// RequireClients lets nobody in without a certificate from the bundle.
+	RequireClients Clients = iota
+	// OptionalClients lets those in who show no certificate; one that is shown
+	// must be from the bundle. Who it was is for the server to ask ([VerifyClient]).
+	OptionalClients
+	// NoClients asks for no certificate, and for no bundle.
+	NoClients
+)
+
+var (
+	errNoCertificate = errors.New("the source has no certificate to show")
+	errNoBundle      = errors.New("the source has no bundle to verify clients by")
+)
+
+// ServerConfig returns the configuration of a server that always shows the
+// newest certificate of a source and verifies clients by its newest bundle. A
+// handshake fails while the source has not what it takes.
+//
+// It speaks TLS 1.2 and 1.3, and HTTP/2 and HTTP/1.1 (ALPN). What is set in the
+// result beside that does not count, for each connection has a configuration of
+// its own; session tickets are as [tls.Config] has them.
+func ServerConfig(s Source, clients Clients) *tls.Config {
+	v := &server{source: s, clients: clients}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols(), GetConfigForClient: v.config}
+}
+
+func protocols() []string { return []string{"h2", "http/1.1"} }
+
+type server struct {
+	source  Source
+	clients Clients
+	made    atomic.Pointer[made]
+}
+
+// made is the configuration that a snapshot was made into.
+type made struct {
+	of     *Snapshot
+	config *tls.Config
+}
+
+func (v *server) config(*tls.ClientHelloInfo) (*tls.Config, error) {
+	now, err := v.source.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("the source of certificates: %w", err)
+	}
+	if m := v.made.Load(); m != nil && m.of == now {
+		return m.config, nil
+	}
+	config, err := v.make(now)
+	if err != nil {
+		return nil, err
+	}
+	v.made.Store(&made{now, config})
+	return config, nil
+}
+
+// make says all that crypto/tls can check itself. What it does not, because a
+// session is resumed, verify does.
+func (v *server) make(now *Snapshot) (*tls.Config, error) {
+	if now.Certificate == nil {
+		return nil, errNoCertificate
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols(), Certificates: []tls.Certificate{*now.Certificate}}
+	if v.clients == NoClients {
+		return config, nil
+	}
+	if now.Bundle == nil {
+		return nil, errNoBundle
+	}
+	config.ClientAuth, config.ClientCAs, config.VerifyConnection = tls.RequireAndVerifyClientCert, now.Bundle.pool, v.verify
+	if v.clients == OptionalClients {
+		config.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	return config, nil
+}
+
+// verify is called for resumed sessions too, where VerifyPeerCertificate is not.
+func (v *server) verify(c tls.ConnectionState) error {
+	_, err := VerifyClient(v.source, &c)
+	if v.clients == OptionalClients && errors.Is(err, ErrNoClient) {
+		return nil
+	}
+	return err
+}

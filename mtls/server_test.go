@@ -1,0 +1,346 @@
+package mtls_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/mtls"
+)
+
+// changing is a source that tests change.
+type changing struct{ now atomic.Pointer[mtls.Snapshot] }
+
+func (c *changing) Snapshot() (*mtls.Snapshot, error) { return c.now.Load(), nil }
+
+// set is what files would hold.
+func (c *changing) set(t testing.TB, pair tls.Certificate, trusted ...issue.Authority) {
+	t.Helper()
+	s := &mtls.Snapshot{Certificate: &pair}
+	if len(trusted) > 0 {
+		s.Bundle = bundle(t, trusted...)
+	}
+	c.now.Store(s)
+}
+
+func bundle(t testing.TB, all ...issue.Authority) *mtls.Bundle {
+	t.Helper()
+	var anchors []*x509.Certificate
+	for _, a := range all {
+		anchors = append(anchors, a.Certificate)
+	}
+	b, err := mtls.NewBundle(anchors...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRotatedPairIsShownAndConnectionsGoOn(t *testing.T) {
+	ca := authority(t, "ca")
+	var source changing
+	source.set(t, leaf(t, ca, "one", forServers))
+	server := mtls.ServerConfig(&source, mtls.NoClients)
+	before := connect(t, server, clientOf(ca), false)
+	source.set(t, leaf(t, ca, "two", forServers))
+	if got := shown(connect(t, server, clientOf(ca), false)); got != "two" {
+		t.Errorf("%s is shown", got)
+	}
+	if err := before.echo(); err != nil || shown(before) != "one" {
+		t.Errorf("the connection of before: %v, with %s", err, shown(before))
+	}
+}
+
+// A change of the server's own certificate does not take its clients' sessions.
+func TestSessionsAreResumedAcrossARotationOfThePair(t *testing.T) {
+	ca, clients := authority(t, "ca"), authority(t, "clients")
+	var source changing
+	source.set(t, leaf(t, ca, "one", forServers), clients)
+	server, client := mtls.ServerConfig(&source, mtls.RequireClients), clientOf(ca, leaf(t, clients, "jane", forClients))
+	connect(t, server, client, false)
+	source.set(t, leaf(t, ca, "two", forServers), clients)
+	connect(t, server, client, true)
+}
+
+func connect(t testing.TB, server, client *tls.Config, resumed bool) *link {
+	t.Helper()
+	l, err := dial(t, server, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := l.server.ConnectionState().DidResume; got != resumed {
+		t.Fatalf("resumed: %t", got)
+	}
+	return l
+}
+
+func shown(l *link) string { return l.client.ConnectionState().PeerCertificates[0].Subject.CommonName }
+
+func TestClientIsLetInOrNot(t *testing.T) {
+	ca, foreign := authority(t, "ca"), authority(t, "ca") // of one name
+	var source changing
+	source.set(t, leaf(t, ca, "server", forServers), ca)
+	none, good := []tls.Certificate(nil), []tls.Certificate{leaf(t, ca, "jane", forClients)}
+	rows := map[string]struct {
+		clients mtls.Clients
+		show    []tls.Certificate
+		want    string // of the error; empty: let in
+	}{
+		"with a certificate, where one is required":          {mtls.RequireClients, good, ""},
+		"without one, where one is required":                 {mtls.RequireClients, none, "didn't provide a certificate"},
+		"with a certificate, where one is optional":          {mtls.OptionalClients, good, ""},
+		"without one, where one is optional":                 {mtls.OptionalClients, none, ""},
+		"with one of another authority, where it is needed":  {mtls.RequireClients, []tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
+		"with one of another authority, where it is allowed": {mtls.OptionalClients, []tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
+		"with a server's certificate":                        {mtls.RequireClients, []tls.Certificate{leaf(t, ca, "server", forServers)}, "incompatible key usage"},
+		"without one, where none is asked for":               {mtls.NoClients, none, ""},
+	}
+	for name, row := range rows {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(fmt.Sprintf("%s, %s", name, tls.VersionName(version)), func(t *testing.T) {
+				client := clientOf(ca, row.show...)
+				client.MaxVersion = version
+				if len(row.show) > 0 { // shown even where the server would not know it
+					client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &row.show[0], nil }
+				}
+				_, err := dial(t, mtls.ServerConfig(&source, row.clients), client)
+				if (err == nil) != (row.want == "") || (err != nil && !strings.Contains(err.Error(), row.want)) {
+					t.Errorf("got %v, want %q", err, row.want)
+				}
+			})
+		}
+	}
+}
+
+func TestVersionsAndProtocols(t *testing.T) {
+	ca := authority(t, "ca")
+	pair := leaf(t, ca, "server", forServers)
+	server := mtls.ServerConfig(&mtls.Snapshot{Certificate: &pair}, mtls.NoClients)
+	old := clientOf(ca)
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	if _, err := dial(t, server, old); err == nil {
+		t.Error("TLS 1.1 is spoken")
+	}
+	for _, protocol := range []string{"h2", "http/1.1"} {
+		client := clientOf(ca)
+		client.NextProtos = []string{protocol}
+		l, err := dial(t, server, client)
+		if err != nil || l.client.ConnectionState().NegotiatedProtocol != protocol {
+			t.Errorf("%s: %v", protocol, err)
+		}
+	}
+}
+
+// failing is a source that knows nothing yet.
+type failing struct{}
+
+func (failing) Snapshot() (*mtls.Snapshot, error) { return nil, errors.New("nothing yet") }
+
+func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
+	ca := authority(t, "ca")
+	pair := leaf(t, ca, "server", forServers)
+	rows := map[string]struct {
+		source mtls.Source
+		want   string
+	}{
+		"no bundle":      {&mtls.Snapshot{Certificate: &pair}, "no bundle"},
+		"no certificate": {&mtls.Snapshot{}, "no certificate"},
+		"an error":       {failing{}, "nothing yet"},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			_, err := dial(t, mtls.ServerConfig(row.source, mtls.OptionalClients), clientOf(ca))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	if _, err := mtls.NewBundle(); err == nil {
+		t.Error("there is a bundle of nobody")
+	}
+}
+
+// A session that was made while an authority was trusted does not let its client
+// in when it is not trusted any more; other clients resume theirs.
+func TestRemovedAuthorityRefusesResumedSessions(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, clients := range []mtls.Clients{mtls.RequireClients, mtls.OptionalClients} {
+			t.Run(fmt.Sprintf("%s %d", tls.VersionName(version), clients), func(t *testing.T) { removeAuthority(t, version, clients) })
+		}
+	}
+}
+
+func removeAuthority(t *testing.T, version uint16, clients mtls.Clients) {
+	ca, stays, goes := authority(t, "ca"), authority(t, "stays"), authority(t, "goes")
+	pair := leaf(t, ca, "server", forServers)
+	var source changing
+	source.set(t, pair, stays, goes)
+	server := mtls.ServerConfig(&source, clients)
+	good, bad := clientOf(ca, leaf(t, stays, "good", forClients)), clientOf(ca, leaf(t, goes, "bad", forClients))
+	good.MaxVersion, bad.MaxVersion = version, version
+	bad.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &bad.Certificates[0], nil }
+	connect(t, server, good, false)
+	connect(t, server, good, true)
+	connect(t, server, bad, false)
+	standing := connect(t, server, bad, true)
+
+	source.set(t, pair, stays)
+	connect(t, server, good, true)
+	if _, err := dial(t, server, bad); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("the other one: %v", err)
+	}
+	state := standing.server.ConnectionState()
+	if _, err := mtls.VerifyClient(&source, &state); !errors.As(err, new(x509.UnknownAuthorityError)) {
+		t.Errorf("the connection that stands: %v", err)
+	}
+}
+
+// What crypto/tls does about resumed sessions has changed between its releases:
+// the configuration's own check is called as it would be.
+func TestOwnCheckOfResumedSessions(t *testing.T) {
+	ca, goes := authority(t, "ca"), authority(t, "goes")
+	pair := leaf(t, ca, "server", forServers)
+	var source changing
+	source.set(t, pair, ca, goes)
+	server := mtls.ServerConfig(&source, mtls.OptionalClients)
+	client := clientOf(ca, leaf(t, goes, "jane", forClients))
+	connect(t, server, client, false)
+	resumed := connect(t, server, client, true).server.ConnectionState()
+	config, err := server.GetConfigForClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := config.VerifyConnection(resumed); err != nil {
+		t.Error(err)
+	}
+	if err := config.VerifyConnection(tls.ConnectionState{}); err != nil {
+		t.Errorf("no certificate: %v", err)
+	}
+	required, err := mtls.ServerConfig(&source, mtls.RequireClients).GetConfigForClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := required.VerifyConnection(tls.ConnectionState{}); !errors.Is(err, mtls.ErrNoClient) {
+		t.Errorf("no certificate, where one is required: %v", err)
+	}
+	source.set(t, pair, ca)
+	if err := config.VerifyConnection(resumed); err == nil {
+		t.Error("let in")
+	}
+}
+
+func TestVerifyClientOfAConnectionThatStands(t *testing.T) {
+	rows := map[string]struct {
+		harm func(t *testing.T, d *disk, ca issue.Authority)
+		want string
+	}{
+		"nothing has changed":                  {func(*testing.T, *disk, issue.Authority) {}, ""},
+		"its authority was certified anew":     {func(t *testing.T, d *disk, ca issue.Authority) { d.writeBundle(t, certify(t, "clients", ca.Key)) }, ""},
+		"its authority has a neighbour":        {func(t *testing.T, d *disk, ca issue.Authority) { d.writeBundle(t, authority(t, "new"), ca) }, ""},
+		"its authority was made anew":          {func(t *testing.T, d *disk, _ issue.Authority) { d.writeBundle(t, authority(t, "clients")) }, "unknown authority"},
+		"its certificate has come to its end":  {func(*testing.T, *disk, issue.Authority) { time.Sleep(2 * time.Hour) }, "expired"},
+		"the bundle was half written, and old": {func(t *testing.T, d *disk, _ issue.Authority) { put(t, d.files.Bundle, []byte("-----BEGIN CERT")) }, ""},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, clients, d := authority(t, "ca"), authority(t, "clients"), newDisk(t)
+				d.writePair(t, leaf(t, ca, "server", forServers))
+				d.writeBundle(t, clients)
+				source := d.open(t)
+				l := connect(t, mtls.ServerConfig(source, mtls.RequireClients), clientOf(ca, leaf(t, clients, "jane", forClients)), false)
+				state := l.server.ConnectionState()
+				l.close() // time does not go on in the bubble while somebody waits on a socket
+				row.harm(t, d, clients)
+				looks(t, source, 3)
+				c, err := mtls.VerifyClient(source, &state)
+				switch {
+				case row.want == "" && (err != nil || c.Subject.CommonName != "jane"):
+					t.Errorf("got %v", err)
+				case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
+					t.Errorf("got %v, want %q", err, row.want)
+				}
+			})
+		})
+	}
+	if _, err := mtls.VerifyClient(failing{}, nil); !errors.Is(err, mtls.ErrNoClient) {
+		t.Errorf("without TLS: %v", err)
+	}
+}
+
+// Real files, sockets and time: 8 clients connect all the while.
+func TestManyHandshakesWhileFilesChange(t *testing.T) {
+	ca, clients, d := authority(t, "ca"), authority(t, "clients"), newDisk(t)
+	d.writePair(t, leaf(t, ca, "0", forServers))
+	d.writeBundle(t, clients)
+	server := mtls.ServerConfig(d.open(t), mtls.RequireClients)
+	seen := make(chan string, 1)
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(stop)
+	for range 8 {
+		client := clientOf(ca, leaf(t, clients, "jane", forClients))
+		all.Go(func() {
+			for {
+				l, err := dial(t, server, client)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				l.close()
+				client.ClientSessionCache = tls.NewLRUClientSessionCache(1) // of no use from now on
+				select {
+				case <-stop:
+					return
+				case seen <- shown(l):
+				default:
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		name := fmt.Sprint(i + 1)
+		pair := leaf(t, ca, name, forServers)
+		d.writeKey(t, pair)
+		d.writeCertificate(t, pair)
+		d.writeBundle(t, clients, authority(t, "more"))
+		waitFor(t, seen, name)
+	}
+}
+
+func waitFor(t *testing.T, seen chan string, name string) {
+	t.Helper()
+	late := time.After(20 * time.Second)
+	for {
+		select {
+		case got := <-seen:
+			if got == name {
+				return
+			}
+		case <-late:
+			t.Fatalf("the certificate %s is not shown", name)
+		}
+	}
+}
+
+func BenchmarkVerifyClient(b *testing.B) {
+	ca := authority(b, "ca")
+	var source changing
+	source.set(b, leaf(b, ca, "server", forServers), ca)
+	l := connect(b, mtls.ServerConfig(&source, mtls.RequireClients), clientOf(ca, leaf(b, ca, "jane", forClients)), false)
+	state := l.server.ConnectionState()
+	for b.Loop() {
+		if _, err := mtls.VerifyClient(&source, &state); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

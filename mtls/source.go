@@ -1,0 +1,69 @@
+package mtls
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Source gives what a program shows and whom it trusts. [FileSource] is one, and
+// so is a [*Snapshot], which never changes.
+type Source interface {
+	// Snapshot returns what is so now. It is called at each handshake, by several
+	// goroutines at once: it should return without waiting, and the same pointer
+	// as long as nothing has changed. An error, which is for the program's own
+	// log, fails the handshake.
+	Snapshot() (*Snapshot, error)
+}
+
+// Snapshot is what a program shows and whom it trusts at one moment. It is
+// shared between goroutines: once it is in use, nothing of it may be changed.
+type Snapshot struct {
+	// Certificate is what is shown, the leaf first, with its key and with Leaf
+	// set; nil: nothing.
+	Certificate *tls.Certificate
+	// Bundle holds the authorities that the other side must come from; nil:
+	// nobody is trusted.
+	Bundle *Bundle
+}
+
+// Snapshot returns the snapshot itself, so that it can be used as a [Source].
+func (s *Snapshot) Snapshot() (*Snapshot, error) { return s, nil }
+
+// Bundle is a fixed set of authorities that are trusted. It may be used by
+// several goroutines.
+type Bundle struct {
+	anchors []*x509.Certificate
+	pool    *x509.CertPool
+	raw     map[string]bool // the anchors in DER
+}
+
+// NewBundle returns the bundle of some authorities, at least one, which must not
+// be changed any more.
+func NewBundle(anchors ...*x509.Certificate) (*Bundle, error) {
+	if len(anchors) == 0 {
+		return nil, errors.New("a bundle without an authority trusts nobody")
+	}
+	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors))}
+	for _, a := range anchors {
+		b.pool.AddCert(a)
+		b.raw[string(a.Raw)] = true
+	}
+	return b, nil
+}
+
+// ParseBundle reads a bundle from PEM: certificates, one at least, and nothing
+// else. The error names the line.
+func ParseBundle(data []byte) (*Bundle, error) {
+	anchors, err := trust.ParseCertificates(data)
+	if err != nil {
+		return nil, err
+	}
+	return NewBundle(anchors...)
+}
+
+// Anchors returns the authorities, in their order. The certificates are shared.
+func (b *Bundle) Anchors() []*x509.Certificate { return slices.Clone(b.anchors) }
