@@ -26,7 +26,7 @@ type saExternalOptions struct {
 	maxLife   time.Duration
 	refresh   time.Duration
 	first     time.Duration
-	listen    string
+	metrics   string
 	level     string
 }
 
@@ -63,7 +63,7 @@ SIGTERM ends it after what has been begun is finished.`,
 
   # For an API server that is not root, with metrics
   kubepki sa external-signer --issuer https://issuer.example.com --signing-key sa.key \
-    --allow-user kube-apiserver --listen 127.0.0.1:10270`,
+    --allow-user kube-apiserver --metrics-listen 127.0.0.1:10271`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.Context(), s) },
 	}
@@ -78,7 +78,7 @@ SIGTERM ends it after what has been begun is finished.`,
 	f.DurationVar(&o.first, "publish-first", token.MaxAge*time.Second, "for how long a key is published before it signs")
 	f.StringArrayVar(&o.users, "allow-user", nil, "further user who may connect, by name or number; repeatable (always: root and the user who runs this)")
 	f.StringVar(&o.kmsSocket, "kms-socket", "/run/kubepki/kms.sock", "unix socket of kubepki-kms")
-	f.StringVar(&o.listen, "listen", "", "address of /livez, /readyz and /metrics, without TLS (default: none)")
+	f.StringVar(&o.metrics, "metrics-listen", "", "address of /livez, /readyz and /metrics, without TLS (default: none)")
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
 	return c
 }
@@ -113,7 +113,7 @@ func (o *saExternalOptions) check() error {
 	case o.first < 0:
 		return usagef("--publish-first: %s is negative", o.first)
 	}
-	return checkListen("listen", o.listen)
+	return checkListen("metrics-listen", o.metrics)
 }
 
 // allowed are the ids of the users who may connect, and whether others than root

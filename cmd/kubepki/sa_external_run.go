@@ -43,8 +43,8 @@ func (o *saExternalOptions) prepare(s streams) (*saExternalRun, error) {
 	if err := o.open(r); err != nil {
 		return nil, err
 	}
-	if o.listen != "" {
-		if r.listener, err = net.Listen("tcp", o.listen); err != nil {
+	if o.metrics != "" {
+		if r.listener, err = net.Listen("tcp", o.metrics); err != nil {
 			return nil, err
 		}
 	}
@@ -93,8 +93,7 @@ func (r *saExternalRun) run(ctx context.Context) error {
 		return r.server.Serve(ctx, r.socket)
 	})}
 	if r.listener != nil {
-		up := func(*http.Request) error { return nil } // what listens can sign, or says why not
-		health := &controller.Health{Listener: r.listener, Live: up, Ready: up, Metrics: r.registry}
+		health := &controller.Health{Listener: r.listener, Live: func(*http.Request) error { return nil }, Ready: notStopping(ctx), Metrics: r.registry}
 		loops = append(loops, detached(side, []controller.Loop{health})...)
 	}
 	r.log.Info("listening", "socket", r.socket.Addr().String(), "key", r.keys.Signer().Key().ID, "process", syscall.Getpid())
