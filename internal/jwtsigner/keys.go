@@ -108,7 +108,7 @@ func (k *Keys) Look() Published { return k.look(false) }
 
 func (k *Keys) look(tell bool) Published {
 	l := k.files.Get()
-	p := Published{Legacy: l.legacy, AsOf: k.files.AsOf()}
+	p := Published{AsOf: k.files.AsOf()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.promote(l)
@@ -119,6 +119,12 @@ func (k *Keys) look(tell bool) Published {
 	for _, key := range l.published {
 		if !holds(p.Keys, key) {
 			p.Keys = append(p.Keys, key)
+		}
+	}
+	for _, key := range l.legacy {
+		// The one from before may be among them already, and signs still.
+		if key.ID != p.Keys[0].ID {
+			p.Legacy = append(p.Legacy, key)
 		}
 	}
 	if tell {
@@ -169,7 +175,7 @@ func (k *Keys) notYet(l *loaded) string {
 	since, told := k.told[l.signer.Key().ID]
 	switch ready := since.Add(k.first); {
 	case !told:
-		return "the API server has not asked for keys since"
+		return "the API server has not asked for the keys since then"
 	case time.Now().Before(ready):
 		return fmt.Sprintf("the new one is published first, until %s (--publish-first %s)", ready.UTC().Format(time.RFC3339), k.first)
 	}

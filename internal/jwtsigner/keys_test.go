@@ -29,9 +29,10 @@ func newRotation(t *testing.T, first time.Duration) *rotation {
 	r := &rotation{t: t, dir: t.TempDir(), old: tokentest.Key(tokentest.RSA), new: tokentest.Key(tokentest.P256)}
 	r.sign(r.old)
 	r.publish(r.old)
+	r.legacy(tokentest.Key(tokentest.P521))
 	var err error
 	r.keys, err = jwtsigner.OpenKeys(jwtsigner.KeysConfig{
-		Files:        jwtsigner.Files{Signing: filepath.Join(r.dir, "sa.key"), Published: []string{filepath.Join(r.dir, "keys.pem")}},
+		Files:        jwtsigner.Files{Signing: filepath.Join(r.dir, "sa.key"), Published: []string{filepath.Join(r.dir, "keys.pem")}, Legacy: []string{filepath.Join(r.dir, "legacy.pem")}},
 		PublishFirst: first, Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	})
 	if err != nil {
@@ -46,6 +47,10 @@ func (r *rotation) sign(key crypto.Signer) {
 
 func (r *rotation) publish(keys ...crypto.Signer) {
 	put(r.t, filepath.Join(r.dir, "keys.pem"), publicPEM(r.t, keys...))
+}
+
+func (r *rotation) legacy(keys ...crypto.Signer) {
+	put(r.t, filepath.Join(r.dir, "legacy.pem"), publicPEM(r.t, keys...))
 }
 
 // wait lets time pass, while tokens are asked for.
@@ -115,7 +120,7 @@ func TestKeyThatNobodyKnowsWaits(t *testing.T) {
 		r.sign(r.new)
 		r.wait(2 * time.Hour)
 		r.signs(r.old, "while the API server does not ask")
-		r.says("the API server has not asked for keys since")
+		r.says("the API server has not asked for the keys since then")
 		r.publishes("at once", r.old, r.new)
 		if got := r.keys.Look().Waiting; got != idOf(t, r.new) {
 			t.Errorf("%q waits", got)
@@ -144,6 +149,25 @@ func TestKeyDoesNotSignWhileWhatTheOldOneSignedWouldBeRefused(t *testing.T) {
 		r.publish(r.new, r.old)
 		r.wait(3 * time.Second)
 		r.signs(r.new, "once it is in one")
+	})
+}
+
+// kube-apiserver takes no signature of a key that is excluded from discovery,
+// even if it is published as well.
+func TestKeyThatSignsIsNeverExcluded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotation(t, time.Hour)
+		other := tokentest.Key(tokentest.P521)
+		r.publish(r.new)
+		r.legacy(other, r.old)
+		r.sign(r.new)
+		r.wait(3 * time.Second)
+		r.signs(r.old, "while it is in no file to publish")
+		p := r.keys.Publish()
+		if len(p.Legacy) != 1 || p.Legacy[0].ID != idOf(t, other) {
+			t.Errorf("excluded are %+v", p.Legacy)
+		}
+		r.publishes("then", r.old, r.new)
 	})
 }
 
