@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ type saServeOptions struct {
 
 // saTokenFlags say which tokens are good.
 type saTokenFlags struct {
+	root         string
 	keys         []string
 	issuers      []string
 	audiences    []string
@@ -71,6 +73,9 @@ The log is JSON, on stderr. --metrics-listen serves /livez, /readyz and /metrics
 SIGTERM ends it after the requests that have begun.`,
 		Example: `  # Files for a static web host, such as a bucket
   kubepki sa serve --out ./www --key sa.pub --issuer https://tokens.example.com/east
+
+  # The same, on a control plane
+  sudo kubepki sa serve --out ./www --root /
 
   # Serve them, and let the API server of another cluster ask about tokens
   kubepki sa serve --listen :8443 --tls-cert-file tls.crt --tls-private-key-file tls.key \
@@ -120,6 +125,7 @@ var (
 )
 
 func (f *saTokenFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.root, "root", "", "folder of a control plane that stands for its /: keys, issuers and API audiences are those of its kube-apiserver, where no flag names others")
 	flags.StringArrayVar(&f.keys, "key", nil, "FILE with keys that verify tokens: PEM (public or private keys, certificates) or a JSON Web Key Set; repeatable")
 	flags.StringArrayVar(&f.issuers, "issuer", nil, "issuer of the tokens (--service-account-issuer of kube-apiserver); the first is published, further ones are accepted too; repeatable")
 	flags.StringArrayVar(&f.audiences, "audience", nil, "audience that a token must be for where who asks names none; repeatable (default: --api-audience)")
@@ -128,9 +134,14 @@ func (f *saTokenFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *saTokenFlags) check() error {
+	if f.root != "" {
+		if err := f.complete(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case len(f.keys) == 0:
-		return usagef("--key: name the file with the keys that verify the cluster's tokens: sa.pub on a control plane (--service-account-key-file)")
+		return usagef("--key: name the file with the keys that verify the cluster's tokens: sa.pub on a control plane (--service-account-key-file); or that control plane's / with --root")
 	case len(f.issuers) == 0:
 		return usagef("--issuer: name the issuer of the cluster's tokens (--service-account-issuer)")
 	}
@@ -141,6 +152,30 @@ func (f *saTokenFlags) check() error {
 	}
 	if slices.ContainsFunc(f.keys, func(k string) bool { return strings.Contains(k, "://") }) {
 		return usagef("--key names a URL: what is served comes from files, which are read again when they change")
+	}
+	return nil
+}
+
+// complete takes what no flag says from the kube-apiserver below --root. Its
+// flags are read once, the files that they name again when they change.
+func (f *saTokenFlags) complete() error {
+	var known saKeys
+	if err := known.readCluster(cluster{nodes: []nodeRoot{{dir: f.root}}}); err != nil {
+		return err
+	}
+	if len(f.keys) == 0 {
+		for _, k := range known.keys {
+			if k.from.Node != "" {
+				return usagef("--root %s holds several nodes: name the / of one control plane", f.root)
+			}
+			f.keys = appendNew(f.keys, []string{filepath.Join(f.root, k.from.Path)})
+		}
+	}
+	if len(f.issuers) == 0 {
+		f.issuers = known.issuers
+		if len(f.apiAudiences) == 0 {
+			f.apiAudiences = known.apiAudiences
+		}
 	}
 	return nil
 }
