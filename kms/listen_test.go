@@ -44,7 +44,7 @@ func TestSecondProcessLeavesTheSocketAlone(t *testing.T) {
 	first := k.start(t, nil, args...)
 	second := k.start(t, nil, args...)
 	<-second.exited
-	if got := second.ProcessState.ExitCode(); got != exitFailed || !strings.Contains(second.log.String(), "another kubepki-kms") {
+	if got := second.ProcessState.ExitCode(); got != exitFailed || !strings.Contains(second.log.String(), "another process serves this socket") {
 		t.Errorf("exit %d: %s", got, second.log.String())
 	}
 	if _, err := signer.Key(k.path("run/kms.sock"), "ca"); err != nil {

@@ -28,7 +28,7 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 # go build compares the inputs with what the program was linked from, and
 # leaves it alone when they are the same. The commit is no input of the real
 # components: stamping it would link them again after every commit.
-(cd "$lab/.." && CGO_ENABLED=0 go build -o "$build/kubepki" ./cmd/kubepki)
+(cd "$lab/.." && CGO_ENABLED=0 go build -tags grpcnotrace -o "$build/kubepki" ./cmd/kubepki)
 (cd "$lab" && go build -buildvcs=false -o "$build/kubepki-lab" ./cmd/kubepki-lab)
 (cd "$lab" && go build -buildvcs=false -o "$build/pods" ./cmd/pods)
 (cd "$lab" && go build -modfile="$modfile" -buildvcs=false -o "$build/etcd" ./cmd/etcd)

@@ -26,6 +26,7 @@ argument, and printed by sa token alone.`,
 			return usagef("sa: say what to do: token, inspect, verify, keys, serve or external-signer")
 		},
 	}
+	c.AddCommand(newSAExternalSignerCommand(s))
 	c.AddCommand(newSATokenCommand(s))
 	c.AddCommand(newSAInspectCommand(s), newSAVerifyCommand(s), newSAKeysCommand(s))
 	c.AddCommand(newSAServeCommand(s))

@@ -35,6 +35,7 @@ type Files[T any] struct {
 	started time.Time
 	due     atomic.Int64 // when to look again, as time since started
 	now     atomic.Pointer[T]
+	asOf    atomic.Pointer[time.Time]
 
 	looking sync.Mutex // guards what follows
 	current [sha256.Size]byte
@@ -52,7 +53,8 @@ type Files[T any] struct {
 // whichever goroutine asks for the value, by one at a time, and should return
 // soon.
 func New[T any](paths []string, build func(contents [][]byte) (T, error), told func(T, error)) (*Files[T], error) {
-	r := &Files[T]{paths: paths, build: build, told: told, started: time.Now()}
+	began := time.Now()
+	r := &Files[T]{paths: paths, build: build, told: told, started: began}
 	contents, _, err := r.read()
 	if err != nil {
 		return nil, err
@@ -62,6 +64,7 @@ func New[T any](paths []string, build func(contents [][]byte) (T, error), told f
 		return nil, err
 	}
 	r.now.Store(&v)
+	r.asOf.Store(&began)
 	r.current = sum(contents)
 	r.seen = r.current
 	r.due.Store(int64(lookEvery))
@@ -78,7 +81,13 @@ func (r *Files[T]) Get() T {
 	return *r.now.Load()
 }
 
+// AsOf returns when the files were read last and found to be what Get returns.
+// It stays behind while they hold what cannot be used, or what may be half
+// written, and while nobody asks for the value.
+func (r *Files[T]) AsOf() time.Time { return *r.asOf.Load() }
+
 func (r *Files[T]) look() {
+	began := time.Now()
 	contents, changed, err := r.read()
 	now := sum(contents)
 	if err != nil {
@@ -89,6 +98,7 @@ func (r *Files[T]) look() {
 	switch {
 	case now == r.current:
 		r.problem = ""
+		r.asOf.Store(&began)
 		return
 	case now != before && (err != nil || time.Since(changed) < settled):
 		return // it may be half written
@@ -102,6 +112,7 @@ func (r *Files[T]) look() {
 		return
 	}
 	r.now.Store(&v)
+	r.asOf.Store(&began)
 	r.current, r.problem = now, ""
 	if r.told != nil {
 		r.told(v, nil)
