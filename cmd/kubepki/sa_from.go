@@ -176,6 +176,10 @@ func whereFrom(c cluster) string {
 }
 
 func (k *saKeys) readServer(n *trust.Node, p *trust.Component) error {
+	if endpoint, ok := p.Flag("service-account-signing-endpoint"); ok {
+		return advise(fmt.Errorf("%s asks an external signer at %s for its keys: they are in none of its files", p.ID(), endpoint),
+			"kubectl get --raw %s > jwks.json, then name that file with --key", token.JWKSPath)
+	}
 	for _, path := range p.Flags["service-account-key-file"] {
 		at := trust.Place{Node: n.Name, Path: path}
 		m := k.graph.Material(at)

@@ -70,7 +70,7 @@ func jsonCases(now time.Time) []Case {
 	}
 	return []Case{
 		{Name: "blanks within the JSON", Token: raw(strings.Replace(text, ":", " : ", 1) + " \n")},
-		{Name: "escapes in names and values", Token: raw(strings.Replace(strings.Replace(text, `"iss"`, `"\u0069ss"`, 1), "kubernetes.default", `kubern\u0065tes.default`, -1))},
+		{Name: "escapes in names and values", Token: raw(strings.ReplaceAll(strings.Replace(text, `"iss"`, `"\u0069ss"`, 1), "kubernetes.default", `kubern\u0065tes.default`))},
 		{Name: "something after the JSON", Token: raw(text + "{}"), Want: token.Malformed},
 		{Name: "a comma too many", Token: raw(text[:len(text)-1] + ",}"), Want: token.Malformed},
 		{Name: "a byte order mark", Token: raw("\xef\xbb\xbf" + text), Want: token.Malformed},

@@ -210,8 +210,8 @@ func TestBadIssuers(t *testing.T) {
 		"no JSON":                      {func() http.HandlerFunc { return document(`<html>`) }, "syntax"},
 		"more than a megabyte":         {func() http.HandlerFunc { return document("%s", strings.Repeat(" ", 1<<20+1)) }, "larger than"},
 		"an error":                     {func() http.HandlerFunc { return http.NotFound }, "404"},
-		"a redirection to plain http":  {func() http.HandlerFunc { return http.RedirectHandler(plain.URL, 302).ServeHTTP }, "not https"},
-		"a redirection without end":    {func() http.HandlerFunc { return http.RedirectHandler("/again", 302).ServeHTTP }, "too often"},
+		"a redirection to plain http":  {func() http.HandlerFunc { return http.RedirectHandler(plain.URL, http.StatusFound).ServeHTTP }, "not https"},
+		"a redirection without end":    {func() http.HandlerFunc { return http.RedirectHandler("/again", http.StatusFound).ServeHTTP }, "too often"},
 		"metadata instead of the keys": {func() http.HandlerFunc { return document(`{"issuer":%q,"jwks_uri":"%s/keys"}`, server.URL, server.URL) }, "no keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
