@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/token"
 	"github.com/kubepki/kubepki/token/tokenhttp"
@@ -34,15 +33,17 @@ func (f *saKeyFlags) given() bool { return len(f.keys)+len(f.roots) > 0 }
 
 // saKeys are keys that verify tokens, and what is known of who makes these.
 type saKeys struct {
-	keys                  []saKey
-	issuers, apiAudiences []string
-	graph                 *trust.Graph // of the cluster that they were read from; nil: of none
+	keys    []saKey
+	servers []*saServer  // that were read; none where keys alone were given
+	issuers []string     // of the discovery documents that --key names by URL
+	graph   *trust.Graph // of the servers' cluster; nil: of none
 }
 
 // saKey is a key, and where it was found: a file of a node, or what --key names.
 type saKey struct {
 	token.Key
 	from trust.Place
+	path string // on this machine; empty for a URL
 }
 
 // set returns the keys as they verify.
@@ -64,65 +65,125 @@ func (k *saKeys) file(id string) string {
 	return ""
 }
 
-// read returns the keys of --key and --root; without either, those of this
-// machine.
+// read returns the keys of --key or, where none is given, those of the API
+// servers below --root, by default of this machine. Issuers and audiences are
+// those of --root, if that is given, whatever --key says.
 func (f *saKeyFlags) read(ctx context.Context, s streams) (*saKeys, error) {
 	all := &saKeys{}
 	for _, from := range f.keys {
-		keys, err := f.readKeys(ctx, s, from)
-		if err != nil {
+		if err := f.readKeys(ctx, s, from, all); err != nil {
 			return nil, err
-		}
-		for _, k := range keys {
-			all.keys = append(all.keys, saKey{k, trust.Place{Path: from}})
 		}
 	}
 	if len(f.roots) == 0 && len(f.keys) > 0 {
 		return all, nil
 	}
-	nodes, err := parseRoots(f.roots)
+	roots, err := parseRoots(f.roots)
 	if err != nil {
 		return nil, err
 	}
-	return all, all.readCluster(cluster{nodes: nodes})
+	if all.servers, all.graph, err = readSAServers(roots); err != nil {
+		return nil, err
+	}
+	for _, a := range all.servers {
+		if len(f.keys) > 0 {
+			continue
+		}
+		if a.verifyError != nil {
+			return nil, a.verifyError
+		}
+		all.keys = append(all.keys, a.verify...)
+	}
+	return all, nil
+}
+
+// warnUnseen says which flags may be others than was thought.
+func (k *saKeys) warnUnseen(s streams) {
+	for _, a := range k.servers {
+		a.warnUnseen(s)
+	}
+}
+
+// verifyBy completes what flags say of issuers and audiences: the issuers of the
+// API servers, or those whose discovery documents were named; and the API
+// servers' audiences, where they are not the issuers.
+func (k *saKeys) verifyBy(c *token.Config) error {
+	if len(c.Issuers) == 0 {
+		c.Issuers = k.issuers
+		for _, a := range k.servers {
+			issuers, err := a.knownIssuers()
+			if err != nil {
+				return err
+			}
+			c.Issuers = appendNew(slices.Clone(c.Issuers), issuers)
+		}
+	}
+	if len(c.APIAudiences) == 0 {
+		for _, a := range k.servers {
+			c.APIAudiences = appendNew(c.APIAudiences, a.audiences)
+		}
+	}
+	return nil
 }
 
 // readKeys reads what one --key names.
-func (f *saKeyFlags) readKeys(ctx context.Context, s streams, from string) ([]token.Key, error) {
+func (f *saKeyFlags) readKeys(ctx context.Context, s streams, from string, into *saKeys) error {
+	if from == "" || from == "-" {
+		return usagef("--key names a file or an https URL")
+	}
+	if err := noToken([]string{from}); err != nil {
+		return err
+	}
 	client, err := f.client(s)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var data []byte
+	data, err := f.fetch(ctx, s, client, from)
+	if err != nil {
+		return err
+	}
+	path := from
+	if isURL(from) {
+		path = ""
+	}
+	d, err := token.ParseDiscovery(data)
 	switch {
-	case from == "" || from == "-":
-		return nil, usagef("--key names a file or an https URL")
-	case strings.Contains(from, "://"):
+	case err == nil:
+		if isURL(from) {
+			if from != token.DiscoveryURL(d.Issuer) {
+				return fmt.Errorf("--key %s: it is of the issuer %s, whose place is %s: somebody else's keys would be trusted", from, d.Issuer, token.DiscoveryURL(d.Issuer))
+			}
+			into.issuers = appendNew(into.issuers, []string{d.Issuer})
+		}
+		from, path = d.JWKSURI, ""
+		if data, err = f.fetch(ctx, s, client, from); err != nil {
+			return err
+		}
+	case !errors.Is(err, token.ErrNotDiscovery):
+		return fmt.Errorf("--key %s: %w", from, err)
+	}
+	keys, err := token.ParseKeys(data)
+	if err != nil {
+		return fmt.Errorf("--key %s: %w", from, err)
+	}
+	for _, k := range keys {
+		into.keys = append(into.keys, saKey{k, trust.Place{Path: from}, path})
+	}
+	return nil
+}
+
+func isURL(text string) bool { return strings.Contains(text, "://") }
+
+func (f *saKeyFlags) fetch(ctx context.Context, s streams, client *http.Client, from string) (data []byte, err error) {
+	if isURL(from) {
 		data, err = tokenhttp.Fetch(ctx, client, from)
-	default:
+	} else {
 		data, err = readInput(s, from)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--key: %w", err)
 	}
-	d, err := token.ParseDiscovery(data)
-	switch {
-	case err == nil:
-		if strings.Contains(from, "://") && from != token.DiscoveryURL(d.Issuer) {
-			return nil, fmt.Errorf("--key %s: it is of the issuer %s, whose place is %s: somebody else's keys would be trusted", from, d.Issuer, token.DiscoveryURL(d.Issuer))
-		}
-		from = d.JWKSURI
-		if data, err = tokenhttp.Fetch(ctx, client, from); err != nil {
-			return nil, fmt.Errorf("--key: jwks_uri: %w", err)
-		}
-	case !errors.Is(err, token.ErrNotDiscovery):
-		return nil, fmt.Errorf("--key %s: %w", from, err)
-	}
-	keys, err := token.ParseKeys(data)
-	if err != nil {
-		return nil, fmt.Errorf("--key %s: %w", from, err)
-	}
-	return keys, nil
+	return data, nil
 }
 
 // client returns who fetches URLs: nil without --certificate-authority.
@@ -139,73 +200,6 @@ func (f *saKeyFlags) client(s streams) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig.RootCAs = pool
 	return &http.Client{Transport: transport}, nil
-}
-
-// readCluster adds what the API servers of a cluster verify tokens with.
-func (k *saKeys) readCluster(c cluster) error {
-	nodes, _, err := readCluster(c)
-	if err != nil {
-		return advise(err, "name a control plane's / with --root, or keys with --key")
-	}
-	k.graph = catalog.Wire(nodes)
-	servers := 0
-	for i := range nodes {
-		n := &nodes[i]
-		for j := range n.Components {
-			if p := &n.Components[j]; p.Name == catalog.APIServer {
-				servers++
-				if err := k.readServer(n, p); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if servers == 0 {
-		return advise(fmt.Errorf("there is no kube-apiserver%s, so that its keys are not known", whereFrom(c)),
-			"run it on a control plane as root, name its / with --root, or the keys with --key")
-	}
-	return nil
-}
-
-func whereFrom(c cluster) string {
-	var dirs []string
-	for _, n := range c.nodes {
-		dirs = append(dirs, n.dir)
-	}
-	return " below " + strings.Join(dirs, ", ")
-}
-
-func (k *saKeys) readServer(n *trust.Node, p *trust.Component) error {
-	if endpoint, ok := p.Flag("service-account-signing-endpoint"); ok {
-		return advise(fmt.Errorf("%s asks an external signer at %s for its keys: they are in none of its files", p.ID(), endpoint),
-			"kubectl get --raw %s > jwks.json, then name that file with --key", token.JWKSPath)
-	}
-	for _, path := range p.Flags["service-account-key-file"] {
-		at := trust.Place{Node: n.Name, Path: path}
-		m := k.graph.Material(at)
-		if !m.OK() {
-			return advise(fmt.Errorf("%s, which verifies tokens: %s", at, unread(m)), "run it as root, or name the keys with --key")
-		}
-		for _, public := range m.Keys {
-			key, err := token.NewKey(public)
-			if err != nil {
-				return fmt.Errorf("%s: %w", at, err)
-			}
-			k.keys = append(k.keys, saKey{key, at})
-		}
-	}
-	k.issuers = appendNew(k.issuers, p.Flags["service-account-issuer"])
-	for _, list := range p.Flags["api-audiences"] {
-		k.apiAudiences = appendNew(k.apiAudiences, strings.Split(list, ","))
-	}
-	return nil
-}
-
-func unread(m *trust.Material) string {
-	if m == nil {
-		return "was not read"
-	}
-	return string(m.State) + strings.TrimRight(": "+m.Reason, ": ")
 }
 
 func appendNew(all, more []string) []string {

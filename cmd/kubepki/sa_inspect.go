@@ -92,6 +92,7 @@ func (o *saInspectOptions) signature(ctx context.Context, s streams, text string
 	if err != nil {
 		return err
 	}
+	keys.warnUnseen(s)
 	set, err := keys.set()
 	if err != nil {
 		return err

@@ -103,6 +103,7 @@ func (o *saKeysOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	keys.warnUnseen(s)
 	list := keys.list()
 	switch o.output {
 	case "table":
@@ -191,7 +192,7 @@ func keysAt(g *trust.Graph, at trust.Place) []token.Key {
 		return nil
 	}
 	var all []token.Key
-	for _, public := range m.Keys {
+	for _, public := range publicKeys(m) {
 		if k, err := token.NewKey(public); err == nil {
 			all = append(all, k)
 		}

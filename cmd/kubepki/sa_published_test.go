@@ -44,7 +44,7 @@ func TestSATokenOfThePublishedCluster(t *testing.T) {
 	// The key that verifies it was not published.
 	out.Reset()
 	code := run(t.Context(), []string{"sa", "verify", "-", "--root", filepath.Join(dir, "master")}, streams{bytes.NewReader(text), &out, &talk})
-	if code != exitFailed || !strings.Contains(talk.String(), "/etc/kubernetes/pki/sa.pub, which verifies tokens: ") || out.Len() > 0 {
+	if code != exitFailed || !strings.Contains(talk.String(), "/etc/kubernetes/pki/sa.pub (--service-account-key-file of kube-apiserver): does not exist") || out.Len() > 0 {
 		t.Errorf("exit %d: %s%s", code, out.String(), talk.String())
 	}
 }

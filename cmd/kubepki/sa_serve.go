@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -133,9 +132,9 @@ func (f *saTokenFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noLegacy, "no-legacy", false, "refuse the tokens of Secrets, which mostly never expire")
 }
 
-func (f *saTokenFlags) check() error {
+func (f *saTokenFlags) check(s streams) error {
 	if f.root != "" {
-		if err := f.complete(); err != nil {
+		if err := f.complete(s); err != nil {
 			return err
 		}
 	}
@@ -158,25 +157,32 @@ func (f *saTokenFlags) check() error {
 
 // complete takes what no flag says from the kube-apiserver below --root. Its
 // flags are read once, the files that they name again when they change.
-func (f *saTokenFlags) complete() error {
-	var known saKeys
-	if err := known.readCluster(cluster{nodes: []nodeRoot{{dir: f.root}}}); err != nil {
+func (f *saTokenFlags) complete(s streams) error {
+	servers, _, err := readSAServers([]nodeRoot{{dir: f.root}})
+	if err != nil {
 		return err
 	}
+	if len(servers) > 1 {
+		return usagef("--root %s holds several control planes: name the / of one of them", f.root)
+	}
+	a := servers[0]
 	if len(f.keys) == 0 {
-		for _, k := range known.keys {
-			if k.from.Node != "" {
-				return usagef("--root %s holds several nodes: name the / of one control plane", f.root)
-			}
-			f.keys = appendNew(f.keys, []string{filepath.Join(f.root, k.from.Path)})
+		if a.verifyError != nil {
+			return a.verifyError
+		}
+		for _, k := range a.verify {
+			f.keys = appendNew(f.keys, []string{k.path})
 		}
 	}
 	if len(f.issuers) == 0 {
-		f.issuers = known.issuers
-		if len(f.apiAudiences) == 0 {
-			f.apiAudiences = known.apiAudiences
+		if f.issuers, err = a.knownIssuers(); err != nil {
+			return err
 		}
 	}
+	if len(f.apiAudiences) == 0 {
+		f.apiAudiences = a.audiences
+	}
+	a.warnUnseen(s)
 	return nil
 }
 
@@ -194,7 +200,7 @@ func (f *saTokenFlags) verifier(keys token.KeySource) (*token.Verifier, error) {
 }
 
 func (o *saServeOptions) run(c *cobra.Command, s streams) error {
-	if err := o.check(c.Flags()); err != nil {
+	if err := o.check(c.Flags(), s); err != nil {
 		return err
 	}
 	if o.out != "" {
@@ -204,7 +210,7 @@ func (o *saServeOptions) run(c *cobra.Command, s streams) error {
 }
 
 // check refuses flags that contradict each other.
-func (o *saServeOptions) check(f *pflag.FlagSet) error {
+func (o *saServeOptions) check(f *pflag.FlagSet, s streams) error {
 	switch {
 	case o.out == "" && o.listen == "":
 		return usagef("sa serve: say where to: --out DIR writes files, --listen ADDRESS serves")
@@ -220,7 +226,7 @@ func (o *saServeOptions) check(f *pflag.FlagSet) error {
 			return usagef("--%s goes with %s", name, mode)
 		}
 	}
-	if err := o.tokens.check(); err != nil {
+	if err := o.tokens.check(s); err != nil {
 		return err
 	}
 	if o.listen != "" {

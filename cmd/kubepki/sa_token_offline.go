@@ -34,7 +34,7 @@ func (f *saFlags) openOffline(s streams) (*saOffline, error) {
 	var servers []*saServer
 	if f.root != "" {
 		var err error
-		if servers, err = readSAServers(f.root, f.key == ""); err != nil {
+		if servers, err = f.ofOneMind(s); err != nil {
 			return nil, err
 		}
 		o.server = servers[0]
@@ -52,6 +52,24 @@ func (f *saFlags) openOffline(s streams) (*saOffline, error) {
 		}
 	}
 	return o, nil
+}
+
+// ofOneMind reads the API servers below --root, which must make like tokens.
+func (f *saFlags) ofOneMind(s streams) ([]*saServer, error) {
+	servers, _, err := readSAServers([]nodeRoot{{dir: f.root}})
+	if err != nil {
+		return nil, err
+	}
+	if f.issuer != "" { // otherwise it cannot go on
+		servers[0].warnUnseen(s)
+	}
+	for _, other := range servers[1:] {
+		if !servers[0].agrees(other, f.key == "") {
+			return nil, advise(fmt.Errorf("--root %s: the kube-apiservers of %s and %s sign with other keys, or for other issuers or audiences", f.root, servers[0].node, other.node),
+				"name one of them, for example --root %s", servers[0].dir)
+		}
+	}
+	return servers, nil
 }
 
 // findKey returns the key that signs, and where it is from.
@@ -83,8 +101,12 @@ func (o *saOffline) claims(w *saWant) (token.Claims, error) {
 		Issuer: w.issuer, Audiences: w.audiences, ID: uuid.NewString(), IssuedAt: w.at, NotBefore: w.at, Expires: w.at.Add(w.life),
 		Namespace: w.namespace, ServiceAccount: token.Ref{Name: w.name, UID: w.uid}, Node: w.node, Attestations: w.attestations,
 	}
-	if c.Issuer == "" && o.server != nil && len(o.server.issuers) > 0 {
-		c.Issuer = o.server.issuers[0]
+	if c.Issuer == "" && o.server != nil {
+		issuers, err := o.server.knownIssuers()
+		if err != nil {
+			return c, err
+		}
+		c.Issuer = issuers[0]
 	}
 	if c.Issuer == "" {
 		return c, advise(usagef("--issuer: the issuer of the cluster's tokens is not known"), "it is the first --service-account-issuer of kube-apiserver; kubeadm's is https://kubernetes.default.svc.cluster.local")

@@ -88,6 +88,7 @@ func (o *saVerifyOptions) run(ctx context.Context, s streams, name string) error
 	if err != nil {
 		return err
 	}
+	keys.warnUnseen(s)
 	text, err := readSAToken(s, name)
 	if err != nil {
 		return err
@@ -113,11 +114,8 @@ func (o *saVerifyOptions) verifier(keys *saKeys, now time.Time) (*token.Verifier
 		return nil, err
 	}
 	c := token.Config{Keys: set, Issuers: o.issuers, APIAudiences: o.apiAudiences, Audiences: o.audiences, Legacy: !o.noLegacy, Now: func() time.Time { return now }}
-	if len(c.Issuers) == 0 {
-		c.Issuers = keys.issuers
-		if len(c.APIAudiences) == 0 {
-			c.APIAudiences = keys.apiAudiences
-		}
+	if err := keys.verifyBy(&c); err != nil {
+		return nil, err
 	}
 	return token.NewVerifier(c)
 }
