@@ -52,10 +52,10 @@ type FileSource struct {
 // up: what was before stays. An authority is taken out of use by taking it out
 // of the bundle, not by emptying or removing the file.
 //
-// told, which may be nil, hears of each change that is taken up, and of each
-// that is not, once as long as it is the same. It is called during a handshake,
-// for the pair and for the bundle possibly at the same time, and should return
-// soon.
+// told, which may be nil, hears of each change that is taken up, a mended file
+// included, and of each that is not, once as long as it is the same. It is called
+// during a handshake, for the pair and for the bundle possibly at the same time,
+// and should return soon.
 func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 	if told == nil {
 		told = func(Reload) {}
