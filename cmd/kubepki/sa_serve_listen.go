@@ -95,7 +95,7 @@ func (o *saServeOptions) prepare(ctx context.Context, s streams) (*tokenServer, 
 	}
 	clients := mtls.NoClients
 	if o.clientCA != "" {
-		clients = mtls.OptionalClients // the documents are for everybody
+		clients = mtls.UnverifiedClients // the documents are for everybody; of reviews, Callers sees to it
 	}
 	r.config, r.handler = mtls.ServerConfig(r.pair, clients), saserver.Handler(documents, reviews)
 	return r, nil
