@@ -54,8 +54,8 @@ type FileSource struct {
 // are taken up apart, so that a fault in one holds up no change of the other.
 // What is half written or missing, a key that is not that of the certificate, a
 // certificate that has expired or is for something else, and a bundle without a
-// certificate are not taken up: what was before stays. An authority is taken out of use by taking it out
-// of the bundle, not by emptying or removing the file.
+// certificate are not taken up: what was before stays. An authority is taken out
+// of use by taking it out of the bundle, not by emptying or removing the file.
 //
 // told, which may be nil, hears of each change that is taken up, a mended file
 // included, and of each that is not, once as long as it is the same. It is called

@@ -29,7 +29,7 @@ var (
 )
 
 // ServerConfig returns the configuration of a server that always shows the
-// newest certificate of a source, and asks for clients of its newest bundle. A
+// newest certificate of a source, and trusts clients by its newest bundle. A
 // handshake fails while the source has not what it takes.
 //
 // It speaks TLS 1.2 and 1.3, and HTTP/2 and HTTP/1.1 (ALPN). What is set in the

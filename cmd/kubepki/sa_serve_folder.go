@@ -97,7 +97,8 @@ func (f *webFolder) isOf(urlPath, issuer string) error {
 
 // write replaces a file as a whole, with the mode of the one before or 0644 under
 // the umask, or leaves one that holds the same. What a killed run has left of it
-// is removed.
+// is removed: the temporary name is a fixed one, so that it is known to be ours.
+// (Those of github.com/google/renameio are random.)
 func (f *webFolder) write(urlPath string, data []byte) (written bool, err error) {
 	before, info, err := f.read(urlPath)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/kubepki/kubepki/mtls"
 )
 
-// Callers says who may ask for reviews: clients with a certificate, of a server
-// that asks for one ([mtls.UnverifiedClients]).
+// Callers says who may ask for reviews: clients with a certificate. The server is
+// [Serve], and asks for one ([mtls.UnverifiedClients]).
 type Callers struct {
 	// Source has the bundle that the certificate must come from: that of the
 	// server's own configuration.
