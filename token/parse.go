@@ -40,6 +40,9 @@ func Parse(text string) (*Unverified, error) {
 	if len(text) > MaxSize {
 		return nil, refuse(TooLarge, fmt.Sprintf("longer than %d bytes", MaxSize))
 	}
+	if text == "" {
+		return nil, refuse(Malformed, "it is empty")
+	}
 	first, rest, ok := strings.Cut(text, ".")
 	second, third, more := strings.Cut(rest, ".")
 	if !ok || !more || strings.Contains(third, ".") {

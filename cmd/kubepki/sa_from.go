@@ -29,7 +29,7 @@ func (f *saKeyFlags) add(flags *pflag.FlagSet, otherwise string) {
 }
 
 // given tells whether any keys were asked for.
-func (f *saKeyFlags) given() bool { return len(f.keys)+len(f.roots) > 0 }
+func (f *saKeyFlags) given() bool { return len(f.keys)+len(f.roots) > 0 || f.ca != "" }
 
 // saKeys are keys that verify tokens, and what is known of who makes these.
 type saKeys struct {
@@ -70,6 +70,9 @@ func (k *saKeys) file(id string) string {
 // those of --root, if that is given, whatever --key says.
 func (f *saKeyFlags) read(ctx context.Context, s streams) (*saKeys, error) {
 	all := &saKeys{}
+	if f.ca != "" && !slices.ContainsFunc(f.keys, isURL) {
+		return nil, usagef("--certificate-authority is for URLs of --key, and there is none")
+	}
 	for _, from := range f.keys {
 		if err := f.readKeys(ctx, s, from, all); err != nil {
 			return nil, err

@@ -40,6 +40,21 @@ func readSAToken(s streams, name string) (string, error) {
 	return strings.Trim(string(data), blanks), nil
 }
 
+// notAToken tells what was given instead of a token, where that can be said.
+func notAToken(text string) error {
+	switch {
+	case text == "":
+		return advise(errors.New("there is nothing to read: no token was given"), "the command before it may have failed; give the token as a file, or on standard input")
+	case len(text) > 7 && strings.EqualFold(text[:7], "Bearer "):
+		return advise(errors.New("a header is no token"), "leave %q out", text[:6])
+	case strings.HasPrefix(text, "-----BEGIN "):
+		return advise(errors.New("this is PEM, not a token"), "kubepki show FILE tells what it holds")
+	case strings.Count(text, ".") != 2:
+		return advise(errors.New("this is no token of a service account: that has three parts with dots between them, and begins with eyJ"), "kubepki show FILE tells what other files hold, kubepki token is for bootstrap tokens")
+	}
+	return nil
+}
+
 // noToken refuses tokens as arguments, and does not repeat them: whoever lists the
 // processes of the machine has seen them.
 func noToken(args []string) error {

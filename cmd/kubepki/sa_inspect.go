@@ -70,13 +70,25 @@ func (o *saInspectOptions) run(ctx context.Context, s streams, args []string) er
 	if err != nil {
 		return err
 	}
+	if err := notAToken(text); err != nil {
+		return err
+	}
 	t, err := content.ReadToken(text)
 	if err != nil {
 		return err
 	}
-	answer := report.NewTokenInspection(t, at)
+	u, err := token.Parse(text)
+	if err != nil {
+		return err
+	}
+	var user *token.User
+	if t.ServiceAccount != nil {
+		is := u.Claims.User()
+		user = &is
+	}
+	answer := report.NewTokenInspection(t, user, at)
 	if o.from.given() {
-		if err := o.signature(ctx, s, text, answer); err != nil {
+		if err := o.signature(ctx, s, u, answer); err != nil {
 			return err
 		}
 	}
@@ -87,17 +99,13 @@ func (o *saInspectOptions) run(ctx context.Context, s streams, args []string) er
 }
 
 // signature tells which of the given keys signed the token.
-func (o *saInspectOptions) signature(ctx context.Context, s streams, text string, answer *report.TokenInspection) error {
+func (o *saInspectOptions) signature(ctx context.Context, s streams, u *token.Unverified, answer *report.TokenInspection) error {
 	keys, err := o.from.read(ctx, s)
 	if err != nil {
 		return err
 	}
 	keys.warnUnseen(s)
 	set, err := keys.set()
-	if err != nil {
-		return err
-	}
-	u, err := token.Parse(text)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type saServer struct {
 func readSAServers(roots []nodeRoot) ([]*saServer, *trust.Graph, error) {
 	nodes, keys, err := readCluster(cluster{nodes: roots})
 	if err != nil {
-		return nil, nil, advise(err, "name a control plane's / with --root, or keys with --key")
+		return nil, nil, err
 	}
 	dirs := map[string]string{}
 	var names []string

@@ -26,12 +26,14 @@ type saVerifyOptions struct {
 func newSAVerifyCommand(s streams) *cobra.Command {
 	var o saVerifyOptions
 	c := &cobra.Command{
-		Use:   "verify -|FILE",
+		Use:   "verify [-|FILE]",
 		Short: "Tell whether a token is good, and whose it is",
 		Long: `Tell whether a token of a service account is good, and whose it is, as
 kube-apiserver would: by its issuer, signature, times, audience and claims. Where
 the two differ, kubepki refuses. What only a cluster knows is not looked at: a
 token of a pod that is gone is good to its end.
+
+The token is read from a file or, without one, from standard input.
 
 Without --key the keys, issuers and audiences are those of the kube-apiserver of
 this machine, or below --root; what is given as a flag takes their place.
@@ -49,12 +51,12 @@ Exit codes: 0 valid, 1 could not look, 2 wrong usage, 3 invalid.`,
   # Who is it?
   kubepki sa verify /var/run/secrets/kubernetes.io/serviceaccount/token --key jwks.json --issuer https://kubernetes.default.svc.cluster.local -o json | jq -r .user.username`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("sa verify: name one file that holds the token, or - for standard input")
+			if len(args) > 1 {
+				return usagef("sa verify: name one file that holds the token; without any it is read from standard input")
 			}
 			return noToken(args)
 		},
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, append(args, "-")[0]) },
 	}
 	f := c.Flags()
 	o.from.add(f, " (default / unless --key is given)")
