@@ -12,7 +12,7 @@ type User struct {
 	Username string              `json:"username"`
 	UID      string              `json:"uid"`
 	Groups   []string            `json:"groups"`
-	Extra    map[string][]string `json:"extra,omitempty"`
+	Extra    map[string][]string `json:"extra"` // empty, and not nil, when there is none
 }
 
 // The keys of [User.Extra] (k8s.io/apiserver/pkg/authentication/serviceaccount).
@@ -38,11 +38,10 @@ const (
 // User returns whom the claims name. It is worth what the claims are worth:
 // nothing, unless a [Verifier] returned them.
 func (c *Claims) User() User {
-	u := User{Username: c.username(), UID: c.ServiceAccount.UID, Groups: []string{groupAll, groupPrefix + c.Namespace}}
+	u := User{Username: c.username(), UID: c.ServiceAccount.UID, Groups: []string{groupAll, groupPrefix + c.Namespace}, Extra: make(map[string][]string)}
 	if c.Legacy {
 		return u
 	}
-	u.Extra = make(map[string][]string)
 	put := func(key, value string) {
 		if value != "" {
 			u.Extra[key] = []string{value}
@@ -67,9 +66,6 @@ func (c *Claims) User() User {
 	if groups := c.Attestations[APIGroupsAttestation]; c.webhookBound() && len(groups) > 0 {
 		u.Extra[attestationPrefix+APIGroupsAttestation] = slices.Clone(groups)
 	}
-	if len(u.Extra) == 0 {
-		u.Extra = nil
-	}
 	return u
 }
 
@@ -82,11 +78,9 @@ func (c *Claims) webhookBound() bool {
 // clone returns a copy that shares nothing.
 func (u User) clone() User {
 	u.Groups = slices.Clone(u.Groups)
-	if u.Extra != nil {
-		u.Extra = maps.Clone(u.Extra)
-		for k, v := range u.Extra {
-			u.Extra[k] = slices.Clone(v)
-		}
+	u.Extra = maps.Clone(u.Extra)
+	for k, v := range u.Extra {
+		u.Extra[k] = slices.Clone(v)
 	}
 	return u
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/kubepki/kubepki/token"
 	"github.com/kubepki/kubepki/token/internal/bearer"
@@ -35,7 +36,7 @@ type Guard struct {
 // The answer is 401 without a good token, and 503 when the keys cannot be had.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, ok := bearer.Token(r.Header.Values("Authorization"))
+		text, ok := bearer.Token(authorization(r.Header))
 		if !ok {
 			g.refuse(w, "Bearer")
 			return
@@ -46,10 +47,30 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			return
 		}
 		r = r.WithContext(token.NewContext(r.Context(), v))
-		r.Header = r.Header.Clone()
-		r.Header.Del("Authorization")
+		r.Header = withoutAuthorization(r.Header)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// authorization returns the values of all Authorization headers, also of those
+// that something before did not write in the canonical form.
+func authorization(h http.Header) (all []string) {
+	for name, values := range h {
+		if strings.EqualFold(name, "Authorization") {
+			all = append(all, values...)
+		}
+	}
+	return all
+}
+
+func withoutAuthorization(h http.Header) http.Header {
+	h = h.Clone()
+	for name := range h {
+		if strings.EqualFold(name, "Authorization") {
+			delete(h, name)
+		}
+	}
+	return h
 }
 
 func (g *Guard) failed(w http.ResponseWriter, r *http.Request, err error) {
