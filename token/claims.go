@@ -48,10 +48,11 @@ type Claims struct {
 // clone returns a copy that shares nothing.
 func (c Claims) clone() Claims {
 	c.Audiences = slices.Clone(c.Audiences)
-	for _, r := range []**Ref{&c.Pod, &c.Node, &c.Secret, &c.ValidatingWebhookConfiguration, &c.MutatingWebhookConfiguration} {
+	refs := new([5]Ref)
+	for i, r := range [...]**Ref{&c.Pod, &c.Node, &c.Secret, &c.ValidatingWebhookConfiguration, &c.MutatingWebhookConfiguration} {
 		if *r != nil {
-			copied := **r
-			*r = &copied
+			refs[i] = **r
+			*r = &refs[i]
 		}
 	}
 	if c.Attestations != nil {

@@ -70,8 +70,10 @@ func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
-// jwt is what a token of a service account looks like.
-var jwt = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`)
+// jwt is what a token of a service account looks like: two JSON objects and a
+// signature in base64url, of which the first begins with { and then a quote or a
+// blank.
+var jwt = regexp.MustCompile(`e[wy][A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
 
 // withoutTokens hides tokens in what is said: one that was given where a command,
 // a file or a flag's value is wanted would be repeated by whoever complains.

@@ -66,7 +66,7 @@ func (o *saInspectOptions) run(ctx context.Context, s streams, args []string) er
 	if len(args) > 0 {
 		name = args[0]
 	}
-	text, err := readSAToken(s, name)
+	text, err := readSAToken(ctx, s, name)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (o *saInspectOptions) signature(ctx context.Context, s streams, u *token.Un
 	}
 	answer.Signature = report.SignatureForeign
 	if k, ok := set.SignedBy(u); ok {
-		answer.Signature, answer.SignedBy, answer.SignedByFile = report.SignatureGood, k.ID, keys.file(k.ID)
+		answer.Signature, answer.SignedBy, answer.SignedByFile = report.SignatureGood, k.ID, keys.file(k)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"encoding/csv"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,8 @@ func newSAServer(g *trust.Graph, n *trust.Node, c *trust.Component, keys proof.K
 		a.unseen = unseenFlags(n)
 	}
 	for _, list := range c.Flags["api-audiences"] {
-		for audience := range strings.SplitSeq(list, ",") {
+		values, _ := csv.NewReader(strings.NewReader(list)).Read() // as pflag does; what is none is none there either
+		for _, audience := range values {
 			if audience = strings.TrimSpace(audience); audience != "" {
 				a.audiences = appendNew(a.audiences, []string{audience})
 			}

@@ -3,7 +3,9 @@ package tokenhttp
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/kubepki/kubepki/token"
@@ -56,18 +58,28 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 // that something before did not write in the canonical form.
 func authorization(h http.Header) (all []string) {
 	for name, values := range h {
-		if strings.EqualFold(name, "Authorization") {
-			all = append(all, values...)
+		if isAuthorization(name) {
+			if all == nil {
+				all = values
+			} else {
+				all = slices.Concat(all, values)
+			}
 		}
 	}
 	return all
 }
 
+func isAuthorization(name string) bool {
+	return len(name) == len("Authorization") && strings.EqualFold(name, "Authorization")
+}
+
 func withoutAuthorization(h http.Header) http.Header {
-	h = h.Clone()
-	for name := range h {
-		if strings.EqualFold(name, "Authorization") {
+	h = maps.Clone(h)
+	for name, values := range h {
+		if isAuthorization(name) {
 			delete(h, name)
+		} else {
+			h[name] = slices.Clone(values)
 		}
 	}
 	return h
