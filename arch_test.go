@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/layout":       {"internal/trust", "internal/catalog", "internal/issue"},
 	"internal/provision":    {"internal/trust", "internal/catalog", "internal/issue", "internal/layout"},
 	"internal/inspect":      {"token", "internal/trust", "internal/catalog", "internal/config", "internal/issue", "internal/layout"},
-	"internal/report":       {"internal/trust", "internal/catalog", "internal/check", "internal/inspect", "internal/csr"},
+	"internal/report":       {"token", "internal/trust", "internal/catalog", "internal/check", "internal/inspect", "internal/csr"},
 	"internal/testpki":      {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision"},
 	"internal/csr":          {"internal/trust", "internal/issue"},
 	"internal/yamldoc":      {},

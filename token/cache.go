@@ -19,17 +19,22 @@ const (
 // CacheConfig bounds a [Cache].
 type CacheConfig struct {
 	// Size is how many tokens are remembered at most; 0: [DefaultCacheSize]. One
-	// takes about 2 KiB.
+	// takes some 2 KiB, and 12 KiB at most.
 	Size int
 	// Life is for how long one is remembered at most; 0: [DefaultCacheLife].
 	Life time.Duration
 }
 
+// maxCached is how long a token may be that is remembered, in bytes; those of
+// Kubernetes have some 1,000 to 1,500. Who may have tokens made with long
+// audiences could fill the memory otherwise.
+const maxCached = 4096
+
 // Cache remembers which tokens were accepted, so that clients that show the same
 // one with each request cost microseconds. What it answers is what the verifier
 // would: a token is forgotten when it expires, and when the set of keys has
-// changed. Refusals are not remembered. It holds sums of tokens, not tokens. It
-// may be used by several goroutines.
+// changed. Refusals are not remembered, nor are tokens of more than 4 KiB. It
+// holds sums of tokens, not tokens. It may be used by several goroutines.
 type Cache struct {
 	verifier *Verifier
 	life     time.Duration
@@ -72,7 +77,7 @@ func (c *Cache) Verify(ctx context.Context, token string) (*Verified, error) {
 // VerifyFor judges a token as [Verifier.VerifyFor] does. The result is the
 // caller's own.
 func (c *Cache) VerifyFor(ctx context.Context, token string, audiences []string) (*Verified, error) {
-	if len(token) > MaxSize {
+	if len(token) > maxCached {
 		return c.verifier.VerifyFor(ctx, token, audiences)
 	}
 	key, now := sumOf(token, audiences), c.verifier.config.Now()
@@ -92,7 +97,7 @@ func (c *Cache) VerifyFor(ctx context.Context, token string, audiences []string)
 
 // current tells whether the keys are still those that a token was verified with.
 func (c *Cache) current(ctx context.Context, e cacheEntry) bool {
-	set, err := c.verifier.config.Keys.Keys(ctx, e.verified.KeyID)
+	set, err := c.verifier.config.Keys.Keys(ctx, e.verified.Key.ID)
 	return err == nil && set == e.keys
 }
 
@@ -104,12 +109,13 @@ func (c *Cache) until(now time.Time, v *Verified) time.Time {
 	return until
 }
 
-// sumOf tells tokens for different audiences apart.
+// sumOf tells apart what was asked: the token, whether any audiences were named,
+// and which. No text of one kind sums up to one of the other.
 func sumOf(token string, audiences []string) cacheKey {
 	if len(audiences) == 0 {
-		return sha256.Sum256([]byte(token))
+		return sha256.Sum256(append([]byte{0}, token...))
 	}
-	text := binary.AppendUvarint(nil, uint64(len(token)))
+	text := binary.AppendUvarint([]byte{1}, uint64(len(token)))
 	text = append(text, token...)
 	for _, a := range audiences {
 		text = append(binary.AppendUvarint(text, uint64(len(a))), a...)

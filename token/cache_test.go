@@ -2,7 +2,11 @@ package token_test
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,6 +113,102 @@ func TestCacheTellsAudiencesApart(t *testing.T) {
 	}
 	if v, err := cache.VerifyFor(t.Context(), text, []string{"registry", "vault"}); err != nil || v.Audiences[0] != "vault" {
 		t.Errorf("%v, %v", v, err)
+	}
+}
+
+// A text that sums up what was asked before is not what was asked before.
+func TestCacheKnowsTokensAlone(t *testing.T) {
+	cache := newCache(t, setOf(t, tokentest.RSA), token.CacheConfig{})
+	text := tokentest.Good(tokentest.Payload(time.Now()).With("aud", `["vault"]`))
+	if _, err := cache.VerifyFor(t.Context(), text, []string{"vault"}); err != nil {
+		t.Fatal(err)
+	}
+	made := binary.AppendUvarint(nil, uint64(len(text)))
+	made = append(append(made, text...), byte(len("vault")))
+	made = append(made, "vault"...)
+	for _, forged := range []string{string(made), "\x01" + string(made), "\x00" + text} {
+		if v, err := cache.Verify(t.Context(), forged); err == nil {
+			t.Errorf("accepted for %q", v.Audiences)
+		}
+	}
+}
+
+// What is returned is the caller's own, the first time and later, and not the
+// verifier's.
+func TestWhatIsReturnedCanBeChanged(t *testing.T) {
+	c := tokentest.Case{}
+	v, err := token.NewVerifier(c.Config(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := token.NewCache(v, token.CacheConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attested := tokentest.Payload(time.Now()).With("kubernetes.io", tokentest.Bound().And("mutatingwebhookconfiguration", `{"name":"x","uid":"y"}`).And("attestations", `{"admissionReviewAPIGroups":["apps"]}`).Text())
+	for name, text := range map[string]string{"projected": tokentest.Good(attested), "of a Secret": tokentest.Good(tokentest.LegacyPayload())} {
+		var first string
+		for i := range 4 {
+			verify := cache.Verify
+			if i%2 == 1 {
+				verify = v.Verify
+			}
+			got, err := verify(t.Context(), text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := json.Marshal(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == "" {
+				first = string(data)
+			}
+			if string(data) != first {
+				t.Fatalf("%s: it is %s, and was %s", name, data, first)
+			}
+			got.Audiences[0], got.User.Groups[0] = "changed", "changed"
+			for key := range got.User.Extra {
+				got.User.Extra[key][0] = "changed"
+			}
+			for _, r := range []*token.Ref{got.Claims.Pod, got.Claims.Node, got.Claims.Secret, got.Claims.MutatingWebhookConfiguration} {
+				if r != nil {
+					r.Name = "changed"
+				}
+			}
+			for i := range got.Claims.Audiences {
+				got.Claims.Audiences[i] = "changed"
+			}
+			for key := range got.Claims.Attestations {
+				got.Claims.Attestations[key][0] = "changed"
+			}
+		}
+	}
+}
+
+// Long tokens are judged each time: nobody can fill the memory with them.
+func TestCacheHoldsLittle(t *testing.T) {
+	source := &counted{set: setOf(t, tokentest.RSA)}
+	cache := newCache(t, source, token.CacheConfig{})
+	long := tokentest.Good(tokentest.Payload(time.Now()).With("jti", `"`+strings.Repeat("x", 100_000)+`"`))
+	var before, after runtime.MemStats
+	for i := range 50 {
+		text := tokentest.Good(tokentest.Payload(time.Now()).With("jti", `"`+strings.Repeat(string(rune('A'+i)), 100_000)+`"`))
+		if i == 1 {
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+		}
+		if _, err := cache.Verify(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
+		t.Errorf("50 tokens of 130 kB hold %d bytes", grown)
+	}
+	if _, err := cache.Verify(t.Context(), long); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,10 @@
 package token
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // LegacyIssuer is the issuer of tokens of Secrets
 // (k8s.io/kubernetes/pkg/serviceaccount/legacy.go).
@@ -39,6 +43,25 @@ type Claims struct {
 	// WarnAfter is when a token, whose end was put off for clients that do not
 	// read their file again, should have been replaced.
 	WarnAfter time.Time
+}
+
+// clone returns a copy that shares nothing.
+func (c Claims) clone() Claims {
+	c.Audiences = slices.Clone(c.Audiences)
+	refs := new([5]Ref)
+	for i, r := range [...]**Ref{&c.Pod, &c.Node, &c.Secret, &c.ValidatingWebhookConfiguration, &c.MutatingWebhookConfiguration} {
+		if *r != nil {
+			refs[i] = **r
+			*r = &refs[i]
+		}
+	}
+	if c.Attestations != nil {
+		c.Attestations = maps.Clone(c.Attestations)
+		for key, values := range c.Attestations {
+			c.Attestations[key] = slices.Clone(values)
+		}
+	}
+	return c
 }
 
 // Ref names an object of the cluster.

@@ -126,7 +126,7 @@ func (j *judgement) legacyAudience(wanted []string) []string {
 		}
 	}
 	if len(wanted) == 0 {
-		return of
+		return slices.Clone(of)
 	}
 	common := intersect(of, wanted)
 	if len(common) == 0 {
@@ -135,12 +135,13 @@ func (j *judgement) legacyAudience(wanted []string) []string {
 	return common
 }
 
-// intersect keeps the order of the token, as Kubernetes does. An empty audience
-// is nobody's.
+// intersect keeps the order of what is wanted, as Kubernetes does
+// (k8s.io/apiserver/pkg/authentication/authenticator/audagnostic.go). An empty
+// audience is nobody's.
 func intersect(of, wanted []string) []string {
 	var common []string
-	for _, a := range of {
-		if a != "" && slices.Contains(wanted, a) && !slices.Contains(common, a) {
+	for _, a := range wanted {
+		if a != "" && slices.Contains(of, a) && !slices.Contains(common, a) {
 			common = append(common, a)
 		}
 	}

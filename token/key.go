@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
@@ -71,8 +72,8 @@ func algorithmOf(public crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 		switch bits := k.N.BitLen(); {
 		case bits < minRSABits || bits > maxRSABits:
 			return "", fmt.Errorf("an RSA key of %d bits: use %d to %d", bits, minRSABits, maxRSABits)
-		case k.E < minExponent:
-			return "", fmt.Errorf("an RSA key with the exponent %d is weak: use %d", k.E, minExponent)
+		case k.E < minExponent || k.E > math.MaxInt32 || k.E%2 == 0:
+			return "", fmt.Errorf("an RSA key with the exponent %d: use %d", k.E, minExponent)
 		}
 		return jose.RS256, nil
 	case *ecdsa.PublicKey:

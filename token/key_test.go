@@ -97,14 +97,17 @@ func TestParseKeys(t *testing.T) {
 		"a set with a key for PS256":       {set(jwk(t, jose.JSONWebKey{Key: tokentest.Key(tokentest.RSA).Public(), Algorithm: "PS256"}), good), []string{"RS256"}, "own-id", ""},
 		"a set with a key of another kind": {set(jwk(t, jose.JSONWebKey{Key: tokentest.Key(tokentest.Ed25519).Public()}), `{"kty":"new"}`, `{"kty":"oct","k":"c2VjcmV0"}`, good), []string{"RS256"}, "own-id", ""},
 		"a set with a broken key":          {set(`{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}`, good), []string{"RS256"}, "own-id", ""},
-		"a set with none of use":           {set(`{"kty":"oct","k":"c2VjcmV0"}`), nil, "", "none of its keys"},
-		"an empty set":                     {[]byte(`{"keys":[]}`), nil, "", "no keys"},
+		"a set with none of use":           {set(`{"kty":"oct","k":"c2VjcmV0"}`), nil, "", "none of the 1 keys"},
+		"an empty set":                     {[]byte(`{"keys":[]}`), nil, "", "none of the 0 keys"},
+		"a set and a key at once":          {[]byte(`{"kty":"RSA","keys":[]}`), nil, "", "at once"},
+		"a key for other operations":       {set(strings.Replace(good, "{", `{"key_ops":["sign"],`, 1)), nil, "", "none of the 1 keys"},
+		"a key for this operation too":     {set(strings.Replace(good, "{", `{"key_ops":["sign","verify"],`, 1)), []string{"RS256"}, "own-id", ""},
 		"another JSON":                     {[]byte(`{"a":1}`), nil, "", "no keys"},
 		"a set with keys twice":            {[]byte(`{"keys":[],"keys":[` + good + `]}`), nil, "", "twice"},
 		"a set that ends too early":        {[]byte(`{"keys":[`), nil, "", "syntax"},
 		"a set that is nested deeply":      {[]byte(`{"keys":` + strings.Repeat("[", 100)), nil, "", "nested deeper"},
 		"a set of more than a megabyte":    {[]byte(`{"keys":[],"x":"` + strings.Repeat("x", 1<<20) + `"}`), nil, "", "larger than"},
-		"an id of more than 1024 bytes":    {set(jwk(t, jose.JSONWebKey{Key: tokentest.Key(tokentest.RSA).Public(), KeyID: strings.Repeat("x", 1025)})), nil, "", "none of its keys"},
+		"an id of more than 1024 bytes":    {set(jwk(t, jose.JSONWebKey{Key: tokentest.Key(tokentest.RSA).Public(), KeyID: strings.Repeat("x", 1025)})), nil, "", "none of the 1 keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, err := token.ParseKeys(row.data)
@@ -142,7 +145,9 @@ func TestKeySets(t *testing.T) {
 		"a long id":    {ID: strings.Repeat("x", 1025), Public: a.Public},
 		"no key":       {ID: "x"},
 		"a small key":  {ID: "x", Public: tokentest.Key(tokentest.Weak).Public()},
-		"an exponent":  {ID: "x", Public: &rsa.PublicKey{N: tokentest.Key(tokentest.RSA).Public().(*rsa.PublicKey).N, E: 3}},
+		"a low one":    {ID: "x", Public: &rsa.PublicKey{N: tokentest.Key(tokentest.RSA).Public().(*rsa.PublicKey).N, E: 3}},
+		"an even one":  {ID: "x", Public: &rsa.PublicKey{N: tokentest.Key(tokentest.RSA).Public().(*rsa.PublicKey).N, E: 65538}},
+		"a large one":  {ID: "x", Public: &rsa.PublicKey{N: tokentest.Key(tokentest.RSA).Public().(*rsa.PublicKey).N, E: 1<<31 + 1}},
 		"another kind": {ID: "x", Public: tokentest.Key(tokentest.Ed25519).Public()},
 	} {
 		if _, err := token.NewKeySet(a, bad); err == nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
@@ -21,8 +22,8 @@ import (
 //
 // In PEM each key must be of use, for whoever names a file means all of it; the
 // error names the line. In a key set keys of other kinds and uses are left out,
-// as RFC 7517 wants it. No key of use at all is an error. The result is never
-// empty without one.
+// as RFC 7517 wants it; one without any key of use is [ErrNoKeys]. The result is
+// never empty without an error.
 func ParseKeys(data []byte) ([]Key, error) {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
 		return parseJWKS(trimmed)
@@ -86,8 +87,13 @@ func parseJWKS(data []byte) ([]Key, error) {
 	if err := json.Unmarshal(data, &set); err != nil {
 		return nil, errors.New("no JSON Web Key Set: " + withoutContent(err))
 	}
-	if set.Kty != "" {
+	switch {
+	case set.Kty != "" && set.Keys != nil:
+		return nil, errors.New("the JSON is a key (kty) and a set of them (keys) at once")
+	case set.Kty != "":
 		set.Keys = []jsontext.Value{data}
+	case set.Keys == nil:
+		return nil, errors.New("the JSON has no keys: it is no JSON Web Key Set (RFC 7517 section 5)")
 	}
 	var keys []Key
 	for _, one := range set.Keys {
@@ -95,11 +101,8 @@ func parseJWKS(data []byte) ([]Key, error) {
 			keys = append(keys, k)
 		}
 	}
-	switch {
-	case len(set.Keys) == 0:
-		return nil, errors.New("the JSON has no keys: it is no JSON Web Key Set (RFC 7517 section 5)")
-	case len(keys) == 0:
-		return nil, errors.New("none of its keys is of a kind that verifies tokens of Kubernetes: RSA of 2048 to 4096 bits, P-256, P-384 or P-521, and use sig")
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%w: none of the %d keys of the set is of a kind that verifies tokens of Kubernetes: RSA of 2048 to 4096 bits, P-256, P-384 or P-521, and for use as sig", ErrNoKeys, len(set.Keys))
 	}
 	return keys, nil
 }
@@ -109,6 +112,12 @@ func parseJWKS(data []byte) ([]Key, error) {
 func parseJWK(data []byte) (Key, bool) {
 	var j jose.JSONWebKey
 	if j.UnmarshalJSON(data) != nil {
+		return Key{}, false
+	}
+	var more struct {
+		Operations []string `json:"key_ops"` // RFC 7517 section 4.3
+	}
+	if json.Unmarshal(data, &more) != nil || (more.Operations != nil && !slices.Contains(more.Operations, "verify")) {
 		return Key{}, false
 	}
 	public := j.Public()

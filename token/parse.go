@@ -3,8 +3,10 @@ package token
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
 )
 
@@ -40,6 +42,9 @@ func Parse(text string) (*Unverified, error) {
 	if len(text) > MaxSize {
 		return nil, refuse(TooLarge, fmt.Sprintf("longer than %d bytes", MaxSize))
 	}
+	if text == "" {
+		return nil, refuse(Malformed, "it is empty")
+	}
 	first, rest, ok := strings.Cut(text, ".")
 	second, third, more := strings.Cut(rest, ".")
 	if !ok || !more || strings.Contains(third, ".") {
@@ -58,6 +63,17 @@ func Parse(text string) (*Unverified, error) {
 	u.Algorithm, u.KeyID = u.header.Algorithm, u.header.KeyID
 	u.Claims = u.wire.claims()
 	return u, nil
+}
+
+// Faults are what makes a token one that no verifier accepts, whoever signed it
+// and whenever it is shown; none for one that could be good.
+func (u *Unverified) Faults() []Reason {
+	j := judgement{config: &Config{Issuers: []string{u.Claims.Issuer}}, claims: &u.Claims, wire: &u.wire}
+	j.signable()
+	if !slices.Contains(algorithms, jose.SignatureAlgorithm(u.Algorithm)) {
+		j.refuse(AlgorithmRefused, "alg is %s: tokens of service accounts are signed with RS256, ES256, ES384 or ES512", quote(u.Algorithm))
+	}
+	return j.reasons
 }
 
 func decodePart(name, text string, into any) error {

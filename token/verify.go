@@ -47,14 +47,14 @@ type Verified struct {
 	// Audiences are those of the token that were wanted.
 	Audiences []string
 	Claims    Claims
-	KeyID     string  // of the key that made the signature
+	Key       Key     // that made the signature
 	keys      *KeySet // that it was found in
 }
 
-// clone returns a copy whose user and audiences may be changed.
+// clone returns a copy that shares nothing but the key.
 func (v *Verified) clone() *Verified {
 	c := *v
-	c.User, c.Audiences = v.User.clone(), slices.Clone(v.Audiences)
+	c.User, c.Audiences, c.Claims = v.User.clone(), slices.Clone(v.Audiences), v.Claims.clone()
 	return &c
 }
 
@@ -108,7 +108,7 @@ func (v *Verifier) VerifyFor(ctx context.Context, token string, audiences []stri
 	if len(j.reasons) > 0 {
 		return nil, &RefusedError{j.reasons}
 	}
-	return &Verified{User: u.Claims.User(), Audiences: common, Claims: u.Claims, KeyID: key.ID, keys: set}, nil
+	return &Verified{User: u.Claims.User(), Audiences: common, Claims: u.Claims, Key: key, keys: set}, nil
 }
 
 // admit looks at what tells, before any key is asked for, that a token is not
@@ -131,6 +131,8 @@ func (v *Verifier) admit(u *Unverified) error {
 		return refuse(HeaderForbidden, "the header has b64, which no token of Kubernetes has")
 	case !slices.Contains(algorithms, jose.SignatureAlgorithm(u.Algorithm)):
 		return refuse(AlgorithmRefused, fmt.Sprintf("alg %s is none of RS256, ES256, ES384 and ES512", quote(u.Algorithm)))
+	case !u.header.Key.harmless():
+		return refuse(Malformed, "the header has a jwk that Kubernetes does not read: of another kty than RSA, EC and OKP, or with x5u")
 	}
 	if name := u.wire.misspelt(); name != "" {
 		return refuse(Malformed, "a claim differs from "+name+" in upper and lower case alone: who ignores case takes it for that one")

@@ -18,6 +18,18 @@ type header struct {
 	KeyID     string         `json:"kid"`
 	Critical  jsontext.Value `json:"crit"`
 	Base64    jsontext.Value `json:"b64"`
+	Key       *headerKey     `json:"jwk"`
+}
+
+// headerKey is as much of a jwk as the JOSE library of Kubernetes fails on, and
+// newer ones, as ours, do not.
+type headerKey struct {
+	Type string         `json:"kty"`
+	URL  jsontext.Value `json:"x5u"`
+}
+
+func (k *headerKey) harmless() bool {
+	return k == nil || len(k.URL) == 0 && (k.Type == "RSA" || k.Type == "EC" || k.Type == "OKP")
 }
 
 // claims is the payload of a token in either form, in the order in which

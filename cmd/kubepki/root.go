@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,9 +55,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	case errors.Is(err, errFindings):
 		return exitFindings
 	}
-	fmt.Fprintf(s.err, "kubepki: error: %s\n", report.Plain(oneLine(err)))
+	fmt.Fprintf(s.err, "kubepki: error: %s\n", report.Plain(withoutTokens(oneLine(err))))
 	for _, h := range hints(err) {
-		fmt.Fprintf(s.err, "kubepki: hint: %s\n", report.Plain(h))
+		fmt.Fprintf(s.err, "kubepki: hint: %s\n", report.Plain(withoutTokens(h)))
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
@@ -68,6 +69,15 @@ func run(ctx context.Context, args []string, s streams) int {
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
+
+// jwt is what a token of a service account looks like: two JSON objects and a
+// signature in base64url, of which the first begins with { and then a quote or a
+// blank.
+var jwt = regexp.MustCompile(`e[wy][A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
+
+// withoutTokens hides tokens in what is said: one that was given where a command,
+// a file or a flag's value is wanted would be repeated by whoever complains.
+func withoutTokens(text string) string { return jwt.ReplaceAllString(text, "<token>") }
 
 func newRootCommand(s streams) *cobra.Command {
 	root := &cobra.Command{

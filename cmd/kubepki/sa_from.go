@@ -29,14 +29,21 @@ func (f *saKeyFlags) add(flags *pflag.FlagSet, otherwise string) {
 }
 
 // given tells whether any keys were asked for.
-func (f *saKeyFlags) given() bool { return len(f.keys)+len(f.roots) > 0 }
+func (f *saKeyFlags) given() bool { return len(f.keys)+len(f.roots) > 0 || f.ca != "" }
 
 // saKeys are keys that verify tokens, and what is known of who makes these.
 type saKeys struct {
-	keys    []saKey
-	servers []*saServer  // that were read; none where keys alone were given
-	issuers []string     // of the discovery documents that --key names by URL
-	graph   *trust.Graph // of the servers' cluster; nil: of none
+	keys       []saKey
+	servers    []*saServer   // that were read; none where keys alone were given
+	discovered []*discovered // discovery documents that --key names
+	graph      *trust.Graph  // of the servers' cluster; nil: of none
+}
+
+// discovered is what a discovery document says: the keys that it leads to are its
+// issuer's.
+type discovered struct {
+	from, issuer string
+	elsewhere    bool // it is a URL, and not that of its issuer
 }
 
 // saKey is a key, and where it was found: a file of a node, or what --key names.
@@ -56,9 +63,9 @@ func (k *saKeys) set() (*token.KeySet, error) {
 }
 
 // file returns where a key was found.
-func (k *saKeys) file(id string) string {
+func (k *saKeys) file(key token.Key) string {
 	for _, one := range k.keys {
-		if one.ID == id {
+		if one.ID == key.ID && trust.SameKey(one.Public, key.Public) {
 			return one.from.String()
 		}
 	}
@@ -70,9 +77,17 @@ func (k *saKeys) file(id string) string {
 // those of --root, if that is given, whatever --key says.
 func (f *saKeyFlags) read(ctx context.Context, s streams) (*saKeys, error) {
 	all := &saKeys{}
+	if f.ca != "" && len(f.keys) == 0 {
+		return nil, usagef("--certificate-authority is for the URLs that --key names or leads to, and there is no --key")
+	}
 	for _, from := range f.keys {
 		if err := f.readKeys(ctx, s, from, all); err != nil {
 			return nil, err
+		}
+	}
+	for _, d := range all.discovered {
+		if first := all.discovered[0]; d.issuer != first.issuer {
+			return nil, advise(usagef("--key names the discovery documents of %s and %s: each issuer's keys would be good for the other's tokens", first.issuer, d.issuer), "take one issuer at a time")
 		}
 	}
 	if len(f.roots) == 0 && len(f.keys) > 0 {
@@ -108,8 +123,19 @@ func (k *saKeys) warnUnseen(s streams) {
 // API servers, or those whose discovery documents were named; and the API
 // servers' audiences, where they are not the issuers.
 func (k *saKeys) verifyBy(c *token.Config) error {
+	for _, d := range k.discovered {
+		switch {
+		case len(c.Issuers) > 0 && !slices.Contains(c.Issuers, d.issuer):
+			return usagef("--key %s is the discovery document of %s, which is no --issuer: its keys are for its own tokens", d.from, d.issuer)
+		case len(c.Issuers) == 0 && d.elsewhere:
+			return advise(usagef("--key %s is the discovery document of %s, whose own place is %s", d.from, d.issuer, token.DiscoveryURL(d.issuer)),
+				"if you trust that document all the same, name its issuer with --issuer")
+		}
+	}
 	if len(c.Issuers) == 0 {
-		c.Issuers = k.issuers
+		for _, d := range k.discovered {
+			c.Issuers = appendNew(c.Issuers, []string{d.issuer})
+		}
 		for _, a := range k.servers {
 			issuers, err := a.knownIssuers()
 			if err != nil {
@@ -149,12 +175,7 @@ func (f *saKeyFlags) readKeys(ctx context.Context, s streams, from string, into 
 	d, err := token.ParseDiscovery(data)
 	switch {
 	case err == nil:
-		if isURL(from) {
-			if from != token.DiscoveryURL(d.Issuer) {
-				return fmt.Errorf("--key %s: it is of the issuer %s, whose place is %s: somebody else's keys would be trusted", from, d.Issuer, token.DiscoveryURL(d.Issuer))
-			}
-			into.issuers = appendNew(into.issuers, []string{d.Issuer})
-		}
+		into.discovered = append(into.discovered, &discovered{from, d.Issuer, isURL(from) && from != token.DiscoveryURL(d.Issuer)})
 		from, path = d.JWKSURI, ""
 		if data, err = f.fetch(ctx, s, client, from); err != nil {
 			return err

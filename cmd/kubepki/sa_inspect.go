@@ -66,17 +66,29 @@ func (o *saInspectOptions) run(ctx context.Context, s streams, args []string) er
 	if len(args) > 0 {
 		name = args[0]
 	}
-	text, err := readSAToken(s, name)
+	text, err := readSAToken(ctx, s, name)
 	if err != nil {
+		return err
+	}
+	if err := notAToken(text); err != nil {
 		return err
 	}
 	t, err := content.ReadToken(text)
 	if err != nil {
 		return err
 	}
-	answer := report.NewTokenInspection(t, at)
+	u, err := token.Parse(text)
+	if err != nil {
+		return err
+	}
+	var user *token.User
+	if t.ServiceAccount != nil {
+		is := u.Claims.User()
+		user = &is
+	}
+	answer := report.NewTokenInspection(t, user, at)
 	if o.from.given() {
-		if err := o.signature(ctx, s, text, answer); err != nil {
+		if err := o.signature(ctx, s, u, answer); err != nil {
 			return err
 		}
 	}
@@ -87,7 +99,7 @@ func (o *saInspectOptions) run(ctx context.Context, s streams, args []string) er
 }
 
 // signature tells which of the given keys signed the token.
-func (o *saInspectOptions) signature(ctx context.Context, s streams, text string, answer *report.TokenInspection) error {
+func (o *saInspectOptions) signature(ctx context.Context, s streams, u *token.Unverified, answer *report.TokenInspection) error {
 	keys, err := o.from.read(ctx, s)
 	if err != nil {
 		return err
@@ -97,13 +109,9 @@ func (o *saInspectOptions) signature(ctx context.Context, s streams, text string
 	if err != nil {
 		return err
 	}
-	u, err := token.Parse(text)
-	if err != nil {
-		return err
-	}
 	answer.Signature = report.SignatureForeign
 	if k, ok := set.SignedBy(u); ok {
-		answer.Signature, answer.SignedBy, answer.SignedByFile = report.SignatureGood, k.ID, keys.file(k.ID)
+		answer.Signature, answer.SignedBy, answer.SignedByFile = report.SignatureGood, k.ID, keys.file(k)
 	}
 	return nil
 }

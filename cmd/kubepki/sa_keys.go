@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,6 +59,7 @@ type listedKey struct {
 	Signs     []string `json:"signs"`    // components, as NODE/NAME
 	Verifies  []string `json:"verifies"` // components, as NODE/NAME
 
+	public                crypto.PublicKey
 	from, signs, verifies byNode
 }
 
@@ -110,7 +112,7 @@ func (o *saKeysOptions) run(ctx context.Context, s streams) error {
 		return printKeys(s, list, keys.graph != nil)
 	case "name":
 		for _, k := range list {
-			if _, err := fmt.Fprintln(s.out, k.KeyID); err != nil {
+			if _, err := fmt.Fprintln(s.out, report.Plain(k.KeyID)); err != nil {
 				return err
 			}
 		}
@@ -144,9 +146,10 @@ func printKeys(s streams, list []*listedKey, cluster bool) error {
 func (k *saKeys) list() []*listedKey {
 	list := []*listedKey{}
 	entry := func(key token.Key) *listedKey {
-		i := slices.IndexFunc(list, func(l *listedKey) bool { return l.KeyID == key.ID })
+		// Two keys may have one id: a JWKS says what it likes.
+		i := slices.IndexFunc(list, func(l *listedKey) bool { return l.KeyID == key.ID && trust.SameKey(l.public, key.Public) })
 		if i < 0 {
-			list = append(list, &listedKey{KeyID: key.ID, Algorithm: key.Algorithm(), From: []string{}, Signs: []string{}, Verifies: []string{}})
+			list = append(list, &listedKey{public: key.Public, KeyID: key.ID, Algorithm: key.Algorithm(), From: []string{}, Signs: []string{}, Verifies: []string{}})
 			i = len(list) - 1
 		}
 		return list[i]

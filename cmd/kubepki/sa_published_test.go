@@ -36,7 +36,7 @@ func TestSATokenOfThePublishedCluster(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Algorithm != "RS256" || got.KeyID != "" || !got.Legacy || got.User != "system:serviceaccount:kube-system:kube-proxy" ||
+	if got.Algorithm != "RS256" || got.KeyID != "" || !got.Legacy || got.User == nil || got.User.Username != "system:serviceaccount:kube-system:kube-proxy" ||
 		got.ServiceAccount.UID != "a77d7ba1-fc3b-47a3-ac4d-2ead913d5082" || len(got.Findings) != 1 || got.Findings[0].ID != "sa-token-legacy" {
 		t.Errorf("%s", out.String())
 	}

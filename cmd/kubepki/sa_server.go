@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"encoding/csv"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ type saServer struct {
 func readSAServers(roots []nodeRoot) ([]*saServer, *trust.Graph, error) {
 	nodes, keys, err := readCluster(cluster{nodes: roots})
 	if err != nil {
-		return nil, nil, advise(err, "name a control plane's / with --root, or keys with --key")
+		return nil, nil, err
 	}
 	dirs := map[string]string{}
 	var names []string
@@ -69,7 +70,8 @@ func newSAServer(g *trust.Graph, n *trust.Node, c *trust.Component, keys proof.K
 		a.unseen = unseenFlags(n)
 	}
 	for _, list := range c.Flags["api-audiences"] {
-		for audience := range strings.SplitSeq(list, ",") {
+		values, _ := csv.NewReader(strings.NewReader(list)).Read() // as pflag does; what is none is none there either
+		for _, audience := range values {
 			if audience = strings.TrimSpace(audience); audience != "" {
 				a.audiences = appendNew(a.audiences, []string{audience})
 			}

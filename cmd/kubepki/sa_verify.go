@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -26,15 +27,18 @@ type saVerifyOptions struct {
 func newSAVerifyCommand(s streams) *cobra.Command {
 	var o saVerifyOptions
 	c := &cobra.Command{
-		Use:   "verify -|FILE",
+		Use:   "verify [-|FILE]",
 		Short: "Tell whether a token is good, and whose it is",
 		Long: `Tell whether a token of a service account is good, and whose it is, as
 kube-apiserver would: by its issuer, signature, times, audience and claims. Where
 the two differ, kubepki refuses. What only a cluster knows is not looked at: a
 token of a pod that is gone is good to its end.
 
+The token is read from a file or, without one, from standard input.
+
 Without --key the keys, issuers and audiences are those of the kube-apiserver of
-this machine, or below --root; what is given as a flag takes their place.
+this machine, or below --root; what is given as a flag takes their place. With an
+issuer's discovery document as --key its issuer need not be named again.
 
 Exit codes: 0 valid, 1 could not look, 2 wrong usage, 3 invalid.`,
 		Example: `  # On a control plane
@@ -49,12 +53,12 @@ Exit codes: 0 valid, 1 could not look, 2 wrong usage, 3 invalid.`,
   # Who is it?
   kubepki sa verify /var/run/secrets/kubernetes.io/serviceaccount/token --key jwks.json --issuer https://kubernetes.default.svc.cluster.local -o json | jq -r .user.username`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("sa verify: name one file that holds the token, or - for standard input")
+			if len(args) > 1 {
+				return usagef("sa verify: name one file that holds the token; without any it is read from standard input")
 			}
 			return noToken(args)
 		},
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, append(args, "-")[0]) },
 	}
 	f := c.Flags()
 	o.from.add(f, " (default / unless --key is given)")
@@ -89,7 +93,7 @@ func (o *saVerifyOptions) run(ctx context.Context, s streams, name string) error
 		return err
 	}
 	keys.warnUnseen(s)
-	text, err := readSAToken(s, name)
+	text, err := readSAToken(ctx, s, name)
 	if err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ func newTokenVerification(v *token.Verified, refused *token.RefusedError) *token
 		d.Reasons = refused.Reasons
 		return d
 	}
-	d.User, d.Audiences, d.KeyID = &v.User, v.Audiences, v.KeyID
+	d.User, d.Audiences, d.KeyID = &v.User, v.Audiences, v.Key.ID
 	if e := v.Claims.Expires.UTC(); !v.Claims.Expires.IsZero() && e.Year() <= 9999 {
 		d.Expires = &e
 	}
@@ -183,20 +187,27 @@ func (o *saVerifyOptions) print(s streams, d *tokenVerification, v *token.Verifi
 	switch {
 	case d.Expires != nil:
 		line("expires", timeText(*d.Expires)+" ("+report.Left(time.Time{}, *d.Expires, now)+")")
-	case v.Claims.Legacy:
+	case v.Claims.Expires.IsZero():
 		line("expires", "never: a token of a Secret")
+	default:
+		line("expires", "after the year 9999")
 	}
-	line("key", d.KeyID+" ("+keys.file(d.KeyID)+")")
+	line("key", d.KeyID+" ("+keys.file(v.Key)+")")
 	_, err := fmt.Fprint(s.out, b.String())
 	return err
 }
 
+var plainIssuer = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:/._-]{0,200}$`)
+
 // hint says what helps against the commonest mistakes.
 func (o *saVerifyOptions) hint(s streams, refused *token.RefusedError, text string) {
 	switch {
+	case text == "":
+		fmt.Fprintln(s.err, "kubepki: hint: no token was given: the command before it may have failed")
 	case refused.Has(token.IssuerUnknown) && len(o.issuers) == 0 && o.from.given():
-		if u, err := token.Parse(text); err == nil && u.Claims.Issuer != "" {
-			fmt.Fprintf(s.err, "kubepki: hint: if you trust that issuer's tokens, name it: --issuer %s\n", report.Plain(u.Claims.Issuer))
+		// Whoever sent the token wrote that: nothing that a shell would act upon.
+		if u, err := token.Parse(text); err == nil && plainIssuer.MatchString(u.Claims.Issuer) {
+			fmt.Fprintf(s.err, "kubepki: hint: if you trust that issuer's tokens, name it: --issuer %s\n", u.Claims.Issuer)
 		}
 	case refused.Has(token.KeyUnknown), refused.Has(token.SignatureInvalid):
 		fmt.Fprintln(s.err, "kubepki: hint: kubepki sa keys lists the keys, and kubepki sa inspect tells what the token says of itself")

@@ -82,7 +82,7 @@ func TestReadTokenSaysWhatIsWrong(t *testing.T) {
 		"of two parts":      {good[:strings.LastIndex(good, ".")], "three parts"},
 		"with a name twice": {tokentest.Good(tokentest.Payload(time.Now()).And("iss", `"x"`)), "twice"},
 		"with a far end":    {tokentest.Good(tokentest.Payload(time.Now()).With("exp", "99999999999999")), "exp of the token is no time"},
-		"nothing":           {"", "three parts"},
+		"nothing":           {"", "it is empty"},
 		"a bootstrap token": {"abcdef.0123456789abcdef", "three parts"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func (f *File) part(l *lines, p *inspect.Part) {
 		l.head(string(p.Kind), where)
 		f.key(l, p)
 	case p.Token != nil:
-		token(l, where, p.Token, f.At, "not verified")
+		tokenText(l, where, p.Token, f.At, "not verified")
 	case p.Context != nil:
 		context(l, p.Context)
 	case p.Object != nil:

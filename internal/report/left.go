@@ -45,10 +45,15 @@ func (p Palette) left(notBefore, notAfter, at time.Time) string {
 // direction could let a name look like another.
 func Plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r < 0x20, r >= 0x7f && r < 0xa0, r >= 0x200b && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0xfeff:
+		if r < 0x20 || unseen(r) {
 			return '?'
 		}
 		return r
 	}, text)
+}
+
+// unseen tells of characters that cannot be seen, but for those that JSON escapes
+// by itself.
+func unseen(r rune) bool {
+	return r >= 0x7f && r < 0xa0 || r >= 0x200b && r <= 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,16 +38,39 @@ func row(cells []string) table.Row {
 	return r
 }
 
-// Document prints a value as one JSON or YAML document.
+// visible escapes what [Plain] would take out of a text: it is valid within the
+// strings of JSON alone, and there as an escape too.
+func visible(data []byte) []byte {
+	if !bytes.ContainsFunc(data, unseen) {
+		return data
+	}
+	var b bytes.Buffer
+	for _, r := range string(data) {
+		if unseen(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.Bytes()
+}
+
+// Document prints a value as one JSON or YAML document, which can be shown on a
+// terminal: characters that cannot be seen are escaped.
 func Document(w io.Writer, format string, value any) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	data = append(data, '\n')
+	data = append(visible(data), '\n')
 	if format == "yaml" {
-		if data, err = yaml.JSONToYAML(data); err != nil {
+		text, err := yaml.JSONToYAML(data)
+		if err != nil {
 			return fmt.Errorf("encoding the answer: %w", err)
+		}
+		// Texts without quotes have no escapes. JSON is YAML too.
+		if !bytes.ContainsFunc(text, unseen) {
+			data = text
 		}
 	}
 	_, err = w.Write(data)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/inspect"
+	"github.com/kubepki/kubepki/token"
 )
 
 // TokenInspection is the answer of `kubepki sa inspect`.
@@ -19,7 +20,7 @@ type TokenInspection struct {
 	At         time.Time `json:"at"`
 	*inspect.Token
 	// User is whom the token would be for kube-apiserver, if it verified.
-	User string `json:"user,omitempty"`
+	User *token.User `json:"user,omitempty"`
 	// Signature says whose it is: "not verified" without keys to try.
 	Signature SignatureState `json:"signature"`
 	// SignedBy is the id of the key that made the signature, and SignedByFile
@@ -39,13 +40,11 @@ const (
 	SignatureForeign SignatureState = "foreign"      // none of them did
 )
 
-// NewTokenInspection judges a token as of a time.
-func NewTokenInspection(t *inspect.Token, at time.Time) *TokenInspection {
+// NewTokenInspection judges a token as of a time; the user is nil for one that
+// names no service account.
+func NewTokenInspection(t *inspect.Token, user *token.User, at time.Time) *TokenInspection {
 	i := &TokenInspection{APIVersion: APIVersion, Kind: "TokenInspection", At: at.UTC().Truncate(time.Second), Token: t,
-		Signature: SignatureUnknown, Findings: t.Findings(at)}
-	if a := t.ServiceAccount; a != nil {
-		i.User = "system:serviceaccount:" + t.Namespace + ":" + a.Name
-	}
+		User: user, Signature: SignatureUnknown, Findings: t.Findings(at)}
 	return i
 }
 
@@ -60,7 +59,7 @@ func (i *TokenInspection) Text(w io.Writer, p Palette) error {
 	case SignatureForeign:
 		signature = "by none of the given keys"
 	}
-	token(l, "", i.Token, i.At, signature)
+	tokenText(l, "", i.Token, i.At, signature)
 	for _, f := range i.Findings {
 		fmt.Fprintf(&b, "%s %s: %s\n", p.severity(check.Severity(f.Severity)), f.ID, Plain(f.Message))
 	}
@@ -68,8 +67,8 @@ func (i *TokenInspection) Text(w io.Writer, p Palette) error {
 	return err
 }
 
-// token prints a token; the signature says what is known of it.
-func token(l *lines, where string, t *inspect.Token, at time.Time, signature string) {
+// tokenText prints a token; the signature says what is known of it.
+func tokenText(l *lines, where string, t *inspect.Token, at time.Time, signature string) {
 	l.head("token", where)
 	kid := t.KeyID
 	if kid == "" {
@@ -98,7 +97,11 @@ func token(l *lines, where string, t *inspect.Token, at time.Time, signature str
 		if r.UID != "" {
 			uid = " (uid " + r.UID + ")"
 		}
-		l.line("bound to", strings.ToLower(r.Kind)+" "+r.Name+uid)
+		label := "bound to"
+		if r.Kind == "Node" && t.BoundTo[0].Kind == "Pod" {
+			label = "runs on" // which a pod's token tells, and does not die with
+		}
+		l.line(label, strings.ToLower(r.Kind)+" "+r.Name+uid)
 	}
 	for _, key := range slices.Sorted(maps.Keys(t.Attestations)) {
 		l.line("attestation", key+": "+strings.Join(t.Attestations[key], ", "))

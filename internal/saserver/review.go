@@ -160,7 +160,7 @@ func (v *Reviewer) judge(ctx context.Context, log *slog.Logger, spec authenticat
 		return authenticationv1.TokenReviewStatus{}, err
 	}
 	v.Metrics.reviewed("accepted", "")
-	log.Debug("accepted", "user", good.User.Username, "audiences", good.Audiences, "kid", good.KeyID)
+	log.Debug("accepted", "user", good.User.Username, "audiences", good.Audiences, "kid", good.Key.ID)
 	return authenticationv1.TokenReviewStatus{Authenticated: true, User: v.user(good.User), Audiences: good.Audiences}, nil
 }
 

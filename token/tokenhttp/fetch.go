@@ -20,21 +20,25 @@ const fetchTimeout = 10 * time.Second
 // for whoever can change it can make tokens. The client may be nil: one that
 // trusts the authorities of the system. The error names the URL.
 func Fetch(ctx context.Context, client *http.Client, from string) ([]byte, error) {
-	data, err := fetch(ctx, client, from)
+	u, err := url.Parse(from)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
+		return nil, errors.New("the URL of the keys does not parse") // it may hold a password
+	}
+	data, err := fetch(ctx, client, u)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
 	}
 	return data, nil
 }
 
-func fetch(ctx context.Context, client *http.Client, from string) ([]byte, error) {
+func fetch(ctx context.Context, client *http.Client, from *url.URL) ([]byte, error) {
+	if err := secure(from); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), nil)
 	if err != nil {
-		return nil, errors.New("is not a URL")
-	}
-	if err := secure(r.URL); err != nil {
 		return nil, err
 	}
 	r.Header.Set("Accept", "application/json, application/jwk-set+json")
@@ -60,6 +64,9 @@ func fetch(ctx context.Context, client *http.Client, from string) ([]byte, error
 func secure(u *url.URL) error {
 	if u.Scheme != "https" || u.Host == "" {
 		return errors.New("not https: whoever is between could put keys of his own there")
+	}
+	if u.User != nil {
+		return errors.New("there is a user in the URL: leave it out, keys are for everybody")
 	}
 	return nil
 }

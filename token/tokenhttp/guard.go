@@ -3,7 +3,10 @@ package tokenhttp
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/token"
 	"github.com/kubepki/kubepki/token/internal/bearer"
@@ -35,7 +38,7 @@ type Guard struct {
 // The answer is 401 without a good token, and 503 when the keys cannot be had.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, ok := bearer.Token(r.Header.Values("Authorization"))
+		text, ok := bearer.Token(authorization(r.Header))
 		if !ok {
 			g.refuse(w, "Bearer")
 			return
@@ -46,10 +49,40 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 			return
 		}
 		r = r.WithContext(token.NewContext(r.Context(), v))
-		r.Header = r.Header.Clone()
-		r.Header.Del("Authorization")
+		r.Header = withoutAuthorization(r.Header)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// authorization returns the values of all Authorization headers, also of those
+// that something before did not write in the canonical form.
+func authorization(h http.Header) (all []string) {
+	for name, values := range h {
+		if isAuthorization(name) {
+			if all == nil {
+				all = values
+			} else {
+				all = slices.Concat(all, values)
+			}
+		}
+	}
+	return all
+}
+
+func isAuthorization(name string) bool {
+	return len(name) == len("Authorization") && strings.EqualFold(name, "Authorization")
+}
+
+func withoutAuthorization(h http.Header) http.Header {
+	h = maps.Clone(h)
+	for name, values := range h {
+		if isAuthorization(name) {
+			delete(h, name)
+		} else {
+			h[name] = slices.Clone(values)
+		}
+	}
+	return h
 }
 
 func (g *Guard) failed(w http.ResponseWriter, r *http.Request, err error) {

@@ -171,6 +171,125 @@ func TestARequestThatGivesUpIsNotAnAnswer(t *testing.T) {
 	}
 }
 
+// An issuer that hangs keeps nobody waiting whose key is known.
+func TestAnIssuerThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, hangs := &site{keys: keySet(t, tokentest.RSA)}, atomic.Bool{}
+		asked := atomic.Int64{}
+		r := tokenhttp.Discover(issuer, &http.Client{Transport: roundTrip(func(q *http.Request) (*http.Response, error) {
+			if hangs.Load() {
+				asked.Add(1)
+				<-q.Context().Done()
+				return nil, q.Context().Err()
+			}
+			return s.RoundTrip(q)
+		})})
+		known, unknown := idOf(t, tokentest.RSA), idOf(t, tokentest.P256)
+		if _, err := r.Keys(t.Context(), known); err != nil {
+			t.Fatal(err)
+		}
+		hangs.Store(true)
+		time.Sleep(2 * time.Hour)
+		var longest time.Duration
+		for range 600 { // ten minutes
+			start := time.Now()
+			if set, err := r.Keys(t.Context(), known); err != nil || !set.Has(known) {
+				t.Fatal(err)
+			}
+			longest = max(longest, time.Since(start))
+			time.Sleep(time.Second)
+		}
+		if longest > time.Second {
+			t.Errorf("somebody waited for %s", longest)
+		}
+		if n := asked.Load(); n < 20 || n > 70 {
+			t.Errorf("the issuer was asked %d times in ten minutes", n)
+		}
+
+		// Those who name what nobody knows wait, but few of them, and no longer than
+		// they care to.
+		time.Sleep(11 * time.Second)
+		var group sync.WaitGroup
+		var waited atomic.Int64
+		for range 500 {
+			group.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				start := time.Now()
+				if _, err := r.Keys(ctx, unknown); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > 3*time.Second {
+					t.Errorf("waited for %s", d)
+				} else if d > 0 {
+					waited.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if n := waited.Load(); n == 0 || n > 64 {
+			t.Errorf("%d of 500 waited", n)
+		}
+		time.Sleep(time.Minute) // what is under way ends
+	})
+}
+
+// Requests that give up do not make it ask more often.
+func TestRequestsThatAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, asked := &site{keys: keySet(t, tokentest.RSA)}, atomic.Int64{}
+		r := tokenhttp.At(issuer+token.JWKSPath, &http.Client{Transport: roundTrip(func(q *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			time.Sleep(time.Second)
+			return s.RoundTrip(q)
+		})})
+		for range 1000 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			_, _ = r.Keys(ctx, "nobody")
+			cancel()
+		}
+		time.Sleep(5 * time.Second)
+		if n := asked.Load(); n > 2 {
+			t.Errorf("asked %d times in ten seconds", n)
+		}
+	})
+}
+
+// An issuer that withdraws all its keys has none.
+func TestAnIssuerThatWithdrawsAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text := atomic.Pointer[string]{}
+		good, err := keySet(t, tokentest.RSA).JWKS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func(s string) { text.Store(&s) }
+		put(string(good))
+		r := tokenhttp.At(issuer, &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(*text.Load()))}, nil
+		})})
+		id := idOf(t, tokentest.RSA)
+		if _, err := r.Keys(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		put(`{"keys":[]}`)
+		time.Sleep(time.Hour)
+		if _, err := r.Keys(t.Context(), id); !errors.Is(err, token.ErrNoKeys) {
+			t.Errorf("withdrawn: %v", err)
+		}
+		put(`<html>`) // which says nothing
+		time.Sleep(time.Minute)
+		if _, err := r.Keys(t.Context(), id); !errors.Is(err, token.ErrNoKeys) {
+			t.Errorf("withdrawn before: %v", err)
+		}
+		put(string(good))
+		time.Sleep(time.Minute)
+		if _, err := r.Keys(t.Context(), id); err != nil {
+			t.Errorf("published again: %v", err)
+		}
+	})
+}
+
 func TestManyAskOnce(t *testing.T) {
 	s := &site{keys: keySet(t, tokentest.RSA)}
 	r := tokenhttp.Discover(issuer, &http.Client{Transport: s})
@@ -204,13 +323,16 @@ func TestBadIssuers(t *testing.T) {
 		"metadata of another issuer": {func() http.HandlerFunc {
 			return document(`{"issuer":"https://other.example","jwks_uri":%q}`, server.URL)
 		}, "not of"},
-		"keys over plain http":         {func() http.HandlerFunc { return document(`{"issuer":%q,"jwks_uri":%q}`, server.URL, plain.URL) }, "not a URL like https"},
-		"no URI of the keys":           {func() http.HandlerFunc { return document(`{"issuer":%q}`, server.URL) }, "jwks_uri is missing"},
-		"the issuer twice":             {func() http.HandlerFunc { return document(`{"issuer":%q,"issuer":"x","jwks_uri":"x"}`, server.URL) }, "twice"},
-		"no JSON":                      {func() http.HandlerFunc { return document(`<html>`) }, "syntax"},
-		"more than a megabyte":         {func() http.HandlerFunc { return document("%s", strings.Repeat(" ", 1<<20+1)) }, "larger than"},
-		"an error":                     {func() http.HandlerFunc { return http.NotFound }, "404"},
-		"a redirection to plain http":  {func() http.HandlerFunc { return http.RedirectHandler(plain.URL, http.StatusFound).ServeHTTP }, "not https"},
+		"keys over plain http":        {func() http.HandlerFunc { return document(`{"issuer":%q,"jwks_uri":%q}`, server.URL, plain.URL) }, "not a URL like https"},
+		"no URI of the keys":          {func() http.HandlerFunc { return document(`{"issuer":%q}`, server.URL) }, "jwks_uri is missing"},
+		"the issuer twice":            {func() http.HandlerFunc { return document(`{"issuer":%q,"issuer":"x","jwks_uri":"x"}`, server.URL) }, "twice"},
+		"no JSON":                     {func() http.HandlerFunc { return document(`<html>`) }, "syntax"},
+		"more than a megabyte":        {func() http.HandlerFunc { return document("%s", strings.Repeat(" ", 1<<20+1)) }, "larger than"},
+		"an error":                    {func() http.HandlerFunc { return http.NotFound }, "404"},
+		"a redirection to plain http": {func() http.HandlerFunc { return http.RedirectHandler(plain.URL, http.StatusFound).ServeHTTP }, "not https"},
+		"a redirection to a URL with a user": {func() http.HandlerFunc {
+			return http.RedirectHandler("https://u:p@"+server.Listener.Addr().String()+"/x", http.StatusFound).ServeHTTP
+		}, "a user in the URL"},
 		"a redirection without end":    {func() http.HandlerFunc { return http.RedirectHandler("/again", http.StatusFound).ServeHTTP }, "too often"},
 		"metadata instead of the keys": {func() http.HandlerFunc { return document(`{"issuer":%q,"jwks_uri":"%s/keys"}`, server.URL, server.URL) }, "no keys"},
 	} {
@@ -230,8 +352,11 @@ func TestBadIssuers(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	if _, err := tokenhttp.At("https://user:secret@127.0.0.1:1/keys", nil).Keys(t.Context(), ""); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "a user in the URL") {
+		t.Errorf("a URL with a password: %v", err)
+	}
 	for _, bad := range []string{"http://issuer.example.com", "issuer", "", "https://issuer.example.com?x=y", "https://user:secret@issuer.example.com"} {
-		if _, err := tokenhttp.Discover(bad, nil).Keys(t.Context(), ""); err == nil {
+		if _, err := tokenhttp.Discover(bad, nil).Keys(t.Context(), ""); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("issuer %q is asked", bad)
 		}
 	}

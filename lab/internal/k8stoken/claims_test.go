@@ -1,6 +1,8 @@
 package k8stoken_test
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,8 +68,30 @@ func drawHeader(r *rapid.T, key string) tokentest.Object {
 	}
 	add("alg", often(r, "alg", h[0].JSON, append(nonsense, `"RS256"`, `"ES256"`, `"ES384"`, `"none"`, `"PS256"`)...))
 	add("kid", often(r, "kid", kid, append(nonsense, `"`+strings.Trim(kid, `"`)+` "`, absent, absent, absent)...))
-	add(often(r, "more", "typ", "crit", "b64", "jwk", "x5c", "x5u", "jku", "nonce", "x5t", "alg", "kid", "ALG"), often(r, "value", `"JWT"`, nonsense...))
+	add(often(r, "more", "typ", "crit", "b64", "jwk", "x5c", "x5u", "jku", "nonce", "x5t", "alg", "kid", "ALG", "zip", "cty"), often(r, "value", `"JWT"`, nonsense...))
+	if rapid.IntRange(0, 9).Draw(r, "jwk?") == 0 {
+		add("jwk", drawJWK(r))
+	}
 	return out
+}
+
+// drawJWK draws what two JOSE libraries may read in two ways.
+func drawJWK(r *rapid.T) string {
+	const n = `"n":"` + "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBigeC5yjU1hGzHHyXss8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIoLwAEk7-Q3UXERGYw_75IDrGA84-lA_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWFLU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0GaDWFLN-aEAw3vRw" + `"`
+	o := tokentest.Object{{Name: "kty", JSON: rapid.SampledFrom([]string{`"RSA"`, `"RSA"`, `"EC"`, `"OKP"`, `"oct"`, `"AKP"`, `null`, `7`}).Draw(r, "kty")}}
+	pool := map[string][]string{
+		"n": {n[4:], `""`, `"AQ"`, `7`}, "e": {`"AQAB"`, `"AQ"`, `"AAAA"`, `""`, `"gAAAAAE"`}, "crv": {`"P-256"`, `"Ed25519"`, `"x"`},
+		"x": {`"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"`, `"AA"`}, "y": {`"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"`, `"AA"`},
+		"x5u": {`"https://a.example"`, `""`, `null`, `7`, `{}`}, "x5c": {`[]`, `["AA"]`, `null`}, "x5t": {`"AA"`, `""`}, "k": {`"c2VjcmV0"`}, "d": {`"AQ"`},
+		"p": {`"AQ"`}, "priv": {`"AQ"`}, "pub": {`7`, `"AA"`}, "use": {`"sig"`, `7`}, "alg": {`"RS256"`, `7`}, "kid": {`"x"`, `7`}, "key_ops": {`["sign"]`, `7`},
+	}
+	for _, name := range slices.Sorted(maps.Keys(pool)) {
+		often := map[string]int{"n": 8, "e": 8}[name]
+		if rapid.IntRange(0, 9).Draw(r, name+"?") < max(1, often) {
+			o = append(o, tokentest.Member{Name: name, JSON: rapid.SampledFrom(pool[name]).Draw(r, name)})
+		}
+	}
+	return o.Text()
 }
 
 func drawPayload(r *rapid.T, now time.Time) tokentest.Object {

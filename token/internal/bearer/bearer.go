@@ -29,6 +29,10 @@ func Log(ctx context.Context, log *slog.Logger, err error, where slog.Attr) (ref
 		log = slog.Default()
 	}
 	var r *token.RefusedError
+	if !errors.As(err, &r) && ctx.Err() != nil {
+		log.LogAttrs(ctx, slog.LevelDebug, "token not judged: who asked is gone", where)
+		return false
+	}
 	if !errors.As(err, &r) {
 		log.LogAttrs(ctx, slog.LevelError, "token not judged", slog.String("error", err.Error()), where)
 		return false
