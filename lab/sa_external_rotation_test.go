@@ -73,7 +73,7 @@ func (s *signedOutside) startTraffic(t *testing.T, old string) *tokenTraffic {
 					fail("a new token of cp%d elsewhere: %v", i+1, err)
 					return
 				}
-				run.newest.Store(i, got.KeyID)
+				run.newest.Store(i, got.Key.ID)
 				run.made.Add(1)
 			}
 		})

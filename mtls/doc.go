@@ -14,9 +14,9 @@
 //     at each handshake; connections that stand are left alone.
 //   - A certificate and a key that do not belong together, or a file half
 //     written, never take the place of what was good before.
-//   - A client whose authority was taken out of the bundle does not come in
-//     again by resuming a session. Its connections that still stand can be asked
-//     about with [VerifyClient].
+//   - With [RequireClients] a client whose authority was taken out of the bundle
+//     does not come in again by resuming a session. Its connections that still
+//     stand can be asked about with [VerifyClient].
 //   - Nothing here starts a goroutine, and nothing has to be closed.
 //   - No error holds key material.
 package mtls

@@ -57,7 +57,7 @@ func ExampleSnapshot() {
 		log.Fatal(err)
 	}
 	var source mtls.Source = &mtls.Snapshot{Certificate: files.pair(), Bundle: bundle}
-	config := mtls.ServerConfig(source, mtls.OptionalClients)
+	config := mtls.ServerConfig(source, mtls.RequireClients)
 	fmt.Println(config.NextProtos, len(bundle.Anchors()))
 	// Output: [h2 http/1.1] 1
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,10 @@ type Files struct {
 	// Bundle holds the authorities of the other side, in PEM; empty: nobody is
 	// trusted.
 	Bundle string
+	// Usage is what the certificate must be good for. One whose extended key usages
+	// name others only (RFC 5280 section 4.2.1.12) is not taken: a client would
+	// refuse it. The zero value is [x509.ExtKeyUsageAny], and takes each.
+	Usage x509.ExtKeyUsage
 }
 
 // Reload tells of files that were read anew.
@@ -48,21 +53,21 @@ type FileSource struct {
 // has changed is taken up within three seconds of use. The pair and the bundle
 // are taken up apart, so that a fault in one holds up no change of the other.
 // What is half written or missing, a key that is not that of the certificate, a
-// certificate that has expired and a bundle without a certificate are not taken
-// up: what was before stays. An authority is taken out of use by taking it out
-// of the bundle, not by emptying or removing the file.
+// certificate that has expired or is for something else, and a bundle without a
+// certificate are not taken up: what was before stays. An authority is taken out
+// of use by taking it out of the bundle, not by emptying or removing the file.
 //
-// told, which may be nil, hears of each change that is taken up, and of each
-// that is not, once as long as it is the same. It is called during a handshake,
-// for the pair and for the bundle possibly at the same time, and should return
-// soon.
+// told, which may be nil, hears of each change that is taken up, a mended file
+// included, and of each that is not, once as long as it is the same. It is called
+// during a handshake, for the pair and for the bundle possibly at the same time,
+// and should return soon.
 func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 	if told == nil {
 		told = func(Reload) {}
 	}
 	s := &FileSource{}
 	var err error
-	if s.pair, err = openPair(f.Certificate, f.Key, told); err != nil {
+	if s.pair, err = openPair(f, told); err != nil {
 		return nil, err
 	}
 	if f.Bundle != "" {
@@ -86,27 +91,36 @@ func (s *FileSource) Snapshot() (*Snapshot, error) {
 	return &now, nil
 }
 
-func openPair(certificate, key string, told func(Reload)) (*reload.Files[*tls.Certificate], error) {
-	files := []string{certificate, key}
+func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], error) {
+	files := []string{f.Certificate, f.Key}
 	build := func(contents [][]byte) (*tls.Certificate, error) {
 		private, err := issue.ParsePrivateKey(contents[1])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, fmt.Errorf("%s: %w", f.Key, err)
 		}
 		pair, err := parseChain(contents[0])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", certificate, err)
+			return nil, fmt.Errorf("%s: %w", f.Certificate, err)
 		}
 		pair.PrivateKey = private
 		switch leaf := pair.Leaf; {
 		case !trust.SameKey(leaf.PublicKey, private.Public()):
-			return nil, fmt.Errorf("%s: the first certificate, %q, does not belong to the key in %s", certificate, leaf.Subject, key)
+			return nil, fmt.Errorf("%s: the first certificate, %q, does not belong to the key in %s", f.Certificate, leaf.Subject, f.Key)
 		case time.Now().After(leaf.NotAfter):
-			return nil, fmt.Errorf("%s: the certificate %q expired at %s", certificate, leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
+			return nil, fmt.Errorf("%s: the certificate %q expired at %s", f.Certificate, leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
+		case !goodFor(leaf, f.Usage):
+			return nil, fmt.Errorf("%s: the certificate %q is for something else: its extended key usages lack %s", f.Certificate, leaf.Subject, f.Usage)
 		}
 		return pair, nil
 	}
 	return reload.New(files, build, func(_ *tls.Certificate, err error) { told(Reload{files, err}) })
+}
+
+// goodFor tells whether a certificate may be shown for something: one that names
+// no usage may for all.
+func goodFor(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
+	named := func(u x509.ExtKeyUsage) bool { return slices.Contains(c.ExtKeyUsage, u) }
+	return usage == x509.ExtKeyUsageAny || len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 || named(usage) || named(x509.ExtKeyUsageAny)
 }
 
 func openBundle(path string, told func(Reload)) (*reload.Files[*Bundle], error) {

@@ -2,6 +2,7 @@ package mtls_test
 
 import (
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
@@ -36,6 +37,7 @@ func TestPairIsNotTakenUp(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			d.writePair(t, old)
 		}, "expired at"},
+		"when it is for clients alone": {func(t *testing.T, d *disk) { d.writePair(t, leaf(t, authority(t, "ca"), "jane", forClients)) }, "lack serverAuth"},
 		"when a request is in its place": {func(t *testing.T, d *disk) {
 			put(t, d.files.Certificate, []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
 		}, "where a CERTIFICATE is expected"},
@@ -46,6 +48,7 @@ func TestPairIsNotTakenUp(t *testing.T) {
 				ca, d := authority(t, "ca"), newDisk(t)
 				d.writePair(t, leaf(t, ca, "one", forServers))
 				d.writeBundle(t, ca)
+				d.files.Usage = forServers
 				source := d.open(t)
 				row.harm(t, d)
 				if got := showing(looks(t, source, 5)); got != "one" {
@@ -184,6 +187,35 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 	_, err := mtls.OpenFiles(d.files, nil)
 	if err == nil || !strings.Contains(err.Error(), "tls.crt") || strings.Contains(err.Error(), "PRIVATE") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A certificate without extended key usages is good for all (RFC 5280 section
+// 4.2.1.12), and so is one that says so.
+func TestUsageOfACertificate(t *testing.T) {
+	rows := map[string]struct {
+		usages []x509.ExtKeyUsage
+		want   x509.ExtKeyUsage
+		good   bool
+	}{
+		"for servers, as is wanted":         {[]x509.ExtKeyUsage{forServers}, forServers, true},
+		"for both, and one is wanted":       {[]x509.ExtKeyUsage{forClients, forServers}, forServers, true},
+		"for everything, said so":           {[]x509.ExtKeyUsage{x509.ExtKeyUsageAny}, forServers, true},
+		"for everything, nothing said":      {nil, forServers, true},
+		"for clients, where it is a server": {[]x509.ExtKeyUsage{forClients}, forServers, false},
+		"for servers, where it is a client": {[]x509.ExtKeyUsage{forServers}, forClients, false},
+		"for clients, and nothing wanted":   {[]x509.ExtKeyUsage{forClients}, x509.ExtKeyUsageAny, true},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			d.writePair(t, leaf(t, authority(t, "ca"), "one", row.usages...))
+			d.files.Bundle, d.files.Usage = "", row.want
+			_, err := mtls.OpenFiles(d.files, nil)
+			if (err == nil) != row.good || (err != nil && !strings.Contains(err.Error(), "lack "+row.want.String())) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

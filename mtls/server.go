@@ -13,9 +13,12 @@ type Clients int
 const (
 	// RequireClients lets nobody in without a certificate from the bundle.
 	RequireClients Clients = iota
-	// OptionalClients lets those in who show no certificate; one that is shown
-	// must be from the bundle. Who it was is for the server to ask ([VerifyClient]).
-	OptionalClients
+	// UnverifiedClients asks for a certificate and lets everybody in, whatever they
+	// show: some clients show theirs to each server. Who somebody is the server
+	// learns from [VerifyClient], at each request, and from nothing else:
+	// [tls.ConnectionState].PeerCertificates is only what a client says. It is what
+	// kube-apiserver does (k8s.io/apiserver/pkg/server/secure_serving.go).
+	UnverifiedClients
 	// NoClients asks for no certificate, and for no bundle.
 	NoClients
 )
@@ -26,7 +29,7 @@ var (
 )
 
 // ServerConfig returns the configuration of a server that always shows the
-// newest certificate of a source and verifies clients by its newest bundle. A
+// newest certificate of a source, and trusts clients by its newest bundle. A
 // handshake fails while the source has not what it takes.
 //
 // It speaks TLS 1.2 and 1.3, and HTTP/2 and HTTP/1.1 (ALPN). What is set in the
@@ -80,9 +83,9 @@ func (v *server) make(now *Snapshot) (*tls.Config, error) {
 	if now.Bundle == nil {
 		return nil, errNoBundle
 	}
-	config.ClientAuth, config.ClientCAs, config.VerifyConnection = tls.RequireAndVerifyClientCert, now.Bundle.pool, v.verify
-	if v.clients == OptionalClients {
-		config.ClientAuth = tls.VerifyClientCertIfGiven
+	config.ClientAuth, config.ClientCAs = tls.RequestClientCert, now.Bundle.pool
+	if v.clients != UnverifiedClients {
+		config.ClientAuth, config.VerifyConnection = tls.RequireAndVerifyClientCert, v.verify
 	}
 	return config, nil
 }
@@ -90,8 +93,5 @@ func (v *server) make(now *Snapshot) (*tls.Config, error) {
 // verify is called for resumed sessions too, where VerifyPeerCertificate is not.
 func (v *server) verify(c tls.ConnectionState) error {
 	_, err := VerifyClient(v.source, &c)
-	if v.clients == OptionalClients && errors.Is(err, ErrNoClient) {
-		return nil
-	}
 	return err
 }

@@ -94,29 +94,100 @@ func TestClientIsLetInOrNot(t *testing.T) {
 		show    []tls.Certificate
 		want    string // of the error; empty: let in
 	}{
-		"with a certificate, where one is required":          {mtls.RequireClients, good, ""},
-		"without one, where one is required":                 {mtls.RequireClients, none, "didn't provide a certificate"},
-		"with a certificate, where one is optional":          {mtls.OptionalClients, good, ""},
-		"without one, where one is optional":                 {mtls.OptionalClients, none, ""},
-		"with one of another authority, where it is needed":  {mtls.RequireClients, []tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
-		"with one of another authority, where it is allowed": {mtls.OptionalClients, []tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
-		"with a server's certificate":                        {mtls.RequireClients, []tls.Certificate{leaf(t, ca, "server", forServers)}, "incompatible key usage"},
-		"without one, where none is asked for":               {mtls.NoClients, none, ""},
+		"with a certificate, where one is required":         {mtls.RequireClients, good, ""},
+		"without one, where one is required":                {mtls.RequireClients, none, "didn't provide a certificate"},
+		"with one of another authority, where it is needed": {mtls.RequireClients, []tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
+		"with a server's certificate":                       {mtls.RequireClients, []tls.Certificate{leaf(t, ca, "server", forServers)}, "incompatible key usage"},
+		"without one, where none is asked for":              {mtls.NoClients, none, ""},
 	}
 	for name, row := range rows {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(fmt.Sprintf("%s, %s", name, tls.VersionName(version)), func(t *testing.T) {
 				client := clientOf(ca, row.show...)
 				client.MaxVersion = version
-				if len(row.show) > 0 { // shown even where the server would not know it
-					client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &row.show[0], nil }
-				}
+				showAlways(client)
 				_, err := dial(t, mtls.ServerConfig(&source, row.clients), client)
 				if (err == nil) != (row.want == "") || (err != nil && !strings.Contains(err.Error(), row.want)) {
 					t.Errorf("got %v, want %q", err, row.want)
 				}
 			})
 		}
+	}
+}
+
+// showAlways lets a client show its certificate to servers that would not know
+// it too.
+func showAlways(c *tls.Config) {
+	if len(c.Certificates) > 0 {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.Certificates[0], nil }
+	}
+}
+
+// Everybody is let in, and nobody is taken for somebody: at the first connection,
+// at one by a session that is resumed, and when the authority is trusted no more.
+func TestUnverifiedClientIsKnownByVerifyClientAlone(t *testing.T) {
+	ca, clients, foreign := authority(t, "ca"), authority(t, "clients"), authority(t, "clients") // of one name
+	pair := leaf(t, ca, "server", forServers)
+	rows := map[string]struct {
+		show []tls.Certificate
+		want string // of the error; empty: it is known
+	}{
+		"with a certificate":               {[]tls.Certificate{leaf(t, clients, "jane", forClients)}, ""},
+		"without one":                      {nil, mtls.ErrNoClient.Error()},
+		"with one of another authority":    {[]tls.Certificate{leaf(t, foreign, "jane", forClients)}, "unknown authority"},
+		"with a server's certificate":      {[]tls.Certificate{leaf(t, clients, "server", forServers)}, "incompatible key usage"},
+		"with the chain of somebody else":  {[]tls.Certificate{withChain(leaf(t, foreign, "jane", forClients), leaf(t, clients, "john", forClients))}, "unknown authority"},
+		"with a certificate of the server": {[]tls.Certificate{leaf(t, ca, "jane", forClients)}, "unknown authority"},
+	}
+	for name, row := range rows {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(fmt.Sprintf("%s, %s", name, tls.VersionName(version)), func(t *testing.T) {
+				var source changing
+				source.set(t, pair, clients)
+				server, client := mtls.ServerConfig(&source, mtls.UnverifiedClients), clientOf(ca, row.show...)
+				client.MaxVersion = version
+				showAlways(client)
+				known := func(want string, resumed bool) {
+					t.Helper()
+					state := connect(t, server, client, resumed).server.ConnectionState()
+					if len(state.VerifiedChains) > 0 {
+						t.Error("its chain counts as verified")
+					}
+					c, err := mtls.VerifyClient(&source, &state)
+					if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) || (err == nil && c.Subject.CommonName != "jane") {
+						t.Errorf("resumed %t: got %v, want %q", resumed, err, want)
+					}
+				}
+				known(row.want, false)
+				known(row.want, true)
+				source.set(t, pair, authority(t, "new"))
+				if len(row.show) > 0 {
+					known("unknown authority", true)
+				}
+				source.set(t, pair, clients)
+				known(row.want, true)
+			})
+		}
+	}
+}
+
+func withChain(c tls.Certificate, above ...tls.Certificate) tls.Certificate {
+	for _, a := range above {
+		c.Certificate = append(c.Certificate, a.Certificate...)
+	}
+	return c
+}
+
+// Who shows the certificate of somebody has not their key.
+func TestUnverifiedClientMustHoldItsKey(t *testing.T) {
+	ca := authority(t, "ca")
+	var source changing
+	source.set(t, leaf(t, ca, "server", forServers), ca)
+	stolen := leaf(t, ca, "jane", forClients)
+	stolen.PrivateKey = newKey(t)
+	_, err := dial(t, mtls.ServerConfig(&source, mtls.UnverifiedClients), clientOf(ca, stolen))
+	if err == nil || !strings.Contains(err.Error(), "invalid signature") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -157,9 +228,11 @@ func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			_, err := dial(t, mtls.ServerConfig(row.source, mtls.OptionalClients), clientOf(ca))
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("got %v", err)
+			for _, clients := range []mtls.Clients{mtls.RequireClients, mtls.UnverifiedClients} {
+				_, err := dial(t, mtls.ServerConfig(row.source, clients), clientOf(ca))
+				if err == nil || !strings.Contains(err.Error(), row.want) {
+					t.Errorf("%d: got %v", clients, err)
+				}
 			}
 		})
 	}
@@ -172,21 +245,19 @@ func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
 // in when it is not trusted any more; other clients resume theirs.
 func TestRemovedAuthorityRefusesResumedSessions(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		for _, clients := range []mtls.Clients{mtls.RequireClients, mtls.OptionalClients} {
-			t.Run(fmt.Sprintf("%s %d", tls.VersionName(version), clients), func(t *testing.T) { removeAuthority(t, version, clients) })
-		}
+		t.Run(tls.VersionName(version), func(t *testing.T) { removeAuthority(t, version) })
 	}
 }
 
-func removeAuthority(t *testing.T, version uint16, clients mtls.Clients) {
+func removeAuthority(t *testing.T, version uint16) {
 	ca, stays, goes := authority(t, "ca"), authority(t, "stays"), authority(t, "goes")
 	pair := leaf(t, ca, "server", forServers)
 	var source changing
 	source.set(t, pair, stays, goes)
-	server := mtls.ServerConfig(&source, clients)
+	server := mtls.ServerConfig(&source, mtls.RequireClients)
 	good, bad := clientOf(ca, leaf(t, stays, "good", forClients)), clientOf(ca, leaf(t, goes, "bad", forClients))
 	good.MaxVersion, bad.MaxVersion = version, version
-	bad.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &bad.Certificates[0], nil }
+	showAlways(bad)
 	connect(t, server, good, false)
 	connect(t, server, good, true)
 	connect(t, server, bad, false)
@@ -210,7 +281,7 @@ func TestOwnCheckOfResumedSessions(t *testing.T) {
 	pair := leaf(t, ca, "server", forServers)
 	var source changing
 	source.set(t, pair, ca, goes)
-	server := mtls.ServerConfig(&source, mtls.OptionalClients)
+	server := mtls.ServerConfig(&source, mtls.RequireClients)
 	client := clientOf(ca, leaf(t, goes, "jane", forClients))
 	connect(t, server, client, false)
 	resumed := connect(t, server, client, true).server.ConnectionState()
@@ -221,15 +292,8 @@ func TestOwnCheckOfResumedSessions(t *testing.T) {
 	if err := config.VerifyConnection(resumed); err != nil {
 		t.Error(err)
 	}
-	if err := config.VerifyConnection(tls.ConnectionState{}); err != nil {
+	if err := config.VerifyConnection(tls.ConnectionState{}); !errors.Is(err, mtls.ErrNoClient) {
 		t.Errorf("no certificate: %v", err)
-	}
-	required, err := mtls.ServerConfig(&source, mtls.RequireClients).GetConfigForClient(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := required.VerifyConnection(tls.ConnectionState{}); !errors.Is(err, mtls.ErrNoClient) {
-		t.Errorf("no certificate, where one is required: %v", err)
 	}
 	source.set(t, pair, ca)
 	if err := config.VerifyConnection(resumed); err == nil {
@@ -336,11 +400,14 @@ func BenchmarkVerifyClient(b *testing.B) {
 	ca := authority(b, "ca")
 	var source changing
 	source.set(b, leaf(b, ca, "server", forServers), ca)
-	l := connect(b, mtls.ServerConfig(&source, mtls.RequireClients), clientOf(ca, leaf(b, ca, "jane", forClients)), false)
-	state := l.server.ConnectionState()
-	for b.Loop() {
-		if _, err := mtls.VerifyClient(&source, &state); err != nil {
-			b.Fatal(err)
-		}
+	for name, clients := range map[string]mtls.Clients{"of a handshake that has": mtls.RequireClients, "of one that has not": mtls.UnverifiedClients} {
+		state := connect(b, mtls.ServerConfig(&source, clients), clientOf(ca, leaf(b, ca, "jane", forClients)), false).server.ConnectionState()
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := mtls.VerifyClient(&source, &state); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -48,11 +48,11 @@ func certify(t testing.TB, name string, key crypto.Signer) issue.Authority {
 }
 
 // leaf makes a credential that lives an hour from now on.
-func leaf(t testing.TB, a issue.Authority, name string, usage x509.ExtKeyUsage) tls.Certificate {
+func leaf(t testing.TB, a issue.Authority, name string, usages ...x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
 	key, now := newKey(t), time.Now()
 	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"server.example.test"}, Usages: []x509.ExtKeyUsage{usage},
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"server.example.test"}, Usages: usages,
 		NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour),
 	}, key.Public(), a)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/token"
-	"github.com/kubepki/kubepki/token/tokenfile"
 )
 
 // saServeOptions are the flags of sa serve. Those of files and those of the
@@ -33,16 +32,6 @@ type saServeOptions struct {
 	cacheLife      time.Duration
 	metricsListen  string
 	level          string
-}
-
-// saTokenFlags say which tokens are good.
-type saTokenFlags struct {
-	root         string
-	keys         []string
-	issuers      []string
-	audiences    []string
-	apiAudiences []string
-	noLegacy     bool
 }
 
 func newSAServeCommand(s streams) *cobra.Command {
@@ -87,8 +76,9 @@ SIGTERM ends it after the requests that have begun.`,
   # The documents alone, for everybody
   kubepki sa serve --listen :443 --tls-cert-file tls.crt --tls-private-key-file tls.key \
     --key sa.pub --issuer https://tokens.example.com/east --review=false`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return o.run(c, s) },
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(c *cobra.Command, _ []string) error { return o.run(c, s) },
 	}
 	f := c.Flags()
 	o.tokens.add(f)
@@ -96,6 +86,9 @@ SIGTERM ends it after the requests that have begun.`,
 	f.StringVar(&o.out, "out", "", "write the documents below this folder, the root of the web host, at the paths of their URLs")
 	f.StringVarP(&o.output, "output", "o", "table", "with --out: table, json or yaml")
 	o.addServer(f)
+	for flag, values := range map[string][]string{"output": {"table", "json", "yaml"}, "log-level": {"debug", "info", "warn", "error"}} {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // an error: no such flag
+	}
 	return c
 }
 
@@ -122,82 +115,6 @@ var (
 	}
 	onlyOut = []string{"output"}
 )
-
-func (f *saTokenFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.root, "root", "", "folder of a control plane that stands for its /: keys, issuers and API audiences are those of its kube-apiserver, where no flag names others")
-	flags.StringArrayVar(&f.keys, "key", nil, "FILE with keys that verify tokens: PEM (public or private keys, certificates) or a JSON Web Key Set; repeatable")
-	flags.StringArrayVar(&f.issuers, "issuer", nil, "issuer of the tokens (--service-account-issuer of kube-apiserver); the first is published, further ones are accepted too; repeatable")
-	flags.StringArrayVar(&f.audiences, "audience", nil, "audience that a token must be for where who asks names none; repeatable (default: --api-audience)")
-	flags.StringArrayVar(&f.apiAudiences, "api-audience", nil, "audience of the cluster's API server (--api-audiences); repeatable (default: every --issuer)")
-	flags.BoolVar(&f.noLegacy, "no-legacy", false, "refuse the tokens of Secrets, which mostly never expire")
-}
-
-func (f *saTokenFlags) check(s streams) error {
-	if f.root != "" {
-		if err := f.complete(s); err != nil {
-			return err
-		}
-	}
-	switch {
-	case len(f.keys) == 0:
-		return usagef("--key: name the file with the keys that verify the cluster's tokens: sa.pub on a control plane (--service-account-key-file); or that control plane's / with --root")
-	case len(f.issuers) == 0:
-		return usagef("--issuer: name the issuer of the cluster's tokens (--service-account-issuer)")
-	}
-	for _, values := range [][]string{f.keys, f.issuers, f.audiences, f.apiAudiences} {
-		if slices.Contains(values, "") {
-			return usagef("a --key, --issuer, --audience or --api-audience is empty")
-		}
-	}
-	if slices.ContainsFunc(f.keys, func(k string) bool { return strings.Contains(k, "://") }) {
-		return usagef("--key names a URL: what is served comes from files, which are read again when they change")
-	}
-	return nil
-}
-
-// complete takes what no flag says from the kube-apiserver below --root. Its
-// flags are read once, the files that they name again when they change.
-func (f *saTokenFlags) complete(s streams) error {
-	servers, _, err := readSAServers([]nodeRoot{{dir: f.root}})
-	if err != nil {
-		return err
-	}
-	if len(servers) > 1 {
-		return usagef("--root %s holds several control planes: name the / of one of them", f.root)
-	}
-	a := servers[0]
-	if len(f.keys) == 0 {
-		if a.verifyError != nil {
-			return a.verifyError
-		}
-		for _, k := range a.verify {
-			f.keys = appendNew(f.keys, []string{k.path})
-		}
-	}
-	if len(f.issuers) == 0 {
-		if f.issuers, err = a.knownIssuers(); err != nil {
-			return err
-		}
-	}
-	if len(f.apiAudiences) == 0 {
-		f.apiAudiences = a.audiences
-	}
-	a.warnUnseen(s)
-	return nil
-}
-
-// open reads the keys; told hears when their files change.
-func (f *saTokenFlags) open(told func(error)) (*tokenfile.Source, error) {
-	source, err := tokenfile.Open(told, f.keys...)
-	if err != nil {
-		return nil, advise(err, "--key takes PEM (public or private keys, certificates) or a JSON Web Key Set: kubepki show FILE tells what a file holds")
-	}
-	return source, nil
-}
-
-func (f *saTokenFlags) verifier(keys token.KeySource) (*token.Verifier, error) {
-	return token.NewVerifier(token.Config{Keys: keys, Issuers: f.issuers, APIAudiences: f.apiAudiences, Audiences: f.audiences, Legacy: !f.noLegacy})
-}
 
 func (o *saServeOptions) run(c *cobra.Command, s streams) error {
 	if err := o.check(c.Flags(), s); err != nil {
@@ -230,12 +147,12 @@ func (o *saServeOptions) check(f *pflag.FlagSet, s streams) error {
 		return err
 	}
 	if o.listen != "" {
-		return o.checkServer()
+		return o.checkServer(f)
 	}
 	return checkTokenOutput(o.output)
 }
 
-func (o *saServeOptions) checkServer() error {
+func (o *saServeOptions) checkServer(f *pflag.FlagSet) error {
 	switch {
 	case o.certificate == "" || o.key == "":
 		return usagef("--listen needs --tls-cert-file and --tls-private-key-file: tokens are secrets, and keys must not be changed on their way")
@@ -245,6 +162,8 @@ func (o *saServeOptions) checkServer() error {
 		return usagef("--allowed-name needs --client-ca-file: names are those of certificates")
 	case slices.ContainsFunc(o.allowedNames, func(n string) bool { return strings.TrimSpace(n) == "" }):
 		return usagef("--allowed-name is empty")
+	case f.Changed("username-prefix") != f.Changed("groups-prefix"):
+		return usagef("--username-prefix and --groups-prefix go together: with one alone, accounts have what another cluster gives to its own by the other name. An empty one (--groups-prefix=) says that this is meant")
 	case o.cacheSize < 1:
 		return usagef("--cache-size: %d is not positive: --cache-ttl 0 remembers nothing", o.cacheSize)
 	case o.cacheLife < 0:

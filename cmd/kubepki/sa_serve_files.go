@@ -1,18 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path"
-	"path/filepath"
-	"strings"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/saserver"
@@ -40,8 +30,8 @@ type issuerDocument struct {
 }
 
 type publishedKey struct {
-	ID        string `json:"kid"`
-	Algorithm string `json:"alg"`
+	ID        string `json:"keyID"`
+	Algorithm string `json:"algorithm"`
 	New       bool   `json:"new"` // it was not published before
 }
 
@@ -57,28 +47,32 @@ func (o *saServeOptions) write(ctx context.Context, s streams) error {
 	}
 	keys, discovery, err := o.publication().Documents(set)
 	if err != nil {
-		return advise(err, "others discover an issuer at an https URL: give the one of --service-account-issuer first, and --jwks-uri where the keys are elsewhere")
+		return adviseURLs(err)
 	}
-	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		return fmt.Errorf("--out: %w", err)
+	for _, w := range o.unreachable() {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
-	root, err := os.OpenRoot(o.out)
+	folder, err := openWebFolder(o.out)
 	if err != nil {
-		return fmt.Errorf("--out: %w", err)
+		return err
 	}
-	defer root.Close()
-	d := &issuerDocuments{APIVersion: report.APIVersion, Kind: "IssuerDocuments", Issuer: o.tokens.issuers[0], Documents: []issuerDocument{}, Removed: []string{}}
-	before, err := present(root, keys.Path)
+	defer folder.close()
+	issuer := o.tokens.issuers[0]
+	if err := folder.isOf(discovery.Path, issuer); err != nil {
+		return err
+	}
+	before, _, err := folder.read(keys.Path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(o.out, keys.Path), err)
+		return err
 	}
+	d := &issuerDocuments{APIVersion: report.APIVersion, Kind: "IssuerDocuments", Issuer: issuer, Documents: []issuerDocument{}, Removed: []string{}}
 	d.compare(set, before)
 	for _, one := range []saserver.Document{keys, discovery} {
-		written, err := replace(root, one.Path, one.Data)
+		written, err := folder.write(one.Path, one.Data)
 		if err != nil {
-			return fmt.Errorf("%s: %w", filepath.Join(o.out, one.Path), err)
+			return err
 		}
-		d.Documents = append(d.Documents, issuerDocument{filepath.Join(o.out, one.Path), one.URL, one.MediaType, saserver.CacheControl, written})
+		d.Documents = append(d.Documents, issuerDocument{folder.host(one.Path), one.URL, one.MediaType, saserver.CacheControl, written})
 	}
 	return d.print(s, o.output, len(before) > 0)
 }
@@ -87,58 +81,21 @@ func (o *saServeOptions) publication() saserver.Publication {
 	return saserver.Publication{Issuer: o.tokens.issuers[0], JWKSURI: o.jwks}
 }
 
-// present returns what a file holds, nothing where there is none.
-func present(root *os.Root, urlPath string) ([]byte, error) {
-	name := strings.TrimPrefix(urlPath, "/")
-	info, err := root.Lstat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, withoutPath(err)
-	case !info.Mode().IsRegular():
-		return nil, errors.New("not a regular file: it is not replaced")
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, withoutPath(err)
-	}
-	defer f.Close()
-	const most = 1 << 20 // what is larger is none of our documents
-	return io.ReadAll(io.LimitReader(f, most))
+// adviseURLs is for documents that cannot have the URLs that they should.
+func adviseURLs(err error) error {
+	return advise(usagef("--issuer, --jwks-uri: %w", err), "others discover an issuer at an https URL: give the one of --service-account-issuer first, and --jwks-uri where the keys are elsewhere")
 }
 
-// replace writes a whole file, with the mode of the one before or 0644 under the
-// umask, or leaves one that holds the same.
-func replace(root *os.Root, urlPath string, data []byte) (written bool, err error) {
-	name := strings.TrimPrefix(urlPath, "/")
-	before, err := present(root, urlPath)
-	if err != nil || bytes.Equal(before, data) {
-		return false, err
+// unreachable warns of URLs of the documents that others cannot reach.
+func (o *saServeOptions) unreachable() (warnings []string) {
+	if host := saserver.InsideHost(o.tokens.issuers[0]); host != "" {
+		warnings = append(warnings, "the issuer is at "+host+", which nobody outside reaches: others cannot discover it."+
+			" Give kube-apiserver an https URL that they reach as its first --service-account-issuer, and here as --issuer (docs/sa-serve.md, The issuer)")
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return false, withoutPath(err)
+	if host := saserver.InsideHost(o.jwks); host != "" {
+		warnings = append(warnings, "--jwks-uri is at "+host+", which nobody outside reaches: give the URL at which others find the keys")
 	}
-	folder, err := root.OpenRoot(path.Dir(name)) // so that the temporary file is on the same file system
-	if err != nil {
-		return false, withoutPath(err)
-	}
-	defer folder.Close()
-	err = renameio.WriteFile(path.Base(name), data, 0o644, renameio.WithRoot(folder))
-	return err == nil, withoutPath(err)
-}
-
-// withoutPath is an error without the path in it, which is relative to a root.
-func withoutPath(err error) error {
-	var p *fs.PathError
-	var l *os.LinkError
-	switch {
-	case errors.As(err, &p):
-		return p.Err
-	case errors.As(err, &l):
-		return l.Err
-	}
-	return err
+	return warnings
 }
 
 // compare notes which keys are new, and which are gone.

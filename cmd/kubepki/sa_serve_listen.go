@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -80,7 +81,7 @@ func (o *saServeOptions) prepare(ctx context.Context, s streams) (*tokenServer, 
 	if r.keys, err = o.tokens.open(r.toldKeys); err != nil {
 		return nil, err
 	}
-	if r.pair, err = mtls.OpenFiles(mtls.Files{Certificate: o.certificate, Key: o.key, Bundle: o.clientCA}, r.toldServing); err != nil {
+	if r.pair, err = o.openServing(r.toldServing); err != nil {
 		return nil, err
 	}
 	r.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -95,25 +96,38 @@ func (o *saServeOptions) prepare(ctx context.Context, s streams) (*tokenServer, 
 	}
 	clients := mtls.NoClients
 	if o.clientCA != "" {
-		clients = mtls.OptionalClients // the documents are for everybody
+		clients = mtls.UnverifiedClients // the documents are for everybody; of reviews, Callers sees to it
 	}
 	r.config, r.handler = mtls.ServerConfig(r.pair, clients), saserver.Handler(documents, reviews)
 	return r, nil
 }
 
+// openServing opens what the server shows, and whom it trusts.
+func (o *saServeOptions) openServing(told func(mtls.Reload)) (*mtls.FileSource, error) {
+	for _, f := range []struct{ flag, name string }{{"tls-cert-file", o.certificate}, {"tls-private-key-file", o.key}, {"client-ca-file", o.clientCA}} {
+		if f.name == "" {
+			continue
+		}
+		if err := checkFile(f.flag, f.name); err != nil {
+			return nil, err
+		}
+	}
+	return mtls.OpenFiles(mtls.Files{Certificate: o.certificate, Key: o.key, Bundle: o.clientCA, Usage: x509.ExtKeyUsageServerAuth}, told)
+}
+
 // documents returns what publishes the issuer: nil where nobody could discover
 // it, as tokens of such an issuer can be reviewed all the same.
 func (o *saServeOptions) documents(ctx context.Context, r *tokenServer) (*saserver.Publisher, error) {
-	if err := token.CheckIssuerURL(o.tokens.issuers[0]); err != nil {
-		if !o.review || o.jwks != "" {
-			return nil, usagef("--issuer: %w", err)
-		}
+	if err := token.CheckIssuerURL(o.tokens.issuers[0]); err != nil && o.review && o.jwks == "" {
 		r.log.Warn("the issuer cannot be discovered: its documents are not served", "why", err.Error())
 		return nil, nil
 	}
 	p, err := saserver.NewPublisher(ctx, r.keys, o.publication())
 	if err != nil {
-		return nil, usagef("--issuer, --jwks-uri: %w", err)
+		return nil, adviseURLs(err)
+	}
+	for _, w := range o.unreachable() {
+		r.log.Warn("others cannot find the documents", "why", w)
 	}
 	return p, nil
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/saserver"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/token"
 )
@@ -86,10 +88,9 @@ func (s *served) leaf(name string, usage x509.ExtKeyUsage) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: crypto.PrivateKey(key), Leaf: c}
 }
 
-// startServing makes the files and starts the program, as a user would.
-func startServing(t *testing.T, issuer string, flags ...string) *served {
-	t.Helper()
-	s := &served{t: t, issuer: issuer, dir: t.TempDir(), ended: make(chan error, 1)}
+// authority makes the one of servers and clients.
+func (s *served) authority() {
+	s.t.Helper()
 	key, err := issue.GenerateKey(issue.ECDSAP256)
 	s.check(err)
 	now := time.Now()
@@ -97,6 +98,13 @@ func startServing(t *testing.T, issuer string, flags ...string) *served {
 	s.check(err)
 	s.ca = issue.Authority{Certificate: root, Key: key}
 	s.write("ca.crt", trust.EncodeCertificates(root))
+}
+
+// startServing makes the files and starts the program, as a user would.
+func startServing(t *testing.T, issuer string, flags ...string) *served {
+	t.Helper()
+	s := &served{t: t, issuer: issuer, dir: t.TempDir(), ended: make(chan error, 1)}
+	s.authority()
 	s.leaf("server", x509.ExtKeyUsageServerAuth)
 	signer, private := s.key()
 	s.signer = signer
@@ -221,7 +229,7 @@ func (s *served) stop() {
 	s.check(s.process.Process.Signal(syscall.SIGTERM))
 	select {
 	case err := <-s.ended:
-		if err != nil {
+		if err != nil || !strings.Contains(s.logged(), `"stopping: `) || !strings.Contains(s.logged(), `"stopped"`) {
 			s.t.Errorf("%v: %s", err, s.logged())
 		}
 	case <-time.After(20 * time.Second):
@@ -317,6 +325,75 @@ func TestServedCertificateFollowsItsFiles(t *testing.T) {
 	s.stop()
 }
 
+// A client that shows its certificate to each server gets what everybody gets, and
+// no review.
+func TestUnrelatedClientGetsTheDocuments(t *testing.T) {
+	s := startServing(t, servedIssuer, "--client-ca-file", "DIR/ca.crt")
+	foreign := &served{t: t, dir: t.TempDir()}
+	foreign.authority()
+	stranger := foreign.leaf("stranger", x509.ExtKeyUsageClientAuth)
+	c := s.client(stranger)
+	c.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
+	for range 2 {
+		if got := s.get(c, s.url+"/east/openid/v1/jwks"); got.status != 200 {
+			t.Errorf("the keys: %+v", got)
+		}
+		if status, body := s.review(c, s.token(s.signer)); status != 403 {
+			t.Errorf("a review: %d %s", status, body)
+		}
+		c.CloseIdleConnections()
+	}
+	s.stop()
+}
+
+// Connections that do nothing use up what there is, and no more: health has a
+// listener of its own, and who waits is served when one of them goes.
+func TestIdleConnectionsDoNotStarveTheHealth(t *testing.T) {
+	s := startServing(t, servedIssuer, "--review=false")
+	var idle []net.Conn
+	for range saserver.MaxConnections {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "https://"))
+		s.check(err)
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	c := s.client()
+	c.Timeout = 500 * time.Millisecond
+	if answer, err := c.Get(s.url + "/openid/v1/jwks"); err == nil {
+		answer.Body.Close()
+		t.Error("there is no bound")
+	}
+	if ready := s.get(http.DefaultClient, s.metrics+"/readyz"); ready.body != "ok\n" {
+		t.Errorf("ready: %+v", ready)
+	}
+	idle[0].Close()
+	idle[1].Close() // the first place is for the one that has asked in vain
+	if got := s.get(s.client(), s.url+"/openid/v1/jwks"); got.status != 200 {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
+// A file that is put right with what it held before is as good as a new one.
+func TestMendedFileIsToldOf(t *testing.T) {
+	s := startServing(t, servedIssuer)
+	before, err := os.ReadFile(s.path("sa.key"))
+	s.check(err)
+	ask := func(want string) func() bool {
+		return func() bool {
+			s.get(s.client(), s.url+"/openid/v1/jwks")
+			return strings.Contains(s.logged(), want)
+		}
+	}
+	s.write("sa.key", []byte("broken"))
+	s.soon("it is told of", ask(`"changed keys were not taken up"`))
+	s.write("sa.key", before)
+	s.soon("it is mended", ask(`"changed keys were taken up"`))
+	if figures := s.get(http.DefaultClient, s.metrics+"/metrics").body; !strings.Contains(figures, `kubepki_reloads_total{result="taken-up",what="keys"} 1`) {
+		t.Error(figures)
+	}
+	s.stop()
+}
+
 // Old clusters have issuers that are no URLs.
 func TestIssuerThatNobodyDiscoversIsReviewed(t *testing.T) {
 	s := startServing(t, "kubernetes.default.svc")
@@ -327,6 +404,18 @@ func TestIssuerThatNobodyDiscoversIsReviewed(t *testing.T) {
 		t.Errorf("its token: %s", body)
 	}
 	if !strings.Contains(s.logged(), "the issuer cannot be discovered") {
+		t.Errorf("no warning: %s", s.logged())
+	}
+	s.stop()
+}
+
+// kubeadm's issuer is a URL, and one that others do not reach.
+func TestIssuerInsideOfTheClusterIsWarnedOf(t *testing.T) {
+	s := startServing(t, "https://kubernetes.default.svc.cluster.local")
+	if got := s.get(s.client(), s.url+"/.well-known/openid-configuration"); got.status != 200 {
+		t.Errorf("its metadata: %+v", got)
+	}
+	if !strings.Contains(s.logged(), "others cannot find the documents") {
 		t.Errorf("no warning: %s", s.logged())
 	}
 	s.stop()

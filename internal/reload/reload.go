@@ -49,10 +49,13 @@ type Files[T any] struct {
 // or that of build.
 //
 // told, which may be nil, hears of each new value, and of each error for which
-// the value before stays, once as long as it is the same. It is called by
-// whichever goroutine asks for the value, by one at a time, and should return
-// soon.
+// the value before stays, once as long as it is the same; after an error also of
+// the value before, when the files hold that again. It is called by whichever
+// goroutine asks for the value, by one at a time, and should return soon.
 func New[T any](paths []string, build func(contents [][]byte) (T, error), told func(T, error)) (*Files[T], error) {
+	if told == nil {
+		told = func(T, error) {}
+	}
 	began := time.Now()
 	r := &Files[T]{paths: paths, build: build, told: told, started: began}
 	contents, _, err := r.read()
@@ -97,8 +100,11 @@ func (r *Files[T]) look() {
 	r.seen = now
 	switch {
 	case now == r.current:
-		r.problem = ""
 		r.asOf.Store(&began)
+		if r.problem != "" { // what was told is mended
+			r.problem = ""
+			r.told(*r.now.Load(), nil)
+		}
 		return
 	case now != before && (err != nil || time.Since(changed) < settled):
 		return // it may be half written
@@ -114,9 +120,7 @@ func (r *Files[T]) look() {
 	r.now.Store(&v)
 	r.asOf.Store(&began)
 	r.current, r.problem = now, ""
-	if r.told != nil {
-		r.told(v, nil)
-	}
+	r.told(v, nil)
 }
 
 func (r *Files[T]) tell(err error) {
@@ -124,10 +128,8 @@ func (r *Files[T]) tell(err error) {
 		return
 	}
 	r.problem = err.Error()
-	if r.told != nil {
-		var none T
-		r.told(none, err)
-	}
+	var none T
+	r.told(none, err)
 }
 
 // read returns the contents of the files, and when the last of them was changed.

@@ -139,7 +139,7 @@ func TestWhatCannotBeUsedIsToldOnce(t *testing.T) {
 				f.Get()
 			}
 		}
-		want := []string{"it is bad", "it is bad", "no such file", "two|"}
+		want := []string{"it is bad", "one|", "it is bad", "no such file", "two|"}
 		if len(told) != len(want) {
 			t.Fatalf("told %q", told)
 		}

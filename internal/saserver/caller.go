@@ -1,15 +1,22 @@
 package saserver
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/kubepki/kubepki/mtls"
 )
 
-// Callers says who may ask for reviews: clients with a certificate.
+// Callers says who may ask for reviews: clients with a certificate. The server is
+// [Serve], and asks for one ([mtls.UnverifiedClients]).
 type Callers struct {
 	// Source has the bundle that the certificate must come from: that of the
 	// server's own configuration.
@@ -18,13 +25,36 @@ type Callers struct {
 	Names []string
 }
 
-// admit returns who asks. It looks at the certificate for each request, so that
-// a connection does not outlive the trust in its client.
+// recheck is how often the client of a connection is verified again while the
+// bundle is the same: it may expire.
+const recheck = time.Second
+
+// peer is the client of one connection, as it was found when it was verified
+// last. Verifying costs more than most reviews; and of somebody who is refused,
+// it is done once, however many requests are on their way.
+type peer struct {
+	mu          sync.Mutex
+	by          *mtls.Bundle
+	at          time.Time
+	certificate *x509.Certificate
+	err         error // for the rest of the connection
+}
+
+type peerKey struct{}
+
+// withPeer is called for each connection.
+func withPeer(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, &peer{})
+}
+
+// admit returns who asks. It is called for each request, so that a connection
+// does not outlive the trust in its client.
 func (c *Callers) admit(r *http.Request) (name string, err error) {
 	if c == nil {
 		return "", nil
 	}
-	certificate, err := mtls.VerifyClient(c.Source, r.TLS)
+	p := r.Context().Value(peerKey{}).(*peer)
+	certificate, err := p.verify(c.Source, r.TLS)
 	if err != nil {
 		return "", err
 	}
@@ -33,6 +63,20 @@ func (c *Callers) admit(r *http.Request) (name string, err error) {
 		return name, fmt.Errorf("the client %.80q is none of those that may ask (--allowed-name)", name)
 	}
 	return name, nil
+}
+
+func (p *peer) verify(source mtls.Source, state *tls.ConnectionState) (*x509.Certificate, error) {
+	now, err := source.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil && (p.by != now.Bundle || time.Since(p.at) >= recheck) {
+		p.certificate, p.err = mtls.VerifyClient(now, state)
+		p.by, p.at = now.Bundle, time.Now()
+	}
+	return p.certificate, p.err
 }
 
 // refuseCaller says no more than that. The connection is closed, so that a

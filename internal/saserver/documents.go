@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/kubepki/kubepki/token"
@@ -74,4 +76,25 @@ func pathOf(text string) (string, error) {
 		return "", fmt.Errorf("the URL %q has no path that a file can have: use one without query, escapes, dots and empty parts", text)
 	}
 	return u.Path, nil
+}
+
+// InsideHost returns the host of a URL if it is one that only a machine itself
+// or the pods of a cluster reach: localhost, or the name of a Service, with or
+// without the cluster's domain. kubeadm's issuer is such a one
+// (k8s.io/kubernetes/cmd/kubeadm/app/phases/controlplane/manifests.go). Empty:
+// others may reach it, or it is no URL.
+func InsideHost(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	host := u.Hostname()
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	below := func(domain string) bool { return strings.HasSuffix("."+name, "."+domain) }
+	labels := strings.Split(name, ".")
+	service := len(labels) > 2 && slices.Contains(labels[2:], "svc") // NAME.NAMESPACE.svc
+	if service || below("cluster.local") || below("localhost") || net.ParseIP(host).IsLoopback() {
+		return host
+	}
+	return ""
 }

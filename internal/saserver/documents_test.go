@@ -63,6 +63,35 @@ func TestDocumentsAreWhereTheirURLsSay(t *testing.T) {
 	}
 }
 
+func TestHostsThatOthersCannotReach(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://kubernetes.default.svc":                   "kubernetes.default.svc",
+		"https://kubernetes.default.svc.cluster.local":     "kubernetes.default.svc.cluster.local",
+		"https://Kubernetes.Default.SVC.Cluster.Local.:44": "Kubernetes.Default.SVC.Cluster.Local.",
+		"https://kubernetes.default.svc.east.example.com":  "kubernetes.default.svc.east.example.com",
+		"https://etcd-0.etcd.kube-system.svc/x":            "etcd-0.etcd.kube-system.svc",
+		"https://oidc.cluster.local":                       "oidc.cluster.local",
+		"https://localhost:8443/x":                         "localhost",
+		"https://east.localhost":                           "east.localhost",
+		"https://127.0.0.1":                                "127.0.0.1",
+		"https://[::1]:8443":                               "::1",
+		"https://tokens.example.com/kubernetes.svc":        "",
+		"https://svc.example.com":                          "",
+		"https://svc":                                      "",
+		"https://tokens.svc.example":                       "", // no Service has two labels
+		"https://my-cluster.local":                         "",
+		"https://10.0.0.1":                                 "",
+		"kubernetes/serviceaccount":                        "",
+		"kubernetes.default.svc":                           "",
+		"https://%zz":                                      "",
+		"":                                                 "",
+	} {
+		if got := saserver.InsideHost(text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func setOf(t testing.TB, all ...token.Key) *token.KeySet {
 	t.Helper()
 	set, err := token.NewKeySet(all...)

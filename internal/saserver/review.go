@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	strict "github.com/go-json-experiment/json"
@@ -22,11 +23,12 @@ import (
 // ReviewPath is where a [Reviewer] is served.
 const ReviewPath = "/tokenreview"
 
-// Bounds of a review. The largest token that was seen in a cluster has some 2
-// KiB.
+// Bounds of reviews. The largest token that was seen in a cluster has some 2 KiB.
 const (
 	MaxBody      = 128 << 10 // bytes
 	maxAudiences = 100
+	// MaxReviews are in the making at once: their bodies fill 32 MiB at most.
+	MaxReviews = 256
 )
 
 // refusedText is all that a caller hears of why a token is refused.
@@ -53,6 +55,8 @@ type Reviewer struct {
 	UsernamePrefix, GroupsPrefix string
 	Log                          *slog.Logger
 	Metrics                      *Metrics
+
+	making atomic.Int64 // reviews that are
 }
 
 // rejection is a request that gets no review.
@@ -80,7 +84,8 @@ func (v *Reviewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuseCaller(w, err)
 		return
 	}
-	q, no := read(w, r)
+	defer v.making.Add(-1)
+	q, no := read(w, r, v.making.Add(1))
 	if no != nil {
 		v.Metrics.reviewed("rejected", no.reason)
 		log.Warn("no review", "why", no.text)
@@ -98,8 +103,13 @@ func (v *Reviewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, q, status)
 }
 
-// read takes a question from a request.
-func read(w http.ResponseWriter, r *http.Request) (*question, *rejection) {
+// read takes a question from a request, if there are not too many already: one
+// that comes slowly keeps its place.
+func read(w http.ResponseWriter, r *http.Request, making int64) (*question, *rejection) {
+	if making > MaxReviews {
+		w.Header().Set("Retry-After", "1") // by which kube-apiserver tries again
+		return nil, &rejection{http.StatusServiceUnavailable, "busy", "too many reviews at once"}
+	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &rejection{http.StatusMethodNotAllowed, "method", "use POST"}

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -203,6 +206,43 @@ func TestOtherRequestsAreRefused(t *testing.T) {
 			t.Errorf("%s %s: %d", row.method, row.mediaType, answer.Code)
 		}
 	}
+}
+
+// As many bodies as may come at once come slowly; who comes then is told to come
+// again, and is served when there is room.
+func TestReviewsAtOnceAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		body := fmt.Sprintf(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":%q}}`, w.token(nil))
+		proceed := make(chan struct{})
+		var slow sync.WaitGroup
+		for range saserver.MaxReviews {
+			slow.Go(func() {
+				r := httptest.NewRequest(http.MethodPost, saserver.ReviewPath, io.MultiReader(strings.NewReader(body[:10]), waiting(proceed), strings.NewReader(body[10:])))
+				r.Header.Set("Content-Type", "application/json")
+				if answer := w.serve(r); answer.Code != http.StatusOK {
+					t.Errorf("a slow one: %d %s", answer.Code, answer.Body)
+				}
+			})
+		}
+		synctest.Wait()
+		if answer := w.post(body); answer.Code != http.StatusServiceUnavailable || answer.Header().Get("Retry-After") != "1" || w.count("rejected", "busy") != 1 {
+			t.Errorf("one too many: %d %v", answer.Code, answer.Header())
+		}
+		close(proceed)
+		slow.Wait()
+		if answer := w.post(body); answer.Code != http.StatusOK {
+			t.Errorf("afterwards: %d %s", answer.Code, answer.Body)
+		}
+	})
+}
+
+// waiting is a reader without content, whose end comes when it is closed.
+type waiting <-chan struct{}
+
+func (w waiting) Read([]byte) (int, error) {
+	<-w
+	return 0, io.EOF
 }
 
 // lost is a verifier whose keys cannot be had.

@@ -112,6 +112,7 @@ func TestWhoMayAsk(t *testing.T) {
 	w := newWorld(t)
 	good := w.token(nil)
 	none := &tls.Certificate{}
+	server, foreign := leaf(t, clients, "kube-apiserver-west", x509.ExtKeyUsageServerAuth), leaf(t, authority(t, "clients"), "kube-apiserver-west", x509.ExtKeyUsageClientAuth)
 	apiserver, other := leaf(t, clients, "kube-apiserver-west", x509.ExtKeyUsageClientAuth), leaf(t, clients, "someone", x509.ExtKeyUsageClientAuth)
 	rows := map[string]struct {
 		show    *tls.Certificate
@@ -123,15 +124,18 @@ func TestWhoMayAsk(t *testing.T) {
 		"a client that is named":             {apiserver, []string{"x", "kube-apiserver-west"}, 200, `"authenticated":true`},
 		"a client that is not named":         {other, []string{"kube-apiserver-west"}, 403, "not allowed"},
 		"a client whose name begins alike":   {apiserver, []string{"kube-apiserver"}, 403, "not allowed"},
+		"a client of another authority":      {foreign, nil, 403, "not allowed"},
+		"one of that name, of another":       {foreign, []string{"kube-apiserver-west"}, 403, "not allowed"},
+		"a server of that name":              {server, []string{"kube-apiserver-west"}, 403, "not allowed"},
 		"nobody in particular":               {none, nil, 401, "a client certificate is needed"},
 		"nobody, where somebody is named":    {none, []string{"kube-apiserver-west"}, 401, "a client certificate is needed"},
 		"nobody, where the name is no name ": {none, []string{""}, 401, "a client certificate is needed"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			r := *w.reviewer
-			r.Callers = &saserver.Callers{Source: &source, Names: row.allowed}
-			url, _ := serve(t, mtls.ServerConfig(&source, mtls.OptionalClients), saserver.Handler(newPublisher(t, &w.keys, saserver.Publication{Issuer: issuer}), &r), w.log)
+			r := &saserver.Reviewer{Tokens: w.reviewer.Tokens, Callers: &saserver.Callers{Source: &source, Names: row.allowed}, Log: w.reviewer.Log, Metrics: w.reviewer.Metrics}
+			h := saserver.Handler(newPublisher(t, &w.keys, saserver.Publication{Issuer: issuer}), r)
+			url, _ := serve(t, mtls.ServerConfig(&source, mtls.UnverifiedClients), h, w.log)
 			c := client(ca, func() *tls.Certificate { return row.show })
 			status, body := reviewed(t, c, url, good)
 			if status != row.want || !strings.Contains(body, row.text) {
@@ -155,7 +159,7 @@ func TestConnectionDoesNotOutliveTheTrust(t *testing.T) {
 	source.trust(t, pair, before)
 	w := newWorld(t)
 	w.reviewer.Callers = &saserver.Callers{Source: &source}
-	url, _ := serve(t, mtls.ServerConfig(&source, mtls.OptionalClients), saserver.Handler(nil, w.reviewer), w.log)
+	url, _ := serve(t, mtls.ServerConfig(&source, mtls.UnverifiedClients), saserver.Handler(nil, w.reviewer), w.log)
 	var shows atomic.Pointer[tls.Certificate]
 	shows.Store(leaf(t, before, "west", x509.ExtKeyUsageClientAuth))
 	c := client(ca, shows.Load)
@@ -184,7 +188,8 @@ func TestServerFinishesWhatHasBegun(t *testing.T) {
 		<-proceed
 		fmt.Fprint(w, "done")
 	})
-	url, stop := serve(t, mtls.ServerConfig(source, mtls.NoClients), h, io.Discard)
+	log := &safeBuffer{}
+	url, stop := serve(t, mtls.ServerConfig(source, mtls.NoClients), h, log)
 	c := client(ca, func() *tls.Certificate { return &tls.Certificate{} })
 	answered := make(chan string, 1)
 	go func() {
@@ -212,12 +217,15 @@ func TestServerFinishesWhatHasBegun(t *testing.T) {
 		t.Fatalf("ended before the request: %v", err)
 	default:
 	}
+	if !strings.Contains(log.String(), `"stopping: `) || strings.Contains(log.String(), `"stopped"`) {
+		t.Errorf("the log: %s", log)
+	}
 	close(proceed)
 	if got := <-answered; got != "done" {
 		t.Errorf("answered %s", got)
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+	if err := <-ended; err != nil || !strings.Contains(log.String(), `"stopped"`) {
+		t.Errorf("%v; the log: %s", err, log)
 	}
 }
 
