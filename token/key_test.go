@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -128,6 +129,27 @@ func TestParseKeys(t *testing.T) {
 				t.Errorf("%q, first %q; want %q, first %q", got, keys[0].ID, row.want, row.id)
 			}
 		})
+	}
+}
+
+// What is published can be read again, however many keys it has.
+func TestManyKeys(t *testing.T) {
+	var keys []token.Key
+	for i := range 1000 {
+		k := publicOf(t, tokentest.P256)
+		k.ID = fmt.Sprint("key-", i)
+		keys = append(keys, k)
+	}
+	set, err := token.NewKeySet(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := set.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := token.ParseKeys(data); err != nil || len(again) != 1000 {
+		t.Errorf("%d keys, %v", len(again), err)
 	}
 }
 

@@ -77,7 +77,7 @@ func parseJWKS(data []byte) ([]Key, error) {
 	if len(data) > trust.MaxPEM {
 		return nil, fmt.Errorf("larger than %d bytes: not the keys of a cluster", trust.MaxPEM)
 	}
-	if problem := bounded(data); problem != "" {
+	if problem := bounded(data, maxKeyCommas); problem != "" {
 		return nil, errors.New("the JSON " + problem)
 	}
 	var set struct {

@@ -20,6 +20,9 @@ const (
 	maxCommas = 1000
 )
 
+// maxKeyCommas is maxCommas for what an issuer publishes: a key has eight or so.
+const maxKeyCommas = 20_000
+
 // Unverified is a token that was taken apart. Whoever sent it may have written
 // it: nothing of it may be acted upon.
 type Unverified struct {
@@ -81,7 +84,7 @@ func decodePart(name, text string, into any) error {
 	if err != nil {
 		return err
 	}
-	if problem := bounded(data); problem != "" {
+	if problem := bounded(data, maxCommas); problem != "" {
 		return refuse(Malformed, "the "+name+" "+problem)
 	}
 	if err := json.Unmarshal(data, into); err != nil {
@@ -103,7 +106,7 @@ func decodeBase64(name, text string) ([]byte, error) {
 }
 
 // bounded tells what is too much about a JSON text, before it is decoded.
-func bounded(data []byte) string {
+func bounded(data []byte, most int) string {
 	depth, commas, quoted := 0, 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
@@ -119,8 +122,8 @@ func bounded(data []byte) string {
 		case c == '}' || c == ']':
 			depth--
 		case c == ',':
-			if commas++; commas > maxCommas {
-				return fmt.Sprintf("has more than %d members and elements", maxCommas)
+			if commas++; commas > most {
+				return fmt.Sprintf("has more than %d members and elements", most)
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func ParseDiscovery(data []byte) (*Discovery, error) {
 	if len(data) > trust.MaxPEM {
 		return nil, not(fmt.Sprintf("larger than %d bytes", trust.MaxPEM))
 	}
-	if problem := bounded(data); problem != "" {
+	if problem := bounded(data, maxKeyCommas); problem != "" {
 		return nil, not("the JSON " + problem)
 	}
 	var d Discovery
