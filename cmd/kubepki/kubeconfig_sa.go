@@ -94,7 +94,7 @@ func (o *kubeconfigSAOptions) run(c *cobra.Command, s streams, name string) erro
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(s, o.file, data, nil, o.dryRun)
+	return writeKubeconfig(c.Context(), s, o.file, data, nil, o.dryRun)
 }
 
 // saNoToken are the flags that --mount has a use for all the same.
