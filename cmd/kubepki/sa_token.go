@@ -150,7 +150,7 @@ func (o *saTokenOptions) writeMount(ctx context.Context, s streams, source saSou
 	}
 	content := layout.Mount{Token: made.text, CA: ca, Namespace: w.namespace}
 	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err = layout.WriteMount(o.mount, content)
+		_, err = layout.WriteMount(o.mount, func() (layout.Mount, error) { return content, nil })
 		if !errors.As(err, new(*layout.BusyError)) || time.Now().After(until) {
 			break
 		}
