@@ -50,9 +50,6 @@ func entries(t *testing.T, dir string) map[string]string {
 // TestAMountIsTheKubelets compares what WriteMount writes with what the kubelet's
 // own writer does, and lets each go on where the other was.
 func TestAMountIsTheKubelets(t *testing.T) {
-	content := func(run string) layout.Mount {
-		return layout.Mount{Token: "token " + run, CA: []byte("ca " + run), Namespace: "ci"}
-	}
 	kubelet := func(dir, run string) {
 		t.Helper()
 		w, err := util.NewAtomicWriter(dir, "test")
@@ -68,8 +65,11 @@ func TestAMountIsTheKubelets(t *testing.T) {
 	}
 	kubepki := func(dir, run string) {
 		t.Helper()
-		if err := layout.WriteMount(dir, content(run)); err != nil {
-			t.Fatal(err)
+		kept, err := layout.WriteMount(dir, func() (layout.Mount, error) {
+			return layout.Mount{Token: "token " + run, CA: []byte("ca " + run), Namespace: "ci"}, nil
+		})
+		if err != nil || len(kept) > 0 {
+			t.Fatalf("%v, kept %v", err, kept)
 		}
 	}
 	theirs, ours := t.TempDir(), t.TempDir()

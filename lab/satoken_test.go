@@ -304,13 +304,17 @@ func (k *saTokens) testRefused(t *testing.T) {
 		k.isRefused(t, "another uid of "+kind, k.here(t, changed(k.bound(kind, true), "--bound-object-uid")...).Token, audience)
 	}
 	k.isRefused(t, "expired", k.here(t, "--at="+time.Now().Add(-2*time.Hour).Format(time.RFC3339)).Token, "")
-	k.isRefused(t, "another issuer", k.here(t, "--issuer=https://issuer.test").Token, "")
 	stranger, _ := newKey(t)
 	file := write(t, filepath.Join(k.dir, "stranger.key"), string(stranger))
 	made := k.here(t, "--key="+file)
 	k.isRefused(t, "another key", made.Token, "")
 	if !strings.Contains(made.talk, "verifies tokens with other keys") {
 		t.Errorf("nothing is said of another key: %s", made.talk)
+	}
+	made = k.here(t, "--issuer=https://issuer.test")
+	k.isRefused(t, "another issuer", made.Token, "")
+	if !strings.Contains(made.talk, "takes tokens of https://kubernetes.default.svc.cluster.local alone") {
+		t.Errorf("nothing is said of another issuer: %s", made.talk)
 	}
 	// The twin of all of them.
 	k.isUser(t, k.here(t), "")
@@ -397,7 +401,7 @@ func (k *saTokens) testLives(t *testing.T) {
 		t.Errorf("it lives for %s: %s", got, made.talk)
 	}
 	made = k.here(t, "--duration=30h") // the key knows no bounds
-	if got, _ := life(t, made.Token); got != 30*time.Hour || !strings.Contains(made.talk, "whoever learns the token is ci/robot until ") {
+	if got, _ := life(t, made.Token); got != 30*time.Hour || !strings.Contains(made.talk, "warning: token of ci/robot: it lives for 30h: ") {
 		t.Errorf("it lives for %s: %s", got, made.talk)
 	}
 	k.isUser(t, made, "")
@@ -539,6 +543,34 @@ func (k *saTokens) testMount(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 5 {
 		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+	// Whoever may make tokens and nothing else has the authorities of his kubeconfig.
+	k.allowTokens(t)
+	maker, made := filepath.Join(k.dir, "maker.conf"), filepath.Join(k.dir, "made")
+	run(t, "kubepki", "kubeconfig", "sa", "ci/robot", "--kubeconfig="+k.conf, "--file="+maker)
+	out := run(t, "kubepki", "sa", "token", "ci/robot", "--kubeconfig="+maker, "--write-mount="+made)
+	if !strings.Contains(out.stderr, "warning: ConfigMap ci/kube-root-ca.crt: ") || !strings.Contains(out.stderr, "is forbidden") {
+		t.Errorf("it says %s", out.stderr)
+	}
+	isIdentity(t, "with the authorities of a kubeconfig", k.inMount(t, made), who)
+}
+
+// allowTokens lets the service account make tokens of itself.
+func (k *saTokens) allowTokens(t *testing.T) {
+	t.Helper()
+	named := metav1.ObjectMeta{Name: "tokens"}
+	_, err := k.api.RbacV1().Roles("ci").Create(t.Context(), &rbacv1.Role{ObjectMeta: named, Rules: []rbacv1.PolicyRule{
+		{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.api.RbacV1().RoleBindings("ci").Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: named, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "tokens"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "ci", Name: "robot"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

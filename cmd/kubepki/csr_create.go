@@ -103,7 +103,7 @@ func (o *createOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	p, err := o.pending(s, expires)
+	p, err := o.pending(ctx, s, expires)
 	if err != nil || p == nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (o *createOptions) run(ctx context.Context, s streams) error {
 	if err := o.prove(ctx, s, data); err != nil {
 		return err
 	}
-	if err := o.write(data); err != nil {
+	if err := o.write(ctx, data); err != nil {
 		return err
 	}
 	return o.finish(s)
@@ -350,12 +350,12 @@ func (o *createOptions) prove(ctx context.Context, s streams, data []byte) error
 	return nil
 }
 
-func (o *createOptions) write(data []byte) error {
+func (o *createOptions) write(ctx context.Context, data []byte) error {
 	dir, name := filepath.Split(o.file)
 	if dir == "" {
 		dir = "."
 	}
-	return writeNew(dir, []newFile{{name, data, 0o600}}, false)
+	return writeNew(ctx, dir, []newFile{{name, data, 0o600}}, false)
 }
 
 // finish removes what is needed no more, and tells what was made.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -42,7 +43,7 @@ func (o *createOptions) pendingFile() string { return o.file + ".pending" }
 
 // pending returns the request of an earlier run, or a new one, which it writes.
 // It is nil where an earlier run was done but for the cleaning.
-func (o *createOptions) pending(s streams, expires time.Duration) (*pendingRequest, error) {
+func (o *createOptions) pending(ctx context.Context, s streams, expires time.Duration) (*pendingRequest, error) {
 	var p *pendingRequest
 	if exists(o.pendingFile()) {
 		var err error
@@ -71,7 +72,7 @@ func (o *createOptions) pending(s streams, expires time.Duration) (*pendingReque
 	if dir == "" {
 		dir = "."
 	}
-	return p, writeNew(dir, []newFile{{name, append(data, '\n'), 0o600}}, false)
+	return p, writeNew(ctx, dir, []newFile{{name, append(data, '\n'), 0o600}}, false)
 }
 
 func (o *createOptions) newPending(expires time.Duration) (*pendingRequest, error) {

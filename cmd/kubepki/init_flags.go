@@ -202,13 +202,21 @@ func parseNode(flag, text string) (string, netip.Addr, error) {
 
 // parseLife reads a duration in hours and minutes, or in days: 365d.
 func parseLife(flag, text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		// time.Duration ends at 292 years.
-		if n, err := strconv.ParseFloat(days, 64); err == nil && n > 0 && n <= 200*365 {
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return d, nil
+	}
+	// What is left are days, and hours that are too many: time.Duration ends at
+	// 292 years.
+	for unit, hours := range map[string]float64{"d": 24, "h": 1} {
+		number, ok := strings.CutSuffix(text, unit)
+		n, err := strconv.ParseFloat(number, 64)
+		switch {
+		case !ok || err != nil || !(n > 0):
+		case n*hours > 200*365*24:
+			return 0, usagef("%s %q is longer than 200 years", flag, text)
+		case unit == "d":
 			return time.Duration(n * float64(24*time.Hour)), nil
 		}
-	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		return d, nil
 	}
 	return 0, usagef("%s %q is not a life like 8760h or 365d", flag, text)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -101,14 +102,14 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 		return err
 	}
 	template := want.template(time.Now(), validity)
-	if err := o.number(&template, authority); err != nil {
+	if err := o.number(c.Context(), &template, authority); err != nil {
 		return err
 	}
 	g, err := sign(template, public, authority, want)
 	if err != nil {
 		return err
 	}
-	if err := o.write(s, name, g.chain, key); err != nil {
+	if err := o.write(c.Context(), s, name, g.chain, key); err != nil {
 		return err
 	}
 	g.say(s, o.dryRun)
@@ -221,7 +222,7 @@ func (o *issueOptions) refuseExisting(name string) error {
 }
 
 // number takes the serial from openssl's file where the authority has one.
-func (o *issueOptions) number(t *issue.Template, a *signer) error {
+func (o *issueOptions) number(ctx context.Context, t *issue.Template, a *signer) error {
 	file := serialFile(a.path)
 	if file == "" || o.dryRun {
 		return nil
@@ -230,7 +231,7 @@ func (o *issueOptions) number(t *issue.Template, a *signer) error {
 		return nil // signing will refuse: spare the number
 	}
 	var err error
-	t.Serial, err = takeSerial(file)
+	t.Serial, err = takeSerial(ctx, file)
 	return err
 }
 
@@ -283,7 +284,7 @@ func (g *granted) say(s streams, dryRun bool) {
 }
 
 // write writes certificate and key together, or prints the certificate.
-func (o *issueOptions) write(s streams, name string, chain []*x509.Certificate, key crypto.Signer) error {
+func (o *issueOptions) write(ctx context.Context, s streams, name string, chain []*x509.Certificate, key crypto.Signer) error {
 	certificate := trust.EncodeCertificates(chain...)
 	if o.stdout {
 		if o.dryRun {
@@ -300,7 +301,7 @@ func (o *issueOptions) write(s streams, name string, chain []*x509.Certificate, 
 		}
 		files = append(files, newFile{name + ".key", data, 0o600})
 	}
-	if err := writeNew(o.out, files, o.dryRun); err != nil {
+	if err := writeNew(ctx, o.out, files, o.dryRun); err != nil {
 		return err
 	}
 	for _, f := range files {
@@ -330,7 +331,7 @@ func refuseExisting(dir string, names ...string) error {
 }
 
 // writeNew makes files in a folder, all or none, and never overwrites one.
-func writeNew(dir string, files []newFile, dryRun bool) error {
+func writeNew(ctx context.Context, dir string, files []newFile, dryRun bool) error {
 	for _, f := range files {
 		if err := refuseExisting(dir, f.name); err != nil {
 			return err
@@ -339,7 +340,7 @@ func writeNew(dir string, files []newFile, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	t, err := begin(dir)
+	t, err := begin(ctx, dir)
 	if err != nil {
 		return err
 	}

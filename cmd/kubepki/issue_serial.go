@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,8 +28,8 @@ func serialFile(certificate string) string {
 // and returns the new number. The file is replaced in one step and under the
 // folder's lock, before anything is signed: a number may be lost, never used
 // twice.
-func takeSerial(path string) (next *big.Int, err error) {
-	lock, err := begin(filepath.Dir(path))
+func takeSerial(ctx context.Context, path string) (next *big.Int, err error) {
+	lock, err := begin(ctx, filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
@@ -50,16 +51,36 @@ func takeSerial(path string) (next *big.Int, err error) {
 	return next, nil
 }
 
-// patience is how long [begin] waits for another kubepki.
-const patience = 10 * time.Second
-
 // begin starts a transaction, and waits for another that is short: scripts
 // issue several certificates at once.
-func begin(dir string) (*layout.Transaction, error) {
-	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		t, err := layout.Begin(dir)
-		if !errors.As(err, new(*layout.BusyError)) || time.Now().After(until) {
-			return t, err
+func begin(ctx context.Context, dir string) (t *layout.Transaction, err error) {
+	err = whileBusy(ctx, func() error {
+		t, err = layout.Begin(dir)
+		return err
+	})
+	return t, err
+}
+
+// patience is how long [whileBusy] waits for another kubepki.
+const patience = 10 * time.Second
+
+// whileBusy does again what fails because another kubepki writes there, until
+// its patience or the context ends.
+func whileBusy(ctx context.Context, do func() error) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := do()
+		if !errors.As(err, new(*layout.BusyError)) {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				err = fmt.Errorf("%w: waiting for it: %w", err, context.Cause(ctx))
+			}
+			return err
 		}
 	}
 }

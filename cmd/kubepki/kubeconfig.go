@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -220,7 +221,7 @@ func (o *kubeconfigOptions) run(c *cobra.Command, s streams, e catalog.Entry, li
 	if spec.Key, err = issue.EncodePrivateKey(key); err != nil {
 		return err
 	}
-	if err := o.write(s, spec); err != nil {
+	if err := o.write(c.Context(), s, spec); err != nil {
 		return err
 	}
 	g.say(s, o.dryRun)
@@ -313,7 +314,7 @@ func checkServer(server string) error {
 }
 
 // write prints or writes the kubeconfig, and with it the files that it names.
-func (o *kubeconfigOptions) write(s streams, spec layout.KubeconfigSpec) error {
+func (o *kubeconfigOptions) write(ctx context.Context, s streams, spec layout.KubeconfigSpec) error {
 	var beside []newFile
 	if !o.embed {
 		base := strings.TrimSuffix(filepath.Base(o.file), filepath.Ext(o.file))
@@ -326,10 +327,10 @@ func (o *kubeconfigOptions) write(s streams, spec layout.KubeconfigSpec) error {
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(s, o.file, data, beside, o.dryRun)
+	return writeKubeconfig(ctx, s, o.file, data, beside, o.dryRun)
 }
 
-func writeKubeconfig(s streams, file string, data []byte, beside []newFile, dryRun bool) error {
+func writeKubeconfig(ctx context.Context, s streams, file string, data []byte, beside []newFile, dryRun bool) error {
 	if file == "" {
 		if dryRun {
 			return nil
@@ -348,7 +349,7 @@ func writeKubeconfig(s streams, file string, data []byte, beside []newFile, dryR
 	if slices.ContainsFunc(beside, func(f newFile) bool { return f.name == name }) {
 		return errors.New("--file " + file + ": the certificate beside it would have the same name: choose another, such as one that ends with .conf")
 	}
-	if err := writeNew(dir, files, dryRun); err != nil {
+	if err := writeNew(ctx, dir, files, dryRun); err != nil {
 		return err
 	}
 	did := "wrote"

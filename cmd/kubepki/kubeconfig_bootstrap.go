@@ -68,5 +68,5 @@ func (o *kubeconfigBootstrapOptions) run(c *cobra.Command, s streams) error {
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(s, o.file, data, nil, o.dryRun)
+	return writeKubeconfig(c.Context(), s, o.file, data, nil, o.dryRun)
 }

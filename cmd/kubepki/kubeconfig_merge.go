@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -37,7 +38,7 @@ kubernetes: NAME=FILE calls the context, cluster and user of that file NAME
   # Into the file of kubectl, which must not exist yet
   kubepki kubeconfig merge prod.conf lab=lab.conf --current-context lab --file ~/.kube/config`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return o.run(s, args) },
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
 	f := c.Flags()
 	f.StringVarP(&o.file, "file", "f", "", "write to this file, mode 0600, instead of standard output; never overwrites")
@@ -47,7 +48,7 @@ kubernetes: NAME=FILE calls the context, cluster and user of that file NAME
 	return c
 }
 
-func (o *mergeOptions) run(s streams, args []string) error {
+func (o *mergeOptions) run(ctx context.Context, s streams, args []string) error {
 	var files [][]byte
 	for _, arg := range args {
 		data, err := o.read(s, arg)
@@ -65,7 +66,7 @@ func (o *mergeOptions) run(s streams, args []string) error {
 			return err
 		}
 	}
-	return writeKubeconfig(s, o.file, merged, nil, o.dryRun)
+	return writeKubeconfig(ctx, s, o.file, merged, nil, o.dryRun)
 }
 
 // read reads one kubeconfig, renames its entries and makes its paths absolute.

@@ -1,22 +1,28 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
-	"github.com/kubepki/kubepki/token"
+	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 type kubeconfigSAOptions struct {
-	from            saFlags
+	from            saMakeFlags
 	mount           string
 	server, cluster string
 	namespace, file string
@@ -46,9 +52,9 @@ relative, as kubectl writes them.`,
   kubepki sa token ci/robot --write-mount /var/lib/robot
   kubepki kubeconfig sa ci/robot --mount /var/lib/robot --file robot.conf
 
-  # For kube-proxy in a pod, as kubeadm makes it
+  # For kube-proxy in a pod
   kubepki kubeconfig sa kube-system/kube-proxy --mount /var/run/secrets/kubernetes.io/serviceaccount --server https://10.0.0.11:6443`,
-		Args: cobra.ExactArgs(1),
+		Args: oneAccount,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, s, args[0]) },
 	}
 	f := c.Flags()
@@ -63,44 +69,54 @@ relative, as kubectl writes them.`,
 }
 
 func (o *kubeconfigSAOptions) run(c *cobra.Command, s streams, name string) error {
-	if err := o.check(c.Flags()); err != nil {
-		return err
-	}
-	var spec layout.KubeconfigSpec
-	var err error
-	var a account
-	if o.mount != "" {
-		if a, err = parseAccount(name); err == nil {
-			spec, err = o.byMount(s, a)
-		}
-	} else {
-		var w *saWant
-		if w, err = o.from.want(c.Flags(), name); err == nil {
-			a = w.account
-			spec, err = o.withToken(c.Context(), s, w)
-		}
-	}
+	a, err := parseAccount(name)
 	if err != nil {
 		return err
 	}
-	spec.User, spec.Namespace = a.user(), a.namespace
-	if o.namespace != "" {
-		spec.Namespace = o.namespace
+	if err := o.check(c.Flags(), a); err != nil {
+		return err
 	}
-	if o.cluster != "" {
-		spec.Cluster = o.cluster
+	if o.mount != "" {
+		spec, err := o.byMount(s, a)
+		if err != nil {
+			return err
+		}
+		return o.write(c.Context(), s, spec, a)
 	}
+	w, err := o.from.want(c.Flags(), a)
+	if err != nil {
+		return err
+	}
+	if w.webhook() {
+		return advise(usagef("--bound-object-kind %s: a token for a webhook must not be for the API server, so that no kubeconfig works with it", w.kind.Kind), "kubepki sa token makes it")
+	}
+	spec, made, err := o.withToken(c.Context(), s, w)
+	if err != nil {
+		return err
+	}
+	if err := o.write(c.Context(), s, spec, a); err != nil {
+		return err
+	}
+	made.say(s)
+	made.sayForeign(s)
+	return nil
+}
+
+func (o *kubeconfigSAOptions) write(ctx context.Context, s streams, spec layout.KubeconfigSpec, a account) error {
+	spec.User, spec.Namespace = a.user(), cmp.Or(o.namespace, a.namespace)
+	spec.Cluster = cmp.Or(o.cluster, spec.Cluster)
 	data, err := layout.EncodeKubeconfig(spec)
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(s, o.file, data, nil, o.dryRun)
+	return writeKubeconfig(ctx, s, o.file, data, nil, o.dryRun)
 }
 
-// saNoToken are the flags that --mount has a use for all the same.
-var saNoToken = []string{"mount", "root", "kubeconfig", "context", "server", "cluster-name", "namespace", "file", "dry-run"}
+// saMountFlags are those that --mount goes with. All others say how a token is
+// made, and with --mount none is.
+var saMountFlags = []string{"mount", "root", "kubeconfig", "context", "server", "cluster-name", "namespace", "file", "dry-run"}
 
-func (o *kubeconfigSAOptions) check(flags *pflag.FlagSet) error {
+func (o *kubeconfigSAOptions) check(flags *pflag.FlagSet, a account) error {
 	switch {
 	case flags.Changed("file") && o.file == "":
 		return usagef("--file names no file")
@@ -108,6 +124,8 @@ func (o *kubeconfigSAOptions) check(flags *pflag.FlagSet) error {
 		return usagef("--mount names no folder")
 	case flags.Changed("cluster-name") && o.cluster == "":
 		return usagef("--cluster-name is empty")
+	case flags.Changed("namespace") && len(validation.IsDNS1123Label(o.namespace)) > 0:
+		return usagef("--namespace %q is no name of one: lower-case letters, digits and - (RFC 1123)", o.namespace)
 	case o.dryRun && o.from.legacy && !o.from.offline():
 		return usagef("--dry-run: --legacy makes a Secret in the cluster")
 	case o.mount == "":
@@ -115,12 +133,12 @@ func (o *kubeconfigSAOptions) check(flags *pflag.FlagSet) error {
 	}
 	var foreign string
 	flags.Visit(func(f *pflag.Flag) {
-		if !slices.Contains(saNoToken, f.Name) {
+		if !slices.Contains(saMountFlags, f.Name) {
 			foreign = f.Name
 		}
 	})
 	if foreign != "" {
-		return advise(usagef("--%s: --mount takes token and authorities from the folder", foreign), "kubepki sa token --write-mount %s makes them", o.mount)
+		return advise(usagef("--%s: --mount takes token and authorities from the folder", foreign), "kubepki sa token %s --write-mount %s makes them", a, o.mount)
 	}
 	if o.from.root != "" && (flags.Changed("kubeconfig") || flags.Changed("context")) {
 		return usagef("--root and --kubeconfig both tell where the API server is: give one of them")
@@ -129,27 +147,26 @@ func (o *kubeconfigSAOptions) check(flags *pflag.FlagSet) error {
 }
 
 // withToken embeds a new token.
-func (o *kubeconfigSAOptions) withToken(ctx context.Context, s streams, w *saWant) (layout.KubeconfigSpec, error) {
+func (o *kubeconfigSAOptions) withToken(ctx context.Context, s streams, w *saWant) (layout.KubeconfigSpec, *saMade, error) {
 	source, err := o.from.open(s)
 	if err != nil {
-		return layout.KubeconfigSpec{}, err
+		return layout.KubeconfigSpec{}, nil, err
 	}
 	spec, err := source.target(o.server)
 	if err != nil {
-		return spec, err
+		return spec, nil, err
 	}
 	if o.file != "" && !o.dryRun {
 		dir, name := filepath.Split(o.file)
 		if err := refuseExisting(dir, name); err != nil {
-			return spec, err // before a token is made
+			return spec, nil, err // before a token is made
 		}
 	}
-	made, err := o.from.make(ctx, s, source, w)
-	if err != nil {
-		return spec, err
+	made, err := o.from.make(ctx, source, w)
+	if err == nil {
+		spec.Token = made.text
 	}
-	spec.Token = made.text
-	return spec, nil
+	return spec, made, err
 }
 
 // byMount names the files of a folder.
@@ -184,21 +201,37 @@ func (o *kubeconfigSAOptions) where(s streams) (layout.KubeconfigSpec, error) {
 	return spec, err
 }
 
-// checkMount refuses a folder with the token of somebody else. That there is none
-// is no fault: the folder may be one of another machine, or of a pod.
+// checkMount refuses a folder with the token of somebody else. That it cannot be
+// read is no fault: it may be one of another machine, or of a pod.
 func (o *kubeconfigSAOptions) checkMount(s streams, a account) error {
-	file := filepath.Join(o.mount, layout.MountToken)
+	warn := func(format string, args ...any) {
+		fmt.Fprintf(s.err, "kubepki: warning: --mount: %s\n", report.Plain(fmt.Sprintf(format, args...)))
+	}
+	t, err := mountedToken(s, o.mount)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		warn("%v: unless the folder is a pod's or on another machine, kubepki sa token %s --write-mount %s makes it", err, a, o.mount)
+		return nil
+	case errors.As(err, new(*layout.ReadError)):
+		warn("%v: whose token it is was not seen", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("--mount: %w", err)
+	}
+	if err := refuseOther(t, a); err != nil {
+		return fmt.Errorf("--mount: %s: %w", o.mount, err)
+	}
+	for _, f := range t.Findings(time.Now()) {
+		if f.Severity == "error" {
+			warn("%s: %s", o.mount, f.Message)
+		}
+	}
+	file := filepath.Join(o.mount, layout.MountCA)
 	data, err := readInput(s, file)
 	if err != nil {
-		fmt.Fprintf(s.err, "kubepki: warning: --mount: %v: kubepki sa token %s --write-mount %s makes it\n", err, a, o.mount)
-		return nil
-	}
-	u, err := token.Parse(strings.TrimSpace(string(data)))
-	if err != nil {
-		return fmt.Errorf("--mount: %s holds no token: %w", file, err)
-	}
-	if is := (account{u.Claims.Namespace, u.Claims.ServiceAccount.Name}); is != a {
-		return fmt.Errorf("--mount: %s is a token of %q, not of %s", file, is.String(), a)
+		warn("%v", err)
+	} else if _, err := trust.ParseCertificates(data); err != nil {
+		warn("%s: %v", file, err)
 	}
 	return nil
 }

@@ -2,11 +2,12 @@ package main
 
 import (
 	"crypto"
-	"encoding/csv"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/proof"
@@ -69,14 +70,13 @@ func newSAServer(g *trust.Graph, n *trust.Node, c *trust.Component, keys proof.K
 	if c.Source.IsZero() {
 		a.unseen = unseenFlags(n)
 	}
+	// Commas, quotes and blanks mean what they do to kube-apiserver.
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	audiences := flags.StringSlice("api-audiences", nil, "")
 	for _, list := range c.Flags["api-audiences"] {
-		values, _ := csv.NewReader(strings.NewReader(list)).Read() // as pflag does; what is none is none there either
-		for _, audience := range values {
-			if audience = strings.TrimSpace(audience); audience != "" {
-				a.audiences = appendNew(a.audiences, []string{audience})
-			}
-		}
+		_ = flags.Set("api-audiences", list) // it does not start with what is an error here
 	}
+	a.audiences = slices.DeleteFunc(*audiences, func(audience string) bool { return audience == "" })
 	a.takeSigningKey(g, c, keys)
 	a.takeVerifyKeys(g, c)
 	for _, c := range n.Components {

@@ -3,11 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -18,10 +15,9 @@ import (
 )
 
 type saTokenOptions struct {
-	from     saFlags
-	manifest bool
-	mount    string
-	output   string
+	from   saMakeFlags
+	mount  string
+	output string
 }
 
 func newSATokenCommand(s streams) *cobra.Command {
@@ -41,7 +37,7 @@ all of them by one rename: who follows ..data once never reads files of two runs
 
 With --legacy the token is one of a Secret, as Kubernetes made them before 1.24. It
 never expires. --secret prints the Secret, which must be in the cluster for the
-token to be taken.
+token to be taken; with an ECDSA key nothing else is made here.
 
 A token cannot be taken back but by deleting what it is bound to: keep it short.`,
 		Example: `  # As kubectl create token, for a day
@@ -58,12 +54,12 @@ A token cannot be taken back but by deleting what it is bound to: keep it short.
 
   # The Secret that kube-proxy of old mounts
   kubepki sa token kube-system/kube-proxy --root ./cp1 --uid a77d7ba1-fc3b-47a3-ac4d-2ead913d5082 --secret | kubectl apply --server-side -f -`,
-		Args: cobra.ExactArgs(1),
+		Args: oneAccount,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, s, args[0]) },
 	}
 	f := c.Flags()
 	o.from.add(f)
-	f.BoolVar(&o.manifest, "secret", false, "print the Secret that holds the token; implies --legacy")
+	f.BoolVar(&o.from.manifest, "secret", false, "print the Secret that holds the token; implies --legacy")
 	f.StringVar(&o.mount, "write-mount", "", "write token, ca.crt and namespace into this folder instead")
 	f.StringVarP(&o.output, "output", "o", "", "output: json or yaml, instead of the token alone")
 	return c
@@ -73,42 +69,51 @@ func (o *saTokenOptions) run(c *cobra.Command, s streams, name string) error {
 	if err := o.check(c.Flags()); err != nil {
 		return err
 	}
-	w, err := o.from.want(c.Flags(), name)
+	a, err := parseAccount(name)
 	if err != nil {
 		return err
 	}
-	w.wantsManifest = o.manifest
+	w, err := o.from.want(c.Flags(), a)
+	if err != nil {
+		return err
+	}
 	source, err := o.from.open(s)
 	if err != nil {
 		return err
 	}
+	var made *saMade
 	if o.mount != "" {
-		return o.writeMount(c.Context(), s, source, w)
+		made, err = o.writeMount(c.Context(), s, source, w)
+	} else if made, err = o.from.make(c.Context(), source, w); err == nil {
+		err = o.print(s, made)
 	}
-	made, err := o.from.make(c.Context(), s, source, w)
 	if err != nil {
 		return err
 	}
+	made.say(s)
+	return nil
+}
+
+func (o *saTokenOptions) print(s streams, made *saMade) error {
 	switch {
-	case o.manifest:
+	case o.from.manifest:
 		return report.Document(s.out, cmp.Or(o.output, "yaml"), made.secret)
 	case o.output != "":
 		return report.Document(s.out, o.output, newSATokenDocument(made))
 	}
-	_, err = fmt.Fprintln(s.out, made.text)
+	_, err := fmt.Fprintln(s.out, made.text)
 	return err
 }
 
 func (o *saTokenOptions) check(flags *pflag.FlagSet) error {
-	o.from.legacy = o.from.legacy || o.manifest
 	switch {
 	case flags.Changed("write-mount") && o.mount == "":
 		return usagef("--write-mount names no folder")
-	case o.mount != "" && o.manifest:
+	case o.mount != "" && o.from.manifest:
 		return usagef("--write-mount and --secret: the token goes to a folder or into a manifest: give one of them")
 	case o.mount != "" && o.output != "":
 		return usagef("--output: with --write-mount nothing is printed")
-	case o.from.ca != "" && o.mount == "" && !o.manifest:
+	case o.from.ca != "" && o.mount == "" && !o.from.manifest:
 		return usagef("--certificate-authority is for --write-mount and --secret: a token alone says nothing of that")
 	case !slices.Contains([]string{"", "json", "yaml"}, o.output):
 		return usagef("--output: unknown format %q: use json or yaml", o.output)
@@ -122,6 +127,8 @@ type saSource interface {
 	token(context.Context, *saWant) (string, error)
 	// secret makes the token of a Secret.
 	secret(context.Context, *saWant) (*corev1.Secret, error)
+	// apiAudiences are those that the API server goes by, as far as they are known.
+	apiAudiences(issuer string) []string
 	// anchors are the PEM certificates by which pods of a namespace trust the
 	// API server.
 	anchors(ctx context.Context, namespace string) ([]byte, error)
@@ -130,36 +137,9 @@ type saSource interface {
 	target(server string) (layout.KubeconfigSpec, error)
 }
 
-func (f *saFlags) open(s streams) (saSource, error) {
+func (f *saMakeFlags) open(s streams) (saSource, error) {
 	if f.offline() {
 		return f.openOffline(s)
 	}
 	return f.openCluster(s)
-}
-
-// writeMount writes the token where clients read it again.
-func (o *saTokenOptions) writeMount(ctx context.Context, s streams, source saSource, w *saWant) error {
-	// First, for a Secret is made in the cluster.
-	ca, err := source.anchors(ctx, w.namespace)
-	if err != nil {
-		return err
-	}
-	made, err := o.from.make(ctx, s, source, w)
-	if err != nil {
-		return err
-	}
-	content := layout.Mount{Token: made.text, CA: ca, Namespace: w.namespace}
-	for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err = layout.WriteMount(o.mount, content)
-		if !errors.As(err, new(*layout.BusyError)) || time.Now().After(until) {
-			break
-		}
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return advise(err, "choose another folder, or move that away")
-	}
-	if err == nil {
-		fmt.Fprintf(s.err, "wrote %s: token, ca.crt and namespace\n", o.mount)
-	}
-	return err
 }

@@ -80,7 +80,7 @@ func serveAccounts(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func (a *accountsAPI) load(manifests []byte) error {
-	for document := range bytes.SplitSeq(manifests, []byte("---\n")) {
+	for document := range bytes.SplitSeq(manifests, []byte("\n---\n")) {
 		o, kind, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
 		if err != nil {
 			return err

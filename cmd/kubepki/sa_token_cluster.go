@@ -18,11 +18,11 @@ import (
 type saCluster struct {
 	api      *clusterAPI
 	accounts *kube.ServiceAccounts
-	flags    *saFlags
+	flags    *saMakeFlags
 	in       streams
 }
 
-func (f *saFlags) openCluster(s streams) (*saCluster, error) {
+func (f *saMakeFlags) openCluster(s streams) (*saCluster, error) {
 	api, err := connect(f.access)
 	if err != nil {
 		return nil, advise(err, "or sign the token here, with --root or --key")
@@ -39,7 +39,7 @@ func (f *saFlags) openCluster(s streams) (*saCluster, error) {
 func (c *saCluster) token(ctx context.Context, w *saWant) (string, error) {
 	text, err := c.accounts.Token(ctx, kube.TokenRequest{
 		Namespace: w.namespace, Name: w.name, UID: w.uid, Audiences: w.audiences, Life: w.life,
-		Kind: w.kind, BoundName: w.bound.Name, BoundUID: w.bound.UID, Attestations: w.attestations,
+		Kind: w.kind.Kind, APIVersion: w.kind.APIVersion, BoundName: w.bound.Name, BoundUID: w.bound.UID, Attestations: w.attestations,
 	})
 	return text, adviseAccount(err, w, "create serviceaccounts/token")
 }
@@ -53,19 +53,27 @@ func (c *saCluster) secret(ctx context.Context, w *saWant) (*corev1.Secret, erro
 	return o, adviseAccount(err, w, "create and get secrets, and to get serviceaccounts")
 }
 
+// apiAudiences: the API server alone knows them, and by default they are its
+// issuers.
+func (c *saCluster) apiAudiences(issuer string) []string { return []string{issuer} }
+
 // anchors are those that pods of the namespace get.
 func (c *saCluster) anchors(ctx context.Context, namespace string) ([]byte, error) {
 	if c.flags.ca != "" {
 		return readAnchors(c.in, c.flags.ca)
 	}
-	ca, err := c.accounts.RootCA(ctx, namespace)
-	if err != nil || len(ca) > 0 {
-		return ca, err
+	published, err := c.accounts.RootCA(ctx, namespace)
+	if !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+		return published, adviseAPI(err, "")
 	}
-	if ca, err = c.api.authorities(); err == nil && len(ca) == 0 {
-		err = errNoAnchors() // neither the namespace nor the kubeconfig tells
+	ca, failed := c.api.authorities()
+	if failed == nil && len(ca) == 0 {
+		failed = advise(err, "name the authorities with --certificate-authority")
 	}
-	return ca, err
+	if failed == nil {
+		fmt.Fprintf(c.in.err, "kubepki: warning: %s: the authorities are those of your kubeconfig\n", report.Plain(err.Error()))
+	}
+	return ca, failed
 }
 
 // target is a kubeconfig without names of users and credential.

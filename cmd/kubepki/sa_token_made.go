@@ -3,104 +3,116 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/duration"
 
+	content "github.com/kubepki/kubepki/internal/inspect"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/token"
 )
 
 // saMade is a token that was made.
 type saMade struct {
+	want   *saWant
 	text   string
-	claims token.Claims
+	user   token.User
+	says   *content.Token
 	secret *corev1.Secret // nil for a projected token
+	api    []string       // audiences of the API server, as far as they are known
 }
 
-// make makes the token, and says what is to be known about it.
-func (f *saFlags) make(ctx context.Context, s streams, source saSource, w *saWant) (*saMade, error) {
-	made := &saMade{}
+// make makes the token.
+func (f *saMakeFlags) make(ctx context.Context, source saSource, w *saWant) (*saMade, error) {
+	m := &saMade{want: w}
 	var err error
-	if f.legacy {
-		if made.secret, err = source.secret(ctx, w); err == nil {
-			made.text = string(made.secret.Data[corev1.ServiceAccountTokenKey])
+	if w.legacy {
+		if m.secret, err = source.secret(ctx, w); err == nil {
+			m.text = string(m.secret.Data[corev1.ServiceAccountTokenKey])
 		}
 	} else {
-		made.text, err = source.token(ctx, w)
+		m.text, err = source.token(ctx, w)
 	}
 	if err != nil {
 		return nil, err
 	}
-	u, err := token.Parse(made.text)
+	u, err := token.Parse(m.text)
+	if err == nil {
+		m.says, err = content.ReadToken(m.text)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("token of %s: what the cluster gave is none: %w", w.account, err)
 	}
-	made.claims = u.Claims
-	if f.legacy {
-		f.sayLegacy(s, w)
-	} else {
-		made.say(s, w)
+	m.user, m.api = u.Claims.User(), m.says.Audiences
+	if len(w.audiences) > 0 {
+		m.api = source.apiAudiences(m.says.Issuer)
 	}
-	return made, nil
+	return m, nil
 }
 
-// maxQuietLife is how long a token may live without a warning.
-const maxQuietLife = 24 * time.Hour
-
-func (m *saMade) say(s streams, w *saWant) {
+// say tells what is to be known about the token, when it is where it belongs.
+func (m *saMade) say(s streams) {
 	warn := func(format string, args ...any) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(fmt.Sprintf(format, args...)))
 	}
-	c, bound := &m.claims, boundText(&m.claims)
-	end := c.Expires.UTC().Format(time.RFC3339)
-	life := c.Expires.Sub(c.IssuedAt)
-	switch {
-	case life < w.life:
+	about := "token of " + m.want.String()
+	sayFindings(s, about, m.says.Findings(time.Now(), m.api...))
+	if m.want.legacy || m.says.Expires == nil || m.says.IssuedAt == nil {
+		return
+	}
+	end := timeText(*m.says.Expires)
+	switch life := m.says.Expires.Sub(*m.says.IssuedAt); {
+	case life < m.want.life:
 		warn("the API server gave less than was asked for: the token ends at %s", end)
-	case life > w.life:
+	case life > m.want.life:
 		warn("the API server gave more than was asked for: the token ends at %s", end)
-	}
-	if life > maxQuietLife {
-		warn("whoever learns the token is %s until %s, %s from now on: a shorter --duration and a renewal are safer", w.account, end, duration.ShortHumanDuration(life))
-	}
-	if life < minTokenLife {
+	case life < minTokenLife:
 		warn("the token lives for %s, and the API gives none less than %s: clients that read their file once a minute, and clocks that differ, need more", life, minTokenLife)
 	}
-	if bound == "" {
-		warn("the token is bound to nothing: until it expires, only deleting %s ends it", w.account)
-		bound = "nothing"
+	bound := "nothing"
+	if to := m.says.BoundTo; len(to) > 0 {
+		bound = strings.ToLower(to[0].Kind) + " " + to[0].Name
 	}
-	fmt.Fprintf(s.err, "token of %s: until %s, for %s, bound to %s\n", w.account, end, report.Plain(strings.Join(c.Audiences, ", ")), bound)
+	fmt.Fprintf(s.err, "%s: until %s, for %s, bound to %s\n", about, end, report.Plain(strings.Join(m.says.Audiences, ", ")), report.Plain(bound))
 }
 
-// sayLegacy warns of what is wrong with such tokens.
-func (f *saFlags) sayLegacy(s streams, w *saWant) {
-	fmt.Fprintf(s.err, "kubepki: warning: a token of a Secret never expires, and whoever may read Secrets of %s has it: without --legacy there is one that does\n", w.namespace)
-	if f.offline() && !w.wantsManifest {
-		fmt.Fprintf(s.err, "kubepki: warning: the API server takes the token only while Secret %s/%s holds this very one: kubepki sa token --secret prints it\n", w.namespace, w.secret)
+// sayForeign warns of a token that the API server will not take.
+func (m *saMade) sayForeign(s streams) {
+	if !m.want.legacy && !slices.ContainsFunc(m.says.Audiences, func(a string) bool { return slices.Contains(m.api, a) }) {
+		fmt.Fprintf(s.err, "kubepki: warning: the token is for %s: the API server takes it only if it goes by that name (--api-audiences)\n", report.Plain(strings.Join(m.says.Audiences, ", ")))
+	}
+}
+
+// sayFindings tells what sa inspect would say of a token. Nothing of it keeps a
+// command from being done, so that errors are warnings here.
+func sayFindings(s streams, about string, findings []content.TokenFinding) {
+	for _, f := range findings {
+		severity := "warning"
+		if f.Severity == "info" {
+			severity = "note"
+		}
+		fmt.Fprintf(s.err, "kubepki: %s: %s: %s\n", severity, about, report.Plain(f.Message))
 	}
 }
 
 // saTokenDocument is a token in machine output.
 type saTokenDocument struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Token      string     `json:"token"`
-	User       token.User `json:"user"`
-	Issuer     string     `json:"issuer"`
-	Audiences  []string   `json:"audiences"`
-	Issued     string     `json:"issued,omitempty"`
-	Expires    string     `json:"expires,omitempty"`
-	BoundTo    string     `json:"boundTo,omitempty"`
+	APIVersion string              `json:"apiVersion"`
+	Kind       string              `json:"kind"`
+	Token      string              `json:"token"`
+	User       token.User          `json:"user"`
+	Issuer     string              `json:"issuer"`
+	Audiences  []string            `json:"audiences"`
+	IssuedAt   *time.Time          `json:"issuedAt,omitempty"`
+	Expires    *time.Time          `json:"expires,omitempty"`
+	BoundTo    []content.Reference `json:"boundTo,omitempty"`
 }
 
 func newSATokenDocument(m *saMade) saTokenDocument {
-	c := &m.claims
 	return saTokenDocument{
-		APIVersion: report.APIVersion, Kind: "ServiceAccountToken", Token: m.text, User: c.User(),
-		Issuer: c.Issuer, Audiences: append([]string{}, c.Audiences...), Issued: timeText(c.IssuedAt), Expires: timeText(c.Expires), BoundTo: boundText(c),
+		APIVersion: report.APIVersion, Kind: "ServiceAccountToken", Token: m.text, User: m.user, Issuer: m.says.Issuer,
+		Audiences: append([]string{}, m.says.Audiences...), IssuedAt: m.says.IssuedAt, Expires: m.says.Expires, BoundTo: m.says.BoundTo,
 	}
 }

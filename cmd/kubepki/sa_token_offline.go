@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/report"
 	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
 	"github.com/kubepki/kubepki/token"
 )
@@ -23,13 +25,13 @@ import (
 type saOffline struct {
 	signer *token.Signer
 	server *saServer // nil without --root
-	flags  *saFlags
+	flags  *saMakeFlags
 	in     streams
 }
 
 // openOffline finds the key: that of --key, or that of the API server below
 // --root.
-func (f *saFlags) openOffline(s streams) (*saOffline, error) {
+func (f *saMakeFlags) openOffline(s streams) (*saOffline, error) {
 	o := &saOffline{flags: f, in: s}
 	var servers []*saServer
 	if f.root != "" {
@@ -50,12 +52,15 @@ func (f *saFlags) openOffline(s streams) (*saOffline, error) {
 		if !a.verifies(key.Public()) {
 			fmt.Fprintf(s.err, "kubepki: warning: the kube-apiserver of %s verifies tokens with other keys (--service-account-key-file): it will refuse this one\n", cmp.Or(a.node, f.root))
 		}
+		if f.issuer != "" && len(a.issuers) > 0 && !slices.Contains(a.issuers, f.issuer) {
+			fmt.Fprintf(s.err, "kubepki: warning: the kube-apiserver of %s takes tokens of %s alone (--service-account-issuer): it will refuse this one\n", cmp.Or(a.node, f.root), report.Plain(strings.Join(a.issuers, ", ")))
+		}
 	}
 	return o, nil
 }
 
 // ofOneMind reads the API servers below --root, which must make like tokens.
-func (f *saFlags) ofOneMind(s streams) ([]*saServer, error) {
+func (f *saMakeFlags) ofOneMind(s streams) ([]*saServer, error) {
 	servers, _, err := readSAServers([]nodeRoot{{dir: f.root}})
 	if err != nil {
 		return nil, err
@@ -81,6 +86,9 @@ func (o *saOffline) findKey() (crypto.Signer, string, error) {
 	}
 	if name, ok := strings.CutPrefix(f.key, "kms:"); ok {
 		key, err := signers.Key(f.socket, name)
+		if errors.As(err, new(*net.OpError)) {
+			err = advise(err, "see that kubepki-kms runs, and name the socket at which it listens with --kms-socket")
+		}
 		return key, "--key " + f.key, err
 	}
 	data, err := readInput(o.in, f.key)
@@ -121,17 +129,8 @@ func (o *saOffline) claims(w *saWant) (token.Claims, error) {
 	if w.warnAfter > 0 {
 		c.WarnAfter = w.at.Add(w.warnAfter)
 	}
-	switch bound := &w.bound; w.kind {
-	case podKind:
-		c.Pod = bound
-	case "Node":
-		c.Node = bound
-	case "Secret":
-		c.Secret = bound
-	case "ValidatingWebhookConfiguration":
-		c.ValidatingWebhookConfiguration = bound
-	case "MutatingWebhookConfiguration":
-		c.MutatingWebhookConfiguration = bound
+	if w.kind.Kind != "" {
+		w.kind.Bind(&c, w.bound)
 	}
 	return c, nil
 }
@@ -164,9 +163,18 @@ func (o *saOffline) sign(c token.Claims) (string, error) {
 	return text, err
 }
 
-// secret is the Secret as kube-controller-manager would fill it
-// (k8s.io/kubernetes/pkg/serviceaccount/legacy.go, LegacyClaims).
+// secret is the Secret as kube-controller-manager would fill it with the same key
+// (k8s.io/kubernetes/pkg/serviceaccount/legacy.go, LegacyClaims). The API server
+// takes its token only as the Secret holds it, so that without the Secret one of
+// an ECDSA key, whose signatures are never alike, would be of no use.
 func (o *saOffline) secret(ctx context.Context, w *saWant) (*corev1.Secret, error) {
+	switch rsa := strings.HasPrefix(o.signer.Key().Algorithm(), "RS"); {
+	case !w.wantsManifest && !rsa:
+		return nil, advise(fmt.Errorf("an ECDSA key signs another token each time, and the API server takes none but the one that Secret %s/%s holds", w.namespace, w.secret),
+			"apply what kubepki sa token %s --secret prints; then run this again without --root and --key: it takes the token out of that Secret", w.account)
+	case !w.wantsManifest:
+		fmt.Fprintf(o.in.err, "kubepki: warning: the API server takes the token only while Secret %s/%s holds this very one: kubepki sa token %s --secret prints it\n", w.namespace, w.secret, w.account)
+	}
 	text, err := o.sign(token.Claims{
 		Issuer: token.LegacyIssuer, Legacy: true, Namespace: w.namespace,
 		ServiceAccount: token.Ref{Name: w.name, UID: w.uid}, Secret: &token.Ref{Name: w.secret},

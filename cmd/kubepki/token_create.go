@@ -282,7 +282,7 @@ func (o *tokenCreateOptions) write(c *cobra.Command, s streams, spec *bootstrap.
 	if dir == "" {
 		dir = "."
 	}
-	if err := writeNew(dir, []newFile{{name, data, 0o600}}, o.dryRun); err != nil {
+	if err := writeNew(c.Context(), dir, []newFile{{name, data, 0o600}}, o.dryRun); err != nil {
 		return nil, err
 	}
 	o.say(s, "wrote "+o.manifests+" with", spec)

@@ -81,15 +81,9 @@ func ReadToken(text string) (*Token, error) {
 	if c.ServiceAccount.Name != "" {
 		t.ServiceAccount = &Reference{Kind: "ServiceAccount", Name: c.ServiceAccount.Name, UID: c.ServiceAccount.UID}
 	}
-	for _, o := range []struct {
-		kind string
-		ref  *token.Ref
-	}{
-		{"Pod", c.Pod}, {"Node", c.Node}, {"Secret", c.Secret},
-		{"ValidatingWebhookConfiguration", c.ValidatingWebhookConfiguration}, {"MutatingWebhookConfiguration", c.MutatingWebhookConfiguration},
-	} {
-		if o.ref != nil {
-			t.BoundTo = append(t.BoundTo, Reference{Kind: o.kind, Name: o.ref.Name, UID: o.ref.UID})
+	for _, k := range token.BoundKinds() {
+		if o := k.Of(c); o != nil {
+			t.BoundTo = append(t.BoundTo, Reference{Kind: k.Kind, Name: o.Name, UID: o.UID})
 		}
 	}
 	for _, d := range []struct {

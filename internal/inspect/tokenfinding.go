@@ -5,6 +5,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/kubepki/kubepki/token"
 )
 
 // TokenFinding is something about a token that deserves attention.
@@ -23,8 +27,9 @@ var verifiedAlgorithms = []string{"RS256", "ES256", "ES384", "ES512"}
 
 // Findings tells what deserves attention in a token as of a time: what keeps it
 // from being accepted, as errors, and what makes it worth more to a thief than
-// it need be.
-func (t *Token) Findings(at time.Time) []TokenFinding {
+// it need be. apiAudiences are those that the API server goes by, where they are
+// known to be others than the issuer.
+func (t *Token) Findings(at time.Time, apiAudiences ...string) []TokenFinding {
 	found := []TokenFinding{}
 	add := func(id, severity, format string, args ...any) {
 		found = append(found, TokenFinding{id, severity, fmt.Sprintf(format, args...)})
@@ -38,7 +43,7 @@ func (t *Token) Findings(at time.Time) []TokenFinding {
 		add("sa-token-invalid", "error", "sub is %q, and its other claims are about %q", t.Subject, want)
 	}
 	t.timeFindings(at, add)
-	t.widthFindings(add)
+	t.widthFindings(apiAudiences, add)
 	return found
 }
 
@@ -54,7 +59,7 @@ func (t *Token) timeFindings(at time.Time, add addFinding) {
 		add("sa-token-expired", "error", "it expired at %s", t.Expires.Format(time.RFC3339))
 	}
 	for _, begin := range []*time.Time{t.NotBefore, t.IssuedAt} {
-		if begin != nil && at.Before(*begin) {
+		if begin != nil && at.Add(token.Leeway).Before(*begin) {
 			add("sa-token-not-yet-valid", "error", "it is of the future: it begins at %s; look at the clocks", begin.Format(time.RFC3339))
 			break
 		}
@@ -70,19 +75,20 @@ func (t *Token) timeFindings(at time.Time, add addFinding) {
 	case t.WarnAfter != nil:
 		add("sa-token-extended", "info", "its end was put off to %d days for clients that do not read their file again (--service-account-extend-token-expiration)", life/(24*time.Hour))
 	default:
-		add("sa-token-long", "warning", "it lives %d days: it cannot be taken back, but by deleting what it is bound to", life/(24*time.Hour))
+		add("sa-token-long", "warning", "it lives for %s: it cannot be taken back, but by deleting what it is bound to", duration.HumanDuration(life))
 	}
 }
 
-func (t *Token) widthFindings(add addFinding) {
-	if len(t.Audiences) > 1 {
-		// By default the API server's audience is the issuer.
-		if i := slices.Index(t.Audiences, t.Issuer); i >= 0 {
-			others := slices.Concat(t.Audiences[:i], t.Audiences[i+1:])
-			add("sa-token-wide", "warning", "it is for the API server and for %s at once: whoever it is shown to can use it against the cluster", strings.Join(others, ", "))
-		} else {
-			add("sa-token-wide", "info", "it is for %d audiences: each can show it to the others", len(t.Audiences))
-		}
+func (t *Token) widthFindings(apiAudiences []string, add addFinding) {
+	if len(apiAudiences) == 0 {
+		apiAudiences = []string{t.Issuer} // unless it is told otherwise
+	}
+	others := slices.DeleteFunc(slices.Clone(t.Audiences), func(a string) bool { return slices.Contains(apiAudiences, a) })
+	switch {
+	case len(others) > 0 && len(others) < len(t.Audiences):
+		add("sa-token-wide", "warning", "it is for the API server and for %s at once: whoever it is shown to can use it against the cluster", strings.Join(others, ", "))
+	case len(others) > 1:
+		add("sa-token-wide", "info", "it is for %d audiences: each can show it to the others", len(others))
 	}
 	if t.ServiceAccount != nil && len(t.BoundTo) == 0 && t.Expires != nil {
 		add("sa-token-unbound", "info", "it is bound to nothing but its service account: it is good to its end, whatever becomes of who asked for it")

@@ -30,6 +30,8 @@ func TestTokenFindings(t *testing.T) {
 		"a token that is stale":                     {tokentest.Good(p.With("kubernetes.io", tokentest.Bound().With("warnafter", unix(-time.Second)).Text())), "warning sa-token-stale"},
 		"a token that has expired":                  {tokentest.Good(p.With("exp", unix(-time.Second)).With("iat", unix(-time.Hour)).With("nbf", unix(-time.Hour))), "error sa-token-expired"},
 		"a token of tomorrow":                       {tokentest.Good(p.With("nbf", unix(24*time.Hour)).With("exp", unix(25*time.Hour)).With("iat", unix(24*time.Hour))), "error sa-token-not-yet-valid"},
+		"a token of a clock that is ahead":          {tokentest.Good(p.With("nbf", unix(59*time.Second)).With("iat", unix(59*time.Second))), ""},
+		"a token of a clock that is wrong":          {tokentest.Good(p.With("nbf", unix(61*time.Second)).With("iat", unix(61*time.Second))), "error sa-token-not-yet-valid"},
 		"a token of a Secret":                       {tokentest.Good(tokentest.LegacyPayload()), "warning sa-token-legacy"},
 		"a token of a Secret that expires":          {tokentest.Good(tokentest.LegacyPayload().And("exp", unix(time.Hour))), ""},
 		"a token without end":                       {tokentest.Good(p.Without("exp")), "warning sa-token-unbounded"},
@@ -70,6 +72,32 @@ func TestTokenFindings(t *testing.T) {
 		if !strings.Contains(string(docs), "`"+id+"`") {
 			t.Errorf("docs/sa.md does not say what %s is", id)
 		}
+	}
+}
+
+// TestWideTokensByTheAudiencesOfTheAPIServer, where they are known.
+func TestWideTokensByTheAudiencesOfTheAPIServer(t *testing.T) {
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	for name, row := range map[string]struct{ aud, want string }{
+		"both are the API server's":         {`["api","api-old"]`, ""},
+		"one is":                            {`["vault","api"]`, "warning"},
+		"none is, though one is the issuer": {`["vault","` + tokentest.Issuer + `"]`, "info"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := inspect.ReadToken(tokentest.Good(tokentest.Payload(at).With("aud", row.aud)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, f := range token.Findings(at, "api", "api-old") {
+				if f.ID == "sa-token-wide" {
+					got = f.Severity
+				}
+			}
+			if got != row.want {
+				t.Errorf("%q, want %q", got, row.want)
+			}
+		})
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // rootCAConfigMap is what the controller root-ca-certificate-publisher puts into
@@ -52,10 +54,11 @@ type TokenRequest struct {
 	UID             string // of the service account; "": whichever it has
 	Audiences       []string
 	Life            time.Duration // whole seconds
-	// Kind of the object that the token is bound to, "": none; and its name, and
-	// its uid, "": whichever it has.
-	Kind, BoundName, BoundUID string
-	Attestations              map[string][]string
+	// Kind of the object that the token is bound to, "": none; and its API
+	// version, its name, and its uid, "": whichever it has.
+	Kind, APIVersion    string
+	BoundName, BoundUID string
+	Attestations        map[string][]string
 }
 
 // ErrNoServiceAccount tells that there is no service account of this name.
@@ -63,16 +66,6 @@ var ErrNoServiceAccount = errors.New("there is no such service account")
 
 // ErrNoObject tells that what a token is to be bound to does not exist.
 var ErrNoObject = errors.New("there is none to bind the token to")
-
-// BoundKinds returns the kinds of objects that tokens are bound to, with their
-// API versions (k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage/token.go).
-func BoundKinds() map[string]string {
-	return map[string]string{
-		"Pod": "v1", "Node": "v1", "Secret": "v1",
-		"ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
-		"MutatingWebhookConfiguration":   "admissionregistration.k8s.io/v1",
-	}
-}
 
 // Token has the API server make a token. The result is a secret.
 func (s *ServiceAccounts) Token(ctx context.Context, r TokenRequest) (string, error) {
@@ -82,7 +75,7 @@ func (s *ServiceAccounts) Token(ctx context.Context, r TokenRequest) (string, er
 	}
 	if r.Kind != "" {
 		o.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{
-			Kind: r.Kind, APIVersion: BoundKinds()[r.Kind], Name: r.BoundName, UID: types.UID(r.BoundUID),
+			Kind: r.Kind, APIVersion: r.APIVersion, Name: r.BoundName, UID: types.UID(r.BoundUID),
 		}
 	}
 	for key, values := range r.Attestations {
@@ -116,14 +109,16 @@ func notFoundKind(err error) string {
 }
 
 // RootCA returns the PEM certificates by which pods of a namespace trust the API
-// server; nil where they are not published, or may not be read.
+// server, as they are published there. That there are none, or that they may not
+// be read, is the API server's own error (k8s.io/apimachinery/pkg/api/errors).
 func (s *ServiceAccounts) RootCA(ctx context.Context, namespace string) ([]byte, error) {
 	m, err := s.core.ConfigMaps(namespace).Get(ctx, rootCAConfigMap, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
-		return nil, nil
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("ConfigMap %s/%s: %w", namespace, rootCAConfigMap, err)
 	}
-	return []byte(m.Data["ca.crt"]), nil
+	data := []byte(m.Data["ca.crt"])
+	if _, err := trust.ParseCertificates(data); err != nil {
+		return nil, fmt.Errorf("ConfigMap %s/%s: ca.crt: %w", namespace, rootCAConfigMap, err)
+	}
+	return data, nil
 }

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"strings"
 	"testing"
@@ -10,9 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // TestFillWaitsForTheController lets a controller do, after a while, what the
@@ -91,6 +97,49 @@ func TestFillEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+func TestRootCAIsWhatIsPublished(t *testing.T) {
+	holds := func(ca string) runtime.Object {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ci", Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": ca}}
+	}
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotAfter: time.Now().Add(time.Hour)}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := string(trust.EncodeCertificates(authority))
+	for name, row := range map[string]struct {
+		there   runtime.Object
+		refused error
+		want    string
+		is      func(error) bool
+	}{
+		"a certificate": {there: holds(certificate), want: certificate},
+		"nothing":       {there: &corev1.Namespace{}, is: apierrors.IsNotFound},
+		"forbidden":     {there: holds(certificate), refused: apierrors.NewForbidden(corev1.Resource("configmaps"), "kube-root-ca.crt", errors.New("no")), is: apierrors.IsForbidden},
+		"empty":         {there: holds(""), is: isNoCertificate},
+		"a key":         {there: holds("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), is: isNoCertificate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset(row.there)
+			if row.refused != nil {
+				client.PrependReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, row.refused })
+			}
+			got, err := (&ServiceAccounts{client.CoreV1()}).RootCA(t.Context(), "ci")
+			if string(got) != row.want || (err == nil) != (row.is == nil) {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if err != nil && (!row.is(err) || !strings.HasPrefix(err.Error(), "ConfigMap ci/kube-root-ca.crt: ")) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func isNoCertificate(err error) bool { return strings.Contains(err.Error(), ": ca.crt: ") }
 
 func TestWarningsAreHandedOn(t *testing.T) {
 	var heard []string

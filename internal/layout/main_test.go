@@ -23,6 +23,8 @@ var children = map[string]func(root string) error{
 	"mount":     mountForever,
 	"denied":    readDenied,
 	"readonly":  writeReadOnly,
+	"renew":     renewMount,
+	"closed":    writeClosed,
 }
 
 func TestMain(m *testing.M) {

@@ -53,40 +53,47 @@ var mountFiles = []string{MountToken, MountCA, MountNamespace}
 // else is in it is left alone; where one of the names is taken by something else
 // the error wraps [fs.ErrExist], and nothing is changed.
 //
+// content is asked for what to write once nothing stands in the way any more, as
+// a token that nobody gets is better not made; the folder is locked meanwhile.
+// Where it fails nothing is changed.
+//
 // After an error, and killed at any moment, the old files are all there or the
 // new ones are, and the next run removes what is left over. All is made durable
-// before it is shown.
-func WriteMount(dir string, m Mount) error {
-	return writeMount(dir, m, time.Now(), func(dir *os.Root) fileOps { return diskOps{dir} })
+// before it is shown. What of earlier runs cannot be removed, tokens perhaps, is
+// no error: kept says why.
+func WriteMount(dir string, content func() (Mount, error)) (kept []error, err error) {
+	return writeMount(dir, content, time.Now(), func(dir *os.Root) fileOps { return diskOps{dir} })
 }
 
-func writeMount(dir string, m Mount, now time.Time, on func(*os.Root) fileOps) (err error) {
+func writeMount(dir string, content func() (Mount, error), now time.Time, on func(*os.Root) fileOps) (kept []error, err error) {
 	made, err := makeRoot(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	root, lock, err := openLocked(dir)
 	if err == nil {
 		defer root.Close()
 		defer lock.Close()
-		w := &mountWriter{dir: dir, ops: on(root), mount: m, now: now}
+		w := &mountWriter{dir: dir, ops: on(root), content: content, now: now}
 		err = w.write()
+		kept = w.kept
 	}
 	if err != nil {
 		for _, m := range slices.Backward(made) {
 			os.Remove(m) // where nothing stands in it
 		}
 	}
-	return err
+	return kept, err
 }
 
 // mountWriter is one run.
 type mountWriter struct {
-	dir   string // as given
-	ops   fileOps
-	mount Mount
-	now   time.Time
-	made  []string // what an error takes back, in order
+	dir     string // as given
+	ops     fileOps
+	content func() (Mount, error)
+	now     time.Time
+	made    []string // what an error takes back, in order
+	kept    []error  // why folders of earlier runs are still there
 }
 
 func (w *mountWriter) write() error {
@@ -107,10 +114,10 @@ func (w *mountWriter) write() error {
 	if err := w.ops.Sync("."); err != nil {
 		return w.failed("writing", mountData, err)
 	}
-	if old == "" {
-		return nil
+	if old != "" {
+		w.removeFolder(old)
 	}
-	return w.removeFolder(old)
+	return nil
 }
 
 // look returns the folder that ..data leads to, empty where there is none, and
@@ -171,26 +178,29 @@ func (w *mountWriter) tidy(current string) error {
 				return err
 			}
 		case e.IsDir() && isMountFolder(name) && name != current:
-			if err := w.removeFolder(name); err != nil {
-				return err
-			}
+			w.removeFolder(name)
 		}
 	}
 	return nil
 }
 
 // removeFolder removes the files of a run, and their folder if nothing else is
-// in it.
-func (w *mountWriter) removeFolder(name string) error {
+// in it. That it cannot must not stop a renewal, or every later one would stop
+// there too, until the token has expired.
+func (w *mountWriter) removeFolder(name string) {
 	for _, file := range mountFiles {
-		if err := w.remove(path.Join(name, file)); err != nil {
-			return err
+		file = path.Join(name, file)
+		if info, err := w.ops.Lstat(file); err == nil && info.IsDir() {
+			continue // no run made it, and it would go if it were empty
+		}
+		if err := w.remove(file); err != nil {
+			w.kept = append(w.kept, err)
+			return
 		}
 	}
-	if err := w.remove(name); !isNotEmpty(err) {
-		return err
+	if err := w.remove(name); err != nil && !isNotEmpty(err) {
+		w.kept = append(w.kept, err)
 	}
-	return nil
 }
 
 func (w *mountWriter) remove(name string) error {
@@ -231,10 +241,14 @@ func (w *mountWriter) fill(folder string) error {
 	if err := w.ops.Chmod(folder, 0o755); err != nil { // whatever the umask
 		return w.failed("making", folder, err)
 	}
+	m, err := w.content()
+	if err != nil {
+		return err
+	}
 	for _, file := range mountFiles {
 		name := path.Join(folder, file)
 		w.made = append(w.made, name)
-		if err := w.ops.Create(name, w.mount.content(file)); err != nil {
+		if err := w.ops.Create(name, m.file(file)); err != nil {
 			return w.failed("writing", name, err)
 		}
 		if file != MountToken {
@@ -257,8 +271,8 @@ func (w *mountWriter) makeLink(to, name string) error {
 	return nil
 }
 
-func (m *Mount) content(file string) []byte {
-	switch file {
+func (m *Mount) file(name string) []byte {
+	switch name {
 	case MountToken:
 		return []byte(m.Token)
 	case MountCA:

@@ -27,7 +27,15 @@ func mountOf(run int) Mount {
 
 var mountTime = time.Date(2026, 5, 1, 12, 30, 1, 0, time.UTC)
 
-func writeQuickly(dir string, run int) error { return writeMount(dir, mountOf(run), mountTime, quick) }
+func contentOf(run int) func() (Mount, error) {
+	return func() (Mount, error) { return mountOf(run), nil }
+}
+
+// writeQuickly fails where anything of an earlier run is left over, too.
+func writeQuickly(dir string, run int) error {
+	kept, err := writeMount(dir, contentOf(run), mountTime, quick)
+	return errors.Join(append(kept, err)...)
+}
 
 // view is a snapshot without the random part of the folder's name.
 func view(t *testing.T, dir string) map[string]string {
@@ -53,7 +61,7 @@ func shown(t *testing.T, dir string) int {
 		number, found := strings.CutPrefix(strings.TrimRight(string(data), "."), want)
 		n, _ := strconv.Atoi(number)
 		whole := mountOf(n)
-		if err != nil || !found || (parts > 0 && n != run) || string(data) != string(whole.content(name)) {
+		if err != nil || !found || (parts > 0 && n != run) || string(data) != string(whole.file(name)) {
 			t.Errorf("%s is %.20q of %d bytes, another file is of run %d: %v", name, data, len(data), run, err)
 		}
 		run, parts = n, parts+1
@@ -105,8 +113,8 @@ func TestAMountIsReplacedAsAWhole(t *testing.T) {
 	}
 	// Made, with what is missing above.
 	dir = filepath.Join(t.TempDir(), "a", "b")
-	if err := WriteMount(dir, mountOf(7)); err != nil || shown(t, dir) != 7 {
-		t.Errorf("run %d is shown, %v", shown(t, dir), err)
+	if kept, err := WriteMount(dir, contentOf(7)); err != nil || kept != nil || shown(t, dir) != 7 {
+		t.Errorf("run %d is shown, %v, %v", shown(t, dir), kept, err)
 	}
 }
 
@@ -126,7 +134,8 @@ func TestAMountTakesNoName(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := snapshot(t, dir)
-			if err := writeQuickly(dir, 1); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir+"/") {
+			content := func() (Mount, error) { t.Error("a token is asked for"); return mountOf(1), nil }
+			if _, err := writeMount(dir, content, mountTime, quick); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), dir+"/") {
 				t.Errorf("got %v", err)
 			}
 			if d := cmp.Diff(before, snapshot(t, dir)); d != "" {
@@ -160,6 +169,95 @@ func TestAMountTakesNoName(t *testing.T) {
 			t.Errorf("the old folder holds %v, %v", entries, err)
 		}
 	})
+	t.Run("a folder called token in the folder of somebody else", func(t *testing.T) {
+		dir := ownFolder(t)
+		theirs := filepath.Join(dir, "..2020_01_01_00_00_00.1", "token")
+		if err := errors.Join(os.MkdirAll(theirs, 0o755), writeQuickly(dir, 1)); err != nil || shown(t, dir) != 1 {
+			t.Errorf("run %d is shown, %v", shown(t, dir), err)
+		}
+		if _, err := os.Stat(theirs); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAMountWithoutContentIsLeftAsItWas: the cluster makes no token.
+func TestAMountWithoutContentIsLeftAsItWas(t *testing.T) {
+	refused := errors.New("refused")
+	content := func() (Mount, error) { return Mount{}, refused }
+	dir := ownFolder(t)
+	for range 2 {
+		before := snapshot(t, dir)
+		if _, err := writeMount(dir, content, mountTime, quick); !errors.Is(err, refused) {
+			t.Errorf("got %v", err)
+		}
+		if d := cmp.Diff(before, snapshot(t, dir)); d != "" {
+			t.Errorf("it was changed: %s", d)
+		}
+		if err := writeQuickly(dir, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parent := t.TempDir()
+	if _, err := writeMount(filepath.Join(parent, "a", "b"), content, mountTime, quick); !errors.Is(err, refused) || len(snapshot(t, parent)) != 1 {
+		t.Errorf("got %v, and %v", err, snapshot(t, parent))
+	}
+}
+
+// TestWhatCannotBeRemovedStopsNoRenewal: a run of root, then a folder of another
+// user, who may not remove what root has written.
+func TestWhatCannotBeRemovedStopsNoRenewal(t *testing.T) {
+	dir := filepath.Join(openTempDir(t), "mount")
+	if err := writeQuickly(dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.Readlink(filepath.Join(dir, "..data"))
+	// For who runs this test as himself it has to be closed.
+	if err = errors.Join(err, os.Chmod(filepath.Join(dir, first), 0o555)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Join(dir, first), 0o755) })
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unprivileged(t, "renew", dir)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 6 {
+		t.Errorf("there is %v, %v: want one leftover", entries, err)
+	}
+}
+
+func TestNoTokenIsAskedForWhereNoneCanBeWritten(t *testing.T) {
+	dir := openTempDir(t)
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	unprivileged(t, "closed", dir)
+	unprivileged(t, "closed", filepath.Join(dir, "new"))
+}
+
+// renewMount is a child that renews a mount over a folder that it cannot remove.
+func renewMount(dir string) error {
+	for run := 2; run <= 4; run++ {
+		kept, err := WriteMount(dir, contentOf(run))
+		if err != nil || len(kept) != 1 || !errors.Is(kept[0], fs.ErrPermission) || !strings.Contains(kept[0].Error(), "removing "+dir+"/..2026_05_01_12_30_01.") {
+			return fmt.Errorf("run %d: %v, kept %v", run, err, kept)
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, MountToken)); err != nil || string(data) != mountOf(run).Token {
+			return fmt.Errorf("run %d is not shown: %.20q, %w", run, data, err)
+		}
+	}
+	return nil
+}
+
+// writeClosed is a child that may not write into a folder.
+func writeClosed(dir string) error {
+	content := func() (Mount, error) { return Mount{}, errors.New("a token was asked for") }
+	if _, err := WriteMount(dir, content); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), dir) {
+		return fmt.Errorf("got %w", err)
+	}
+	return nil
 }
 
 // mountOperations counts the changing operations of a run, as the first one or
@@ -173,7 +271,7 @@ func mountOperations(t *testing.T, first bool) int {
 			t.Fatal(err)
 		}
 	}
-	if err := writeMount(dir, mountOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d }); err != nil {
+	if _, err := writeMount(dir, contentOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d }); err != nil {
 		t.Fatal(err)
 	}
 	if d.count < 16 {
@@ -204,8 +302,11 @@ func TestAMountSurvivesEveryFault(t *testing.T) {
 					}
 					return works
 				}}
-				err := writeMount(dir, mountOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
-				if err == nil || strings.Contains(err.Error(), "\n") && f != dead {
+				kept, err := writeMount(dir, contentOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
+				switch {
+				case err == nil && (len(kept) != 1 || shown(t, dir) != 2):
+					t.Errorf("it has seen no fault, and kept %v", kept)
+				case err != nil && strings.Contains(err.Error(), "\n") && f != dead:
 					t.Errorf("the error is %v", err)
 				}
 				switch run := shown(t, dir); {
@@ -261,7 +362,7 @@ func TestAMountIsDurableBeforeItIsShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &recordedDisk{}
-	if err := writeMount(dir, mountOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = diskOps{r}; return d }); err != nil {
+	if _, err := writeMount(dir, contentOf(2), mountTime, func(r *os.Root) fileOps { d.fileOps = diskOps{r}; return d }); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -283,7 +384,7 @@ func TestKilledWhileAMountIsTidied(t *testing.T) {
 			}
 			return works
 		}}
-		_ = writeMount(dir, mountOf(run), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
+		_, _ = writeMount(dir, contentOf(run), mountTime, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
 	}
 	total := mountOperations(t, false)
 	for first := range total {
@@ -313,7 +414,7 @@ func TestKilledWhileAMountIsTidied(t *testing.T) {
 func mountForever(dir string) error {
 	talk := func(int, bool) fault { fmt.Print("."); return works }
 	for run := 1; ; run++ {
-		if err := writeMount(dir, mountOf(run), mountTime, func(r *os.Root) fileOps { return &faultyDisk{fileOps: diskOps{r}, decide: talk} }); err != nil {
+		if _, err := writeMount(dir, contentOf(run), mountTime, func(r *os.Root) fileOps { return &faultyDisk{fileOps: diskOps{r}, decide: talk} }); err != nil {
 			return err
 		}
 	}
