@@ -31,7 +31,7 @@ type Token struct {
 	// WarnAfter is when the kubelet should have replaced the token.
 	WarnAfter *time.Time `json:"warnAfter,omitempty"`
 	// Legacy tells of a token of a Secret, as Kubernetes made them before
-	// 1.24: for no audience, and without an end.
+	// 1.24: for no audience and, mostly, without an end.
 	Legacy         bool       `json:"legacy,omitempty"`
 	Namespace      string     `json:"namespace,omitempty"`
 	ServiceAccount *Reference `json:"serviceAccount,omitempty"`
@@ -39,6 +39,8 @@ type Token struct {
 	// stand beside it, a node, a secret, or the configuration of webhooks.
 	BoundTo      []Reference         `json:"boundTo,omitempty"`
 	Attestations map[string][]string `json:"attestations,omitempty"`
+
+	faults []token.Reason // for which nobody accepts it
 }
 
 // Reference names an object of the cluster.
@@ -76,7 +78,7 @@ func ReadToken(text string) (*Token, error) {
 	c := &u.Claims
 	t := &Token{
 		Algorithm: u.Algorithm, KeyID: u.KeyID, Subject: c.Subject, Issuer: c.Issuer, Audiences: c.Audiences, ID: c.ID,
-		Legacy: c.Expires.IsZero() && c.Legacy, Namespace: c.Namespace, Attestations: c.Attestations,
+		Legacy: c.Legacy, Namespace: c.Namespace, Attestations: c.Attestations, faults: u.Faults(),
 	}
 	if c.ServiceAccount.Name != "" {
 		t.ServiceAccount = &Reference{Kind: "ServiceAccount", Name: c.ServiceAccount.Name, UID: c.ServiceAccount.UID}
@@ -86,25 +88,20 @@ func ReadToken(text string) (*Token, error) {
 			t.BoundTo = append(t.BoundTo, Reference{Kind: k.Kind, Name: o.Name, UID: o.UID})
 		}
 	}
-	for _, d := range []struct {
-		name string
-		from time.Time
-		to   **time.Time
-	}{{"iat", c.IssuedAt, &t.IssuedAt}, {"nbf", c.NotBefore, &t.NotBefore}, {"exp", c.Expires, &t.Expires}, {"kubernetes.io.warnafter", c.WarnAfter, &t.WarnAfter}} {
-		if *d.to, err = date(d.name, d.from); err != nil {
-			return nil, err
-		}
-	}
+	t.IssuedAt, t.NotBefore, t.Expires, t.WarnAfter = date(c.IssuedAt), date(c.NotBefore), date(c.Expires), date(c.WarnAfter)
 	return t, nil
 }
 
-// date refuses times that no calendar has, which would not encode.
-func date(claim string, at time.Time) (*time.Time, error) {
+// lastDate is the last time that can be encoded.
+var lastDate = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// date takes what is after that for the last date.
+func date(at time.Time) *time.Time {
 	if at.IsZero() {
-		return nil, nil
+		return nil
 	}
-	if at = at.UTC(); at.Unix() < 0 || at.Year() > 9999 {
-		return nil, errors.New("the claim " + claim + " of the token is no time")
+	if at = at.UTC(); at.After(lastDate) {
+		at = lastDate
 	}
-	return &at, nil
+	return &at
 }
