@@ -104,8 +104,9 @@ type KeySource interface {
 // KeySet is a fixed set of keys, which may be used by several goroutines. It is
 // a [KeySource] itself.
 type KeySet struct {
-	keys []Key
-	byID map[string][]Key
+	keys    []Key
+	byID    map[string][]Key
+	headers headers
 }
 
 // ErrNoKeys tells that there is no key to verify with.

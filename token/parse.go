@@ -29,9 +29,11 @@ type Unverified struct {
 	Algorithm string // alg, any
 	KeyID     string // kid; empty: none
 	Claims    Claims
-	text      string
-	header    header
-	wire      claims
+
+	headerText         string // as written
+	payload, signature []byte
+	header             header
+	wire               claims
 }
 
 // Parse takes a token apart without verifying anything. It takes the compact
@@ -53,14 +55,15 @@ func Parse(text string) (*Unverified, error) {
 	if !ok || !more || strings.Contains(third, ".") {
 		return nil, refuse(Malformed, "does not have three parts with dots between them (RFC 7515 section 7.1)")
 	}
-	u := &Unverified{text: text}
-	if err := decodePart("header", first, &u.header); err != nil {
+	u := &Unverified{headerText: first}
+	if _, err := decodePart("header", first, &u.header); err != nil {
 		return nil, err
 	}
-	if err := decodePart("payload", second, &u.wire); err != nil {
+	var err error
+	if u.payload, err = decodePart("payload", second, &u.wire); err != nil {
 		return nil, err
 	}
-	if _, err := decodeBase64("signature", third); err != nil {
+	if u.signature, err = decodeBase64("signature", third); err != nil {
 		return nil, err
 	}
 	u.Algorithm, u.KeyID = u.header.Algorithm, u.header.KeyID
@@ -79,18 +82,19 @@ func (u *Unverified) Faults() []Reason {
 	return j.reasons
 }
 
-func decodePart(name, text string, into any) error {
+// decodePart returns the JSON of a part, and what it says.
+func decodePart(name, text string, into any) ([]byte, error) {
 	data, err := decodeBase64(name, text)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if problem := bounded(data, maxCommas); problem != "" {
-		return refuse(Malformed, "the "+name+" "+problem)
+		return nil, refuse(Malformed, "the "+name+" "+problem)
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return refuse(Malformed, "the "+name+" is not the JSON of a token: "+withoutContent(err))
+		return nil, refuse(Malformed, "the "+name+" is not the JSON of a token: "+withoutContent(err))
 	}
-	return nil
+	return data, nil
 }
 
 func decodeBase64(name, text string) ([]byte, error) {

@@ -21,7 +21,7 @@ func ParsePayload(payload string) (*Claims, error) {
 		return nil, refuse(TooLarge, fmt.Sprintf("longer than %d bytes", MaxSize))
 	}
 	var w claims
-	if err := decodePart("payload", payload, &w); err != nil {
+	if _, err := decodePart("payload", payload, &w); err != nil {
 		return nil, err
 	}
 	if name, foreign := w.foreign(); foreign {

@@ -37,13 +37,15 @@ const (
 // User returns whom the claims name. It is worth what the claims are worth:
 // nothing, unless a [Verifier] returned them.
 func (c *Claims) User() User {
-	u := User{Username: c.username(), UID: c.ServiceAccount.UID, Groups: []string{groupAll, groupPrefix + c.Namespace}, Extra: make(map[string][]string)}
+	u := User{Username: c.username(), UID: c.ServiceAccount.UID, Groups: []string{groupAll, groupPrefix + c.Namespace}, Extra: make(map[string][]string, 8)}
 	if c.Legacy {
 		return u
 	}
+	values := make([]string, 0, 9) // all of them in one piece
 	put := func(key, value string) {
-		if value != "" {
-			u.Extra[key] = []string{value}
+		if n := len(values); value != "" {
+			values = append(values, value)
+			u.Extra[key] = values[n : n+1 : n+1]
 		}
 	}
 	if c.ID != "" {

@@ -155,18 +155,23 @@ func (s *KeySet) signedBy(u *Unverified) (Key, error) {
 	if len(named) == 0 {
 		return Key{}, refuse(KeyUnknown, fmt.Sprintf("no key has the id %s that the token names (kid)", quote(u.KeyID)))
 	}
-	alg := jose.SignatureAlgorithm(u.Algorithm)
-	signature, err := jose.ParseSignedCompact(u.text, []jose.SignatureAlgorithm{alg})
+	known, header, err := s.headers.read(u)
 	if err != nil {
 		return Key{}, refuse(Malformed, "the header has a parameter that is broken (RFC 7515 section 4.1)")
 	}
+	// The parsed header is shared: the signature goes into a copy.
+	of := jose.JSONWebSignature{Signatures: []jose.Signature{*header}}
+	of.Signatures[0].Signature = u.signature
 	fits := false
 	for _, k := range named {
 		if k.Algorithm() != u.Algorithm {
 			continue
 		}
 		fits = true
-		if _, err := signature.Verify(k.Public); err == nil {
+		if of.DetachedVerify(u.payload, k.Public) == nil {
+			if !known {
+				s.headers.remember(u, header)
+			}
 			return k, nil
 		}
 	}

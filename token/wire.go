@@ -37,8 +37,8 @@ func (k *headerKey) harmless() bool {
 // legacy.go).
 type claims struct {
 	Audience  audience       `json:"aud,omitzero"`
-	Expires   *seconds       `json:"exp,omitzero"`
-	IssuedAt  *seconds       `json:"iat,omitzero"`
+	Expires   seconds        `json:"exp,omitzero"`
+	IssuedAt  seconds        `json:"iat,omitzero"`
 	Issuer    string         `json:"iss,omitzero"`
 	ID        string         `json:"jti,omitzero"`
 	Bound     *bound         `json:"kubernetes.io,omitzero"`
@@ -46,7 +46,7 @@ type claims struct {
 	Secret    string         `json:"kubernetes.io/serviceaccount/secret.name,omitzero"`
 	Name      string         `json:"kubernetes.io/serviceaccount/service-account.name,omitzero"`
 	UID       string         `json:"kubernetes.io/serviceaccount/service-account.uid,omitzero"`
-	NotBefore *seconds       `json:"nbf,omitzero"`
+	NotBefore seconds        `json:"nbf,omitzero"`
 	Subject   string         `json:"sub,omitzero"`
 	Other     jsontext.Value `json:",embed"`
 }
@@ -61,7 +61,7 @@ type bound struct {
 	Secret         *ref                `json:"secret,omitzero"`
 	ServiceAccount ref                 `json:"serviceaccount"`
 	Validating     *ref                `json:"validatingwebhookconfiguration,omitzero"`
-	WarnAfter      *seconds            `json:"warnafter,omitzero"`
+	WarnAfter      seconds             `json:"warnafter,omitzero"`
 }
 
 type ref struct {
@@ -103,9 +103,12 @@ func (a *audience) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 var errAudience = errors.New("aud is neither a text nor a list of texts")
 
-// seconds is a time since 1970 (RFC 7519 section 2, NumericDate). Fractions are
-// cut off, as Kubernetes does.
-type seconds int64
+// seconds is a time since 1970 (RFC 7519 section 2, NumericDate), if it is told.
+// Fractions are cut off, as Kubernetes does.
+type seconds struct {
+	told bool
+	unix int64
+}
 
 // The times that [time.Time] can tell: from its year 1, whose first second is no
 // time at all, to where its own count of seconds ends.
@@ -116,40 +119,46 @@ const (
 )
 
 // UnmarshalJSONFrom takes a number within the range of int64 and of
-// [time.Time]. What is beyond is refused here: converted, it would be another
-// time.
+// [time.Time], and null as an absence, as Kubernetes does. What is beyond is
+// refused here: converted, it would be another time.
 func (s *seconds) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() != '0' {
-		return errors.New("a time is no number")
-	}
 	text, err := d.ReadValue()
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case text.Kind() == 'n':
+		return nil
+	case text.Kind() != '0':
+		return errors.New("a time is no number")
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
 	if err != nil || f < firstSeconds || f >= math.MaxInt64 || int64(f) > lastSeconds {
 		return errTime
 	}
-	*s = seconds(f)
+	*s = seconds{true, int64(f)}
 	return nil
+}
+
+// MarshalJSONTo writes a whole number.
+func (s seconds) MarshalJSONTo(e *jsontext.Encoder) error {
+	return e.WriteToken(jsontext.Int(s.unix))
 }
 
 var errTime = errors.New("a time is out of range")
 
-func (s *seconds) time() time.Time {
-	if s == nil {
+func (s seconds) time() time.Time {
+	if !s.told {
 		return time.Time{}
 	}
-	return time.Unix(int64(*s), 0)
+	return time.Unix(s.unix, 0)
 }
 
 // secondsOf is the reverse of time.
-func secondsOf(t time.Time) *seconds {
+func secondsOf(t time.Time) seconds {
 	if t.IsZero() {
-		return nil
+		return seconds{}
 	}
-	s := seconds(t.Unix())
-	return &s
+	return seconds{true, t.Unix()}
 }
 
 func (r *ref) public() *Ref {
