@@ -75,7 +75,7 @@ var mayLink = map[string][]string{
 	"token":           {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"mtls":            {},
+	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
 }
 
 // violations parses the files of the tree in process, so that the test cache

@@ -28,7 +28,7 @@ func ExampleServerConfig() {
 			http.Error(w, "not allowed", http.StatusForbidden)
 			return
 		}
-		fmt.Fprintf(w, "hello %s", client.Subject.CommonName)
+		fmt.Fprintf(w, "hello %s", client.Certificate.Subject.CommonName)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(hello), TLSConfig: mtls.ServerConfig(source, mtls.RequireClients)}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

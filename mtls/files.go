@@ -1,6 +1,8 @@
 package mtls
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -104,7 +106,7 @@ func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], erro
 		}
 		pair.PrivateKey = private
 		switch leaf := pair.Leaf; {
-		case !trust.SameKey(leaf.PublicKey, private.Public()):
+		case checkPair(pair) != nil:
 			return nil, fmt.Errorf("%s: the first certificate, %q, does not belong to the key in %s", f.Certificate, leaf.Subject, f.Key)
 		case time.Now().After(leaf.NotAfter):
 			return nil, fmt.Errorf("%s: the certificate %q expired at %s", f.Certificate, leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
@@ -114,6 +116,20 @@ func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], erro
 		return pair, nil
 	}
 	return reload.New(files, build, func(_ *tls.Certificate, err error) { told(Reload{files, err}) })
+}
+
+// checkPair tells what is wrong with a certificate that is to be shown.
+func checkPair(c *tls.Certificate) error {
+	key, ok := c.PrivateKey.(crypto.Signer)
+	switch {
+	case c.Leaf == nil || len(c.Certificate) == 0 || !bytes.Equal(c.Leaf.Raw, c.Certificate[0]):
+		return errors.New("the first certificate and Leaf are not the same")
+	case !ok:
+		return errors.New("the private key cannot sign")
+	case !trust.SameKey(c.Leaf.PublicKey, key.Public()):
+		return fmt.Errorf("the first certificate, %q, does not belong to the key", c.Leaf.Subject)
+	}
+	return nil
 }
 
 // goodFor tells whether a certificate may be shown for something: one that names

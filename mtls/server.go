@@ -2,6 +2,7 @@ package mtls
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -54,20 +55,41 @@ type made struct {
 	config *tls.Config
 }
 
-func (v *server) config(*tls.ClientHelloInfo) (*tls.Config, error) {
+func (v *server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	now, err := v.source.Snapshot()
 	if err != nil {
 		return nil, fmt.Errorf("the source of certificates: %w", err)
 	}
-	if m := v.made.Load(); m != nil && m.of == now {
-		return m.config, nil
+	m := v.made.Load()
+	if m == nil || m.of != now {
+		config, err := v.make(now)
+		if err != nil {
+			return nil, err
+		}
+		m = &made{now, config}
+		v.made.Store(m)
 	}
-	config, err := v.make(now)
-	if err != nil {
-		return nil, err
+	if w := watchedBelow(hello.Conn); w != nil {
+		return v.watched(w, m), nil
 	}
-	v.made.Store(&made{now, config})
-	return config, nil
+	return m.config, nil
+}
+
+// watched is the configuration for one connection of [Connections].
+func (v *server) watched(w *watched, m *made) *tls.Config {
+	config := m.config.Clone()
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		usage := x509.ExtKeyUsageAny
+		if v.clients == RequireClients {
+			usage = x509.ExtKeyUsageClientAuth
+			if err := v.verify(state); err != nil {
+				return err
+			}
+		}
+		w.note(&standing{&state, usage, m.of.Certificate})
+		return nil
+	}
+	return config
 }
 
 // make says all that crypto/tls can check itself. What it does not, because a

@@ -154,7 +154,7 @@ func TestUnverifiedClientIsKnownByVerifyClientAlone(t *testing.T) {
 						t.Error("its chain counts as verified")
 					}
 					c, err := mtls.VerifyClient(&source, &state)
-					if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) || (err == nil && c.Subject.CommonName != "jane") {
+					if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) || (err == nil && c.Certificate.Subject.CommonName != "jane") {
 						t.Errorf("resumed %t: got %v, want %q", resumed, err, want)
 					}
 				}
@@ -285,7 +285,7 @@ func TestOwnCheckOfResumedSessions(t *testing.T) {
 	client := clientOf(ca, leaf(t, goes, "jane", forClients))
 	connect(t, server, client, false)
 	resumed := connect(t, server, client, true).server.ConnectionState()
-	config, err := server.GetConfigForClient(nil)
+	config, err := server.GetConfigForClient(&tls.ClientHelloInfo{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +327,7 @@ func TestVerifyClientOfAConnectionThatStands(t *testing.T) {
 				looks(t, source, 3)
 				c, err := mtls.VerifyClient(source, &state)
 				switch {
-				case row.want == "" && (err != nil || c.Subject.CommonName != "jane"):
+				case row.want == "" && (err != nil || c.Certificate.Subject.CommonName != "jane"):
 					t.Errorf("got %v", err)
 				case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
 					t.Errorf("got %v, want %q", err, row.want)

@@ -8,11 +8,15 @@ import (
 	"time"
 )
 
-// ErrNoClient tells that a client has shown no certificate.
-var ErrNoClient = errors.New("the client has shown no certificate")
+var (
+	// ErrNoClient tells that a client has shown no certificate.
+	ErrNoClient = errors.New("the client has shown no certificate")
+	// ErrNoServer tells that there is no TLS, and so no server's certificate.
+	ErrNoServer = errors.New("the server has shown no certificate")
+)
 
 // VerifyClient judges the client of a connection to a server of [ServerConfig]
-// by the source's bundle and the time of now, and returns its certificate.
+// by the source's bundle and the time of now, and returns who it is.
 //
 // Of [RequireClients] the handshake has done that already: this is for
 // connections that live longer than certificates and authorities do, and takes
@@ -25,28 +29,49 @@ var ErrNoClient = errors.New("the client has shown no certificate")
 // The error is [ErrNoClient] where there is no certificate, or no TLS (nil); the
 // source's; or it tells why the certificate is not good now, for the server's
 // own log.
-func VerifyClient(s Source, c *tls.ConnectionState) (*x509.Certificate, error) {
+func VerifyClient(s Source, c *tls.ConnectionState) (Peer, error) {
 	if c == nil || len(c.PeerCertificates) == 0 {
-		return nil, ErrNoClient
+		return Peer{}, ErrNoClient
 	}
-	now, err := s.Snapshot()
-	if err != nil {
-		return nil, fmt.Errorf("the source of certificates: %w", err)
-	}
-	if now.Bundle == nil {
-		return nil, errNoBundle
-	}
-	if err := now.Bundle.verify(c, time.Now()); err != nil {
-		return nil, fmt.Errorf("the certificate of the client %s: %w", shortName(c.PeerCertificates[0]), err)
-	}
-	return c.PeerCertificates[0], nil
+	return verifyPeer(s, c, x509.ExtKeyUsageClientAuth, "client")
 }
 
-// verify tells why the peer of a connection is not from the bundle.
-func (b *Bundle) verify(c *tls.ConnectionState, at time.Time) error {
+// VerifyServer judges the server of a connection by the source's bundle and the
+// time of now, and returns who it is. What it is called is for an [Authorizer]
+// to judge: [Named].
+//
+// The handshake of [ClientConfig] has done that: this is for connections that
+// live longer than certificates and authorities do. It takes a tenth of a
+// millisecond. Errors are those of [VerifyClient], with [ErrNoServer].
+func VerifyServer(s Source, c *tls.ConnectionState) (Peer, error) {
+	if c == nil || len(c.PeerCertificates) == 0 {
+		return Peer{}, ErrNoServer
+	}
+	return verifyPeer(s, c, x509.ExtKeyUsageServerAuth, "server")
+}
+
+// verifyPeer judges the other side, which is one thing to show oneself as.
+func verifyPeer(s Source, c *tls.ConnectionState, usage x509.ExtKeyUsage, side string) (Peer, error) {
+	now, err := s.Snapshot()
+	if err != nil {
+		return Peer{}, fmt.Errorf("the source of certificates: %w", err)
+	}
+	if now.Bundle == nil {
+		return Peer{}, fmt.Errorf("the source has no bundle to verify %ss by", side)
+	}
+	peer := Peer{c.PeerCertificates[0]}
+	if _, err := now.Bundle.verify(c, usage, time.Now()); err != nil {
+		return Peer{}, fmt.Errorf("the certificate of the %s %s: %w", side, peer, err)
+	}
+	return peer, nil
+}
+
+// verify returns the chains by which the peer of a connection is from the bundle,
+// or tells why it is not.
+func (b *Bundle) verify(c *tls.ConnectionState, usage x509.ExtKeyUsage, at time.Time) ([][]*x509.Certificate, error) {
 	for _, chain := range c.VerifiedChains {
 		if b.stillEnds(chain, at) {
-			return nil
+			return c.VerifiedChains, nil
 		}
 	}
 	// Its anchor may have been certified anew, or another one knows it too.
@@ -54,10 +79,9 @@ func (b *Bundle) verify(c *tls.ConnectionState, at time.Time) error {
 	for _, above := range c.PeerCertificates[1:] {
 		between.AddCert(above)
 	}
-	_, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{
-		Roots: b.pool, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	return c.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots: b.pool, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
-	return err
 }
 
 // stillEnds tells whether a chain that crypto/tls has verified, at this
@@ -70,15 +94,4 @@ func (b *Bundle) stillEnds(chain []*x509.Certificate, at time.Time) bool {
 		}
 	}
 	return len(chain) > 0 && b.raw[string(chain[len(chain)-1].Raw)]
-}
-
-// shortName is enough of a subject to find the certificate by: whoever made it
-// may have written anything.
-func shortName(c *x509.Certificate) string {
-	const most = 80
-	name := c.Subject.String()
-	if len(name) > most {
-		return fmt.Sprintf("%q…", name[:most])
-	}
-	return fmt.Sprintf("%q", name)
 }

@@ -3,7 +3,6 @@ package saserver
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -33,11 +32,11 @@ const recheck = time.Second
 // last. Verifying costs more than most reviews; and of somebody who is refused,
 // it is done once, however many requests are on their way.
 type peer struct {
-	mu          sync.Mutex
-	by          *mtls.Bundle
-	at          time.Time
-	certificate *x509.Certificate
-	err         error // for the rest of the connection
+	mu     sync.Mutex
+	by     *mtls.Bundle
+	at     time.Time
+	client mtls.Peer
+	err    error // for the rest of the connection
 }
 
 type peerKey struct{}
@@ -54,29 +53,29 @@ func (c *Callers) admit(r *http.Request) (name string, err error) {
 		return "", nil
 	}
 	p := r.Context().Value(peerKey{}).(*peer)
-	certificate, err := p.verify(c.Source, r.TLS)
+	client, err := p.verify(c.Source, r.TLS)
 	if err != nil {
 		return "", err
 	}
-	name = certificate.Subject.CommonName
+	name = client.Certificate.Subject.CommonName
 	if len(c.Names) > 0 && !slices.Contains(c.Names, name) {
 		return name, fmt.Errorf("the client %.80q is none of those that may ask (--allowed-name)", name)
 	}
 	return name, nil
 }
 
-func (p *peer) verify(source mtls.Source, state *tls.ConnectionState) (*x509.Certificate, error) {
+func (p *peer) verify(source mtls.Source, state *tls.ConnectionState) (mtls.Peer, error) {
 	now, err := source.Snapshot()
 	if err != nil {
-		return nil, err
+		return mtls.Peer{}, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil && (p.by != now.Bundle || time.Since(p.at) >= recheck) {
-		p.certificate, p.err = mtls.VerifyClient(now, state)
+		p.client, p.err = mtls.VerifyClient(now, state)
 		p.by, p.at = now.Bundle, time.Now()
 	}
-	return p.certificate, p.err
+	return p.client, p.err
 }
 
 // refuseCaller says no more than that. The connection is closed, so that a

@@ -45,7 +45,7 @@ func TestClientOfAConnection(t *testing.T) {
 		var p peer
 		wants := func(source mtls.Source, good bool) {
 			t.Helper()
-			if c, err := p.verify(source, client); (err == nil) != good || (good && c.Subject.CommonName != "west") {
+			if c, err := p.verify(source, client); (err == nil) != good || (good && c.Certificate.Subject.CommonName != "west") {
 				t.Errorf("after %s: %v, %v", time.Since(p.at), c, err)
 			}
 		}
