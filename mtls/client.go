@@ -19,8 +19,12 @@ import (
 // The result may be changed, but for InsecureSkipVerify and VerifyConnection:
 // servers are verified by the latter, at each handshake, resumed ones too, because
 // [tls.Config] has one fixed set of authorities. So VerifiedChains of a connection
-// stay empty. No sessions are resumed unless there is a ClientSessionCache
-// ([NewSessionCache]). TLS 1.2 at least.
+// stay empty. TLS 1.2 at least.
+//
+// No sessions are resumed, as with any [tls.Config] of a client. With a
+// ClientSessionCache of [crypto/tls] the first handshake after an authority was
+// taken out of use fails where its session was of that; [SessionCache] has none of
+// that.
 func ClientConfig(s Source, server Authorizer) *tls.Config {
 	c := &client{s, server}
 	return &tls.Config{
@@ -76,7 +80,8 @@ func dialled(p Peer, name string) error {
 // DialledAt returns the configuration of [ClientConfig] for one connection, to an
 // address (HOST:PORT or HOST) as [net.Dial] takes it: where server is nil, the
 // other side must be called HOST, which may be an IP address. It is for programs
-// that dial themselves.
+// that dial themselves, and to be used at once: the whole handshake shows and
+// trusts what the source has now.
 func DialledAt(s Source, server Authorizer, address string) *tls.Config {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -85,7 +90,21 @@ func DialledAt(s Source, server Authorizer, address string) *tls.Config {
 	if server == nil {
 		server = Named(host)
 	}
-	config := ClientConfig(s, server)
+	config := ClientConfig(pin(s), server)
 	config.ServerName = host
 	return config
 }
+
+// pin returns what a source has now as a source, its error too, so that nothing
+// changes during a handshake.
+func pin(s Source) Source {
+	now, err := s.Snapshot()
+	if err != nil {
+		return failed{err}
+	}
+	return now
+}
+
+type failed struct{ err error }
+
+func (f failed) Snapshot() (*Snapshot, error) { return nil, f.err }

@@ -114,12 +114,15 @@ func TestClientAfterARotation(t *testing.T) {
 			ca, next := authority(t, "ca"), authority(t, "ca")
 			var source changing
 			server := mtls.ServerConfig(&mtls.Snapshot{Certificate: new(leaf(t, ca, "server", forServers)), Bundle: bundle(t, ca)}, mtls.RequireClients)
-			client := mtls.ClientConfig(&source, nil)
-			client.ServerName, client.MaxVersion = "server.example.test", version
-			client.ClientSessionCache = mtls.NewSessionCache(&source, 4)
+			sessions := mtls.NewSessionCache(&source, 4)
+			client := func() *tls.Config {
+				c := sessions.DialledAt(nil, "server.example.test:443")
+				c.MaxVersion = version
+				return c
+			}
 			as := func(want string, resumed bool) {
 				t.Helper()
-				l := connect(t, server, client, resumed)
+				l := connect(t, server, client(), resumed)
 				if got := l.server.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
 					t.Errorf("the server saw %s, want %s", got, want)
 				}
@@ -131,8 +134,10 @@ func TestClientAfterARotation(t *testing.T) {
 			source.set(t, leaf(t, ca, "joan", forClients), ca, next)
 			as("joan", false)
 			as("joan", true)
+			late := client()
 			source.set(t, leaf(t, ca, "joan", forClients), next)
-			if _, err := dial(t, server, client); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+			connect(t, server, late, true) // it has begun before, and its session stays behind
+			if _, err := dial(t, server, client()); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 				t.Errorf("the authority of before: %v", err)
 			}
 		})
@@ -168,9 +173,7 @@ func TestClientWithoutWhatItTakes(t *testing.T) {
 		"memory in which nothing is yet": {new(mtls.Memory), "nothing was set yet"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := mtls.ClientConfig(row.source, nil)
-			client.ServerName, client.ClientSessionCache = "server.example.test", mtls.NewSessionCache(row.source, 1)
-			l, err := dial(t, server, client)
+			l, err := dial(t, server, mtls.NewSessionCache(row.source, 1).DialledAt(nil, "server.example.test"))
 			if (err == nil) != (row.want == "") || (err != nil && !strings.Contains(err.Error(), row.want)) {
 				t.Fatalf("got %v, want %q", err, row.want)
 			}

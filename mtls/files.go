@@ -82,15 +82,20 @@ func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 
 // Snapshot returns what the files hold now, and never an error.
 func (s *FileSource) Snapshot() (*Snapshot, error) {
-	now := Snapshot{Certificate: s.pair.Get()}
-	if s.bundle != nil {
-		now.Bundle = s.bundle.Get()
+	for {
+		// Before the files: whoever has read older ones does not replace what is newer.
+		last := s.last.Load()
+		now := Snapshot{Certificate: s.pair.Get()}
+		if s.bundle != nil {
+			now.Bundle = s.bundle.Get()
+		}
+		if last != nil && *last == now {
+			return last, nil
+		}
+		if s.last.CompareAndSwap(last, &now) {
+			return &now, nil
+		}
 	}
-	if last := s.last.Load(); last != nil && *last == now {
-		return last, nil
-	}
-	s.last.Store(&now)
-	return &now, nil
 }
 
 func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], error) {

@@ -30,8 +30,9 @@ var (
 )
 
 // ServerConfig returns the configuration of a server that always shows the
-// newest certificate of a source, and trusts clients by its newest bundle. A
-// handshake fails while the source has not what it takes.
+// newest certificate of a source, and trusts clients by its newest bundle: those
+// of the moment at which a handshake begins. It fails while the source has not
+// what it takes.
 //
 // It speaks TLS 1.2 and 1.3, and HTTP/2 and HTTP/1.1 (ALPN). What is set in the
 // result beside that does not count, for each connection has a configuration of
@@ -80,9 +81,9 @@ func (v *server) watched(w *watched, m *made) *tls.Config {
 	config := m.config.Clone()
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		usage := x509.ExtKeyUsageAny
-		if v.clients == RequireClients {
+		if verify := m.config.VerifyConnection; verify != nil {
 			usage = x509.ExtKeyUsageClientAuth
-			if err := v.verify(state); err != nil {
+			if err := verify(state); err != nil {
 				return err
 			}
 		}
@@ -92,8 +93,8 @@ func (v *server) watched(w *watched, m *made) *tls.Config {
 	return config
 }
 
-// make says all that crypto/tls can check itself. What it does not, because a
-// session is resumed, verify does.
+// make says all that crypto/tls can check itself, and what it does not, because a
+// session is resumed.
 func (v *server) make(now *Snapshot) (*tls.Config, error) {
 	if now.Certificate == nil {
 		return nil, errNoCertificate
@@ -107,13 +108,11 @@ func (v *server) make(now *Snapshot) (*tls.Config, error) {
 	}
 	config.ClientAuth, config.ClientCAs = tls.RequestClientCert, now.Bundle.pool
 	if v.clients != UnverifiedClients {
-		config.ClientAuth, config.VerifyConnection = tls.RequireAndVerifyClientCert, v.verify
+		// It is called for resumed sessions too, where VerifyPeerCertificate is not.
+		config.ClientAuth, config.VerifyConnection = tls.RequireAndVerifyClientCert, func(c tls.ConnectionState) error {
+			_, err := VerifyClient(now, &c)
+			return err
+		}
 	}
 	return config, nil
-}
-
-// verify is called for resumed sessions too, where VerifyPeerCertificate is not.
-func (v *server) verify(c tls.ConnectionState) error {
-	_, err := VerifyClient(v.source, &c)
-	return err
 }

@@ -296,6 +296,12 @@ func TestOwnCheckOfResumedSessions(t *testing.T) {
 		t.Errorf("no certificate: %v", err)
 	}
 	source.set(t, pair, ca)
+	if err := config.VerifyConnection(resumed); err != nil {
+		t.Errorf("a handshake that began before: %v", err)
+	}
+	if config, err = server.GetConfigForClient(&tls.ClientHelloInfo{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := config.VerifyConnection(resumed); err == nil {
 		t.Error("let in")
 	}

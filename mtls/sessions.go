@@ -5,47 +5,70 @@ import (
 	"sync"
 )
 
-// NewSessionCache returns a cache for [tls.Config].ClientSessionCache of a client
-// of [ClientConfig] with up to capacity sessions, which forgets them all when the
-// source changes: a session that is resumed shows the certificate of then. It may
-// be used by several goroutines.
-func NewSessionCache(s Source, capacity int) tls.ClientSessionCache {
-	return &sessionCache{source: s, capacity: capacity}
-}
-
-type sessionCache struct {
+// SessionCache lets a client resume sessions, and forgets them all when its
+// source changes: a session shows the certificate of then, and was verified by the
+// bundle of then. It may be used by several goroutines.
+type SessionCache struct {
 	source   Source
 	capacity int
 
-	mu    sync.Mutex
-	of    *Snapshot
-	cache tls.ClientSessionCache
+	mu       sync.Mutex
+	of       *Snapshot
+	sessions tls.ClientSessionCache
 }
 
-// now returns the cache for what the source has now; nil while it has nothing.
-func (c *sessionCache) now() tls.ClientSessionCache {
-	now, err := c.source.Snapshot()
+// NewSessionCache returns a cache of up to capacity sessions, one for each host
+// that is dialled.
+func NewSessionCache(s Source, capacity int) *SessionCache {
+	return &SessionCache{source: s, capacity: capacity}
+}
+
+// DialledAt is [DialledAt] for the source of the cache, and resumes a session
+// where there is one.
+func (c *SessionCache) DialledAt(server Authorizer, address string) *tls.Config {
+	now := pin(c.source)
+	config := DialledAt(now, server, address)
+	if s, err := now.Snapshot(); err == nil {
+		config.ClientSessionCache = pinnedSessions{c, s}
+		c.use(s)
+	}
+	return config
+}
+
+// use makes the sessions those of a snapshot.
+func (c *SessionCache) use(now *Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.of, c.cache = nil, nil
-		return nil
-	}
 	if c.of != now {
-		c.of, c.cache = now, tls.NewLRUClientSessionCache(c.capacity)
+		c.of, c.sessions = now, tls.NewLRUClientSessionCache(c.capacity)
 	}
-	return c.cache
 }
 
-func (c *sessionCache) Get(key string) (*tls.ClientSessionState, bool) {
-	if cache := c.now(); cache != nil {
-		return cache.Get(key)
+// pinnedSessions is the cache for one connection: tickets come late, when there
+// may be another snapshot.
+type pinnedSessions struct {
+	cache *SessionCache
+	of    *Snapshot
+}
+
+func (p pinnedSessions) now() tls.ClientSessionCache {
+	p.cache.mu.Lock()
+	defer p.cache.mu.Unlock()
+	if p.cache.of != p.of {
+		return nil
+	}
+	return p.cache.sessions
+}
+
+func (p pinnedSessions) Get(host string) (*tls.ClientSessionState, bool) {
+	if s := p.now(); s != nil {
+		return s.Get(host)
 	}
 	return nil, false
 }
 
-func (c *sessionCache) Put(key string, state *tls.ClientSessionState) {
-	if cache := c.now(); cache != nil {
-		cache.Put(key, state)
+func (p pinnedSessions) Put(host string, state *tls.ClientSessionState) {
+	if s := p.now(); s != nil {
+		s.Put(host, state)
 	}
 }

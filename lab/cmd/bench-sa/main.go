@@ -5,9 +5,7 @@
 //
 // Usage: bench-sa [-rounds N] [-span DURATION]
 //
-// In each round everything that is compared runs for a span, one after the
-// other, in an order that turns from round to round, so that whatever else the
-// machine does meets all. Ratios are medians over the rounds.
+// Package paired says how.
 package main
 
 import (
@@ -15,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/kubepki/kubepki/lab/internal/paired"
 )
 
 func main() {
@@ -31,15 +31,14 @@ func run(rounds int, span time.Duration) error {
 	if rounds < 1 || span <= 0 {
 		return fmt.Errorf("-rounds and -span must be positive")
 	}
-	fmt.Println("| what | time | beside | ratio of rates | target |")
-	fmt.Println("|---|---|---|---|---|")
+	fmt.Println(paired.Header)
 	for _, algorithm := range algorithms() {
 		s, err := newSubject(algorithm)
 		if err != nil {
 			return err
 		}
 		for _, c := range s.comparisons() {
-			fmt.Println(measure(c, rounds, span))
+			fmt.Println(paired.Measure(c, rounds, span))
 		}
 	}
 	return nil

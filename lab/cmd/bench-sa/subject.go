@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/lab/internal/k8stoken"
+	"github.com/kubepki/kubepki/lab/internal/paired"
 	"github.com/kubepki/kubepki/token"
 	"github.com/kubepki/kubepki/token/tokenhttp"
 )
@@ -90,27 +91,19 @@ func newSubject(a algorithm) (*subject, error) {
 	return s, nil
 }
 
-// comparison is two ways to do one thing: how much faster the first should be,
-// or by how much slower it may be.
-type comparison struct {
-	what, beside string
-	ours, theirs func() error
-	ratio        float64       // of rates, at least; 0: no target
-	adds         time.Duration // at most; 0: no target
-}
-
-func (s *subject) comparisons() []comparison {
+func (s *subject) comparisons() []paired.Comparison {
 	ctx := context.Background()
 	verify := func() error { _, err := s.verifier.Verify(ctx, s.text); return err }
 	issue := func() error { _, err := s.signer.Sign(s.claims); return err }
 	sign := func() error { _, err := s.key.Sign(rand.Reader, s.digest[:], crypto.SHA256); return err }
 	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
-	return []comparison{
-		{"verify, " + s.name, "Kubernetes", verify, s.verifyTheirs(ctx), s.verify, 0},
-		{"verify, " + s.name, "the bare signature", verify, s.verifyBare, 0, 0},
-		{"issue, " + s.name, "the bare signature", issue, sign, s.issue, 0},
-		{"issue, " + s.name, "Kubernetes", issue, s.issueTheirs(), 0, 0},
-		{"a request with a remembered token, " + s.name, "the same without the middleware", s.request(tokenhttp.Require(s.cache, handler)), s.request(handler), 0, 5 * time.Microsecond},
+	request := "a request with a remembered token, " + s.name
+	return []paired.Comparison{
+		{What: "verify, " + s.name, Beside: "Kubernetes", Ours: verify, Theirs: s.verifyTheirs(ctx), Ratio: s.verify},
+		{What: "verify, " + s.name, Beside: "the bare signature", Ours: verify, Theirs: s.verifyBare},
+		{What: "issue, " + s.name, Beside: "the bare signature", Ours: issue, Theirs: sign, Ratio: s.issue},
+		{What: "issue, " + s.name, Beside: "Kubernetes", Ours: issue, Theirs: s.issueTheirs()},
+		{What: request, Beside: "the same without the middleware", Ours: s.request(tokenhttp.Require(s.cache, handler)), Theirs: s.request(handler), Adds: 5 * time.Microsecond},
 	}
 }
 
