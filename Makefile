@@ -9,7 +9,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
 
-.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload bench bench-sa bench-csr lint fuzz deps clean
+.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload bench bench-sa bench-mtls bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,10 +66,13 @@ reload: ## measure the reload matrix on two versions of Kubernetes, for docs/rel
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm and Kubernetes' code
 	lab/build.sh
 	cd lab && go run ./cmd/bench -build $(KUBEPKI_BUILD) -pairs 20 -folders 1000
-	$(MAKE) bench-sa
+	$(MAKE) bench-sa bench-mtls
 
 bench-sa: ## how fast tokens of service accounts are verified and issued, in pairs with Kubernetes' code (2 minutes)
 	cd lab && go run ./cmd/bench-sa
+
+bench-mtls: ## how fast handshakes of package mtls are, in pairs with a fixed tls.Config (3 minutes)
+	cd lab && go run ./cmd/bench-mtls
 
 bench-csr: ## how fast nodes get certificates, beside kube-controller-manager (15 minutes)
 	lab/build.sh

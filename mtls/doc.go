@@ -1,22 +1,35 @@
-// Package mtls gives TLS servers certificates and client authorities that change
-// while they run: files in, a [*tls.Config] out that always has the newest.
+// Package mtls gives TLS servers and clients certificates and authorities that
+// change while they run: three files in, a [*tls.Config] out that always has the
+// newest.
 //
-//	source, err := mtls.OpenFiles(mtls.Files{
-//		Certificate: "tls.crt", Key: "tls.key", Bundle: "client-ca.crt",
-//	}, nil)
+// A server, and a client:
+//
+//	source, err := mtls.OpenFiles(mtls.Files{Certificate: "tls.crt", Key: "tls.key", Bundle: "ca.crt"}, nil)
 //	...
 //	server := &http.Server{TLSConfig: mtls.ServerConfig(source, mtls.RequireClients)}
 //	err = server.ListenAndServeTLS("", "")
 //
+//	conn, err := tls.Dial("tcp", "shop.example.org:443", mtls.ClientConfig(source, nil))
+//
+// Packages mtlshttp and mtlsgrpc beside it have what net/http and gRPC take.
+//
+// What is shown and who is trusted comes from a [Source]: files ([FileSource]),
+// memory ([Memory]), or anything else with that one method. Who is there is a
+// [Peer], by [VerifyClient] and [VerifyServer]: a user as Kubernetes sees it, a
+// SPIFFE ID, names. Who may is an [Authorizer].
+//
 // Promises:
 //
-//   - TLS 1.2 at least. What is shown and who is trusted is asked of a [Source]
-//     at each handshake; connections that stand are left alone.
+//   - TLS 1.2 at least. A Source is asked at each handshake, and the handshake
+//     is judged by what it had when it began.
 //   - A certificate and a key that do not belong together, or a file half
 //     written, never take the place of what was good before.
-//   - With [RequireClients] a client whose authority was taken out of the bundle
-//     does not come in again by resuming a session. Its connections that still
-//     stand can be asked about with [VerifyClient].
+//   - No session brings back an authority that was taken out of the bundle: not a
+//     client's with a server of [RequireClients], nor a server's with a client.
+//   - Connections that stand are left alone by rotations. They can be asked about
+//     ([VerifyClient]), or closed when they are no longer good ([Connections]).
+//   - An alert says what TLS says; why somebody was refused is in the error, for
+//     the own log.
 //   - Nothing here starts a goroutine, and nothing has to be closed.
 //   - No error holds key material.
 package mtls

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,13 +15,14 @@ import (
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/mtls"
 )
 
 // exampleSet is what the examples need that their readers need not see.
 type exampleSet struct {
 	dir, certificate, key, bundle string
 	ca                            issue.Authority
-	server, jane                  tls.Certificate
+	server, client                tls.Certificate // the client is jane
 }
 
 func exampleFiles() *exampleSet {
@@ -32,13 +35,46 @@ func exampleFiles() *exampleSet {
 	root, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.Add(time.Hour)}, key)
 	check(err)
 	s.ca = issue.Authority{Certificate: root, Key: key}
-	s.server, s.jane = s.leaf("server", forServers), s.leaf("jane", forClients)
-	private, err := issue.EncodePrivateKey(s.server.PrivateKey.(crypto.Signer))
-	check(err)
-	check(os.WriteFile(s.key, private, 0o600))
-	check(os.WriteFile(s.certificate, trust.EncodeCertificates(s.server.Leaf), 0o600))
+	s.server, s.client = s.leaf("server", forServers), s.leaf("jane", forClients)
+	s.write(s.server, s.certificate, s.key)
 	check(os.WriteFile(s.bundle, s.bundlePEM(), 0o600))
 	return s
+}
+
+func (s *exampleSet) write(c tls.Certificate, certificate, key string) {
+	private, err := issue.EncodePrivateKey(c.PrivateKey.(crypto.Signer))
+	check(err)
+	check(os.WriteFile(key, private, 0o600))
+	check(os.WriteFile(certificate, trust.EncodeCertificates(c.Leaf), 0o600))
+}
+
+// jane returns the files of a client.
+func (s *exampleSet) jane() mtls.Files {
+	f := mtls.Files{Certificate: filepath.Join(s.dir, "jane.crt"), Key: filepath.Join(s.dir, "jane.key"), Bundle: s.bundle}
+	s.write(s.client, f.Certificate, f.Key)
+	return f
+}
+
+// serve greets each client and closes the connection.
+func (s *exampleSet) serve() (address string, stop func()) {
+	bundle, err := mtls.ParseBundle(s.bundlePEM())
+	check(err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	l = tls.NewListener(l, mtls.ServerConfig(&mtls.Snapshot{Certificate: &s.server, Bundle: bundle}, mtls.RequireClients))
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if err := c.(*tls.Conn).Handshake(); err == nil {
+				fmt.Fprintf(c, "hello %s", c.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName)
+			}
+			c.Close()
+		}
+	}()
+	return l.Addr().String(), func() { l.Close() }
 }
 
 func (s *exampleSet) leaf(name string, usage x509.ExtKeyUsage) tls.Certificate {
@@ -46,7 +82,7 @@ func (s *exampleSet) leaf(name string, usage x509.ExtKeyUsage) tls.Certificate {
 	check(err)
 	now := time.Now()
 	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Usages: []x509.ExtKeyUsage{usage}, NotBefore: now, NotAfter: now.Add(time.Hour),
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Addresses: []net.IP{{127, 0, 0, 1}}, Usages: []x509.ExtKeyUsage{usage}, NotBefore: now, NotAfter: now.Add(time.Hour),
 	}, key.Public(), s.ca)
 	check(err)
 	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
@@ -58,10 +94,10 @@ func (s *exampleSet) bundlePEM() []byte { return trust.EncodeCertificates(s.ca.C
 
 func (s *exampleSet) pair() *tls.Certificate { return &s.server }
 
-func (s *exampleSet) client() *http.Client {
+func (s *exampleSet) https() *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.ca.Certificate)
-	config := &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{s.jane}}
+	config := &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{s.client}}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}
 }
 
