@@ -45,11 +45,11 @@ func Example() {
 		}
 		defer conn.Close()
 		answer, err := grpc_testing.NewTestServiceClient(conn).UnaryCall(context.Background(), &grpc_testing.SimpleRequest{})
-		fmt.Println(answer.GetUsername(), status.Code(err), status.Convert(err).Message())
+		fmt.Printf("%v: %s%s\n", status.Code(err), answer.GetUsername(), status.Convert(err).Message())
 	}
 	// Output:
-	// hello till-1 OK
-	//  PermissionDenied the client is not allowed to
+	// OK: hello till-1
+	// PermissionDenied: the client is not allowed to
 }
 
 type hello struct {
