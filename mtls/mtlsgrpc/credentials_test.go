@@ -178,7 +178,7 @@ func newRotation(t *testing.T) *rotation {
 	r := &rotation{old: authority(t, "old"), new: authority(t, "new")}
 	set(t, &r.server, leaf(t, r.old, "server-1"), r.old)
 	set(t, &r.mine, leaf(t, r.old, "jane-1"), r.old)
-	r.world = &world{source: &r.server, clients: mtls.RequireClients, guard: &mtlsgrpc.Guard{Source: &r.server, Authorizer: mtls.InGroup("tills")}}
+	r.world = &world{source: &r.server, clients: mtls.RequireClients, guard: &mtlsgrpc.Guard{Source: &r.server, Allow: mtls.InGroup("tills")}}
 	return r
 }
 

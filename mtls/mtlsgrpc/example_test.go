@@ -25,7 +25,7 @@ import (
 func Example() {
 	its, mine := exampleSources() // in a program: mtls.OpenFiles
 
-	guard := &mtlsgrpc.Guard{Source: its, Authorizer: mtls.InGroup("tills"), Again: 10 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	guard := &mtlsgrpc.Guard{Source: its, Allow: mtls.InGroup("tills"), Again: 10 * time.Second, Log: slog.New(slog.DiscardHandler)}
 	server := grpc.NewServer(
 		grpc.Creds(mtlsgrpc.ServerCredentials(its, mtls.RequireClients, nil)),
 		grpc.UnaryInterceptor(guard.Unary), grpc.StreamInterceptor(guard.Stream),
@@ -49,7 +49,7 @@ func Example() {
 	}
 	// Output:
 	// OK: hello till-1
-	// PermissionDenied: the client is not allowed to
+	// PermissionDenied: not allowed
 }
 
 type hello struct {

@@ -22,9 +22,9 @@ import (
 type Guard struct {
 	// Source has the bundle: that of the server's credentials.
 	Source mtls.Source
-	// Authorizer says who may call; nil: nobody. [mtls.Anyone] is each client of
-	// the bundle.
-	Authorizer mtls.Authorizer
+	// Allow says who may call; nil: nobody. [mtls.Anyone] is each client of the
+	// bundle.
+	Allow mtls.Authorizer
 	// Again is how often the client of a stream is judged again as long as the
 	// stream stands; zero: when it begins, and not again.
 	Again time.Duration
@@ -36,13 +36,13 @@ type Guard struct {
 }
 
 // Unary returns the interceptor of a [Guard] without further settings.
-func Unary(s mtls.Source, a mtls.Authorizer, log *slog.Logger) grpc.UnaryServerInterceptor {
-	return (&Guard{Source: s, Authorizer: a, Log: log}).Unary
+func Unary(s mtls.Source, allow mtls.Authorizer, log *slog.Logger) grpc.UnaryServerInterceptor {
+	return (&Guard{Source: s, Allow: allow, Log: log}).Unary
 }
 
 // Stream returns the interceptor of a [Guard] without further settings.
-func Stream(s mtls.Source, a mtls.Authorizer, log *slog.Logger) grpc.StreamServerInterceptor {
-	return (&Guard{Source: s, Authorizer: a, Log: log}).Stream
+func Stream(s mtls.Source, allow mtls.Authorizer, log *slog.Logger) grpc.StreamServerInterceptor {
+	return (&Guard{Source: s, Allow: allow, Log: log}).Stream
 }
 
 // Unary is a grpc.UnaryServerInterceptor. A call without a certificate that is
@@ -59,10 +59,10 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 
 // Stream is a grpc.StreamServerInterceptor, and judges as Unary does: when the
 // stream begins and, with Again, as long as it stands. When its client is no
-// longer good, its context is done, no further message reaches the handler or the
-// client, and the stream ends as a call would when the handler returns. A handler
-// that waits in Recv wakes at the client's next message: [mtls.Connections] ends
-// the connection as well.
+// longer good, its context is done, Recv and Send fail, and once the handler has
+// returned, with whatever, the stream ends as a call would. A message that Recv
+// was given may still be written to after it has failed so. A handler that waits in
+// Send for a client that does not read stays: [mtls.Connections] wakes it.
 func (g *Guard) Stream(server any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	client, err := g.judge(s.Context(), info.FullMethod)
 	if err != nil {
@@ -73,7 +73,7 @@ func (g *Guard) Stream(server any, s grpc.ServerStream, info *grpc.StreamServerI
 	if g.Again > 0 {
 		go g.judgeAgain(ctx, info.FullMethod, end)
 	}
-	guarded := &stream{s, ctx}
+	guarded := &stream{s, ctx, g.Again > 0}
 	if err := handle(server, guarded); guarded.refusal() == nil {
 		return err
 	}
@@ -105,6 +105,7 @@ type refused struct{ error }
 type stream struct {
 	grpc.ServerStream
 	ctx context.Context
+	may bool // be ended
 }
 
 func (s *stream) Context() context.Context { return s.ctx }
@@ -125,8 +126,22 @@ func (s *stream) SendMsg(m any) error {
 	return s.ServerStream.SendMsg(m)
 }
 
+// RecvMsg does not wait for a client that may have nothing more to say. What waits
+// for it below ends with the stream.
 func (s *stream) RecvMsg(m any) error {
-	err := s.ServerStream.RecvMsg(m)
+	if !s.may {
+		return s.ServerStream.RecvMsg(m)
+	}
+	got := make(chan error, 1)
+	go func() { got <- s.ServerStream.RecvMsg(m) }()
+	var err error
+	select {
+	case err = <-got:
+	case <-s.ctx.Done():
+		if s.refusal() == nil {
+			err = <-got // gRPC says itself who is gone
+		}
+	}
 	if refusal := s.refusal(); refusal != nil {
 		return refusal
 	}
@@ -152,8 +167,8 @@ func (g *Guard) judge(ctx context.Context, method string) (mtls.Peer, error) {
 	case err != nil:
 		err = g.refuse(ctx, codes.Unauthenticated, "the client certificate is not accepted", err, method, from)
 	default:
-		if err = g.authorize(client); err != nil {
-			err = g.refuse(ctx, codes.PermissionDenied, "the client is not allowed to", err, method, from, slog.String("client", client.String()))
+		if err = g.allowed(client); err != nil {
+			err = g.refuse(ctx, codes.PermissionDenied, "not allowed", err, method, from, slog.String("client", client.String()))
 		}
 	}
 	if err != nil {
@@ -162,11 +177,11 @@ func (g *Guard) judge(ctx context.Context, method string) (mtls.Peer, error) {
 	return client, nil
 }
 
-func (g *Guard) authorize(client mtls.Peer) error {
-	if g.Authorizer == nil {
-		return errors.New("there is no authorizer, and so nobody is allowed")
+func (g *Guard) allowed(client mtls.Peer) error {
+	if g.Allow == nil {
+		return errors.New("the guard allows nobody: it has no authorizer")
 	}
-	return g.Authorizer(client)
+	return g.Allow(client)
 }
 
 func (g *Guard) refuse(ctx context.Context, code codes.Code, told string, why error, method, from string, more ...slog.Attr) error {

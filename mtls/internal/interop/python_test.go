@@ -54,7 +54,7 @@ func TestPythonClient(t *testing.T) {
 		}{
 			"who may":                              {strict, []string{s.path("ca.crt"), s.path("jane.crt"), s.path("jane.key")}, "OK " + serving},
 			"who may, by the name of the server":   {strings.Replace(strict, "127.0.0.1", "localhost", 1), []string{s.path("ca.crt"), s.path("jane.crt"), s.path("jane.key")}, "OK " + serving},
-			"who may not":                          {strict, []string{s.path("ca.crt"), s.path("john.crt"), s.path("john.key")}, "PERMISSION_DENIED - the client is not allowed to\n"},
+			"who may not":                          {strict, []string{s.path("ca.crt"), s.path("john.crt"), s.path("john.key")}, "PERMISSION_DENIED - not allowed\n"},
 			"without a certificate":                {strict, []string{s.path("ca.crt")}, "UNAVAILABLE"},
 			"of another authority":                 {strict, []string{s.path("ca.crt"), foreign.path("jane.crt"), foreign.path("jane.key")}, "UNAVAILABLE"},
 			"who trusts another authority":         {strict, []string{foreign.path("ca.crt"), s.path("jane.crt"), s.path("jane.key")}, "UNAVAILABLE"},

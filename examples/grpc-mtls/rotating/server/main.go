@@ -39,7 +39,7 @@ func serve(ctx context.Context, listen, folder string, age time.Duration) error 
 	if err != nil {
 		return err
 	}
-	guard := &mtlsgrpc.Guard{Source: source, Authorizer: mtls.UserNamed("client"), Again: time.Second}
+	guard := &mtlsgrpc.Guard{Source: source, Allow: mtls.UserNamed("client"), Again: time.Second}
 	server := grpc.NewServer(
 		grpc.Creds(mtlsgrpc.ServerCredentials(source, mtls.RequireClients, nil)),
 		grpc.UnaryInterceptor(guard.Unary), grpc.StreamInterceptor(guard.Stream),
