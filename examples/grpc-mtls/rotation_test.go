@@ -17,19 +17,17 @@ import (
 	"time"
 )
 
-// programs are what is built for the tests, by name.
-var programs = map[string]string{
-	"kubepki":      "../../cmd/kubepki",
-	"plain-server": "./plain/server", "plain-client": "./plain/client",
-	"server": "./rotating/server", "client": "./rotating/client",
-}
-
+// build makes kubepki and the examples: server and client, and those of plain/ in
+// a folder of that name.
 func build(t *testing.T) (dir string) {
 	t.Helper()
-	dir = t.TempDir()
-	for name, from := range programs {
-		if out, err := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", filepath.Join(dir, name), from).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", from, err, out)
+	dir = t.TempDir() + "/"
+	for out, from := range map[string][]string{
+		dir: {"../../cmd/kubepki", "./rotating/server", "./rotating/client"}, dir + "plain/": {"./plain/server", "./plain/client"},
+	} {
+		args := append([]string{"build", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", out}, from...)
+		if said, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", from, err, said)
 		}
 	}
 	return dir
@@ -166,18 +164,18 @@ func TestRotationUnderTraffic(t *testing.T) {
 func plain(t *testing.T, s *site) {
 	s.sh(t, "kubepki init --layout service --root tls --name localhost,127.0.0.1")
 	first := s.serial(t, "tls/server/server.crt")
-	server := s.start(t, "plain-server", "-listen", "127.0.0.1:0")
+	server := s.start(t, "plain/server", "-listen", "127.0.0.1:0")
 	address := server.address(t)
 	s.sh(t, newLeaves+"\n"+replaceServer+"\n"+replaceClient)
 	second := s.serial(t, "tls/server/server.crt")
-	s.start(t, "plain-client", "-server", address).says(t, 0, "served by certificate "+first)
+	s.start(t, "plain/client", "-server", address).says(t, 0, "served by certificate "+first)
 
 	s.sh(t, "rm -r tls && kubepki init --layout service --root tls --name localhost,127.0.0.1")
 	third := s.serial(t, "tls/server/server.crt")
-	s.start(t, "plain-client", "-server", address).says(t, 0, "failed: ")
+	s.start(t, "plain/client", "-server", address).says(t, 0, "failed: ")
 	server.stop(os.Kill)
-	s.start(t, "plain-server", "-listen", address).address(t)
-	s.start(t, "plain-client", "-server", address).says(t, 0, "served by certificate "+third)
+	s.start(t, "plain/server", "-listen", address).address(t)
+	s.start(t, "plain/client", "-server", address).says(t, 0, "served by certificate "+third)
 	if first == second || second == third {
 		t.Error("nothing was rotated")
 	}

@@ -46,19 +46,19 @@ type server struct {
 func (s *server) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := s.TransportCredentials.ServerHandshake(c)
 	if err != nil {
-		s.failed(c.RemoteAddr(), err)
+		s.failed(address(c.RemoteAddr()), err)
 	}
 	return conn, info, err
 }
 
 // failed tells the log of a handshake. Who has hung up, as health checks of TCP
 // do, is of no interest.
-func (s *server) failed(from net.Addr, err error) {
+func (s *server) failed(from string, err error) {
 	level := slog.LevelInfo
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug
 	}
-	attrs := []slog.Attr{slog.String("from", from.String()), slog.String("reason", bounded(err.Error()))}
+	attrs := []slog.Attr{slog.String("from", from), slog.String("reason", bounded(err.Error()))}
 	var not *tls.CertificateVerificationError
 	if errors.As(err, &not) && len(not.UnverifiedCertificates) > 0 {
 		attrs = append(attrs, slog.String("shown", mtls.Peer{Certificate: not.UnverifiedCertificates[0]}.String()))

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -196,13 +197,18 @@ func connection(ctx context.Context) (state *tls.ConnectionState, from string) {
 	if !ok {
 		return nil, ""
 	}
-	if p.Addr != nil {
-		from = p.Addr.String()
-	}
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-		return &info.State, from
+		state = &info.State
 	}
-	return nil, from
+	return state, address(p.Addr)
+}
+
+// address is one for the log; not all listeners have them.
+func address(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
 }
 
 func orDefault(log *slog.Logger) *slog.Logger {
