@@ -133,6 +133,9 @@ func (s *stream) RecvMsg(m any) error {
 	if !s.may {
 		return s.ServerStream.RecvMsg(m)
 	}
+	if refusal := s.refusal(); refusal != nil {
+		return refusal // something waits below already
+	}
 	got := make(chan error, 1)
 	go func() { got <- s.ServerStream.RecvMsg(m) }()
 	var err error
