@@ -34,6 +34,7 @@ unit: ## the quick inner loop: tests without real components
 	go vet ./...
 	go test ./...
 
+test: export KUBEPKI_DEPS = 1
 test: deps ## all tests, those on real components too
 	go vet ./...
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
@@ -88,7 +89,7 @@ lint: ## formatting, vet, linters, known vulnerabilities
 fuzz: ## each fuzz target for FUZZTIME
 	@hack/fuzz.sh $(FUZZTIME)
 
-deps: ## install what tests need of the system (openssl, SoftHSM, a C compiler, nft)
+deps: ## install what tests need of the system (openssl, curl, gRPC for Python, SoftHSM, a C compiler, nft)
 	@hack/deps.sh
 
 clean: ## remove what was built and the quickstart

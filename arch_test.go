@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
 	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
+	"mtls/mtlsgrpc":         {"mtls"},
 	"internal/saserver":     {"mtls", "token"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
@@ -56,6 +57,11 @@ var mayImport = map[string][]string{
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
 	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report"},
+
+	"examples/grpc-mtls/plain/server":    {},
+	"examples/grpc-mtls/plain/client":    {},
+	"examples/grpc-mtls/rotating/server": {"mtls", "mtls/mtlsgrpc"},
+	"examples/grpc-mtls/rotating/client": {"mtls", "mtls/mtlsgrpc"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -70,12 +76,13 @@ var (
 
 // mayLink are the public packages, which are for other people's programs, and
 // the foreign modules that each, and all of ours below it, may bring along:
-// neither client-go nor grpc is among them.
+// neither client-go nor, but where it is what they are for, grpc is among them.
 var mayLink = map[string][]string{
 	"token":           {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
+	"mtls/mtlsgrpc":   {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc"},
 }
 
 // violations parses the files of the tree in process, so that the test cache
