@@ -44,7 +44,9 @@ var mayImport = map[string][]string{
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
 	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
-	"internal/saserver":     {"mtls", "token"},
+	"internal/remember":     {"mtls"},
+	"mtls/mtlshttp":         {"internal/remember", "mtls"},
+	"internal/saserver":     {"internal/remember", "mtls", "token"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
 	"token/tokengrpc":       {"token", "token/internal/bearer"},
@@ -76,6 +78,7 @@ var mayLink = map[string][]string{
 	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
+	"mtls/mtlshttp":   {"github.com/spiffe/go-spiffe/v2"},
 }
 
 // violations parses the files of the tree in process, so that the test cache
