@@ -29,6 +29,6 @@
 //   - HTTP/2 and HTTP/1.1, DNS names and IP addresses, upgrades to WebSocket,
 //     proxies of http:// and socks5://. Nothing goes out without TLS.
 //   - Why somebody is refused is in the log of the side that refuses. The other
-//     side learns that it is.
+//     side learns that it is, and in a handshake what an alert of TLS says.
 //   - No goroutine but those of net/http: Close and CloseIdleConnections end them.
 package mtlshttp
