@@ -52,9 +52,14 @@ type generation struct {
 	open      int // requests whose answer was not closed
 }
 
-// NewTransport returns a transport with the timeouts and limits of
-// [http.DefaultTransport], and pings by which dead connections of HTTP/2 are
-// found within 45 seconds. Proxies are those of the environment.
+// maxIdlePerHost connections of HTTP/1.1 are kept, as many as by client-go
+// (k8s.io/client-go/transport/cache.go): services call few others, and two, as of
+// net/http, are a handshake for most requests.
+const maxIdlePerHost = 25
+
+// NewTransport returns a transport with the timeouts of [http.DefaultTransport],
+// up to 25 idle connections for each server, and pings by which dead connections
+// of HTTP/2 are found within 45 seconds. Proxies are those of the environment.
 //
 // server says which of the bundle's servers is the right one, such as
 // [mtls.WithSPIFFEID]; nil is the one of the URL, a DNS name or an IP address.
@@ -70,7 +75,7 @@ func NewTransport(s mtls.Source, server mtls.Authorizer) *Transport {
 	return &Transport{
 		Base: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: mtls.ClientConfig(s, server), ForceAttemptHTTP2: true,
-			MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: time.Second,
+			MaxIdleConns: 100, MaxIdleConnsPerHost: maxIdlePerHost, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: time.Second,
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		},
 		source: s, server: server, retired: map[*generation]struct{}{},
