@@ -22,7 +22,9 @@
 //   - No request goes out on a connection that shows a certificate which the
 //     source has replaced, or that was verified by another bundle than that of now.
 //     Requests that have begun come to their end: a rotation in which both sides
-//     overlap fails none.
+//     overlap fails none. (With HTTP/2 one may, that is sent at the moment when the
+//     server asks for a new connection, if its body cannot be had once more:
+//     [http.Request].GetBody.)
 //   - A handler behind a [Guard] is not called for a client that has expired, or
 //     whose authority was taken out of the bundle, however long its connection
 //     stands; of expiry that is true to the second.

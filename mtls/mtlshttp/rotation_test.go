@@ -440,3 +440,55 @@ func TestNoRequestFailsInARotation(t *testing.T) {
 		t.Errorf("the server's log: %s", log)
 	}
 }
+
+// A request that waits for its answer has no handshake before it: only who looks
+// at connections can end it.
+func TestRequestsUnderWayAreEndedByConnections(t *testing.T) {
+	for protocol, speak := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			ca, other := authority(t, "ca"), authority(t, "other")
+			s := &stream{make(chan struct{})}
+			v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), s)
+			show := leaf(t, ca, "jane", forClients)
+			mine := source(t, show, ca)
+			connections := mtls.NewConnections(mine, nil)
+			c := client(t, mine, nil, speak, func(x *mtlshttp.Transport) { x.Connections = connections })
+			answer, rest := begin(t, c, "https://"+v.addr)
+			defer answer.Body.Close()
+			set(t, mine, show, ca, other)
+			if n := connections.CloseStale(); n != 0 {
+				t.Errorf("%d were closed that are good", n)
+			}
+			set(t, mine, show, other)
+			if n := connections.CloseStale(); n != 1 {
+				t.Errorf("%d were closed", n)
+			}
+			if _, err := rest.ReadByte(); err == nil || err == io.EOF {
+				t.Error(err)
+			}
+			c.CloseIdleConnections()
+			eventually(t, "no connection is left", func() bool { return connections.Len() == 0 })
+		})
+	}
+}
+
+// A server that takes connections and says nothing, as one behind a firewall.
+func TestHandshakesThatDoNotEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ca := authority(t, "ca")
+	mine := source(t, leaf(t, ca, "jane", forClients), ca)
+	connections := mtls.NewConnections(mine, nil)
+	c := client(t, mine, nil, func(x *mtlshttp.Transport) {
+		x.Base.TLSHandshakeTimeout, x.Connections = 50*time.Millisecond, connections
+	})
+	_, _, err = try(c, "https://"+l.Addr().String())
+	var late net.Error
+	if err == nil || !strings.Contains(err.Error(), "the TLS handshake took longer than 50ms") || !errors.As(err, &late) || !late.Timeout() {
+		t.Error(err)
+	}
+	eventually(t, "the connection is closed", func() bool { return connections.Len() == 0 })
+}

@@ -220,10 +220,20 @@ func handshake(ctx context.Context, c *tls.Conn, within time.Duration) error {
 	defer cancel()
 	err := c.HandshakeContext(bounded)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("the TLS handshake took longer than %s: %w", within, err)
+		return handshakeTimeout(within)
 	}
 	return err
 }
+
+// handshakeTimeout is a [net.Error], by which [url.Error] tells that something took
+// too long.
+type handshakeTimeout time.Duration
+
+func (e handshakeTimeout) Error() string {
+	return "the TLS handshake took longer than " + time.Duration(e).String()
+}
+func (handshakeTimeout) Timeout() bool   { return true }
+func (handshakeTimeout) Temporary() bool { return true }
 
 type http1Key struct{}
 
