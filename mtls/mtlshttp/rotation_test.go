@@ -2,7 +2,6 @@ package mtlshttp_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -225,33 +224,8 @@ func TestNoHandlerIsCalledForAClientThatIsTrustedNoLonger(t *testing.T) {
 	}
 }
 
-// pipes is a network in memory, so that it may be in a bubble: when the bubble
-// ends, a goroutine that is left fails the test.
-type pipes struct {
-	to   chan net.Conn
-	done chan struct{}
-	once sync.Once
-}
-
-func newPipes() *pipes { return &pipes{to: make(chan net.Conn), done: make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.to:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.done) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
-
-// What is expired while the connection stands: by the clock of a bubble.
+// What is expired while the connection stands: by the clock of a bubble, and so on a
+// network in memory. When the bubble ends, a goroutine that is left fails the test.
 func TestExpiryOfConnectionsThatStand(t *testing.T) {
 	short := func(x *issue.Template) { x.NotAfter = time.Now().Add(10 * time.Minute) }
 	still := func(*issue.Template) {}
@@ -268,7 +242,7 @@ func TestExpiryOfConnectionsThatStand(t *testing.T) {
 			t.Run(name+" over "+protocol, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca := authority(t, "ca")
-					network := newPipes()
+					network := newNetwork()
 					var told text
 					guarded := (&mtlshttp.Guard{Source: source(t, nil, ca), Allow: mtls.Anyone(), Log: slog.New(slog.NewTextHandler(&told, nil))}).Handler(hello)
 					server := mtlshttp.NewServer(source(t, leaf(t, ca, "server", forServers, row.server), ca), mtls.RequireClients, guarded)
@@ -278,12 +252,7 @@ func TestExpiryOfConnectionsThatStand(t *testing.T) {
 					var closed []string
 					connections := mtls.NewConnections(mine, func(_ net.Addr, why error) { closed = append(closed, why.Error()) })
 					c := client(t, mine, nil, speak, func(x *mtlshttp.Transport) {
-						x.Base.IdleConnTimeout, x.Connections = time.Hour, connections
-						x.Base.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-							near, far := net.Pipe()
-							network.to <- far
-							return near, nil
-						}
+						x.Base.IdleConnTimeout, x.Base.DialContext, x.Connections = time.Hour, network.Dial, connections
 					})
 					if status, body := get(t, c, "https://localhost"); status != 200 || body != "jane "+protocol {
 						t.Errorf("%d %s", status, body)
@@ -301,7 +270,7 @@ func TestExpiryOfConnectionsThatStand(t *testing.T) {
 					}
 					c.CloseIdleConnections()
 					server.Close()
-					time.Sleep(10 * time.Second) // for which crypto/tls says good-bye to a pipe that nobody reads
+					time.Sleep(10 * time.Second) // connections say good-bye for some of it
 				})
 			})
 		}
@@ -386,7 +355,7 @@ func TestNoRequestFailsInARotation(t *testing.T) {
 	var all []*atomic.Int64
 	for _, speak := range protocols {
 		c := client(t, mine, nil, speak)
-		for range 4 {
+		for range 2 {
 			done := new(atomic.Int64)
 			all = append(all, done)
 			wg.Go(func() {
@@ -419,7 +388,7 @@ func TestNoRequestFailsInARotation(t *testing.T) {
 			eventually(t, "requests go on", func() bool { return done.Load() >= at+2 || t.Failed() })
 		}
 	}
-	for i := range 8 {
+	for i := range 4 {
 		next := authority(t, fmt.Sprint("ca ", i+1))
 		set(t, its, served, old, next)
 		set(t, mine, shown, old, next)

@@ -131,19 +131,21 @@ func (t *Transport) CloseIdleConnections() {
 func (t *Transport) enter() *generation {
 	now, err := t.source.Snapshot()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	before := t.now
-	if before == nil || err == nil && (before.of == nil || *before.of != *now) {
+	fresh := before == nil || err == nil && (before.of == nil || *before.of != *now)
+	if fresh {
 		t.now = &generation{of: now, transport: t.fresh()}
-		if before != nil {
-			before.transport.CloseIdleConnections()
-			if before.open > 0 {
-				t.retired[before] = struct{}{}
-			}
+		if before != nil && before.open > 0 {
+			t.retired[before] = struct{}{}
 		}
 	}
-	t.now.open++
-	return t.now
+	g := t.now
+	g.open++
+	t.mu.Unlock()
+	if fresh && before != nil {
+		before.transport.CloseIdleConnections() // which may take a while
+	}
+	return g
 }
 
 // leave tells that a request has come to its end. [http.Transport] closes
