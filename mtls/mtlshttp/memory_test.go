@@ -102,5 +102,5 @@ func (b *buffered) Close() error {
 	return nil
 }
 
-func (b *buffered) SetDeadline(at time.Time) error   { return b.Conn.SetReadDeadline(at) }
+func (b *buffered) SetDeadline(at time.Time) error   { return b.SetReadDeadline(at) }
 func (b *buffered) SetWriteDeadline(time.Time) error { return nil } // writes do not wait
