@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"token/tokenfile":       {"internal/reload", "token"},
 	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
 	"mtls/mtlsgrpc":         {"mtls"},
-	"internal/saserver":     {"mtls", "token"},
+	"internal/saserver":     {"mtls", "token", "internal/remember"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
 	"token/tokengrpc":       {"token", "token/internal/bearer"},
@@ -62,6 +62,10 @@ var mayImport = map[string][]string{
 	"examples/grpc-mtls/plain/client":    {},
 	"examples/grpc-mtls/rotating/server": {"mtls", "mtls/mtlsgrpc"},
 	"examples/grpc-mtls/rotating/client": {"mtls", "mtls/mtlsgrpc"},
+	"internal/remember":                  {"mtls"},
+	"mtls/mtlshttp":                      {"internal/remember", "mtls"},
+	"examples/http-mtls/server":          {"mtls", "mtls/mtlshttp"},
+	"examples/http-mtls/client":          {"mtls", "mtls/mtlshttp"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -83,6 +87,7 @@ var mayLink = map[string][]string{
 	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
 	"mtls/mtlsgrpc":   {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc"},
+	"mtls/mtlshttp":   {"github.com/spiffe/go-spiffe/v2"},
 }
 
 // violations parses the files of the tree in process, so that the test cache
