@@ -205,7 +205,7 @@ func TestNoHandlerIsCalledForAClientThatIsTrustedNoLonger(t *testing.T) {
 				pair := leaf(t, ca, "server", forServers)
 				its, mine := source(t, pair, before), source(t, leaf(t, before, "jane", forClients), ca)
 				v := serve(t, its, clients, mtls.Anyone(), hello)
-				transport := &http.Transport{TLSClientConfig: mtls.DialledAt(mine, nil, v.addr), ForceAttemptHTTP2: protocol == "HTTP/2.0"}
+				transport := &http.Transport{TLSClientConfig: mtls.ClientConfig(mine, mtls.Named("127.0.0.1")), ForceAttemptHTTP2: protocol == "HTTP/2.0"}
 				defer transport.CloseIdleConnections()
 				c, url := &http.Client{Transport: transport}, "https://"+v.addr
 				for range 2 {

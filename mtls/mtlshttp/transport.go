@@ -194,9 +194,11 @@ func (t *Transport) dial(ctx context.Context, f *http.Transport, network, addres
 	if err != nil {
 		return nil, err
 	}
-	asked := mtls.DialledAt(t.source, t.server, address)
+	var asked *tls.Config
 	if t.Connections != nil {
 		c, asked = t.Connections.Dialled(c, t.server, address)
+	} else {
+		asked = mtls.DialledAt(t.source, t.server, address)
 	}
 	config := f.TLSClientConfig.Clone() // with the protocols that net/http has added
 	config.GetClientCertificate, config.InsecureSkipVerify, config.VerifyConnection = asked.GetClientCertificate, true, asked.VerifyConnection
