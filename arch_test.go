@@ -43,7 +43,9 @@ var mayImport = map[string][]string{
 	"internal/signer":       {"internal/trust", "internal/issue", "internal/kmsproto", "internal/reload"},
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
-	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
+	"mtls":                  {"internal/trust", "internal/issue", "internal/layout", "internal/reload"},
+	"mtls/kubesource":       {"internal/trust", "mtls"},
+	"mtls/mtlsmetrics":      {"mtls"},
 	"internal/saserver":     {"mtls", "token"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
@@ -70,12 +72,14 @@ var (
 
 // mayLink are the public packages, which are for other people's programs, and
 // the foreign modules that each, and all of ours below it, may bring along:
-// neither client-go nor grpc is among them.
+// neither grpc is among them nor, but for kubesource, client-go.
 var mayLink = map[string][]string{
-	"token":           {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
+	"token":            {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenfile":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenhttp":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"mtls":             {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/kubesource":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"},
+	"mtls/mtlsmetrics": {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "github.com/prometheus/client_golang"},
 }
 
 // violations parses the files of the tree in process, so that the test cache

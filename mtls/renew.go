@@ -57,8 +57,8 @@ type Renewal struct {
 	// its signer.
 	Timeout time.Duration
 	// MaxRetry is the longest pause after a failure; 0: 5 minutes. The first is of a
-	// second, each next one is twice as long, and none is longer than a tenth of
-	// what remains of the certificate's life.
+	// second, each next one is twice as long, up to a fifth less at random, and none
+	// is longer than a tenth of what remains of the certificate's life.
 	MaxRetry time.Duration
 	// Told hears of each certificate and of each failure, in the goroutine of Run;
 	// nil: nobody does.
@@ -178,7 +178,7 @@ func (r *Renewing) Run(ctx context.Context) error {
 			r.config.Told(Renewed{Certificate: snapshot.Certificate.Leaf, Next: next})
 		} else {
 			pause = r.retry(pause, now)
-			next = now.Add(pause)
+			next = now.Add(pause - time.Duration(float64(pause)/5*mathrand.Float64())) //nolint:gosec // spreads load, keeps no secret
 			r.config.Told(Renewed{Err: err, Next: next})
 		}
 		if !r.wait(ctx, next) {
@@ -242,8 +242,7 @@ func (r *Renewing) due(c *x509.Certificate, now time.Time) time.Time {
 	return now.Add(max(time.Duration(float64(c.NotAfter.Sub(now))*part), firstRetry))
 }
 
-// retry is the pause after a failure that came after a pause, a fifth of it at
-// random.
+// retry is the pause after a failure that came after a pause.
 func (r *Renewing) retry(before time.Duration, now time.Time) time.Duration {
 	pause := min(max(2*before, firstRetry), r.config.MaxRetry)
 	if s, err := r.memory.Snapshot(); err == nil {
@@ -251,7 +250,7 @@ func (r *Renewing) retry(before time.Duration, now time.Time) time.Duration {
 			pause = min(pause, max(left/10, firstRetry))
 		}
 	}
-	return pause - time.Duration(float64(pause)/5*mathrand.Float64()) //nolint:gosec // as above
+	return pause
 }
 
 // wait waits until a time, or until somebody asks; it returns false when ctx has
