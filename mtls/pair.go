@@ -20,7 +20,7 @@ import (
 // usage ([x509.ExtKeyUsageAny], the zero value: for whatever it says). The error
 // names the line and shows nothing of the key.
 func ParsePair(certificate, key []byte, usage x509.ExtKeyUsage) (*tls.Certificate, error) {
-	return parsePair(named{"certificate", certificate}, named{"key", key}, usage)
+	return parsePair(named{"the certificate's PEM", certificate}, named{"the key's PEM", key}, usage)
 }
 
 // named is PEM, and where it is from.
