@@ -128,7 +128,7 @@ func (b Bundle) selector() labels.Selector {
 func (b Bundle) String() string {
 	switch b.kind {
 	case kindSecret:
-		return "secret " + b.namespace + "/" + b.name
+		return b.key + " of secret " + b.namespace + "/" + b.name
 	case kindConfigMap:
 		return "configmap " + b.namespace + "/" + b.name
 	case kindTrustBundle:

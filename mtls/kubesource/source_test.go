@@ -45,7 +45,7 @@ func TestPairAndBundleOfASecretChangeTogether(t *testing.T) {
 		w := start(t, kubesource.Config{Pair: pair, Bundle: kubesource.SecretCA(namespace, secretName), Usage: x509.ExtKeyUsageServerAuth}, tlsSecret(t, one, "a"), other)
 		check(t, w.WaitReady(t.Context()))
 		shows(t, w, "a: one")
-		w.says(t, "taken: secret shop/till-tls", "taken: secret shop/till-tls")
+		w.says(t, "taken: secret shop/till-tls", "taken: ca.crt of secret shop/till-tls")
 		first, _ := w.Snapshot()
 
 		w.updateSecret(t, tlsSecret(t, two, "b"))
