@@ -21,6 +21,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -375,8 +376,12 @@ func (s *shopCluster) testKilled(t *testing.T, servers []*shopServer) {
 			})
 			server.until(t, two, "rotated 9")
 		}
-		s.apiserver = start(t, s.nodes[0], "kube-apiserver")
+		// As if it were one of before, which serves ClusterTrustBundles in v1beta1 alone.
+		s.apiserver = start(t, s.nodes[0], "kube-apiserver", "--runtime-config=certificates.k8s.io/v1/clustertrustbundles=false,certificates.k8s.io/v1beta1=true")
 		ready(t, s.apiserver)
+		if _, err := s.api.CertificatesV1().ClusterTrustBundles().List(t.Context(), metav1.ListOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("v1 is served: %v", err)
+		}
 		eventually(t, "the Secret is mended", func(ctx context.Context) error {
 			_, err := s.api.CoreV1().Secrets(shop).Update(ctx, s.secret(t, "after the crash"), metav1.UpdateOptions{})
 			return err
@@ -399,7 +404,7 @@ func (s *shopCluster) testDeleted(t *testing.T, byMap, byBundle *shopServer) {
 	if err := errors.Join(
 		s.api.CoreV1().Secrets(shop).Delete(t.Context(), shopSecret, remove),
 		s.api.CoreV1().ConfigMaps(shop).Delete(t.Context(), "clients", remove),
-		s.api.CertificatesV1().ClusterTrustBundles().Delete(t.Context(), shopTrustBundle("b").Name, remove),
+		s.api.CertificatesV1beta1().ClusterTrustBundles().Delete(t.Context(), shopTrustBundle("b").Name, remove),
 	); err != nil {
 		t.Fatal(err)
 	}
