@@ -6,19 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
@@ -58,14 +50,11 @@ func (i *Issuer) Issue(ctx context.Context, request []byte) (*mtls.Issued, error
 	if o, err = requests.Create(ctx, o, metav1.CreateOptions{}); err != nil {
 		return nil, fmt.Errorf("creating a certificate signing request for signer %s: %w", i.SignerName, err)
 	}
-	last := &progress{}
-	event, err := watchtools.UntilWithSync(ctx, last.lister(i.Client, o.Name), &certificatesv1.CertificateSigningRequest{}, nil, func(e watch.Event) (bool, error) {
-		return last.see(e, o.Name, o.UID)
-	})
+	certificate, err := await(ctx, i.Client, o)
 	if err != nil {
-		return nil, fmt.Errorf("certificate signing request %s for signer %s: %w", o.Name, i.SignerName, last.explain(ctx, err))
+		return nil, fmt.Errorf("certificate signing request %s for signer %s: %w", o.Name, i.SignerName, err)
 	}
-	chain, err := trust.ParseCertificates(event.Object.(*certificatesv1.CertificateSigningRequest).Status.Certificate)
+	chain, err := trust.ParseCertificates(certificate)
 	if err != nil {
 		return nil, fmt.Errorf("certificate signing request %s: status.certificate: %w", o.Name, err)
 	}
@@ -95,87 +84,4 @@ func (i *Issuer) object(request []byte) (*certificatesv1.CertificateSigningReque
 		prefix = "mtls-"
 	}
 	return &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix}, Spec: spec}, nil
-}
-
-// progress is what is known of a request that is waited for.
-type progress struct {
-	mu       sync.Mutex
-	approved bool
-	err      error // why the API server cannot be asked
-}
-
-func (p *progress) lister(client kubernetes.Interface, name string) cache.ListerWatcher {
-	api := client.CertificatesV1().CertificateSigningRequests()
-	return &asker{
-		lister: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = byName(name)
-				return api.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = byName(name)
-				return api.Watch(ctx, o)
-			},
-		},
-		failed:   p.note,
-		answered: func() { p.note(nil) },
-	}
-}
-
-func (p *progress) note(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err = err
-}
-
-// see tells whether a request has its certificate, or never will.
-func (p *progress) see(e watch.Event, name string, uid types.UID) (bool, error) {
-	o, ok := e.Object.(*certificatesv1.CertificateSigningRequest)
-	switch {
-	case e.Type == watch.Error:
-		return false, apierrors.FromObject(e.Object)
-	case !ok || o.Name != name:
-		return false, nil
-	case e.Type == watch.Deleted:
-		return false, errors.New("was removed")
-	case o.UID != uid:
-		return false, errors.New("was made anew by somebody else")
-	}
-	for _, c := range o.Status.Conditions {
-		if c.Status == corev1.ConditionFalse {
-			continue
-		}
-		switch c.Type {
-		case certificatesv1.CertificateDenied:
-			return false, fmt.Errorf("was denied: %s", said(c))
-		case certificatesv1.CertificateFailed:
-			return false, fmt.Errorf("has failed: %s", said(c))
-		case certificatesv1.CertificateApproved:
-			p.mu.Lock()
-			p.approved = true
-			p.mu.Unlock()
-		}
-	}
-	return len(o.Status.Certificate) > 0, nil
-}
-
-// said is what somebody wrote, of any length.
-func said(c certificatesv1.CertificateSigningRequestCondition) string {
-	return fmt.Sprintf("%.64q, %.256q", c.Reason, c.Message)
-}
-
-// explain says what was waited for when the time was over.
-func (p *progress) explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.err != nil:
-		return fmt.Errorf("it cannot be watched: %w: %w", p.err, ctx.Err())
-	case p.approved:
-		return fmt.Errorf("is approved, and its signer has not signed it: %w", ctx.Err())
-	}
-	return fmt.Errorf("nobody has approved it: %w", ctx.Err())
 }

@@ -157,6 +157,7 @@ func TestWhatIsDeletedStays(t *testing.T) {
 		_, err = w.api.CoreV1().ConfigMaps(namespace).Create(t.Context(), config, metav1.CreateOptions{})
 		check(t, err)
 		check(t, w.WaitReady(t.Context()))
+		synctest.Wait() // it is ready before it is told
 		shows(t, w, "one: ca")
 		w.says(t, "taken: secret", "taken: configmap")
 
