@@ -26,10 +26,11 @@
 // The rights that it takes are no more than these, of which Secrets and ConfigMaps
 // need a Role alone, and only by their names:
 //
-//   - {apiGroups: [""], resources: [secrets], resourceNames: [till-tls], verbs: [list, watch]}
-//   - {apiGroups: [""], resources: [configmaps], resourceNames: [clients], verbs: [list, watch]}
-//   - {apiGroups: [certificates.k8s.io], resources: [clustertrustbundles], verbs: [list, watch]}
-//   - {apiGroups: [certificates.k8s.io], resources: [certificatesigningrequests], verbs: [create, list, watch]} # Issuer
+//	rules:
+//	- {apiGroups: [""], resources: [secrets], resourceNames: [till-tls], verbs: [list, watch]}
+//	- {apiGroups: [""], resources: [configmaps], resourceNames: [clients], verbs: [list, watch]}
+//	- {apiGroups: [certificates.k8s.io], resources: [clustertrustbundles], verbs: [list, watch]}
+//	- {apiGroups: [certificates.k8s.io], resources: [certificatesigningrequests], verbs: [create, list, watch]} # Issuer
 //
 // client-go writes what keeps it from the API server to its own log too (klog).
 package kubesource
