@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"internal/signer":       {"internal/trust", "internal/issue", "internal/kmsproto", "internal/reload"},
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
-	"mtls":                  {"internal/trust", "internal/issue", "internal/reload"},
+	"mtls":                  {"internal/trust", "internal/issue", "internal/reload", "internal/layout"},
 	"mtls/mtlsgrpc":         {"mtls"},
 	"internal/saserver":     {"mtls", "token", "internal/remember"},
 	"token/internal/bearer": {"token"},
@@ -66,6 +66,8 @@ var mayImport = map[string][]string{
 	"mtls/mtlshttp":                      {"internal/remember", "mtls"},
 	"examples/http-mtls/server":          {"mtls", "mtls/mtlshttp"},
 	"examples/http-mtls/client":          {"mtls", "mtls/mtlshttp"},
+	"mtls/kubesource":                    {"internal/trust", "mtls"},
+	"mtls/mtlsmetrics":                   {"mtls"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -82,12 +84,14 @@ var (
 // the foreign modules that each, and all of ours below it, may bring along:
 // neither client-go nor, but where it is what they are for, grpc is among them.
 var mayLink = map[string][]string{
-	"token":           {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"token/tokenfile": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"token/tokenhttp": {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"mtls":            {"github.com/spiffe/go-spiffe/v2"},
-	"mtls/mtlsgrpc":   {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc"},
-	"mtls/mtlshttp":   {"github.com/spiffe/go-spiffe/v2"},
+	"token":            {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenfile":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"token/tokenhttp":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
+	"mtls":             {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/mtlsgrpc":    {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/mtlshttp":    {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/kubesource":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"},
+	"mtls/mtlsmetrics": {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "github.com/prometheus/client_golang"},
 }
 
 // violations parses the files of the tree in process, so that the test cache

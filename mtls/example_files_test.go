@@ -22,7 +22,7 @@ import (
 type exampleSet struct {
 	dir, certificate, key, bundle string
 	ca                            issue.Authority
-	server, client                tls.Certificate // the client is jane
+	server, jane                  tls.Certificate
 }
 
 func exampleFiles() *exampleSet {
@@ -35,7 +35,7 @@ func exampleFiles() *exampleSet {
 	root, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.Add(time.Hour)}, key)
 	check(err)
 	s.ca = issue.Authority{Certificate: root, Key: key}
-	s.server, s.client = s.leaf("server", forServers), s.leaf("jane", forClients)
+	s.server, s.jane = s.leaf("server", forServers), s.leaf("jane", forClients)
 	s.write(s.server, s.certificate, s.key)
 	check(os.WriteFile(s.bundle, s.bundlePEM(), 0o600))
 	return s
@@ -48,10 +48,10 @@ func (s *exampleSet) write(c tls.Certificate, certificate, key string) {
 	check(os.WriteFile(certificate, trust.EncodeCertificates(c.Leaf), 0o600))
 }
 
-// jane returns the files of a client.
-func (s *exampleSet) jane() mtls.Files {
+// janes returns the files of a client.
+func (s *exampleSet) janes() mtls.Files {
 	f := mtls.Files{Certificate: filepath.Join(s.dir, "jane.crt"), Key: filepath.Join(s.dir, "jane.key"), Bundle: s.bundle}
-	s.write(s.client, f.Certificate, f.Key)
+	s.write(s.jane, f.Certificate, f.Key)
 	return f
 }
 
@@ -97,7 +97,7 @@ func (s *exampleSet) pair() *tls.Certificate { return &s.server }
 func (s *exampleSet) https() *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.ca.Certificate)
-	config := &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{s.client}}
+	config := &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{s.jane}}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}
 }
 

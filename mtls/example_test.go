@@ -74,7 +74,7 @@ func ExampleClientConfig() {
 	address, stop := files.serve()
 	defer stop()
 
-	source, err := mtls.OpenFiles(files.jane(), func(r mtls.Reload) { log.Printf("%q: %v", r.Files, r.Err) })
+	source, err := mtls.OpenFiles(files.janes(), func(r mtls.Reload) { log.Printf("%q: %v", r.Files, r.Err) })
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func ExampleSessionCache() {
 	address, stop := files.serve() // 127.0.0.1 and a port
 	defer stop()
 
-	source, err := mtls.OpenFiles(files.jane(), nil)
+	source, err := mtls.OpenFiles(files.janes(), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func ExampleAuthorizer() {
 		mtls.InGroup("ops"),
 		mtls.WithSPIFFEID(spiffeid.RequireFromString("spiffe://example.org/ns/shop/sa/till")),
 	)
-	jane := mtls.Peer{Certificate: files.client.Leaf} // as VerifyClient returns it
+	jane := mtls.Peer{Certificate: files.jane.Leaf} // as VerifyClient returns it
 	fmt.Println(operators(jane))
 	// Output:
 	// the user "jane" is in none of the groups ["ops"]

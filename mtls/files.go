@@ -1,19 +1,11 @@
 package mtls
 
 import (
-	"bytes"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"slices"
-	"sync/atomic"
-	"time"
 
-	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/reload"
-	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // Files names what a [FileSource] is made of, by paths as [os.Open] takes them.
@@ -46,7 +38,9 @@ type Reload struct {
 type FileSource struct {
 	pair   *reload.Files[*tls.Certificate]
 	bundle *reload.Files[*Bundle] // nil: none
-	last   atomic.Pointer[Snapshot]
+	last   latest
+
+	pairTally, bundleTally tally
 }
 
 // OpenFiles reads the files. The error names the file.
@@ -69,11 +63,11 @@ func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 	}
 	s := &FileSource{}
 	var err error
-	if s.pair, err = openPair(f, told); err != nil {
+	if s.pair, err = openPair(f, s.pairTally.before(told)); err != nil {
 		return nil, err
 	}
 	if f.Bundle != "" {
-		if s.bundle, err = openBundle(f.Bundle, told); err != nil {
+		if s.bundle, err = openBundle(f.Bundle, s.bundleTally.before(told)); err != nil {
 			return nil, err
 		}
 	}
@@ -82,66 +76,32 @@ func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 
 // Snapshot returns what the files hold now, and never an error.
 func (s *FileSource) Snapshot() (*Snapshot, error) {
-	for {
-		// Before the files: whoever has read older ones does not replace what is newer.
-		last := s.last.Load()
-		now := Snapshot{Certificate: s.pair.Get()}
+	return s.last.of(func() (now Snapshot, _ error) {
+		now.Certificate = s.pair.Get()
 		if s.bundle != nil {
 			now.Bundle = s.bundle.Get()
 		}
-		if last != nil && *last == now {
-			return last, nil
-		}
-		if s.last.CompareAndSwap(last, &now) {
-			return &now, nil
-		}
+		return now, nil
+	})
+}
+
+// Status tells how the files fare. It looks at them first, as a handshake does.
+func (s *FileSource) Status() Status {
+	s.pair.Get()
+	all := s.pairTally.status(s.pair.AsOf())
+	if s.bundle != nil {
+		s.bundle.Get()
+		all = all.with(s.bundleTally.status(s.bundle.AsOf()))
 	}
+	return all
 }
 
 func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], error) {
 	files := []string{f.Certificate, f.Key}
 	build := func(contents [][]byte) (*tls.Certificate, error) {
-		private, err := issue.ParsePrivateKey(contents[1])
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Key, err)
-		}
-		pair, err := parseChain(contents[0])
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Certificate, err)
-		}
-		pair.PrivateKey = private
-		switch leaf := pair.Leaf; {
-		case checkPair(pair) != nil:
-			return nil, fmt.Errorf("%s: the first certificate, %q, does not belong to the key in %s", f.Certificate, leaf.Subject, f.Key)
-		case time.Now().After(leaf.NotAfter):
-			return nil, fmt.Errorf("%s: the certificate %q expired at %s", f.Certificate, leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
-		case !goodFor(leaf, f.Usage):
-			return nil, fmt.Errorf("%s: the certificate %q is for something else: its extended key usages lack %s", f.Certificate, leaf.Subject, f.Usage)
-		}
-		return pair, nil
+		return parsePair(named{f.Certificate, contents[0]}, named{f.Key, contents[1]}, f.Usage)
 	}
 	return reload.New(files, build, func(_ *tls.Certificate, err error) { told(Reload{files, err}) })
-}
-
-// checkPair tells what is wrong with a certificate that is to be shown.
-func checkPair(c *tls.Certificate) error {
-	key, ok := c.PrivateKey.(crypto.Signer)
-	switch {
-	case c.Leaf == nil || len(c.Certificate) == 0 || !bytes.Equal(c.Leaf.Raw, c.Certificate[0]):
-		return errors.New("the first certificate and Leaf are not the same")
-	case !ok:
-		return errors.New("the private key cannot sign")
-	case !trust.SameKey(c.Leaf.PublicKey, key.Public()):
-		return fmt.Errorf("the first certificate, %q, does not belong to the key", c.Leaf.Subject)
-	}
-	return nil
-}
-
-// goodFor tells whether a certificate may be shown for something: one that names
-// no usage may for all.
-func goodFor(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
-	named := func(u x509.ExtKeyUsage) bool { return slices.Contains(c.ExtKeyUsage, u) }
-	return usage == x509.ExtKeyUsageAny || len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 || named(usage) || named(x509.ExtKeyUsageAny)
 }
 
 func openBundle(path string, told func(Reload)) (*reload.Files[*Bundle], error) {
@@ -153,33 +113,4 @@ func openBundle(path string, told func(Reload)) (*reload.Files[*Bundle], error) 
 		return b, nil
 	}
 	return reload.New([]string{path}, build, func(_ *Bundle, err error) { told(Reload{[]string{path}, err}) })
-}
-
-// parseChain reads the certificates of a file in which their key may stand too.
-func parseChain(data []byte) (*tls.Certificate, error) {
-	blocks, err := trust.Blocks(data)
-	if err != nil {
-		return nil, err
-	}
-	var pair tls.Certificate
-	for _, b := range blocks {
-		switch {
-		case issue.IsPrivateKey(b) || b.Type == trust.ECParametersType:
-			continue
-		case b.Type != trust.CertificateType:
-			return nil, fmt.Errorf("line %d: %s block where a CERTIFICATE is expected", b.Line, b.Type)
-		}
-		c, err := x509.ParseCertificate(b.DER)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", b.Line, err)
-		}
-		if pair.Leaf == nil {
-			pair.Leaf = c
-		}
-		pair.Certificate = append(pair.Certificate, c.Raw)
-	}
-	if pair.Leaf == nil {
-		return nil, errors.New("no PEM block of type CERTIFICATE")
-	}
-	return &pair, nil
 }

@@ -95,14 +95,9 @@ func readKubeconfig(k *trust.Kubeconfig, data []byte) ([]*trust.Material, Keyrin
 	if err := f.check(); err != nil {
 		return nil, nil, err
 	}
-	c, u, err := f.current(k)
+	names, c, u, err := f.chosen()
+	k.Context, k.Cluster, k.User = f.CurrentContext, names.Cluster, names.User
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := checkCluster(k.Cluster, c); err != nil {
-		return nil, nil, err
-	}
-	if err := checkUser(k.User, u); err != nil {
 		return nil, nil, err
 	}
 	k.Server, k.ServerName, k.Insecure = c.Server, c.TLSServerName, c.Insecure
@@ -197,26 +192,30 @@ func checkBase64(field, data string) error {
 	return nil
 }
 
-// current resolves the current context.
-func (f *kubeconfigFile) current(k *trust.Kubeconfig) (cluster, user, error) {
+// chosen resolves the current context, and refuses what makes clientcmd refuse
+// its cluster or its user. The names are given as far as they are known.
+func (f *kubeconfigFile) chosen() (names userContext, c cluster, u user, err error) {
 	if f.CurrentContext == "" {
-		return cluster{}, user{}, &fieldError{"current-context", "is not set"}
+		return names, c, u, &fieldError{"current-context", "is not set"}
 	}
-	k.Context = f.CurrentContext
-	context, ok := find(f.Contexts, func(c namedContext) bool { return c.Name == k.Context })
+	context, ok := find(f.Contexts, func(c namedContext) bool { return c.Name == f.CurrentContext })
 	if !ok {
-		return cluster{}, user{}, &fieldError{"current-context", fmt.Sprintf("there is no context %q", k.Context)}
+		return names, c, u, &fieldError{"current-context", fmt.Sprintf("there is no context %q", f.CurrentContext)}
 	}
-	k.Cluster, k.User = context.Context.Cluster, context.Context.User
-	c, ok := find(f.Clusters, func(c namedCluster) bool { return c.Name == k.Cluster })
+	names = context.Context
+	theirs, ok := find(f.Clusters, func(c namedCluster) bool { return c.Name == names.Cluster })
 	if !ok {
-		return cluster{}, user{}, &fieldError{"contexts[" + k.Context + "].context.cluster", dangling("cluster", k.Cluster)}
+		return names, c, u, &fieldError{"contexts[" + f.CurrentContext + "].context.cluster", dangling("cluster", names.Cluster)}
 	}
-	u, ok := find(f.Users, func(u namedUser) bool { return u.Name == k.User })
+	theirUser, ok := find(f.Users, func(u namedUser) bool { return u.Name == names.User })
 	if !ok {
-		return cluster{}, user{}, &fieldError{"contexts[" + k.Context + "].context.user", dangling("user", k.User)}
+		return names, c, u, &fieldError{"contexts[" + f.CurrentContext + "].context.user", dangling("user", names.User)}
 	}
-	return c.Cluster, u.User, nil
+	c, u = theirs.Cluster, theirUser.User
+	if err := checkCluster(names.Cluster, c); err != nil {
+		return names, c, u, err
+	}
+	return names, c, u, checkUser(names.User, u)
 }
 
 func dangling(kind, name string) string {
