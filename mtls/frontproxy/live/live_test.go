@@ -24,15 +24,14 @@ import (
 	"github.com/kubepki/kubepki/mtls/frontproxy/live"
 )
 
-func authority(t *testing.T, name string) string {
-	t.Helper()
+func authority(name string) string {
 	key, err := issue.GenerateKey(issue.ECDSAP256)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}, key)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return string(trust.EncodeCertificates(c))
 }
@@ -42,6 +41,8 @@ func config(bundle, names string) *corev1.ConfigMap {
 		"requestheader-client-ca-file": bundle, "requestheader-allowed-names": names, "requestheader-username-headers": `["X-Remote-User"]`,
 	}}
 }
+
+func exampleConfigMap() *corev1.ConfigMap { return config(authority("front-proxy-ca"), `["front-proxy-client"]`) }
 
 // heard is what a source has told of.
 type heard struct {
@@ -113,7 +114,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		}
 		cancel()
 
-		first, second := authority(t, "first"), authority(t, "second")
+		first, second := authority("first"), authority("second")
 		other := config(second, "[]")
 		other.Name = "another"
 		must(maps.Create(ctx, other, metav1.CreateOptions{}))
@@ -145,7 +146,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 
 func TestWhoMayNotReadHearsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := fake.NewClientset(config(authority(t, "first"), "[]"))
+		client := fake.NewClientset(config(authority("first"), "[]"))
 		var refused atomic.Bool
 		refused.Store(true)
 		client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
