@@ -62,6 +62,10 @@ func TestWhoIsBelieved(t *testing.T) {
 			change: func(s *frontproxy.Settings) { s.UserHeaders = []string{"X-User", "X-Remote-User"} }, why: "differ"},
 		"a second user header that says the same": {show: &proxy, headers: headers{"X-Remote-User": {"jane"}, "X-User": {"jane"}},
 			change: func(s *frontproxy.Settings) { s.UserHeaders = []string{"X-User", "X-Remote-User"} }, user: "jane", groups: []string{"system:authenticated"}, proxied: true},
+		"a proxy that says two things, of an authority of users too": {show: &proxy, headers: headers{"X-Remote-User": {"admin", "jane"}},
+			change: func(s *frontproxy.Settings) { s.ClientBundle = bundle(w.cluster, w.proxies) }, why: "stands 2 times"},
+		"a proxy that names nobody, of an authority of users too": {show: &proxy,
+			change: func(s *frontproxy.Settings) { s.ClientBundle = bundle(w.cluster, w.proxies) }, user: "front-proxy-client", groups: []string{"system:authenticated"}},
 		"a header of another name": {show: &proxy, headers: admin, change: func(s *frontproxy.Settings) { s.UserHeaders = []string{"X-User"} }, why: "names no user"},
 		"anonymous, by a proxy": {show: &proxy, headers: headers{"X-Remote-User": {"system:anonymous"}, "X-Remote-Group": {"system:unauthenticated"}},
 			user: "system:anonymous", groups: []string{"system:unauthenticated"}, proxied: true},
@@ -248,17 +252,50 @@ func TestSettingsChangeUnderConnectionsThatStand(t *testing.T) {
 	}
 }
 
+// Some clients show a certificate only to who says that it knows the authority.
+func TestClientsAreToldOfBothBundles(t *testing.T) {
+	w := newWorld()
+	var settings switched
+	settings.now.Store(w.settings)
+	serving := leaf(w.servers, x509.ExtKeyUsageServerAuth, "hello")
+	server := &http.Server{TLSConfig: frontproxy.ServerConfig(&mtls.Snapshot{Certificate: &serving}, &settings), Handler: http.NotFoundHandler()}
+	address := serve(t, server)
+	told := func() (all [][]byte) {
+		t.Helper()
+		config := mtls.ClientConfig(&mtls.Snapshot{Bundle: bundle(w.servers)}, mtls.Named("hello.default.svc"))
+		config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			all = r.AcceptableCAs
+			return &tls.Certificate{}, nil
+		}
+		c, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		return all
+	}
+	want := [][]byte{w.proxies.Certificate.RawSubject, w.cluster.Certificate.RawSubject}
+	if got := told(); !cmp.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	settings.now.Store(&frontproxy.Settings{ClientBundle: w.settings.ClientBundle})
+	if got := told(); !cmp.Equal(got, want[1:]) {
+		t.Errorf("after a change: %q", got)
+	}
+}
+
 func TestSettingsThatAreUnsafeLetNobodyIn(t *testing.T) {
 	w := newWorld()
 	proxy := client(w.proxies, "front-proxy-client")
-	below := authority("kubernetes-ca", w.proxies)
+	below, anew := authority("kubernetes-ca", w.proxies), again(w.proxies, authority("root"))
 	for name, change := range map[string]func(*frontproxy.Settings){
-		"no bundle":               func(s *frontproxy.Settings) { s.Bundle, s.ClientBundle = nil, nil },
-		"every header":            func(s *frontproxy.Settings) { s.ExtraPrefixes = []string{""} },
-		"a name with a space":     func(s *frontproxy.Settings) { s.UserHeaders = []string{"X-Remote-User "} },
-		"each client is a proxy":  func(s *frontproxy.Settings) { s.AllowedNames, s.ClientBundle = nil, bundle(w.cluster, w.proxies) },
-		"an authority below both": func(s *frontproxy.Settings) { s.AllowedNames, s.ClientBundle = nil, bundle(below) },
-		"a thousand names":        func(s *frontproxy.Settings) { s.GroupHeaders = slices.Repeat([]string{"X-Group"}, 1000) },
+		"no bundle":                     func(s *frontproxy.Settings) { s.Bundle, s.ClientBundle = nil, nil },
+		"every header":                  func(s *frontproxy.Settings) { s.ExtraPrefixes = []string{""} },
+		"a name with a space":           func(s *frontproxy.Settings) { s.UserHeaders = []string{"X-Remote-User "} },
+		"each client is a proxy":        func(s *frontproxy.Settings) { s.AllowedNames, s.ClientBundle = nil, bundle(w.cluster, w.proxies) },
+		"an authority below both":       func(s *frontproxy.Settings) { s.AllowedNames, s.ClientBundle = nil, bundle(below) },
+		"one authority, certified anew": func(s *frontproxy.Settings) { s.AllowedNames, s.ClientBundle = nil, bundle(anew) },
+		"a thousand names":              func(s *frontproxy.Settings) { s.GroupHeaders = slices.Repeat([]string{"X-Group"}, 1000) },
 	} {
 		settings := *w.settings
 		change(&settings)

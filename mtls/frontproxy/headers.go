@@ -21,41 +21,42 @@ const (
 	extraPrefix = "X-Remote-Extra-"
 )
 
-// names are those of headers, as fold has them.
-type names struct {
-	whole    map[string]bool
-	prefixes []string
-}
+// names are those of headers that are meant in each spelling.
+type names struct{ whole, prefixes []string }
 
 // standard are the names that are always meant, whatever the settings are.
 func standard() names {
-	n := names{whole: map[string]bool{}, prefixes: []string{fold(extraPrefix)}}
-	for _, name := range []string{userHeader, uidHeader, groupHeader} {
-		n.add(name)
-	}
-	return n
+	return names{whole: []string{userHeader, uidHeader, groupHeader}, prefixes: []string{extraPrefix}}
 }
 
-func (n names) add(name string) { n.whole[fold(name)] = true }
-
-// has tells whether a header is one of them in any spelling.
+// has tells whether a header is one of them.
 func (n names) has(header string) bool {
-	folded := fold(header)
-	return n.whole[folded] || slices.ContainsFunc(n.prefixes, func(p string) bool { return strings.HasPrefix(folded, p) })
+	return slices.ContainsFunc(n.whole, func(name string) bool { return len(name) == len(header) && begins(header, name) }) ||
+		slices.ContainsFunc(n.prefixes, func(prefix string) bool { return begins(header, prefix) })
 }
 
-// fold makes spellings the same that some program takes for the same: whatever
-// is behind a handler may be a CGI, for which X_Remote.User is X-Remote-User.
-func fold(header string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z':
-			return r + 'a' - 'A'
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
+// begins tells whether a header begins with a prefix, for some program at least:
+// whatever is behind a handler may be a CGI, for which X_Remote.User is X-Remote-User.
+func begins(header, prefix string) bool {
+	if len(header) < len(prefix) {
+		return false
+	}
+	for i := range len(prefix) {
+		if fold(header[i]) != fold(prefix[i]) {
+			return false
 		}
-		return '-'
-	}, header)
+	}
+	return true
+}
+
+func fold(b byte) byte {
+	switch {
+	case 'A' <= b && b <= 'Z':
+		return b + 'a' - 'A'
+	case 'a' <= b && b <= 'z', '0' <= b && b <= '9':
+		return b
+	}
+	return '-'
 }
 
 // without returns headers that have none of these.

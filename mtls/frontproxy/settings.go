@@ -189,11 +189,9 @@ func newRules(s *Settings) (*rules, error) {
 	for from, to := range map[*[]string]*[]string{&s.UserHeaders: &r.user, &s.UIDHeaders: &r.uid, &s.GroupHeaders: &r.group} {
 		for _, name := range *from {
 			*to = append(*to, http.CanonicalHeaderKey(name))
-			r.theirs.add(name)
+			r.theirs.whole = append(r.theirs.whole, name)
 		}
 	}
-	for _, prefix := range s.ExtraPrefixes {
-		r.theirs.prefixes = append(r.theirs.prefixes, fold(prefix))
-	}
+	r.theirs.prefixes = append(r.theirs.prefixes, s.ExtraPrefixes...)
 	return r, nil
 }

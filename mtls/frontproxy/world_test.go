@@ -38,6 +38,13 @@ func authority(name string, above ...issue.Authority) issue.Authority {
 	return issue.Authority{Certificate: c, Key: key}
 }
 
+// again certifies the key of an authority by another one.
+func again(a, by issue.Authority) issue.Authority {
+	c, err := issue.Sign(issue.Template{Subject: a.Certificate.Subject, Authority: true, NotBefore: a.Certificate.NotBefore, NotAfter: a.Certificate.NotAfter}, a.Key.Public(), by)
+	check(err)
+	return issue.Authority{Certificate: c, Key: a.Key}
+}
+
 // leaf makes a certificate that lives an hour.
 func leaf(a issue.Authority, usage x509.ExtKeyUsage, name string, groups ...string) tls.Certificate {
 	key, err := issue.GenerateKey(issue.ECDSAP256)

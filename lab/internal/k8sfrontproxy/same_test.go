@@ -23,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/transport"
+	"pgregory.net/rapid"
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -296,6 +297,32 @@ func FuzzSame(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, show, setting uint8) {
 		pairs[int(setting)%len(pairs)].compare(t, text, w.shown[shows[int(show)%len(shows)]])
+	})
+}
+
+// Requests of headers that mean something, in any number and order.
+func TestKubernetesSaysTheSameOfRandomRequests(t *testing.T) {
+	w := made()
+	shows, settings := slices.Sorted(maps.Keys(w.shown)), slices.Sorted(maps.Keys(w.settings))
+	var pairs []*pair
+	for _, name := range settings {
+		pairs = append(pairs, newPair(t, w.settings[name]))
+	}
+	names := rapid.SampledFrom([]string{
+		"X-Remote-User", "x-remote-user", "X_Remote_User", "X-User", "x-uid", "X-Remote-Uid", "X-Remote-UID", "X-Remote-Group", "X-REMOTE-GROUP", "X-Group", "X.Remote.Group",
+		"X-Remote-Extra-", "X-Remote-Extra-a", "x-remote-extra-A", "X-Remote-Extra-%41", "X-Remote-Extra-%61", "X-Remote-Extra-%", "X-Extra-a", "X-Remote-Ex", "X_Remote_Extra_a", "Accept", "Connection",
+	})
+	values := rapid.SampledFrom([]string{"", "a", "b", " a ", "system:anonymous", "system:authenticated", "system:unauthenticated", "system:masters", "é", "\xff", "X-Remote-User"})
+	rapid.Check(t, func(r *rapid.T) {
+		var lines []string
+		for range rapid.IntRange(0, 8).Draw(r, "headers") {
+			lines = append(lines, names.Draw(r, "name")+":"+values.Draw(r, "value"))
+		}
+		if rapid.Bool().Draw(r, "named") {
+			lines = append(lines, "X-Remote-User: jane")
+		}
+		show := rapid.SampledFrom(append(shows, "proxy", "proxy", "proxy", "other")).Draw(r, "show")
+		pairs[rapid.IntRange(0, len(pairs)-1).Draw(r, "settings")].compare(t, strings.Join(lines, "\r\n"), w.shown[show])
 	})
 }
 

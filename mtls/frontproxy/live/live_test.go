@@ -42,7 +42,9 @@ func config(bundle, names string) *corev1.ConfigMap {
 	}}
 }
 
-func exampleConfigMap() *corev1.ConfigMap { return config(authority("front-proxy-ca"), `["front-proxy-client"]`) }
+func exampleConfigMap() *corev1.ConfigMap {
+	return config(authority("front-proxy-ca"), `["front-proxy-client"]`)
+}
 
 // heard is what a source has told of.
 type heard struct {
