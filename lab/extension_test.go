@@ -181,7 +181,7 @@ func (e *extended) register(t *testing.T) {
 func documentedIn(t *testing.T, page, kind string) string {
 	t.Helper()
 	for _, block := range strings.Split(string(read(t, page)), "```yaml\n")[1:] {
-		if text, _, _ := strings.Cut(block, "```"); strings.Contains(text, "kind: "+kind+"\n") {
+		if text, _, _ := strings.Cut(block, "```"); strings.Contains("\n"+text, "\nkind: "+kind+"\n") {
 			return text
 		}
 	}

@@ -97,8 +97,12 @@ func (s *Source) Run(ctx context.Context) {
 	}
 	var missing sync.WaitGroup
 	missing.Go(func() {
-		if cache.WaitForCacheSync(ctx.Done(), handled.HasSynced) && len(informer.GetStore().ListKeys()) == 0 {
-			s.refuse(errors.New(object + " does not exist"))
+		select {
+		case <-ctx.Done():
+		case <-handled.HasSyncedChecker().Done():
+			if len(informer.GetStore().ListKeys()) == 0 {
+				s.refuse(errors.New(object + " does not exist"))
+			}
 		}
 	})
 	informer.RunWithContext(ctx)
