@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"token":                 {"internal/trust", "internal/issue"},
 	"token/tokenfile":       {"internal/reload", "token"},
 	"mtls":                  {"internal/trust", "internal/issue", "internal/reload", "internal/layout"},
-	"mtls/mtlsgrpc":         {"mtls"},
+	"mtls/mtlsgrpc":         {"internal/remember", "mtls"},
 	"internal/saserver":     {"mtls", "token", "internal/remember"},
 	"token/internal/bearer": {"token"},
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
@@ -68,6 +68,9 @@ var mayImport = map[string][]string{
 	"examples/http-mtls/client":          {"mtls", "mtls/mtlshttp"},
 	"mtls/kubesource":                    {"internal/trust", "mtls"},
 	"mtls/mtlsmetrics":                   {"mtls"},
+	"mtls/frontproxy":                    {"mtls", "internal/remember"},
+	"mtls/frontproxy/live":               {"mtls/frontproxy"},
+	"examples/extension-apiserver":       {"mtls", "mtls/frontproxy", "mtls/frontproxy/live"},
 }
 
 // pure packages touch nothing: what they may not import from the standard
@@ -88,10 +91,11 @@ var mayLink = map[string][]string{
 	"token/tokenfile":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenhttp":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"mtls":             {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
-	"mtls/mtlsgrpc":    {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/mtlsgrpc":    {"github.com/spiffe/go-spiffe/v2", "google.golang.org/grpc", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
 	"mtls/mtlshttp":    {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
 	"mtls/kubesource":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"},
 	"mtls/mtlsmetrics": {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "github.com/prometheus/client_golang"},
+	"mtls/frontproxy":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
 }
 
 // violations parses the files of the tree in process, so that the test cache

@@ -29,6 +29,7 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 # leaves it alone when they are the same. The commit is no input of the real
 # components: stamping it would link them again after every commit.
 (cd "$lab/.." && CGO_ENABLED=0 go build -tags grpcnotrace -o "$build/kubepki" ./cmd/kubepki)
+(cd "$lab/.." && CGO_ENABLED=0 go build -buildvcs=false -o "$build/extension-apiserver" ./examples/extension-apiserver)
 (cd "$lab" && go build -buildvcs=false -o "$build/kubepki-lab" ./cmd/kubepki-lab)
 (cd "$lab" && go build -buildvcs=false -o "$build/pods" ./cmd/pods)
 (cd "$lab" && go build -modfile="$modfile" -buildvcs=false -o "$build/etcd" ./cmd/etcd)

@@ -117,13 +117,7 @@ func (w *west) withAPIServer(t *testing.T, test func(t *testing.T), flags ...str
 // documented returns the YAML of a kind in docs/sa-serve.md.
 func documented(t *testing.T, kind string) string {
 	t.Helper()
-	for _, block := range strings.Split(string(read(t, filepath.Join("..", "docs", "sa-serve.md"))), "```yaml\n")[1:] {
-		if text, _, _ := strings.Cut(block, "```"); strings.Contains(text, "\nkind: "+kind+"\n") {
-			return text
-		}
-	}
-	t.Fatalf("docs/sa-serve.md shows no %s", kind)
-	return ""
+	return documentedIn(t, filepath.Join("..", "docs", "sa-serve.md"), kind)
 }
 
 func eastToken(t *testing.T, s *token.Signer, change func(*token.Claims)) string {

@@ -1,90 +1,81 @@
 // Package remember judges the client of a connection at each request, and
 // remembers for a moment what it found: verifying a chain that no handshake has
-// verified costs more than most requests.
+// verified costs up to a hundred signatures, and one connection carries any number
+// of requests.
 package remember
 
 import (
-	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/kubepki/kubepki/mtls"
 )
 
-// recheck is how often the client of a connection is verified again while the
-// bundle is the same: it may expire.
+// recheck is how often a client that is good is verified again while the bundle
+// is the same: it may expire.
 const recheck = time.Second
 
 // ErrNotJudged tells that nobody can be judged now, which is not the client's
 // fault: the source has an error, or no bundle.
 var ErrNotJudged = errors.New("clients cannot be judged")
 
-type connectionKey struct{}
+// connection tells connections apart: it is where the certificates of a handshake
+// stand, which all copies of its state share and no two connections do.
+type connection = weak.Pointer[*x509.Certificate]
 
-// connection is what is known of the client of one connection, by each who asks.
-type connection struct {
-	mu sync.Mutex
-	by map[any]*client
+// Clients remembers the clients of a server by connection, for one who judges
+// them, always with the same source. The zero value is ready. It may be used by
+// several goroutines, and must not be copied.
+type Clients struct {
+	of sync.Map // connection → *client
 }
 
-// client is one as it was found when it was verified last. Of somebody who is
-// refused it is done once, however many requests are on their way.
+// client is one as it was found when it was verified last.
 type client struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // held while it is found, so that requests do not find the same at once
 	by   *mtls.Bundle
 	at   time.Time
 	peer mtls.Peer
-	err  error // for the rest of the connection
+	err  error
 }
 
-// Context returns the context of a new connection ([http.Server].ConnContext).
-func Context(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, &connection{by: map[any]*client{}})
-}
-
-// Client returns the client of the connection that a context belongs to, as
-// [mtls.VerifyClient] does, and its errors or [ErrNotJudged]. A refusal is
-// remembered until the connection ends, anything else for a second, or until the
-// bundle changes. Where the context is not made by [Context], nothing is.
-//
-// Who asks is a pointer, always with the same source: some connections are judged
-// by several bundles. It may be used by several goroutines.
-func Client(ctx context.Context, who any, source mtls.Source, state *tls.ConnectionState) (mtls.Peer, error) {
-	now, err := source.Snapshot()
-	if err != nil {
+// Verify is [mtls.VerifyClient], with its errors or [ErrNotJudged]. What is good
+// is verified again a second later; what is not, when there is another bundle. A
+// connection is forgotten when nothing uses its state any more.
+func (c *Clients) Verify(s mtls.Source, state *tls.ConnectionState) (mtls.Peer, error) {
+	now, err := s.Snapshot()
+	switch {
+	case err != nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source of certificates: %w", ErrNotJudged, err)
-	}
-	if now.Bundle == nil {
+	case now.Bundle == nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source has no bundle", ErrNotJudged)
+	case state == nil || len(state.PeerCertificates) == 0:
+		return mtls.Peer{}, mtls.ErrNoClient
 	}
-	c, ok := ctx.Value(connectionKey{}).(*connection)
-	if !ok {
-		return mtls.VerifyClient(now, state)
+	k := c.client(&state.PeerCertificates[0])
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.by != now.Bundle || k.err == nil && time.Since(k.at) >= recheck {
+		k.peer, k.err = mtls.VerifyClient(now, state)
+		k.by, k.at = now.Bundle, time.Now()
 	}
-	return c.of(who).verify(now, state)
+	return k.peer, k.err
 }
 
-func (c *connection) of(who any) *client {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := c.by[who]
-	if known == nil {
-		known = &client{}
-		c.by[who] = known
+func (c *Clients) client(certificates **x509.Certificate) *client {
+	key := weak.Make(certificates)
+	if known, ok := c.of.Load(key); ok {
+		return known.(*client)
 	}
-	return known
-}
-
-func (c *client) verify(now *mtls.Snapshot, state *tls.ConnectionState) (mtls.Peer, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil && (c.by != now.Bundle || time.Since(c.at) >= recheck) {
-		c.peer, c.err = mtls.VerifyClient(now, state)
-		c.by, c.at = now.Bundle, time.Now()
+	known, loaded := c.of.LoadOrStore(key, &client{})
+	if !loaded {
+		runtime.AddCleanup(certificates, func(key connection) { c.of.Delete(key) }, key)
 	}
-	return c.peer, c.err
+	return known.(*client)
 }

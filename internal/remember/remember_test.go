@@ -1,11 +1,11 @@
 package remember
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +14,9 @@ import (
 	"github.com/kubepki/kubepki/mtls"
 )
 
-// authorityOf makes an authority, and a client of it that lives for an hour.
-func authorityOf(t *testing.T) (*mtls.Snapshot, *tls.ConnectionState) {
+// authorityOf makes an authority, and a connection of a client of it that lives
+// for an hour.
+func authorityOf(t testing.TB) (*mtls.Snapshot, *tls.ConnectionState) {
 	t.Helper()
 	var err error
 	check := func() {
@@ -38,72 +39,99 @@ func authorityOf(t *testing.T) (*mtls.Snapshot, *tls.ConnectionState) {
 	return &mtls.Snapshot{Bundle: bundle}, &tls.ConnectionState{PeerCertificates: []*x509.Certificate{client}}
 }
 
-// What is found of a client is remembered for its connection and who asks: a
-// verdict for as long as it is certain, a refusal for good.
-func TestClientOfAConnection(t *testing.T) {
+// What is remembered is seen by putting another certificate where the first
+// stood, which no connection does.
+func TestWhatIsFoundHoldsForASecondOrABundle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		trusted, client := authorityOf(t)
-		other, _ := authorityOf(t)
-		ctx := Context(context.Background(), nil)
-		me, somebody := new(int), new(int)
-		wants := func(who *int, source mtls.Source, good bool) (verified time.Time) {
+		var c Clients
+		trusted, west := authorityOf(t)
+		other, east := authorityOf(t)
+		wants := func(when string, now *mtls.Snapshot, state *tls.ConnectionState, good bool) {
 			t.Helper()
-			c, err := Client(ctx, who, source, client)
-			at := ctx.Value(connectionKey{}).(*connection).of(who).at
-			if (err == nil) != good || (good && c.Certificate.Subject.CommonName != "west") {
-				t.Errorf("after %s: %v, %v", time.Since(at), c, err)
+			if p, err := c.Verify(now, state); (err == nil) != good || (good && p.Certificate.Subject.CommonName != "west") {
+				t.Errorf("%s: %v, %v", when, p, err)
 			}
-			return at
 		}
-		first := wants(me, trusted, true)
+		good, bad := west.PeerCertificates[0], east.PeerCertificates[0]
+		wants("a client", trusted, west, true)
+		wants("another connection", trusted, east, false)
+		west.PeerCertificates[0] = bad
 		time.Sleep(recheck - time.Millisecond)
-		if !wants(me, trusted, true).Equal(first) {
-			t.Error("it was verified again")
-		}
+		again := *west
+		wants("within the second, by a copy of the state", trusted, &again, true)
 		time.Sleep(time.Millisecond)
-		if wants(me, trusted, true).Equal(first) {
-			t.Error("it was not verified again")
-		}
-		wants(me, other, false) // at once
-		wants(me, trusted, false)
-		wants(somebody, trusted, true) // who has asked nothing yet
-
-		ctx = Context(context.Background(), nil)
-		wants(me, trusted, true)
-		time.Sleep(time.Hour)
-		wants(me, trusted, false) // it has expired
+		wants("after it", trusted, west, false)
+		west.PeerCertificates[0] = good
+		time.Sleep(time.Hour - recheck - time.Minute)
+		wants("a refusal, while the bundle is the same", trusted, west, false)
+		wants("by another bundle", other, west, false)
+		wants("by the one of before", trusted, west, true)
+		time.Sleep(2 * time.Minute)
+		wants("expired", trusted, west, false)
 	})
 }
 
 // A source that has nothing is no verdict on anybody, and is forgotten when it
 // has something.
 func TestNobodyIsJudgedByNothing(t *testing.T) {
+	var c Clients
 	trusted, client := authorityOf(t)
-	for name, ctx := range map[string]context.Context{"a connection": Context(context.Background(), nil), "no connection": context.Background()} {
-		t.Run(name, func(t *testing.T) {
-			var source mtls.Memory
-			ask := func() error {
-				_, err := Client(ctx, t, &source, client)
-				return err
-			}
-			if err := ask(); !errors.Is(err, ErrNotJudged) {
-				t.Error(err)
-			}
-			if err := source.Set(mtls.Snapshot{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := ask(); !errors.Is(err, ErrNotJudged) {
-				t.Error(err)
-			}
-			if err := source.Set(*trusted); err != nil {
-				t.Fatal(err)
-			}
-			if err := ask(); err != nil {
-				t.Error(err)
-			}
-			if _, err := Client(ctx, new(int), &source, nil); !errors.Is(err, mtls.ErrNoClient) {
-				t.Error(err)
-			}
-		})
+	var source mtls.Memory
+	ask := func(want error) {
+		t.Helper()
+		if _, err := c.Verify(&source, client); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	ask(ErrNotJudged)
+	if err := source.Set(mtls.Snapshot{}); err != nil {
+		t.Fatal(err)
+	}
+	ask(ErrNotJudged)
+	if err := source.Set(*trusted); err != nil {
+		t.Fatal(err)
+	}
+	ask(nil)
+	for _, state := range []*tls.ConnectionState{nil, {}} {
+		if _, err := c.Verify(&source, state); !errors.Is(err, mtls.ErrNoClient) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestConnectionsAreForgotten(t *testing.T) {
+	var c Clients
+	trusted, state := authorityOf(t)
+	for range 1000 {
+		one := tls.ConnectionState{PeerCertificates: []*x509.Certificate{state.PeerCertificates[0]}}
+		if _, err := c.Verify(trusted, &one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Verify(trusted, state); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int) {
+		c.of.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	for late := time.Now().Add(20 * time.Second); left() > 1; runtime.Gosched() {
+		if runtime.GC(); time.Now().After(late) {
+			t.Fatalf("%d connections that are gone are remembered", left())
+		}
+	}
+	if left() != 1 {
+		t.Error("the one that stands was forgotten")
+	}
+	runtime.KeepAlive(state)
+}
+
+func BenchmarkVerify(b *testing.B) {
+	var c Clients
+	trusted, state := authorityOf(b)
+	for b.Loop() {
+		if _, err := c.Verify(trusted, state); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -18,6 +18,8 @@ type Callers struct {
 	Source mtls.Source
 	// Names are the common names that are allowed, letter by letter; none: all.
 	Names []string
+
+	known remember.Clients
 }
 
 // admit returns who asks. It is called for each request, so that a connection
@@ -26,7 +28,7 @@ func (c *Callers) admit(r *http.Request) (name string, err error) {
 	if c == nil {
 		return "", nil
 	}
-	client, err := remember.Client(r.Context(), c, c.Source, r.TLS)
+	client, err := c.known.Verify(c.Source, r.TLS)
 	if err != nil {
 		return "", err
 	}

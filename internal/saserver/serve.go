@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
-
-	"github.com/kubepki/kubepki/internal/remember"
 )
 
 // stopWait is for how long requests may go on after the context has ended.
@@ -47,7 +45,7 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handl
 		Handler: h, TLSConfig: config, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 		// A client that does not go on holds a connection, and no more.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 1 << 14, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams}, ConnContext: remember.Context,
+		MaxHeaderBytes: 1 << 14, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/kubepki/kubepki/internal/remember"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -33,7 +34,7 @@ type Guard struct {
 	// slog.Default.
 	Log *slog.Logger
 
-	found verdicts
+	known remember.Clients
 }
 
 // Unary returns the interceptor of a [Guard] without further settings.
@@ -155,17 +156,12 @@ func (s *stream) RecvMsg(m any) error {
 // judge returns who calls, or what the caller is told, after it has told the log
 // more.
 func (g *Guard) judge(ctx context.Context, method string) (mtls.Peer, error) {
-	now, err := g.Source.Snapshot()
-	if err == nil && now.Bundle == nil {
-		err = errors.New("the source has no bundle")
-	}
-	if err != nil {
-		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("error", bounded(err.Error())), slog.String("method", bounded(method)))
-		return mtls.Peer{}, status.Error(codes.Unavailable, "clients cannot be verified now")
-	}
 	state, from := connection(ctx)
-	client, err := g.found.verify(now, state)
+	client, err := g.known.Verify(g.Source, state)
 	switch {
+	case errors.Is(err, remember.ErrNotJudged):
+		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("error", bounded(err.Error())), slog.String("method", bounded(method)))
+		err = status.Error(codes.Unavailable, "clients cannot be verified now")
 	case errors.Is(err, mtls.ErrNoClient):
 		err = g.refuse(ctx, codes.Unauthenticated, "a client certificate is needed", err, method, from)
 	case err != nil:

@@ -25,6 +25,8 @@ type Guard struct {
 	// Log hears why requests are refused, which is not told to who sends them;
 	// nil: slog.Default.
 	Log *slog.Logger
+
+	known remember.Clients
 }
 
 // Handler returns a handler that may be used by several goroutines. The next one
@@ -32,8 +34,8 @@ type Guard struct {
 //
 // Clients are verified now, by the newest bundle, for each request: one that has
 // expired or whose authority was taken out of use does not live on by a connection
-// that stands. What was found is remembered for a second for each connection of
-// [NewServer] while the bundle is the same; a refusal until the connection ends.
+// that stands. What was found is remembered for each connection, a second long, and
+// a refusal until there is another bundle.
 //
 // The answer is 401 without a certificate, 403 with one that is not good or whose
 // client may not, and 503 while the source has no bundle. With a certificate that
@@ -41,7 +43,7 @@ type Guard struct {
 // a client that was renewed meanwhile comes with the new one.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer, err := remember.Client(r.Context(), g, g.Source, r.TLS)
+		peer, err := g.known.Verify(g.Source, r.TLS)
 		if err != nil {
 			g.unverified(w, r, err)
 			return

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/kubepki/kubepki/internal/remember"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -47,7 +46,7 @@ func NewServer(s mtls.Source, clients mtls.Clients, h http.Handler) *http.Server
 			if now, err := s.Snapshot(); err == nil {
 				ctx = context.WithValue(ctx, shownKey{}, now.Certificate)
 			}
-			return remember.Context(ctx, c)
+			return ctx
 		},
 	}
 }
