@@ -15,21 +15,27 @@ import (
 
 // A transaction's journal is a text of JSON lines:
 //
-//	{"version":1}
+//	{"version":2}
 //	{"folder":"etc/kubernetes/pki"}             before the folder is made
 //	{"file":…,"temp":…,"mode":…,"sha256":…}     before the temporary is made
 //	{"state":"commit","sum":…}                  when all temporaries are durable
 //
+// A file that is replaced has a "backup" too, a temporary with the old content,
+// and the hash of that ("replaces"). Version 1 knew none: who knows no more than
+// that must leave such a journal alone.
+//
 // Without the last line the next transaction removes what the lines name. With
 // it, it finishes the renames. A transaction that fails after it overwrites
 // "commit" with "undone", which has as many bytes and so needs no room on a
-// full disk, before it takes back what it renamed.
+// full disk, before it takes back what it renamed. With "placed" in its place
+// all stands that shall, and only backups are left to remove.
 const (
 	journalName    = ".kubepki-journal"
-	journalVersion = 1
+	journalVersion = 2
 	maxJournal     = 16 << 20
 	stateCommit    = "commit"
 	stateUndone    = "undone"
+	statePlaced    = "placed"
 	tempPrefix     = ".kubepki-"
 	tempSuffix     = ".tmp"
 )
@@ -49,8 +55,11 @@ type record struct {
 	Mode    uint32 `json:"mode,omitempty"`
 	Private bool   `json:"private,omitempty"`
 	SHA256  string `json:"sha256,omitempty"`
-	State   string `json:"state,omitempty"`
-	Sum     string `json:"sum,omitempty"` // of all bytes before this line
+	// Backup and Replaces are of a file that is replaced.
+	Backup   string `json:"backup,omitempty"`
+	Replaces string `json:"replaces,omitempty"`
+	State    string `json:"state,omitempty"`
+	Sum      string `json:"sum,omitempty"` // of all bytes before this line
 }
 
 // journal is the open journal of a transaction.
@@ -111,11 +120,14 @@ func (j *journal) commit() error {
 }
 
 // undone marks a committed journal as one whose renames must be taken back.
-func (j *journal) undone() error {
+func (j *journal) undone() error { return j.mark(stateUndone) }
+
+// mark overwrites the state of a committed journal with one of as many bytes.
+func (j *journal) mark(state string) error {
 	if j.stateAt == 0 {
 		return nil
 	}
-	line := encodeRecord(stateRecord(stateUndone, j.text[:j.stateAt]))
+	line := encodeRecord(stateRecord(state, j.text[:j.stateAt]))
 	if err := j.ops.WriteAt(j.name, line, j.stateAt); err != nil {
 		return cause(err)
 	}
@@ -138,7 +150,8 @@ func hashOf(data []byte) string {
 }
 
 // parseJournal reads the lines of a journal up to the first that is torn or
-// strange, and the state, which is empty, [stateCommit] or [stateUndone].
+// strange, and the state, which is empty, [stateCommit], [stateUndone] or
+// [statePlaced].
 func parseJournal(text []byte) (records []record, state string) {
 	for offset := 0; offset < len(text); {
 		end := bytes.IndexByte(text[offset:], '\n')
@@ -150,14 +163,14 @@ func parseJournal(text []byte) (records []record, state string) {
 			break
 		}
 		switch {
-		case r.State == stateCommit || r.State == stateUndone:
+		case r.State == stateCommit || r.State == stateUndone || r.State == statePlaced:
 			if r.Sum == hashOf(text[:offset]) {
 				return records, r.State
 			}
 			return records, ""
 		case r.File != "" && validEntry(r), r.Folder != "" && validName(r.Folder):
 			records = append(records, r)
-		case r.Version != journalVersion:
+		case r.Version < 1 || r.Version > journalVersion:
 			return records, ""
 		}
 		offset += end + 1
@@ -168,8 +181,10 @@ func parseJournal(text []byte) (records []record, state string) {
 // validEntry tells whether a record is one that this package writes: nothing
 // else may make it remove or rename files.
 func validEntry(r record) bool {
-	base := path.Base(r.Temp)
-	return validName(r.File) && validName(r.Temp) && path.Dir(r.File) == path.Dir(r.Temp) && isTemporary(base)
+	beside := func(name string) bool {
+		return validName(name) && path.Dir(r.File) == path.Dir(name) && isTemporary(path.Base(name))
+	}
+	return validName(r.File) && beside(r.Temp) && (r.Backup == "" && r.Replaces == "" || beside(r.Backup) && r.Backup != r.Temp && r.Replaces != "")
 }
 
 func validName(name string) bool { return fs.ValidPath(name) && name != "." }
