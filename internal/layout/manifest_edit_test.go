@@ -59,7 +59,7 @@ func TestSetFileChangesOnePathAndNothingElse(t *testing.T) {
 			continue
 		}
 		// The comment has the old path still; the flag's own line has the new one.
-		if back := strings.Replace(string(got), "/client-ca.crt", "/ca.crt", 1); back != c.manifest || !strings.Contains(string(got), "ca.crt was before") || strings.Contains(string(got), "/client-ca.crt was before") {
+		if back := strings.Replace(string(got), "/client-ca.crt", "/ca.crt", 1); back != c.manifest || strings.Contains(string(got), "/client-ca.crt was before") || strings.Contains(string(got), `/client-ca.crt" was before`) {
 			t.Errorf("%s:\n%s", name, got)
 		}
 	}
