@@ -32,6 +32,8 @@ type Anchor struct {
 // Other is a block of a bundle that is passed over.
 type Other struct {
 	Line int
+	// Private tells that it is a private key.
+	Private bool
 	// Why tells what it is, a phrase without anything secret.
 	Why string
 }
@@ -52,11 +54,11 @@ func Parse(data []byte) (*Text, error) {
 		start := lines[b.Line-1]
 		end := endOfBlock(data, lines, b.Line)
 		if b.Type != trust.CertificateType {
-			t.Others = append(t.Others, Other{b.Line, "a block of type " + b.Type})
+			t.Others = append(t.Others, Other{b.Line, strings.HasSuffix(b.Type, "PRIVATE KEY"), "a block of type " + b.Type})
 			continue
 		}
 		if p, _ := pem.Decode(data[start:end]); p != nil && len(p.Headers) > 0 {
-			t.Others = append(t.Others, Other{b.Line, "a certificate with PEM headers, which components pass over"})
+			t.Others = append(t.Others, Other{b.Line, false, "a certificate with PEM headers, which components pass over"})
 			continue
 		}
 		c, err := x509.ParseCertificate(b.DER)
