@@ -47,11 +47,21 @@ func Settings(g *trust.Graph) []Setting {
 					case u.Role == trust.RoleBundle || u.Role == trust.RoleAuthority:
 						all = append(all, s)
 					case u.Role == catalog.RoleKubeconfig:
-						all = append(all, kubeconfigSetting(n, s)...)
+						all = appendOthers(all, kubeconfigSetting(n, s))
 					}
 				}
 			}
 			all = append(all, serviceSettings(n, c)...)
+		}
+	}
+	return all
+}
+
+// appendOthers leaves out what a component is told by another kubeconfig flag too.
+func appendOthers(all, more []Setting) []Setting {
+	for _, s := range more {
+		if !slices.ContainsFunc(all, func(o Setting) bool { return o.Node == s.Node && o.Component == s.Component && o.Anchors == s.Anchors }) {
+			all = append(all, s)
 		}
 	}
 	return all
@@ -187,6 +197,10 @@ func ofTrust(k trust.Kind) bool {
 // Takeup says in words how a component takes up what a setting names, as measured:
 // for all versions where they differ.
 func Takeup(component, setting string) string {
+	if component == catalog.Admin || component == catalog.SuperAdmin || component == catalog.Etcdctl {
+		return "when it is run next"
+	}
+	setting = path.Base(setting) // of a kubeconfig by another flag
 	var rows []catalog.ReloadRow
 	for _, r := range catalog.Reloads() {
 		if r.Component == component && r.Setting == setting {
