@@ -92,7 +92,7 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		p.judge(source.nodes, at)
 		o.refuse(p)
 	}
-	p.warn()
+	p.consider()
 	return o.trustChangeFlags.run(ctx, s, source, p, func(t *bundle.Text) (*bundle.Text, error) {
 		after, _, err := t.Add(certificates...)
 		return after, err
@@ -145,32 +145,33 @@ func (o *trustAddOptions) refuse(p *trustPlan) {
 			}
 		}
 	}
-	p.unsafe = append(p.unsafe, "the file is read by "+strings.Join(readers, ", "))
+	p.refuse("the file is read by " + strings.Join(readers, ", "))
 	hint := "name a file that no other component reads"
 	if !o.separate {
 		hint = "--separate gives the flag a file of its own, which the others do not read"
 	}
-	p.hints = []string{hint}
+	p.hint = hint
 }
 
-// warn says what the new anchors may do, to each who will read them.
-func (p *trustPlan) warn() {
-	say := func(text string) {
-		if text != "" && !slices.Contains(p.warnings, text) {
-			p.warnings = append(p.warnings, text)
-		}
-	}
+// consider says what the new anchors may do, to each who will read them.
+func (p *trustPlan) consider() {
 	for _, c := range p.changes {
+		if len(c.added) == 0 {
+			continue
+		}
 		for _, r := range c.readers {
-			if power := bundle.Power(r.Component, r.Name); power != "" && len(c.added) > 0 {
-				say(r.Component + "/" + r.Name + ": " + power)
+			if power := bundle.Power(r.Component, r.Name); power != "" {
+				p.warn(r.Component + "/" + r.Name + ": " + power)
 			}
 		}
-		if c.object == nil || len(c.added) == 0 {
+		if c.separate != nil {
+			p.warn(fmt.Sprintf("kubeadm writes the manifest anew at an upgrade: set %s to %s in apiServer.extraArgs of its ClusterConfiguration too (kubectl -n kube-system edit configmap kubeadm-config)", c.setting.Name, c.separate.path))
+		}
+		if c.object == nil {
 			continue
 		}
 		if c.field.Default {
-			p.unsafe = append(p.unsafe, c.where()+" is empty: kube-apiserver trusts the roots of its machine there, and would trust the new anchors alone")
+			p.refuse(c.where() + " is empty: kube-apiserver trusts the roots of its machine there, and would trust the new anchors alone")
 		}
 		p.foreign(c)
 	}
@@ -178,12 +179,8 @@ func (p *trustPlan) warn() {
 
 // foreign refuses objects that others keep as they want them.
 func (p *trustPlan) foreign(c *trustChange) {
-	text := ""
 	if w := c.object.Writer; w != "" {
-		text = fmt.Sprintf("%s is written by %s which may take the change back: change it there", c.object.Ref, strings.TrimSuffix(w, ",")+",")
-	}
-	if text != "" && !slices.Contains(p.unsafe, text) {
-		p.unsafe = append(p.unsafe, text)
+		p.refuse(fmt.Sprintf("%s is written by %s which may take the change back: change it there", c.object.Ref, strings.TrimSuffix(w, ",")+","))
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/kubepki/kubepki/internal/bundle"
 	"github.com/kubepki/kubepki/internal/check"
@@ -55,10 +57,10 @@ type trustPlan struct {
 	changes []*trustChange
 	// warnings are said before it is asked.
 	warnings []string
-	// refusals keep the plan from being carried out; those that --force overrides are
-	// in unsafe.
+	// unsafe is why the plan is not carried out without --force.
 	unsafe []string
-	hints  []string
+	// hint is what to do instead of --force.
+	hint string
 }
 
 // editable refuses what is not a bundle that kubepki edits.
@@ -82,7 +84,7 @@ func (c *trustChange) describe(n *trustNodes) {
 	c.readers = bundle.Readers(n.graph, n.settings, c.file)
 	if c.separate != nil {
 		c.readers = []bundle.Setting{c.setting}
-		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes are taken up " + bundle.Takeup(c.setting.Component, c.setting.Name)}
+		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + bundle.Takeup(c.setting.Component, c.setting.Name)}
 		return
 	}
 	for _, r := range c.readers {
@@ -115,7 +117,21 @@ func (p *trustPlan) judge(n *trustNodes, at time.Time) {
 		p.unsafe = append(p.unsafe, fmt.Sprintf("link %d, %s → %s, needs it: %s is verified by it (%s)", l.Link.Number, l.Link.Caller, l.Link.Callee, l.Credential.Certificate, side))
 	}
 	for _, f := range effect.Findings {
-		p.unsafe = append(p.unsafe, fmt.Sprintf("%s: %s", f.ID, f.Cause))
+		p.refuse(fmt.Sprintf("%s: %s", f.ID, f.Cause))
+	}
+}
+
+// refuse notes a reason against the plan, once: it may hold on several nodes.
+func (p *trustPlan) refuse(why string) {
+	if !slices.Contains(p.unsafe, why) {
+		p.unsafe = append(p.unsafe, why)
+	}
+}
+
+// warn notes what is to be known before the answer, once.
+func (p *trustPlan) warn(text string) {
+	if text != "" && !slices.Contains(p.warnings, text) {
+		p.warnings = append(p.warnings, text)
 	}
 }
 
@@ -123,11 +139,7 @@ func (p *trustPlan) judge(n *trustNodes, at time.Time) {
 func (o *trustChangeFlags) run(ctx context.Context, s streams, source *trustSource, p *trustPlan, edit func(*bundle.Text) (*bundle.Text, error), at time.Time) error {
 	p.print(s.err)
 	if len(p.unsafe) > 0 && !o.force {
-		var hints []string
-		if hints = p.hints; len(hints) == 0 {
-			hints = []string{"--force does it all the same"}
-		}
-		return advise(fmt.Errorf("nothing is changed: %s", strings.Join(p.unsafe, "; ")), "%s", strings.Join(hints, "; "))
+		return advise(fmt.Errorf("nothing is changed: %s", strings.Join(p.unsafe, "; ")), "%s", cmp.Or(p.hint, "--force does it all the same"))
 	}
 	for _, u := range p.unsafe {
 		fmt.Fprintf(s.err, "kubepki: warning: by --force, though %s\n", report.Plain(u))
@@ -152,11 +164,7 @@ func (o *trustChangeFlags) confirm(s streams) error {
 		return nil
 	}
 	f, ok := s.in.(*os.File)
-	if ok {
-		info, err := f.Stat()
-		ok = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	if !ok {
+	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return advise(errors.New("nothing is changed: nobody is here to ask"), "look at the plan, and give --yes")
 	}
 	fmt.Fprint(s.err, "Go on? [y/N] ")

@@ -144,16 +144,26 @@ func (p *trustPlan) unknown(n *trustNodes) {
 		switch {
 		case c.object != nil:
 			p.foreign(c)
-			p.unsafe = append(p.unsafe, c.where()+": nobody can tell from here who still needs it")
+			p.refuse(c.where() + ": nobody can tell from here who still needs it")
 		case !c.known():
-			p.unsafe = append(p.unsafe, c.where()+": no component of the nodes reads it, so that nobody can tell who needs it")
+			p.refuse(c.where() + ": no component of the nodes reads it, so that nobody can tell who needs it")
 		case !slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return r.Seen(n.graph) }):
-			p.unsafe = append(p.unsafe, c.where()+": no credential that it verifies was seen, so that nobody can tell who needs it: give the other nodes too")
+			p.refuse(c.where() + ": no credential that it verifies was seen, so that nobody can tell who needs it: give the other nodes too")
 		default:
-			const elsewhere = "credentials that are not on these nodes are not seen: whoever shows one of the removed authorities is refused from then on"
-			if !slices.Contains(p.warnings, elsewhere) {
-				p.warnings = append(p.warnings, elsewhere)
+			p.warn("credentials that are not on these nodes are not seen: whoever shows one of the removed authorities is refused from then on")
+		}
+		for _, r := range c.readers {
+			if key, ok := publishedAs[r.Component+"/"+r.Name]; ok {
+				p.warn(fmt.Sprintf("kube-apiserver leaves it in configmap/kube-system/extension-apiserver-authentication/%s, by which extension API servers let clients in: "+
+					"once every kube-apiserver has taken the change up, remove it there too, with --force", key))
 			}
 		}
 	}
+}
+
+// publishedAs are the settings whose anchors kube-apiserver adds to a ConfigMap and
+// never takes away (k/k pkg/controlplane/controller/clusterauthenticationtrust).
+var publishedAs = map[string]string{
+	"kube-apiserver/client-ca-file":               "client-ca-file",
+	"kube-apiserver/requestheader-client-ca-file": "requestheader-client-ca-file",
 }
