@@ -135,11 +135,21 @@ func (p *trustPlan) warn(text string) {
 	}
 }
 
+// fewReasons fit into one line.
+const fewReasons = 3
+
 // run shows a plan, asks, and carries it out.
 func (o *trustChangeFlags) run(ctx context.Context, s streams, source *trustSource, p *trustPlan, edit func(*bundle.Text) (*bundle.Text, error), at time.Time) error {
 	p.print(s.err)
 	if len(p.unsafe) > 0 && !o.force {
-		return advise(fmt.Errorf("nothing is changed: %s", strings.Join(p.unsafe, "; ")), "%s", cmp.Or(p.hint, "--force does it all the same"))
+		why := strings.Join(p.unsafe, "; ")
+		if len(p.unsafe) > fewReasons {
+			why = fmt.Sprintf("%s; and %d more reasons, above", p.unsafe[0], len(p.unsafe)-1)
+			for _, u := range p.unsafe {
+				fmt.Fprintf(s.err, "  ! %s\n", report.Plain(u))
+			}
+		}
+		return advise(fmt.Errorf("nothing is changed: %s", why), "%s", cmp.Or(p.hint, "--force does it all the same"))
 	}
 	for _, u := range p.unsafe {
 		fmt.Fprintf(s.err, "kubepki: warning: by --force, though %s\n", report.Plain(u))
