@@ -177,7 +177,10 @@ func (s Setting) is(b *trust.Bundle, component string) bool {
 	if strings.HasPrefix(s.Name, "certificate-authority") {
 		return own
 	}
-	return s.Source.IsZero() && (own || component == "pod" && s.Name == "root-ca-file")
+	// In links 17 and 13 another stands for who is told by the setting.
+	pods := component == "pod" && s.Name == "root-ca-file"
+	extension := component == "extension apiserver" && s.Component == catalog.APIServer && s.Name == "requestheader-client-ca-file"
+	return s.Source.IsZero() && (own || pods || extension)
 }
 
 // trusted tells that nothing is wrong with the chain of trust, whatever else is.
