@@ -65,43 +65,68 @@ func applyFiles(p *trustPlan, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	var dirs []string
-	byDir := map[string][]*trustChange{}
+	staged, err := stageFiles(p)
+	defer func() {
+		for _, r := range staged {
+			_ = r.tx.Rollback() // after Commit it does nothing
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	return commitFiles(staged)
+}
+
+// stagedRoot is a node whose changes are ready to appear.
+type stagedRoot struct {
+	dir string
+	tx  *layout.Transaction
+}
+
+// stageFiles prepares the changes of all nodes. Those of an error must be rolled back
+// too.
+func stageFiles(p *trustPlan) ([]stagedRoot, error) {
+	var staged []stagedRoot
 	for _, c := range p.changes {
 		if !c.changes() && c.separate == nil {
 			continue
 		}
-		if !slices.Contains(dirs, c.dir) {
-			dirs = append(dirs, c.dir)
-		}
-		byDir[c.dir] = append(byDir[c.dir], c)
-	}
-	open := map[string]*layout.Transaction{}
-	defer func() {
-		for _, tx := range open {
-			_ = tx.Rollback() // after Commit it does nothing
-		}
-	}()
-	for _, dir := range dirs {
-		tx, err := layout.Begin(dir)
-		if err != nil {
-			return err
-		}
-		open[dir] = tx
-		for _, c := range byDir[dir] {
-			if err := c.stage(tx); err != nil {
-				return err
+		i := slices.IndexFunc(staged, func(r stagedRoot) bool { return r.dir == c.dir })
+		if i < 0 {
+			tx, err := layout.Begin(c.dir)
+			if err != nil {
+				return staged, err
 			}
+			i, staged = len(staged), append(staged, stagedRoot{c.dir, tx})
+		}
+		if err := c.stage(staged[i].tx); err != nil {
+			return staged, err
 		}
 	}
-	for i, dir := range dirs {
-		if err := open[dir].Commit(); err != nil {
-			if i > 0 {
-				err = fmt.Errorf("done below %s, not done below %s: %w", strings.Join(dirs[:i], ", "), strings.Join(dirs[i:], ", "), err)
-				return advise(err, "mend that and run the same command again: it does what is left")
-			}
+	return staged, nil
+}
+
+// commitFiles makes the changes appear, node by node. One that fails leaves its node
+// as it was; the error says which nodes are done.
+func commitFiles(staged []stagedRoot) error {
+	for i, r := range staged {
+		err := r.tx.Commit()
+		if err == nil {
+			continue
+		}
+		if i == 0 {
 			return err
 		}
+		var done, left []string
+		for j, r := range staged {
+			if j < i {
+				done = append(done, r.dir)
+			} else {
+				left = append(left, r.dir)
+			}
+		}
+		return advise(fmt.Errorf("done below %s, not done below %s: %w", strings.Join(done, ", "), strings.Join(left, ", "), err),
+			"mend that and run the same command again: it does what is left")
 	}
 	return nil
 }
