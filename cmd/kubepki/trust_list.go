@@ -107,7 +107,7 @@ func (o *trustListOptions) run(ctx context.Context, s streams, targets []string)
 // item is one setting as the nodes have it.
 func (n *trustNodes) item(s bundle.Setting, at time.Time) trustListItem {
 	i := trustListItem{Target: s.Target(), Node: s.Node, Component: s.Component, Setting: s.Name, Place: s.Anchors.String(),
-		TakeUp: bundle.Takeup(s.Component, s.Name), State: string(trust.Missing), Anchors: []anchorDocument{}}
+		TakeUp: bundle.Takeup(s.Component, s.Name, n.version(s)), State: string(trust.Missing), Anchors: []anchorDocument{}}
 	m := n.graph.Material(s.Anchors)
 	if m == nil {
 		return i

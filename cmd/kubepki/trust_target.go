@@ -49,6 +49,21 @@ func readTrustNodes(values []string) (*trustNodes, error) {
 	return t, nil
 }
 
+// version is that of a setting's component, where its manifest tells; else empty.
+func (n *trustNodes) version(s bundle.Setting) string {
+	for i := range n.nodes {
+		for _, c := range n.nodes[i].Components {
+			if n.nodes[i].Name != s.Node || c.Name != s.Component || c.Source.IsZero() {
+				continue
+			}
+			if content, err := layout.ReadFile(n.dirs[s.Node], c.Source.Path); err == nil {
+				return layout.ManifestVersion(content.Data)
+			}
+		}
+	}
+	return ""
+}
+
 // trustBundle is one bundle that a command is about: a file, or a field of an object.
 type trustBundle struct {
 	target string // as a command names it

@@ -184,16 +184,18 @@ func TestAFileOfItsOwnIsJudgedByItself(t *testing.T) {
 }
 
 func TestTakeupAndPowerNameWhatTheMatrixKnows(t *testing.T) {
-	for _, row := range [][3]string{
-		{catalog.APIServer, "client-ca-file", "by itself, mostly within a second"},
-		{catalog.APIServer, "etcd-cafile", "restart kube-apiserver"},
-		{catalog.APIServer, "kubelet-certificate-authority", "since 1.36 by itself, within 5m, before 1.36 restart kube-apiserver"},
-		{catalog.Etcd, "trusted-ca-file", "restart etcd"},
-		{catalog.Kubelet, "no-such-setting", "not measured: restart kubelet"},
-		{catalog.Scheduler, "authentication-kubeconfig/certificate-authority-data", "restart kube-scheduler"},
-		{catalog.Etcdctl, "cacert", "when it is run next"},
+	for _, row := range [][4]string{
+		{catalog.APIServer, "client-ca-file", "by itself, mostly within a second", ""},
+		{catalog.APIServer, "etcd-cafile", "restart kube-apiserver", ""},
+		{catalog.APIServer, "kubelet-certificate-authority", "since 1.36 by itself, within 5m, before 1.36 restart kube-apiserver", ""},
+		{catalog.APIServer, "kubelet-certificate-authority", "by itself, within 5m", "v1.37.2"},
+		{catalog.APIServer, "kubelet-certificate-authority", "restart kube-apiserver", "v1.35.4"},
+		{catalog.Etcd, "trusted-ca-file", "restart etcd", ""},
+		{catalog.Kubelet, "no-such-setting", "not measured: restart kubelet", ""},
+		{catalog.Scheduler, "authentication-kubeconfig/certificate-authority-data", "restart kube-scheduler", ""},
+		{catalog.Etcdctl, "cacert", "when it is run next", ""},
 	} {
-		if got := bundle.Takeup(row[0], row[1]); got != row[2] {
+		if got := bundle.Takeup(row[0], row[1], row[3]); got != row[2] {
 			t.Errorf("%s/%s: %q, want %q", row[0], row[1], got, row[2])
 		}
 	}

@@ -197,13 +197,16 @@ func ofTrust(k trust.Kind) bool {
 	return false
 }
 
-// Takeup says in words how a component takes up what a setting names, as measured:
-// for all versions where they differ.
-func Takeup(component, setting string) string {
+// Takeup says in words how a component of a version, as v1.37.2, takes up what a
+// setting names, as measured; for all versions where they differ and none is given.
+func Takeup(component, setting, version string) string {
 	if component == catalog.Admin || component == catalog.SuperAdmin || component == catalog.Etcdctl {
 		return "when it is run next"
 	}
 	setting = path.Base(setting) // of a kubeconfig by another flag
+	if t, ok := catalog.Reload(component, setting, version); ok {
+		return manner(component, t)
+	}
 	var rows []catalog.ReloadRow
 	for _, r := range catalog.Reloads() {
 		if r.Component == component && r.Setting == setting {

@@ -26,6 +26,23 @@ spec:
   - {name: ca-certs, hostPath: {path: /etc/ssl/certs}}
 `
 
+func TestTheVersionOfAManifest(t *testing.T) {
+	for image, want := range map[string]string{
+		"registry.example.test/kube-apiserver:v1.37.2":                  "v1.37.2",
+		"registry.example.test:5000/kube-apiserver:v1.35.4@sha256:00aa": "v1.35.4",
+		"registry.example.test:5000/kube-apiserver":                     "",
+		"kube-apiserver@sha256:00aa":                                    "",
+		"kube-apiserver:latest":                                         "",
+		"kube-apiserver:v":                                              "",
+		"":                                                              "",
+	} {
+		manifest := strings.Replace(editable, "    command:\n", "    image: \""+image+"\"\n    command:\n", 1)
+		if got := ManifestVersion([]byte(manifest)); got != want {
+			t.Errorf("%s: %q, want %q", image, got, want)
+		}
+	}
+}
+
 func TestSetFileChangesOnePathAndNothingElse(t *testing.T) {
 	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(editable) }
 	for name, c := range map[string]struct{ manifest, refused string }{
