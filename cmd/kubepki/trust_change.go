@@ -69,7 +69,7 @@ func (b *trustBundle) editable() error {
 	case b.file.Field != "":
 		return advise(fmt.Errorf("%s is a field of a kubeconfig, which is not edited here", b.file), "kubectl config --kubeconfig %s set-cluster NAME --certificate-authority=FILE --embed-certs=true", b.file.Path)
 	case slices.ContainsFunc(b.text.Others, func(o bundle.Other) bool { return o.Private }):
-		return fmt.Errorf("%s holds a private key: it is no bundle", b.where())
+		return advise(fmt.Errorf("%s holds a private key: it is no bundle", b.where()), "whoever may read a bundle has read the key: take it out, and make the authority anew where it is one's")
 	case b.object == nil && len(b.text.Anchors) == 0 && len(bytes.TrimSpace(b.text.Bytes())) > 0:
 		return fmt.Errorf("%s holds text and no certificate: it is no bundle", b.where())
 	}

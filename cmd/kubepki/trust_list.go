@@ -112,7 +112,7 @@ func (n *trustNodes) item(s bundle.Setting, at time.Time) trustListItem {
 	if m == nil {
 		return i
 	}
-	i.State, i.Reason, i.certs, i.known = string(m.State), m.Reason, m.Certificates, s.Seen(n.graph)
+	i.State, i.Reason, i.certs, i.known = string(m.State), m.Reason, m.Certificates, m.OK() && s.Seen(n.graph)
 	b := &trustBundle{setting: s, file: bundle.File(n.graph, s.Anchors), dir: n.dirs[s.Node]}
 	if m.State == trust.Malformed && b.read(n.graph) == nil { // a key or a list of revocations beside anchors
 		i.certs = b.text.Certificates()
