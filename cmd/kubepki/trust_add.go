@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 type trustAddOptions struct {
@@ -47,7 +49,7 @@ Give the roots of all control planes: all of them are changed, or none.
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1:]) },
 	}
-	o.add(c.Flags(), "go on where something else writes the object, or a first anchor takes the place of the machine's roots")
+	o.add(c.Flags(), "go on where something else writes the object, a first anchor takes the place of the machine's roots, or clients become front proxies")
 	c.Flags().BoolVar(&o.separate, "separate", false, "give the flag a file of its own beside the one that others read too; the component starts anew once")
 	return c
 }
@@ -89,8 +91,9 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		for _, c := range p.changes {
 			c.describe(source.nodes)
 		}
-		p.judge(source.nodes, at)
+		p.judge(source.nodes, time.Now(), at)
 		o.refuse(p)
+		p.cross(source.nodes)
 	}
 	p.consider()
 	return o.trustChangeFlags.run(ctx, s, source, p, func(t *bundle.Text) (*bundle.Text, error) {
@@ -174,6 +177,32 @@ func (p *trustPlan) consider() {
 			p.refuse(c.where() + " is empty: kube-apiserver trusts the roots of its machine there, and would trust the new anchors alone")
 		}
 		p.foreign(c)
+	}
+}
+
+// crossing are the two settings of kube-apiserver that must not share an authority:
+// who is let in as a client by the one speaks for any user by the other.
+var crossing = map[string]string{
+	"client-ca-file":               "requestheader-client-ca-file",
+	"requestheader-client-ca-file": "client-ca-file",
+}
+
+// cross refuses an anchor that makes clients front proxies, or front proxies clients.
+func (p *trustPlan) cross(n *trustNodes) {
+	for _, c := range p.changes {
+		for _, r := range c.readers {
+			for _, other := range n.settings {
+				if r.Component != "kube-apiserver" || other.Component != r.Component || other.Node != r.Node || other.Name != crossing[r.Name] {
+					continue
+				}
+				there := n.graph.Material(other.Anchors)
+				for _, a := range c.added {
+					if there != nil && slices.ContainsFunc(there.Certificates, func(b *x509.Certificate) bool { return trust.SameKey(a.PublicKey, b.PublicKey) }) {
+						p.refuse(fmt.Sprintf("--%s of kube-apiserver holds %s already: with it in --%s too, whoever it lets in as a client may speak for any user", other.Name, a.Subject, r.Name))
+					}
+				}
+			}
+		}
 	}
 }
 

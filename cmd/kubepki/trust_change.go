@@ -95,8 +95,10 @@ func (c *trustChange) describe(n *trustNodes) {
 	}
 }
 
-// judge makes the changes of files in memory and judges all links and rules.
-func (p *trustPlan) judge(n *trustNodes, at time.Time) {
+// judge makes the changes of files in memory and judges all links and rules, at some
+// times: today counts whatever --at says, for on a day on which all has expired
+// nobody needs anything.
+func (p *trustPlan) judge(n *trustNodes, times ...time.Time) {
 	var edits []bundle.Edit
 	for _, c := range p.changes {
 		if !c.known() || !c.changes() && c.separate == nil {
@@ -111,13 +113,15 @@ func (p *trustPlan) judge(n *trustNodes, at time.Time) {
 	if len(edits) == 0 {
 		return
 	}
-	effect := bundle.Judge(n.nodes, edits, check.Options{At: at})
-	for _, l := range effect.Lost {
-		side := map[bool]string{true: "server", false: "client"}[l.Server]
-		p.unsafe = append(p.unsafe, fmt.Sprintf("link %d, %s → %s, needs it: %s is verified by it (%s)", l.Link.Number, l.Link.Caller, l.Link.Callee, l.Credential.Certificate, side))
-	}
-	for _, f := range effect.Findings {
-		p.refuse(fmt.Sprintf("%s: %s", f.ID, f.Cause))
+	for _, at := range times {
+		effect := bundle.Judge(n.nodes, edits, check.Options{At: at})
+		for _, l := range effect.Lost {
+			side := map[bool]string{true: "server", false: "client"}[l.Server]
+			p.refuse(fmt.Sprintf("link %d, %s → %s, needs it: %s is verified by it (%s)", l.Link.Number, l.Link.Caller, l.Link.Callee, l.Credential.Certificate, side))
+		}
+		for _, f := range effect.Findings {
+			p.refuse(fmt.Sprintf("%s: %s", f.ID, f.Cause))
+		}
 	}
 }
 

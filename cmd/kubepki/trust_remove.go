@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +83,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	}
 	p.unknown(source.nodes)
 	if source.nodes != nil {
-		p.judge(source.nodes, at)
+		p.judge(source.nodes, time.Now(), at)
 	}
 	return o.trustChangeFlags.run(ctx, s, source, p, func(t *bundle.Text) (*bundle.Text, error) { return o.without(t, gone) }, at)
 }
