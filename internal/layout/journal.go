@@ -27,15 +27,13 @@ import (
 // Without the last line the next transaction removes what the lines name. With
 // it, it finishes the renames. A transaction that fails after it overwrites
 // "commit" with "undone", which has as many bytes and so needs no room on a
-// full disk, before it takes back what it renamed. With "placed" in its place
-// all stands that shall, and only backups are left to remove.
+// full disk, before it takes back what it renamed.
 const (
 	journalName    = ".kubepki-journal"
 	journalVersion = 2
 	maxJournal     = 16 << 20
 	stateCommit    = "commit"
 	stateUndone    = "undone"
-	statePlaced    = "placed"
 	tempPrefix     = ".kubepki-"
 	tempSuffix     = ".tmp"
 )
@@ -120,14 +118,11 @@ func (j *journal) commit() error {
 }
 
 // undone marks a committed journal as one whose renames must be taken back.
-func (j *journal) undone() error { return j.mark(stateUndone) }
-
-// mark overwrites the state of a committed journal with one of as many bytes.
-func (j *journal) mark(state string) error {
+func (j *journal) undone() error {
 	if j.stateAt == 0 {
 		return nil
 	}
-	line := encodeRecord(stateRecord(state, j.text[:j.stateAt]))
+	line := encodeRecord(stateRecord(stateUndone, j.text[:j.stateAt]))
 	if err := j.ops.WriteAt(j.name, line, j.stateAt); err != nil {
 		return cause(err)
 	}
@@ -150,8 +145,7 @@ func hashOf(data []byte) string {
 }
 
 // parseJournal reads the lines of a journal up to the first that is torn or
-// strange, and the state, which is empty, [stateCommit], [stateUndone] or
-// [statePlaced].
+// strange, and the state, which is empty, [stateCommit] or [stateUndone].
 func parseJournal(text []byte) (records []record, state string) {
 	for offset := 0; offset < len(text); {
 		end := bytes.IndexByte(text[offset:], '\n')
@@ -163,7 +157,7 @@ func parseJournal(text []byte) (records []record, state string) {
 			break
 		}
 		switch {
-		case r.State == stateCommit || r.State == stateUndone || r.State == statePlaced:
+		case r.State == stateCommit || r.State == stateUndone:
 			if r.Sum == hashOf(text[:offset]) {
 				return records, r.State
 			}

@@ -169,9 +169,6 @@ func (t *Transaction) recoverFrom(text []byte) error {
 		}
 	}
 	files = commitOrder(files)
-	if state == statePlaced {
-		return t.removeBackups(files)
-	}
 	if state == stateCommit {
 		ok, err := t.canFinish(files)
 		if err != nil {

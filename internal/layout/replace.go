@@ -114,13 +114,11 @@ func (t *Transaction) replaces() bool {
 	return slices.ContainsFunc(t.entries, func(r record) bool { return r.Backup != "" })
 }
 
-// settle ends a transaction whose files all stand: first the journal says so,
-// for once a backup is removed nothing can be taken back. What then cannot be
-// removed is left to the next transaction.
+// settle ends a transaction whose files all stand. Once a backup is removed nothing
+// can be taken back, and nothing needs to be: where no temporary is left, the next
+// transaction finishes what the journal says, backups and all. So what cannot be
+// removed here is left to it.
 func (t *Transaction) settle(order []record) error {
-	if err := t.journal.mark(statePlaced); err != nil {
-		return errors.Join(t.failed("writing", "/"+t.journal.name, err), t.undo(order))
-	}
 	for _, r := range order {
 		if r.Backup != "" && removeIfThere(t.ops, r.Backup) != nil {
 			return t.end()

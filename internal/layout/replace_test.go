@@ -149,6 +149,11 @@ func TestReplacingIsAllOrNothingWhereverItIsKilled(t *testing.T) {
 			if done := wholeOrNot(t, root); done != 0 && done != 3 {
 				t.Errorf("killed at operation %d, then at %d: %d of 3 changes stand after the recovery", n, again, done)
 			}
+			for name := range snapshot(t, root) {
+				if strings.Contains(name, tempPrefix) {
+					t.Errorf("killed at operation %d, then at %d: the recovery leaves %s", n, again, name)
+				}
+			}
 			tx.Rollback()
 			complete(t, root, n)
 			if t.Failed() {
@@ -158,6 +163,50 @@ func TestReplacingIsAllOrNothingWhereverItIsKilled(t *testing.T) {
 	}
 	if forward < 3 {
 		t.Errorf("only %d recoveries finished what was begun", forward)
+	}
+}
+
+func TestTakingBackIsAllOrNothingWhereverItIsKilled(t *testing.T) {
+	t.Parallel()
+	undone := 0
+	for failing := 0; ; failing++ {
+		hit := false
+		for kill := failing + 1; kill < failing+16; kill++ {
+			root := replacing(t)
+			d := &faultyDisk{decide: func(i int, _ bool) fault {
+				switch {
+				case i >= kill:
+					return dead
+				case i == failing:
+					hit = true
+					return full
+				}
+				return works
+			}}
+			_ = replaceAll(root, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
+			before := wholeOrNot(t, root)
+			tx, err := begin(root, quick)
+			if err != nil {
+				t.Fatalf("failed at %d, killed at %d: %v", failing, kill, err)
+			}
+			done := wholeOrNot(t, root)
+			if done != 0 && done != 3 {
+				t.Fatalf("failed at %d, killed at %d: %d of 3 changes stand after the recovery", failing, kill, done)
+			}
+			if done < before {
+				undone++
+			}
+			tx.Rollback()
+			if err := replaceAll(root, quick); err != nil || wholeOrNot(t, root) != 3 {
+				t.Fatalf("failed at %d, killed at %d: the second run: %v", failing, kill, err)
+			}
+		}
+		if !hit {
+			break
+		}
+	}
+	if undone < 3 {
+		t.Errorf("only %d recoveries took something back", undone)
 	}
 }
 
@@ -221,5 +270,41 @@ func TestWhatSomebodyElseWroteIsNotReplaced(t *testing.T) {
 			t.Errorf("%s was replaced", name)
 		}
 		tx.Rollback()
+	}
+}
+
+// Who mends by hand what a killed run left is not overruled by the next one.
+func TestWhatWasWrittenAfterAKillStays(t *testing.T) {
+	waiting := 0
+	for n := 0; ; n++ {
+		root := replacing(t)
+		d := &faultyDisk{decide: func(i int, _ bool) fault {
+			if i >= n {
+				return dead
+			}
+			return works
+		}}
+		err := replaceAll(root, func(r *os.Root) fileOps { d.fileOps = quick(r); return d })
+		if err == nil {
+			break
+		}
+		if data, _ := os.ReadFile(filepath.Join(root, "manifests/kube-apiserver.yaml")); string(data) != oldManifest {
+			continue
+		}
+		write(t, root, "manifests/kube-apiserver.yaml", "mine\n", 0o600)
+		tx, err := begin(root, quick)
+		if err != nil {
+			t.Fatalf("killed at operation %d: %v", n, err)
+		}
+		waiting++
+		tx.Rollback()
+		for name, want := range map[string]string{"manifests/kube-apiserver.yaml": "mine\n", "shared/bundle.pem": oldBundle, "pki/client-ca.crt": ""} {
+			if data, _ := os.ReadFile(filepath.Join(root, name)); string(data) != want {
+				t.Errorf("killed at operation %d: %s holds %q", n, name, data)
+			}
+		}
+	}
+	if waiting < 10 {
+		t.Errorf("only %d kills left something to finish", waiting)
 	}
 }
