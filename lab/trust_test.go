@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -210,10 +211,20 @@ func testTrustOfObjects(t *testing.T, config *rest.Config, admin string, old, ne
 		"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": map[string]any{"name": "v1.shop.example.com"},
 		"spec": map[string]any{"group": "shop.example.com", "version": "v1", "groupPriorityMinimum": int64(1000), "versionPriority": int64(10), "service": map[string]any{"namespace": "default", "name": "shop"}},
 	}}, create))
+	must(objects.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{"name": "goods.shop.test"},
+		"spec": map[string]any{
+			"group": "shop.test", "scope": "Cluster", "names": map[string]any{"plural": "goods", "kind": "Goods"},
+			"versions": []any{map[string]any{"name": "v1", "served": true, "storage": true, "schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object"}}}},
+			"conversion": map[string]any{"strategy": "Webhook", "webhook": map[string]any{"conversionReviewVersions": []any{"v1"},
+				"clientConfig": map[string]any{"url": "https://shop.test", "caBundle": base64.StdEncoding.EncodeToString(old.pem)}}},
+		},
+	}}, create))
 	for _, row := range []struct {
 		target string
 		flags  []string
 	}{
+		{"customresourcedefinition/goods.shop.test", nil},
 		{"configmap/default/roots", nil},
 		{"secret/default/web", nil},
 		{"clustertrustbundle/roots", nil},
