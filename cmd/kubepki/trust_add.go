@@ -79,7 +79,7 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 	if err != nil {
 		return err
 	}
-	p := &trustPlan{verb: "add"}
+	p := &trustPlan{}
 	for _, b := range bundles {
 		c, err := o.plan(b, certificates)
 		if err != nil {

@@ -53,7 +53,6 @@ func (c *trustChange) changes() bool { return !bytes.Equal(c.text.Bytes(), c.aft
 
 // trustPlan is what a command is about to do.
 type trustPlan struct {
-	verb    string // add, remove or prune
 	changes []*trustChange
 	// warnings are said before it is asked.
 	warnings []string

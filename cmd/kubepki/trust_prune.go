@@ -60,7 +60,7 @@ func (o *trustPruneOptions) run(ctx context.Context, s streams, targets []string
 			}
 		}
 	}
-	p := &trustPlan{verb: "prune"}
+	p := &trustPlan{}
 	now := time.Now()
 	for _, b := range bundles {
 		if err := b.editable(); err != nil {

@@ -65,7 +65,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	if err != nil {
 		return err
 	}
-	p := &trustPlan{verb: "remove"}
+	p := &trustPlan{}
 	for _, b := range bundles {
 		if err := b.editable(); err != nil {
 			return err
