@@ -24,6 +24,9 @@ func (t *Transaction) Commit() error {
 	if err == nil {
 		linked, err = t.appear(order)
 	}
+	if err == nil && t.replaces() {
+		return t.settle(order)
+	}
 	if err == nil {
 		err = t.forget()
 	}
@@ -38,6 +41,9 @@ func (t *Transaction) makeDurable() error {
 	var temporaries []string
 	for _, r := range t.entries {
 		temporaries = append(temporaries, r.Temp)
+		if r.Backup != "" {
+			temporaries = append(temporaries, r.Backup)
+		}
 	}
 	if err := t.syncAll(temporaries); err != nil {
 		return err
@@ -54,8 +60,9 @@ func (t *Transaction) makeDurable() error {
 // appear gives the files their names and returns how many have theirs.
 func (t *Transaction) appear(order []record) (int, error) {
 	for i, r := range order {
-		if r.Private && i > 0 && !order[i-1].Private {
-			// After a loss of power too, no key may stand alone.
+		if i > 0 && phase(r) != phase(order[i-1]) {
+			// After a loss of power too, no key may stand alone, and nothing
+			// that is replaced may name a file that is not there.
 			if err := t.syncAll(t.changedFolders()); err != nil {
 				return i, err
 			}
@@ -114,20 +121,22 @@ func (t *Transaction) syncAll(names []string) error {
 	return nil
 }
 
-// commitOrder puts files without private keys first, each group in the order
-// of Write.
+// commitOrder puts new files without private keys first, then those with, and
+// last what is replaced, each group in the order of Write and Replace.
 func commitOrder(entries []record) []record {
 	order := slices.Clone(entries)
-	slices.SortStableFunc(order, func(a, b record) int {
-		switch {
-		case a.Private == b.Private:
-			return 0
-		case b.Private:
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(order, func(a, b record) int { return phase(a) - phase(b) })
 	return order
+}
+
+func phase(r record) int {
+	switch {
+	case r.Backup != "":
+		return 2
+	case r.Private:
+		return 1
+	}
+	return 0
 }
 
 // Rollback removes everything that the transaction made. After Commit, and when
@@ -152,10 +161,17 @@ func (t *Transaction) undo(appeared []record) error {
 		// Should the mark fail, what follows does without it unless killed.
 		_ = t.journal.undone()
 		for _, r := range slices.Backward(appeared) {
-			keep(removeIfThere(t.ops, r.File))
+			if r.Backup != "" {
+				keep(restore(t.ops, r))
+			} else {
+				keep(removeIfThere(t.ops, r.File))
+			}
 		}
 		for _, r := range t.entries {
 			keep(removeIfThere(t.ops, r.Temp))
+			if r.Backup != "" && len(errs) == 0 {
+				keep(removeIfThere(t.ops, r.Backup))
+			}
 		}
 		for _, folder := range slices.Backward(t.made) {
 			keep(removeIfThere(t.ops, folder))

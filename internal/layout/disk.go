@@ -21,6 +21,7 @@ type fileOps interface {
 	WriteAt(name string, data []byte, offset int64) error
 	Mkdir(name string, mode fs.FileMode) error
 	Chmod(name string, mode fs.FileMode) error
+	Chown(name string, uid, gid int) error
 	Link(from, to string) error
 	Symlink(to, name string) error
 	Rename(from, to string) error
@@ -91,6 +92,8 @@ func (d diskOps) write(name string, flag int, do func(*os.File) error) error {
 func (d diskOps) Mkdir(name string, mode fs.FileMode) error { return d.dir.Mkdir(name, mode) }
 
 func (d diskOps) Chmod(name string, mode fs.FileMode) error { return d.dir.Chmod(name, mode) }
+
+func (d diskOps) Chown(name string, uid, gid int) error { return d.dir.Lchown(name, uid, gid) }
 
 func (d diskOps) Link(from, to string) error { return d.dir.Link(from, to) }
 

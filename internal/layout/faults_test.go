@@ -104,6 +104,13 @@ func (d *faultyDisk) Chmod(name string, mode fs.FileMode) error {
 	return d.fileOps.Chmod(name, mode)
 }
 
+func (d *faultyDisk) Chown(name string, uid, gid int) error {
+	if err := d.next(false); err != nil {
+		return err
+	}
+	return d.fileOps.Chown(name, uid, gid)
+}
+
 func (d *faultyDisk) Link(from, to string) error {
 	if err := d.next(true); err != nil {
 		return err

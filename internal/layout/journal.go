@@ -15,10 +15,14 @@ import (
 
 // A transaction's journal is a text of JSON lines:
 //
-//	{"version":1}
+//	{"version":2}
 //	{"folder":"etc/kubernetes/pki"}             before the folder is made
 //	{"file":…,"temp":…,"mode":…,"sha256":…}     before the temporary is made
 //	{"state":"commit","sum":…}                  when all temporaries are durable
+//
+// A file that is replaced has a "backup" too, a temporary with the old content,
+// and the hash of that ("replaces"). Version 1 knew none: who knows no more than
+// that must leave such a journal alone.
 //
 // Without the last line the next transaction removes what the lines name. With
 // it, it finishes the renames. A transaction that fails after it overwrites
@@ -26,7 +30,7 @@ import (
 // full disk, before it takes back what it renamed.
 const (
 	journalName    = ".kubepki-journal"
-	journalVersion = 1
+	journalVersion = 2
 	maxJournal     = 16 << 20
 	stateCommit    = "commit"
 	stateUndone    = "undone"
@@ -49,8 +53,11 @@ type record struct {
 	Mode    uint32 `json:"mode,omitempty"`
 	Private bool   `json:"private,omitempty"`
 	SHA256  string `json:"sha256,omitempty"`
-	State   string `json:"state,omitempty"`
-	Sum     string `json:"sum,omitempty"` // of all bytes before this line
+	// Backup and Replaces are of a file that is replaced.
+	Backup   string `json:"backup,omitempty"`
+	Replaces string `json:"replaces,omitempty"`
+	State    string `json:"state,omitempty"`
+	Sum      string `json:"sum,omitempty"` // of all bytes before this line
 }
 
 // journal is the open journal of a transaction.
@@ -157,7 +164,7 @@ func parseJournal(text []byte) (records []record, state string) {
 			return records, ""
 		case r.File != "" && validEntry(r), r.Folder != "" && validName(r.Folder):
 			records = append(records, r)
-		case r.Version != journalVersion:
+		case r.Version < 1 || r.Version > journalVersion:
 			return records, ""
 		}
 		offset += end + 1
@@ -168,8 +175,10 @@ func parseJournal(text []byte) (records []record, state string) {
 // validEntry tells whether a record is one that this package writes: nothing
 // else may make it remove or rename files.
 func validEntry(r record) bool {
-	base := path.Base(r.Temp)
-	return validName(r.File) && validName(r.Temp) && path.Dir(r.File) == path.Dir(r.Temp) && isTemporary(base)
+	beside := func(name string) bool {
+		return validName(name) && path.Dir(r.File) == path.Dir(name) && isTemporary(path.Base(name))
+	}
+	return validName(r.File) && beside(r.Temp) && (r.Backup == "" && r.Replaces == "" || beside(r.Backup) && r.Backup != r.Temp && r.Replaces != "")
 }
 
 func validName(name string) bool { return fs.ValidPath(name) && name != "." }

@@ -24,6 +24,7 @@ type pod struct {
 
 type container struct {
 	Name    string        `json:"name"`
+	Image   string        `json:"image"`
 	Command []string      `json:"command"`
 	Args    []string      `json:"args"`
 	Env     []environment `json:"env"`
@@ -76,6 +77,27 @@ func ParseManifest(place trust.Place, data []byte) (trust.Component, error) {
 		return c, nil
 	}
 	return c, ErrNoComponent
+}
+
+// ManifestVersion returns the version of the component that a static pod runs, as
+// v1.37.2, from the tag of its image; empty where that tells none, as a digest alone
+// does.
+func ManifestVersion(data []byte) string {
+	var p pod
+	if len(data) > MaxFile || decodeYAML(data, &p) != nil {
+		return ""
+	}
+	for _, c := range p.Spec.Containers {
+		if name, _ := c.program(); name == "" {
+			continue
+		}
+		image, _, _ := strings.Cut(c.Image, "@")
+		_, tag, _ := strings.Cut(path.Base(image), ":")
+		if len(tag) > 1 && strings.Trim(strings.TrimPrefix(tag, "v")[:1], "0123456789") == "" {
+			return tag
+		}
+	}
+	return ""
 }
 
 // program finds a component's program among the words of the command and

@@ -196,6 +196,11 @@ func (t *Transaction) canFinish(files []record) (bool, error) {
 			return false, err
 		}
 		switch {
+		case temp != nil && r.Backup != "":
+			waiting++
+			if !t.holds(r.Temp, r.SHA256) || !t.holds(r.File, r.Replaces) {
+				spoilt++
+			}
 		case temp != nil:
 			waiting++
 			if !t.holds(r.Temp, r.SHA256) || final != nil && !os.SameFile(temp, final) {
@@ -241,7 +246,10 @@ func (t *Transaction) rollForward(files []record) error {
 		folders = append(folders, path.Dir(r.File))
 	}
 	slices.Sort(folders)
-	return t.syncAll(slices.Compact(folders))
+	if err := t.syncAll(slices.Compact(folders)); err != nil {
+		return err
+	}
+	return t.removeBackups(files)
 }
 
 // rollBack removes what a journal without a valid commit names: temporaries
@@ -250,7 +258,7 @@ func (t *Transaction) rollForward(files []record) error {
 func (t *Transaction) rollBack(files, folders []record, state string) error {
 	for _, r := range slices.Backward(files) {
 		if state != "" && t.isOurs(r) {
-			if err := t.removeOne(r.File); err != nil {
+			if err := t.takeBack(r); err != nil {
 				return err
 			}
 		}
@@ -259,6 +267,9 @@ func (t *Transaction) rollBack(files, folders []record, state string) error {
 		if err := t.removeOne(r.Temp); err != nil {
 			return err
 		}
+	}
+	if err := t.removeBackups(files); err != nil {
+		return err
 	}
 	for _, r := range slices.Backward(folders) {
 		if info, err := t.lstat(r.Folder); err != nil || info == nil || !info.IsDir() {
@@ -293,6 +304,9 @@ func isNotEmpty(err error) bool {
 // link(2) fails where one stands. A link that is there already, from before a
 // crash, is the file itself. It tells whether the name was given.
 func place(ops fileOps, r record) (appeared bool, err error) {
+	if r.Backup != "" {
+		return placeOver(ops, r)
+	}
 	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
 		return false, cause(err)
 	}

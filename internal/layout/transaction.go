@@ -13,10 +13,12 @@ import (
 	"slices"
 )
 
-// Transaction creates several files below a root, all of them or none. It never
-// overwrites. Files are staged under temporary names (.kubepki-*.tmp, mode
+// Transaction creates and replaces several files below a root, all of them or
+// none. Write never overwrites, and Replace only what its caller has read. Files
+// are staged under temporary names (.kubepki-*.tmp, mode
 // 0600) beside their place and made durable; then a journal is; then they
-// appear under their names, public files before those with private keys.
+// appear under their names: new public files before those with private keys, and
+// what is replaced last.
 //
 // Killed at any moment, no file is half written and no key stands without its
 // certificate; the next [Begin] on the root finishes the transaction if its
@@ -24,7 +26,7 @@ import (
 //
 // A Transaction is not safe for concurrent use. Every one must end in Commit
 // or Rollback. github.com/google/renameio/v2 is not used: it replaces one file
-// atomically, while here several must appear together and none be replaced.
+// atomically, while here several must appear together.
 type Transaction struct {
 	root     string // as given
 	dir      *os.Root
@@ -191,7 +193,7 @@ func (t *Transaction) sweep(folder string) error {
 	}
 	for _, e := range entries {
 		name := path.Join(folder, e.Name())
-		mine := func(r record) bool { return r.Temp == name }
+		mine := func(r record) bool { return r.Temp == name || r.Backup == name }
 		if e.Type().IsRegular() && isTemporary(e.Name()) && !slices.ContainsFunc(t.entries, mine) {
 			if err := removeIfThere(t.ops, name); err != nil {
 				return err

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/layout"
+)
+
+// separateFile gives a flag a file of its own: what other components read stays as it
+// is.
+type separateFile struct {
+	path     string // of the new file, beside the old one
+	manifest string // of the static pod, as on the node
+	old, new []byte // the manifest's text
+	exists   bool   // the file is there already with what it shall hold: an earlier run made it
+}
+
+// ownName is the file that a flag names when it has one of its own.
+func ownName(flag string) string { return strings.TrimSuffix(flag, "-file") + ".crt" }
+
+// planSeparate tells how the flag of a bundle gets a file of its own; nil where it
+// has one already. after is what that file shall hold.
+func planSeparate(b *trustBundle, after *bundle.Text) (*separateFile, error) {
+	if path.Base(b.setting.Anchors.Path) == ownName(b.setting.Name) {
+		return nil, nil
+	}
+	if b.setting.Source.IsZero() || b.setting.Source.Field != "" || b.setting.Component == "kubelet" {
+		return nil, advise(fmt.Errorf("%s: no manifest of a static pod sets --%s, so that it cannot be changed here", b.where(), b.setting.Name),
+			"copy %s to a file of its own, name that in --%s, and run the same command without --separate", b.file.Path, b.setting.Name)
+	}
+	s := &separateFile{path: path.Join(path.Dir(b.setting.Anchors.Path), ownName(b.setting.Name)), manifest: b.setting.Source.Path}
+	content, err := layout.ReadFile(b.dir, s.manifest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", b.setting.Source, err)
+	}
+	s.old = content.Data
+	if s.new, err = layout.SetFile(content.Data, b.setting.Name, b.setting.Anchors.Path, s.path); err != nil {
+		return nil, fmt.Errorf("%s: %w", b.setting.Source, err)
+	}
+	there, err := layout.ReadFile(b.dir, s.path)
+	var failed *layout.ReadError
+	switch {
+	case errors.As(err, &failed) && failed.State == "missing" && !failed.Dangling():
+	case err != nil:
+		return nil, err
+	case bytes.Equal(there.Data, after.Bytes()):
+		s.exists = true
+	default:
+		return nil, advise(fmt.Errorf("%s is there already and holds something else", s.path), "name it in --%s if it is meant to be that, else move it away", b.setting.Name)
+	}
+	return s, nil
+}
+
+// applyFiles changes the files of all nodes, each node's in one transaction: nothing
+// is changed unless all could be staged. With dryRun it stops before anything is
+// opened for writing.
+func applyFiles(p *trustPlan, dryRun bool) error {
+	if dryRun {
+		return nil
+	}
+	staged, err := stageFiles(p)
+	defer func() {
+		for _, r := range staged {
+			_ = r.tx.Rollback() // after Commit it does nothing
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	return commitFiles(staged)
+}
+
+// stagedRoot is a node whose changes are ready to appear.
+type stagedRoot struct {
+	dir string
+	tx  *layout.Transaction
+}
+
+// stageFiles prepares the changes of all nodes. Those of an error must be rolled back
+// too.
+func stageFiles(p *trustPlan) ([]stagedRoot, error) {
+	var staged []stagedRoot
+	for _, c := range p.changes {
+		if !c.changes() && c.separate == nil {
+			continue
+		}
+		i := slices.IndexFunc(staged, func(r stagedRoot) bool { return r.dir == c.dir })
+		if i < 0 {
+			tx, err := layout.Begin(c.dir)
+			if err != nil {
+				return staged, err
+			}
+			i, staged = len(staged), append(staged, stagedRoot{c.dir, tx})
+		}
+		if err := c.stage(staged[i].tx); err != nil {
+			return staged, err
+		}
+	}
+	return staged, nil
+}
+
+// commitFiles makes the changes appear, node by node. One that fails leaves its node
+// as it was; the error says which nodes are done.
+func commitFiles(staged []stagedRoot) error {
+	for i, r := range staged {
+		err := r.tx.Commit()
+		if err == nil {
+			continue
+		}
+		if i == 0 {
+			return err
+		}
+		var done, left []string
+		for j, r := range staged {
+			if j < i {
+				done = append(done, r.dir)
+			} else {
+				left = append(left, r.dir)
+			}
+		}
+		return advise(fmt.Errorf("done below %s, not done below %s: %w", strings.Join(done, ", "), strings.Join(left, ", "), err),
+			"mend that and run the same command again: it does what is left")
+	}
+	return nil
+}
+
+// stage puts a change into a transaction.
+func (c *trustChange) stage(tx *layout.Transaction) error {
+	if c.separate == nil {
+		return tx.Replace(c.file.Path, c.text.Bytes(), c.after.Bytes())
+	}
+	if !c.separate.exists {
+		if err := tx.Write(c.separate.path, c.after.Bytes(), fs.FileMode(0o644)); err != nil {
+			return err
+		}
+	}
+	return tx.Replace(c.separate.manifest, c.separate.old, c.separate.new)
+}

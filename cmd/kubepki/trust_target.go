@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/kube"
+	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// trustNodes are the nodes that a command looks at.
+type trustNodes struct {
+	dirs     map[string]string // node to its root
+	nodes    []trust.Node
+	graph    *trust.Graph
+	settings []bundle.Setting
+}
+
+func readTrustNodes(values []string) (*trustNodes, error) {
+	roots, err := parseRoots(values)
+	if err != nil {
+		return nil, err
+	}
+	t := &trustNodes{dirs: map[string]string{}}
+	for _, root := range roots {
+		for _, r := range expand(root) {
+			if other, twice := t.dirs[r.name]; twice {
+				return nil, usagef("--root: two nodes are called %q (%s and %s): use NAME=DIR", r.name, other, r.dir)
+			}
+			t.dirs[r.name] = r.dir
+		}
+	}
+	if t.nodes, _, err = readCluster(cluster{nodes: roots}); err != nil {
+		return nil, err
+	}
+	t.graph = catalog.Wire(t.nodes)
+	t.settings = bundle.Settings(t.graph)
+	return t, nil
+}
+
+// version is that of a setting's component, where its manifest tells; else empty.
+func (n *trustNodes) version(s bundle.Setting) string {
+	for i := range n.nodes {
+		for _, c := range n.nodes[i].Components {
+			if n.nodes[i].Name != s.Node || c.Name != s.Component || c.Source.IsZero() {
+				continue
+			}
+			if content, err := layout.ReadFile(n.dirs[s.Node], c.Source.Path); err == nil {
+				return layout.ManifestVersion(content.Data)
+			}
+		}
+	}
+	return ""
+}
+
+// trustBundle is one bundle that a command is about: a file, or a field of an object.
+type trustBundle struct {
+	target string // as a command names it
+	// setting is one of those that read the file; zero: no node is known to.
+	setting bundle.Setting
+	file    trust.Place // links followed
+	dir     string      // root of its node
+	object  *kube.BundleObject
+	field   kube.BundleField
+	text    *bundle.Text
+}
+
+// where names the place for people.
+func (b *trustBundle) where() string {
+	if b.object != nil {
+		return b.object.Ref.Resource + "/" + strings.TrimPrefix(path.Join(b.object.Ref.Namespace, b.object.Ref.Name), "/") + "#" + b.field.Field
+	}
+	if !b.known() {
+		return filepath.Join(b.dir, b.file.Path)
+	}
+	return b.file.String()
+}
+
+// known tells that a component of the nodes reads the bundle, and which links it has.
+func (b *trustBundle) known() bool { return b.setting.Component != "" }
+
+// trustSource finds the bundles of targets, reading nodes and cluster when they are
+// needed.
+type trustSource struct {
+	flags *trustFlags
+	nodes *trustNodes
+	api   *kube.Bundles
+}
+
+// find returns the bundles of a target, each file once.
+func (s *trustSource) find(ctx context.Context, target string) ([]*trustBundle, error) {
+	if file, ok := strings.CutPrefix(target, "file:"); ok {
+		return s.findFile(target, file)
+	}
+	ref, ofAPI, err := kube.ParseBundleRef(target)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if ofAPI {
+		return s.findObject(ctx, target, ref)
+	}
+	return s.findSetting(target)
+}
+
+func (s *trustSource) readNodes() error {
+	if s.nodes != nil {
+		return nil
+	}
+	var err error
+	s.nodes, err = readTrustNodes(s.flags.roots)
+	return err
+}
+
+// findSetting finds a flag's bundle on all nodes.
+func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
+	if strings.Count(target, "/") < 1 || strings.HasPrefix(target, "/") || strings.HasPrefix(target, ".") {
+		return nil, advise(usagef("%q is no target: a component's flag is named as kube-apiserver/client-ca-file", target), "a file is named as file:%s, and kubepki trust list -o name lists what there is", target)
+	}
+	if err := s.readNodes(); err != nil {
+		return nil, err
+	}
+	var found []*trustBundle
+	for _, setting := range s.nodes.settings {
+		if target != setting.Target() && target != path.Join(setting.Component, setting.Name) {
+			continue
+		}
+		if setting.Role != trust.RoleBundle {
+			return nil, usagef("%s names the authority that signs, which is no bundle", target)
+		}
+		b := &trustBundle{target: target, setting: setting, file: bundle.File(s.nodes.graph, setting.Anchors), dir: s.nodes.dirs[setting.Node]}
+		if slices.ContainsFunc(found, func(o *trustBundle) bool { return o.file == b.file }) {
+			continue
+		}
+		if err := b.read(s.nodes.graph); err != nil {
+			return nil, err
+		}
+		found = append(found, b)
+	}
+	if len(found) == 0 {
+		return nil, advise(fmt.Errorf("%s: no component of the nodes has such a bundle", target), "kubepki trust list -o name lists what there is")
+	}
+	return found, nil
+}
+
+// read reads the text. That of a kubeconfig is its field, which is listed and
+// compared, but not edited here.
+func (b *trustBundle) read(g *trust.Graph) error {
+	if b.file.Field != "" {
+		m := g.Material(b.file)
+		if !m.OK() {
+			return fmt.Errorf("%s: cannot be read", b.file)
+		}
+		var err error
+		b.text, err = bundle.Parse(trust.EncodeCertificates(m.Certificates...))
+		return err
+	}
+	content, err := layout.ReadFile(b.dir, b.file.Path)
+	var failed *layout.ReadError
+	if errors.As(err, &failed) {
+		return adviseDenied(fmt.Errorf("%s: %s", b.file, failed.Reason), failed.State)
+	}
+	if err != nil {
+		return err
+	}
+	if b.text, err = bundle.Parse(content.Data); err != nil {
+		return fmt.Errorf("%s: %w", b.file, err)
+	}
+	return nil
+}
+
+func adviseDenied(err error, state trust.State) error {
+	if state == trust.Denied {
+		return advise(err, "run it with sudo")
+	}
+	return err
+}
+
+// findFile finds a file of this machine. Where a component of the nodes reads it, it
+// is that one's bundle, and judged as such: another name for a file opens no door.
+func (s *trustSource) findFile(target, file string) ([]*trustBundle, error) {
+	if file == "" {
+		return nil, usagef("%q names no file: use file:PATH", target)
+	}
+	abs, err := filepath.Abs(file)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, underlying(err))
+	}
+	var unknown *layout.UnknownError
+	if err := s.readNodes(); err != nil && (len(s.flags.roots) > 0 || !errors.As(err, &unknown)) {
+		return nil, err
+	}
+	b := &trustBundle{target: target, file: trust.Place{Path: "/" + filepath.Base(abs)}, dir: filepath.Dir(abs)}
+	if s.nodes != nil {
+		for _, setting := range s.nodes.settings {
+			at := bundle.File(s.nodes.graph, setting.Anchors)
+			if at.Field == "" && sameFile(abs, filepath.Join(s.nodes.dirs[setting.Node], at.Path)) {
+				b.setting, b.file, b.dir = setting, at, s.nodes.dirs[setting.Node]
+				break
+			}
+		}
+	}
+	content, err := layout.ReadFile(b.dir, b.file.Path)
+	var failed *layout.ReadError
+	if errors.As(err, &failed) {
+		return nil, adviseDenied(fmt.Errorf("%s: %s", file, failed.Reason), failed.State)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b.text, err = bundle.Parse(content.Data); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return []*trustBundle{b}, nil
+}
+
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
+}
+
+// underlying strips what package os says of the operation.
+func underlying(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+func (s *trustSource) connect() error {
+	if s.api != nil {
+		return nil
+	}
+	config, err := configure(s.flags.access)
+	if err != nil {
+		return err
+	}
+	s.api, err = kube.NewBundles(config)
+	return err
+}
+
+func (s *trustSource) findObject(ctx context.Context, target string, ref kube.BundleRef) ([]*trustBundle, error) {
+	if err := s.connect(); err != nil {
+		return nil, err
+	}
+	o, err := s.api.Get(ctx, ref)
+	if err != nil {
+		return nil, adviseBundle(err, ref)
+	}
+	var found []*trustBundle
+	for _, f := range o.Fields {
+		text, err := bundle.Parse(f.PEM)
+		if err != nil {
+			return nil, fmt.Errorf("%s#%s: %w", ref, f.Field, err)
+		}
+		found = append(found, &trustBundle{target: target, object: o, field: f, text: text})
+	}
+	return found, nil
+}
+
+func adviseBundle(err error, ref kube.BundleRef) error {
+	if apierrors.IsNotFound(err) {
+		return err
+	}
+	in := ""
+	if ref.Namespace != "" {
+		in = " in namespace " + ref.Namespace
+	}
+	return adviseAPI(err, "give yourself the right to get and update "+ref.Resource+"s"+in)
+}
