@@ -3,15 +3,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-30s}
-grep -rlE '^func Fuzz' --include='*_test.go' internal token cmd | xargs -n1 dirname | sort -u | while read -r dir; do
-	grep -hoE '^func Fuzz[A-Za-z0-9]+' "$dir"/*_test.go | sed 's/func //' | while read -r target; do
-		echo "== $dir $target"
-		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time"
+
+# fuzz runs the targets below folders of the module that it is called in.
+fuzz() {
+	grep -rlE '^func Fuzz' --include='*_test.go' "$@" | xargs -n1 dirname | sort -u | while read -r dir; do
+		grep -hoE '^func Fuzz[A-Za-z0-9]+' "$dir"/*_test.go | sed 's/func //' | while read -r target; do
+			echo "== $dir $target"
+			go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time"
+		done
 	done
-done
-# What Kubernetes' own code says of the same tokens.
+}
+
+fuzz internal token mtls cmd
+# What Kubernetes' own code says of the same input.
 cd lab
-for target in FuzzSigned FuzzText; do
-	echo "== lab/internal/k8stoken $target"
-	go test ./internal/k8stoken -run '^$' -fuzz "^$target\$" -fuzztime "$time"
-done
+fuzz internal
