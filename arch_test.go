@@ -91,12 +91,12 @@ var mayLink = map[string][]string{
 	"token":            {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenfile":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
 	"token/tokenhttp":  {"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/hashicorp/golang-lru/v2"},
-	"mtls":             {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
-	"mtls/mtlsgrpc":    {"github.com/spiffe/go-spiffe/v2", "google.golang.org/grpc", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
-	"mtls/mtlshttp":    {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
-	"mtls/kubesource":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"},
-	"mtls/mtlsmetrics": {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "github.com/prometheus/client_golang"},
-	"mtls/frontproxy":  {"github.com/spiffe/go-spiffe/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls":             {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/mtlsgrpc":    {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "google.golang.org/grpc", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/mtlshttp":    {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
+	"mtls/kubesource":  {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"},
+	"mtls/mtlsmetrics": {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json", "github.com/prometheus/client_golang"},
+	"mtls/frontproxy":  {"github.com/spiffe/go-spiffe/v2", "github.com/hashicorp/golang-lru/v2", "sigs.k8s.io/yaml", "sigs.k8s.io/json"},
 }
 
 // violations parses the files of the tree in process, so that the test cache

@@ -1,12 +1,15 @@
 package mtls_test
 
 import (
+	"crypto/tls"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -120,4 +123,42 @@ func TestPeersInContexts(t *testing.T) {
 	if p, ok := mtls.FromContext(mtls.NewContext(t.Context(), jane)); !ok || p != jane {
 		t.Error("it is lost")
 	}
+}
+
+// What was verified once is not for another usage, another time or other
+// certificates.
+func TestVerifiedChainsAreRememberedForWhatTheyWere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, foreign := authority(t, "ca"), authority(t, "ca")
+		source := &mtls.Snapshot{Bundle: bundle(t, ca)}
+		shows := func(all ...tls.Certificate) *tls.ConnectionState {
+			var c tls.ConnectionState
+			for _, one := range all {
+				c.PeerCertificates = append(c.PeerCertificates, one.Leaf)
+			}
+			return &c
+		}
+		server, stranger := leaf(t, ca, "server", forServers), leaf(t, foreign, "server", forServers)
+		for range 2 {
+			if _, err := mtls.VerifyServer(source, shows(server)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := mtls.VerifyClient(source, shows(server)); err == nil || !strings.Contains(err.Error(), "usage") {
+				t.Errorf("as a client: %v", err)
+			}
+			if p, err := mtls.VerifyServer(source, shows(server, stranger)); err != nil || p.Certificate != server.Leaf {
+				t.Errorf("with one more that is of no use: %v", err)
+			}
+			if _, err := mtls.VerifyServer(source, shows(stranger, server)); err == nil {
+				t.Error("a stranger that shows a good one behind it")
+			}
+			if _, err := mtls.VerifyServer(&mtls.Snapshot{Bundle: bundle(t, foreign)}, shows(server)); err == nil {
+				t.Error("by another bundle")
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		if _, err := mtls.VerifyServer(source, shows(server)); err == nil || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("expired: %v", err)
+		}
+	})
 }

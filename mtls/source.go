@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -39,7 +41,11 @@ type Bundle struct {
 	anchors []*x509.Certificate
 	pool    *x509.CertPool
 	raw     map[string]bool // the anchors in DER
+	found   *lru.Cache[chainKey, [][]*x509.Certificate]
 }
+
+// maxFound is how many chains a bundle remembers that it has verified.
+const maxFound = 256
 
 // NewBundle returns the bundle of some authorities, at least one, which must not
 // be changed any more.
@@ -47,7 +53,8 @@ func NewBundle(anchors ...*x509.Certificate) (*Bundle, error) {
 	if len(anchors) == 0 {
 		return nil, errors.New("a bundle without an authority trusts nobody")
 	}
-	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors))}
+	found, _ := lru.New[chainKey, [][]*x509.Certificate](maxFound) // it fails for sizes below one alone
+	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors)), found: found}
 	for _, a := range anchors {
 		b.pool.AddCert(a)
 		b.raw[string(a.Raw)] = true
