@@ -43,18 +43,25 @@ type platform struct {
 // connection.
 func newPlatform(t *testing.T, name, root string) *platform {
 	t.Helper()
-	a := newAuthority(t, name)
+	p := &platform{authority: newAuthority(t, name)}
+	p.file = write(t, filepath.Join(t.TempDir(), name+".crt"), string(p.pem))
+	return p.at(t, root, "10.99.0.11")
+}
+
+// at is the platform whose client calls another API server.
+func (p *platform) at(t *testing.T, root, address string) *platform {
+	t.Helper()
 	cluster := x509.NewCertPool()
 	cluster.AppendCertsFromPEM(read(t, filepath.Join(root, "etc/kubernetes/pki/ca.crt")))
-	shown := a.leaf(t, pkix.Name{CommonName: name + "-agent", Organization: []string{"agents"}})
-	client, err := kubernetes.NewForConfigAndClient(&rest.Config{Host: "https://10.99.0.11:6443"}, &http.Client{
+	shown := p.leaf(t, pkix.Name{CommonName: p.Certificate.Subject.CommonName + "-agent", Organization: []string{"agents"}})
+	client, err := kubernetes.NewForConfigAndClient(&rest.Config{Host: "https://" + address + ":6443"}, &http.Client{
 		Timeout:   10 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: shown.always(t, &tls.Config{RootCAs: cluster, MinVersion: tls.VersionTLS12})},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &platform{a, write(t, filepath.Join(t.TempDir(), name+".crt"), string(a.pem)), client}
+	return &platform{p.authority, p.file, client}
 }
 
 // accepted tells whether the API server knows the platform's client; false is 401.
@@ -136,6 +143,45 @@ func TestTrustOfAPlatform(t *testing.T) {
 	config := restConfig(t, admin)
 	t.Run("published", func(t *testing.T) { testPublishedTrust(t, config, admin, second) })
 	t.Run("objects", func(t *testing.T) { testTrustOfObjects(t, config, admin, first, second) })
+}
+
+// One command for two control planes, whose --client-ca-file is a file of its own from
+// the start: neither API server is started anew.
+func TestTrustOfAPlatformOnEachControlPlane(t *testing.T) {
+	dir := initCluster(t, 2, "--kubelet-authority")
+	c := startCluster(t, dir, "separate", 2)
+	servers := []*lab.Process{c.apiserver, start(t, c.nodes[1], "kube-apiserver")}
+	ready(t, servers[1])
+	first := newPlatform(t, "platform", c.path("cp1", ""))
+	both := []*platform{first, first.at(t, c.path("cp2", ""), "10.99.0.12")}
+	pids := []int{servers[0].Pid(), servers[1].Pid()}
+	trust := func(what string, more ...string) output {
+		t.Helper()
+		nodes := []string{"--root=cp1=" + c.path("cp1", ""), "--root=cp2=" + c.path("cp2", "")}
+		return run(t, "kubepki", append(append([]string{"trust", what, "kube-apiserver/client-ca-file", first.file}, nodes...), more...)...)
+	}
+	become := func(want bool) {
+		t.Helper()
+		for i, p := range both {
+			t.Logf("cp%d: %t after %v", i+1, want, p.becomes(t, want))
+		}
+	}
+	become(false)
+	trust("add", "--dry-run")
+	become(false)
+	trust("add", "--yes")
+	become(true)
+	if out := trust("add", "--yes"); strings.Count(out.stdout, "unchanged") != 2 {
+		t.Errorf("adding it again says %s", out.stdout)
+	}
+	trust("remove", "--yes")
+	become(false)
+	for i, p := range servers {
+		if err := p.Probe(t.Context()); err != nil || p.Pid() != pids[i] {
+			t.Errorf("kube-apiserver of cp%d did not live through it: %v", i+1, err)
+		}
+	}
+	run(t, "kubepki", "verify", dir)
 }
 
 // replaced starts a component anew from its manifest, as a kubelet does that sees it

@@ -240,7 +240,10 @@ func TestTenThousandReloads(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ca, other, d := authority(t, "ca"), authority(t, "other"), newDisk(t)
-		two := []tls.Certificate{leaf(t, ca, "0", forServers), leaf(t, ca, "1", forServers)}
+		var two []tls.Certificate
+		for i := range 2 {
+			two = append(two, odd(t, ca, func(x *issue.Template) { x.Subject.CommonName, x.NotAfter = fmt.Sprint(i), time.Now().AddDate(0, 1, 0) }))
+		}
 		d.writePair(t, two[0])
 		d.writeBundle(t, ca)
 		source, err := mtls.OpenFiles(d.files, nil)
