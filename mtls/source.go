@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -46,6 +47,9 @@ type Bundle struct {
 func NewBundle(anchors ...*x509.Certificate) (*Bundle, error) {
 	if len(anchors) == 0 {
 		return nil, errors.New("a bundle without an authority trusts nobody")
+	}
+	if i := slices.Index(anchors, nil); i >= 0 {
+		return nil, fmt.Errorf("authority %d of the bundle is nil", i+1)
 	}
 	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors))}
 	for _, a := range anchors {

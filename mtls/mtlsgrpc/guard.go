@@ -160,7 +160,7 @@ func (g *Guard) judge(ctx context.Context, method string) (mtls.Peer, error) {
 	client, err := g.known.Verify(g.Source, state)
 	switch {
 	case errors.Is(err, remember.ErrNotJudged):
-		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("error", bounded(err.Error())), slog.String("method", bounded(method)))
+		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("reason", bounded(err.Error())), slog.String("method", bounded(method)), slog.String("from", from))
 		err = status.Error(codes.Unavailable, "clients cannot be verified now")
 	case errors.Is(err, mtls.ErrNoClient):
 		err = g.refuse(ctx, codes.Unauthenticated, "a client certificate is needed", err, method, from)

@@ -64,9 +64,9 @@ func (s *Source) Settings() (*frontproxy.Settings, error) {
 	return s.now, nil
 }
 
-// Wait returns when there are settings. The error is the context's, with what was
-// missing until then.
-func (s *Source) Wait(ctx context.Context) error {
+// WaitReady waits until there are settings, while Run runs. The error is that of
+// ctx, with what is missing.
+func (s *Source) WaitReady(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return nil

@@ -111,7 +111,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 			t.Errorf("before there is one: %v, %v", got, err)
 		}
 		short, cancel := context.WithTimeout(ctx, time.Second)
-		if err := s.Wait(short); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not exist") {
+		if err := s.WaitReady(short); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not exist") {
 			t.Errorf("waited in vain: %v", err)
 		}
 		cancel()
@@ -121,7 +121,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		other.Name = "another"
 		must(maps.Create(ctx, other, metav1.CreateOptions{}))
 		must(maps.Create(ctx, config(first, `["a"]`), metav1.CreateOptions{}))
-		if err := s.Wait(ctx); err != nil {
+		if err := s.WaitReady(ctx); err != nil {
 			t.Error(err)
 		}
 		if got := now("created", "taken up", true); len(got.Bundle.Anchors()) != 1 || got.Bundle.Anchors()[0].Subject.CommonName != "first" {
