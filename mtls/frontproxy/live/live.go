@@ -10,9 +10,11 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -78,18 +80,14 @@ func (s *Source) WaitReady(ctx context.Context) error {
 
 // Run watches until the context is done. It is to be called once.
 func (s *Source) Run(ctx context.Context) {
-	informer := informers.NewFilteredConfigMapInformer(s.client, frontproxy.ConfigMapNamespace, 0, nil, func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, frontproxy.ConfigMapName).String()
-	})
+	informer := cache.NewSharedIndexInformer(s.asker(), &corev1.ConfigMap{}, 0, nil)
 	handled, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    s.take,
 		UpdateFunc: func(_, now any) { s.take(now) },
 		DeleteFunc: func(any) { s.refuse(errors.New(object + " was deleted")) },
 	})
 	if err == nil {
-		err = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-			s.refuse(fmt.Errorf("%s: %w", object, err))
-		})
+		err = informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}) // the asker has told
 	}
 	if err != nil {
 		s.refuse(err) // of an informer that has not begun there is none
@@ -107,6 +105,42 @@ func (s *Source) Run(ctx context.Context) {
 	})
 	informer.RunWithContext(ctx)
 	missing.Wait()
+}
+
+// asker lists and watches the ConfigMap, and tells when that fails: a reflector
+// itself says nothing as long as connections are refused
+// (k8s.io/client-go/tools/cache/reflector.go, isWatchErrorRetriable).
+func (s *Source) asker() cache.ListerWatcher {
+	api := s.client.CoreV1().ConfigMaps(frontproxy.ConfigMapNamespace)
+	one := fields.OneTermEqualSelector(metav1.ObjectNameField, frontproxy.ConfigMapName).String()
+	return listFirst{&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = one
+			list, err := api.List(ctx, o)
+			s.asked(ctx, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = one
+			w, err := api.Watch(ctx, o)
+			s.asked(ctx, err)
+			return w, err
+		},
+	}}
+}
+
+// listFirst has the reflector list, and then watch: no API server refuses that
+// (k8s.io/client-go/util/watchlist).
+type listFirst struct{ *cache.ListWatch }
+
+func (listFirst) IsWatchListSemanticsUnSupported() bool { return true }
+
+// asked tells why the API could not be asked. That a watch begins too far in the
+// past is mended by the list that follows.
+func (s *Source) asked(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+		s.refuse(fmt.Errorf("%s: the API server could not be asked: %w", object, err))
+	}
 }
 
 func (s *Source) take(now any) {

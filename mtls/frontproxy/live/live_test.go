@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
@@ -174,5 +179,54 @@ func TestWhoMayNotReadHearsIt(t *testing.T) {
 		if _, err := s.Settings(); err != nil {
 			t.Errorf("once it may: %v", err)
 		}
+	})
+}
+
+// An API server that is not there is told of, before there are settings and
+// after: client-go alone says nothing of refused connections.
+func TestServerThatIsAwayIsToldOf(t *testing.T) {
+	runs := func(t *testing.T, s *live.Source) {
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.Run(ctx) })
+		t.Cleanup(func() { stop(); running.Wait() })
+	}
+	t.Run("from the start, by a socket", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nobody := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://" + nobody})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan error, 100)
+		s := live.New(client, func(err error) { told <- err })
+		runs(t, s)
+		if err := <-told; !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "could not be asked") {
+			t.Errorf("told %v", err)
+		}
+		if _, err := s.Settings(); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("once it was there, and its watches fail", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client := fake.NewClientset(config(authority("first"), "[]"))
+			client.PrependWatchReactor("configmaps", func(clienttesting.Action) (bool, watch.Interface, error) {
+				return true, nil, syscall.ECONNREFUSED
+			})
+			var h heard
+			s := live.New(client, h.told)
+			runs(t, s)
+			time.Sleep(time.Minute)
+			if _, err := s.Settings(); err != nil || !strings.Contains(h.last(), "could not be asked: connection refused") {
+				t.Errorf("%v, told %q", err, h.last())
+			}
+		})
 	})
 }
