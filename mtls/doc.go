@@ -17,8 +17,9 @@
 // What is shown and who is trusted comes from a [Source]: files ([FileSource]), a
 // kubeconfig ([KubeconfigSource]), an issuer of one's own or of a cluster
 // ([Renewing]), the Kubernetes API (package kubesource), memory ([Memory]), two of
-// them ([Join]), or anything else with that one method. Who is there is a [Peer], by [VerifyClient] and [VerifyServer]: a user as Kubernetes sees it, a
-// SPIFFE ID, names. Who may is an [Authorizer].
+// them ([Join]), or anything else with that one method. Who is there is a [Peer],
+// by [VerifyClient] and [VerifyServer]: a user as Kubernetes sees it, a SPIFFE ID,
+// names. Who may is an [Authorizer].
 //
 // Promises:
 //

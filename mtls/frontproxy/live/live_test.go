@@ -138,6 +138,10 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		now("changed elsewhere", "taken up", false)
 		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
 		now("broken", "requestheader-client-ca-file: ", false)
+		must(maps.Update(ctx, config(first, `["a"]`), metav1.UpdateOptions{}))
+		now("as it was before", "taken up", false)
+		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
+		now("broken again", "requestheader-client-ca-file: ", false)
 		must(maps.Update(ctx, config(first+second, `["a"]`), metav1.UpdateOptions{}))
 		if got := now("mended", "taken up", true); len(got.Bundle.Anchors()) != 2 {
 			t.Errorf("%+v", got)
@@ -214,11 +218,13 @@ func TestServerThatIsAwayIsToldOf(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("once it was there, and its watches fail", func(t *testing.T) {
+	t.Run("once it was there, its watches fail, and it is there again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			client := fake.NewClientset(config(authority("first"), "[]"))
+			var away atomic.Bool
+			away.Store(true)
 			client.PrependWatchReactor("configmaps", func(clienttesting.Action) (bool, watch.Interface, error) {
-				return true, nil, syscall.ECONNREFUSED
+				return away.Load(), nil, syscall.ECONNREFUSED
 			})
 			var h heard
 			s := live.New(client, h.told)
@@ -226,6 +232,11 @@ func TestServerThatIsAwayIsToldOf(t *testing.T) {
 			time.Sleep(time.Minute)
 			if _, err := s.Settings(); err != nil || !strings.Contains(h.last(), "could not be asked: connection refused") {
 				t.Errorf("%v, told %q", err, h.last())
+			}
+			away.Store(false)
+			time.Sleep(time.Minute)
+			if h.last() != "taken up" {
+				t.Errorf("it is there again, told %q", h.last())
 			}
 		})
 	})
