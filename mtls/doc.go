@@ -11,12 +11,15 @@
 //
 //	conn, err := tls.Dial("tcp", "shop.example.org:443", mtls.ClientConfig(source, nil))
 //
-// Packages mtlshttp and mtlsgrpc beside it have what net/http and gRPC take.
+// Packages mtlshttp and mtlsgrpc beside it have what net/http and gRPC take,
+// mtlsmetrics metrics, and frontproxy what extension API servers of Kubernetes take.
 //
-// What is shown and who is trusted comes from a [Source]: files ([FileSource]),
-// memory ([Memory]), or anything else with that one method. Who is there is a
-// [Peer], by [VerifyClient] and [VerifyServer]: a user as Kubernetes sees it, a
-// SPIFFE ID, names. Who may is an [Authorizer].
+// What is shown and who is trusted comes from a [Source]: files ([FileSource]), a
+// kubeconfig ([KubeconfigSource]), an issuer of one's own or of a cluster
+// ([Renewing]), the Kubernetes API (package kubesource), memory ([Memory]), two of
+// them ([Join]), or anything else with that one method. Who is there is a [Peer],
+// by [VerifyClient] and [VerifyServer]: a user as Kubernetes sees it, a SPIFFE ID,
+// names. Who may is an [Authorizer].
 //
 // Promises:
 //

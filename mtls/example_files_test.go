@@ -1,7 +1,9 @@
 package mtls_test
 
 import (
+	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -9,9 +11,12 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -99,6 +104,23 @@ func (s *exampleSet) https() *http.Client {
 	roots.AddCert(s.ca.Certificate)
 	config := &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{s.jane}}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}
+}
+
+// pair is a certificate of an issuer, and its key.
+func (i *Issuer) pair(id spiffeid.ID) (*x509.Certificate, crypto.Signer, error) {
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		return nil, nil, err
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{id.URL()}}, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	issued, err := i.Issue(context.Background(), request)
+	if err != nil {
+		return nil, nil, err
+	}
+	return issued.Chain[0], key, nil
 }
 
 func check(err error) {

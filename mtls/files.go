@@ -3,15 +3,18 @@ package mtls
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 
 	"github.com/kubepki/kubepki/internal/reload"
 )
 
-// Files names what a [FileSource] is made of, by paths as [os.Open] takes them.
+// Files names what a [FileSource] is made of, by paths as [os.Open] takes them:
+// certificate and key, a bundle, or all three.
 type Files struct {
 	// Certificate holds what is shown, in PEM: the leaf, then the authorities
-	// between it and the anchor.
+	// between it and the anchor; empty, with Key: nothing is shown, as by a client
+	// that only verifies its server.
 	Certificate string
 	// Key holds its private key, in PEM, not encrypted: PKCS #1, PKCS #8 or SEC 1.
 	// It may be the same file.
@@ -36,8 +39,8 @@ type Reload struct {
 // FileSource is a [Source] that reads its files again when they change. It may
 // be used by several goroutines.
 type FileSource struct {
-	pair   *reload.Files[*tls.Certificate]
-	bundle *reload.Files[*Bundle] // nil: none
+	pair   *reload.Files[*tls.Certificate] // nil: none
+	bundle *reload.Files[*Bundle]          // nil: none
 	last   latest
 
 	pairTally, bundleTally tally
@@ -61,10 +64,18 @@ func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 	if told == nil {
 		told = func(Reload) {}
 	}
+	switch {
+	case f == Files{Usage: f.Usage}:
+		return nil, errors.New("mtls.Files: neither Certificate and Key nor Bundle is set")
+	case (f.Certificate == "") != (f.Key == ""):
+		return nil, errors.New("mtls.Files: of Certificate and Key only one is set: where both are in one file, name it twice")
+	}
 	s := &FileSource{}
 	var err error
-	if s.pair, err = openPair(f, s.pairTally.before(told)); err != nil {
-		return nil, err
+	if f.Certificate != "" {
+		if s.pair, err = openPair(f, s.pairTally.before(told)); err != nil {
+			return nil, err
+		}
 	}
 	if f.Bundle != "" {
 		if s.bundle, err = openBundle(f.Bundle, s.bundleTally.before(told)); err != nil {
@@ -77,7 +88,9 @@ func OpenFiles(f Files, told func(Reload)) (*FileSource, error) {
 // Snapshot returns what the files hold now, and never an error.
 func (s *FileSource) Snapshot() (*Snapshot, error) {
 	return s.last.of(func() (now Snapshot, _ error) {
-		now.Certificate = s.pair.Get()
+		if s.pair != nil {
+			now.Certificate = s.pair.Get()
+		}
 		if s.bundle != nil {
 			now.Bundle = s.bundle.Get()
 		}
@@ -87,13 +100,20 @@ func (s *FileSource) Snapshot() (*Snapshot, error) {
 
 // Status tells how the files fare. It looks at them first, as a handshake does.
 func (s *FileSource) Status() Status {
+	if s.pair == nil {
+		return s.bundleStatus()
+	}
 	s.pair.Get()
 	all := s.pairTally.status(s.pair.AsOf())
 	if s.bundle != nil {
-		s.bundle.Get()
-		all = all.with(s.bundleTally.status(s.bundle.AsOf()))
+		all = all.with(s.bundleStatus())
 	}
 	return all
+}
+
+func (s *FileSource) bundleStatus() Status {
+	s.bundle.Get()
+	return s.bundleTally.status(s.bundle.AsOf())
 }
 
 func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], error) {

@@ -190,6 +190,44 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 	}
 }
 
+// A client that shows nothing has a bundle alone, and follows it.
+func TestBundleWithoutAPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+		d.writeBundle(t, one)
+		s, err := mtls.OpenFiles(mtls.Files{Bundle: d.files.Bundle}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _ := s.Snapshot()
+		d.writeBundle(t, two)
+		now := looks(t, s, 3)
+		if now.Certificate != nil || trusting(first) != "one" || trusting(now) != "two" {
+			t.Errorf("%s, then %s", trusting(first), trusting(now))
+		}
+		if got := s.Status(); got.Taken != 1 || got.Failing || !got.AsOf.Equal(time.Now()) {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestFilesThatNobodyHasNamed(t *testing.T) {
+	for name, row := range map[string]struct {
+		files mtls.Files
+		want  string
+	}{
+		"nothing at all":                {mtls.Files{}, "nor Bundle"},
+		"nothing but what it is for":    {mtls.Files{Usage: forServers}, "nor Bundle"},
+		"a certificate and no key":      {mtls.Files{Certificate: "tls.crt", Bundle: "ca.crt"}, "only one"},
+		"a key and no certificate":      {mtls.Files{Key: "tls.key"}, "only one"},
+		"all three, which do not exist": {mtls.Files{Certificate: "no/tls.crt", Key: "no/tls.key", Bundle: "no/ca.crt"}, "no/tls.crt"},
+	} {
+		if _, err := mtls.OpenFiles(row.files, nil); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A certificate without extended key usages is good for all (RFC 5280 section
 // 4.2.1.12), and so is one that says so.
 func TestUsageOfACertificate(t *testing.T) {

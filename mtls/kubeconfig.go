@@ -52,7 +52,7 @@ type Server struct {
 	Name string
 }
 
-// OpenKubeconfig reads a context of a kubeconfig (YAML or JSON), "" for the
+// OpenKubeconfig reads a context of one kubeconfig (YAML or JSON), "" for the
 // current one: the client certificate with its key, and the authority, each
 // embedded or by a path, which is relative to the folder of the kubeconfig. The
 // error names the file and the field.
@@ -67,6 +67,9 @@ type Server struct {
 // cluster whose server need not prove who it is or has no authority here. A token
 // or password beside the certificate, and a proxy, are not looked at.
 func OpenKubeconfig(path, context string, told func(Reload)) (*KubeconfigSource, error) {
+	if path == "" {
+		return nil, errors.New("the path of the kubeconfig is empty: neither KUBECONFIG nor ~/.kube/config is looked at")
+	}
 	if told == nil {
 		told = func(Reload) {}
 	}

@@ -203,6 +203,9 @@ func TestContextOfAKubeconfig(t *testing.T) {
 	if _, err := mtls.OpenKubeconfig(c.path, "jane@shop", nil); err != nil {
 		t.Error(err)
 	}
+	if _, err := mtls.OpenKubeconfig("", "", nil); err == nil || !strings.Contains(err.Error(), "KUBECONFIG") {
+		t.Errorf("got %v", err)
+	}
 	_, err := mtls.OpenKubeconfig(c.path, "other", nil)
 	if err == nil || !strings.Contains(err.Error(), `contexts: there is no context "other"`) {
 		t.Errorf("got %v", err)

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -85,7 +84,7 @@ type Renewing struct {
 	asOf   atomic.Pointer[time.Time]
 	asked  chan struct{} // by Renew
 	ready  chan struct{}
-	once   sync.Once
+	failed atomic.Pointer[error] // what failed last
 	runs   atomic.Bool
 }
 
@@ -123,17 +122,32 @@ func NewRenewing(c Renewal) (*Renewing, error) {
 }
 
 // Snapshot returns the newest certificate, which has expired where the issuer has
-// failed for long enough. Before the first it is an error.
+// failed for long enough. Before the first it is an error, and says what has
+// failed.
 func (r *Renewing) Snapshot() (*Snapshot, error) {
-	s, err := r.memory.Snapshot()
-	if err != nil {
-		return nil, errors.New("no certificate has been issued yet")
+	if s, err := r.memory.Snapshot(); err == nil {
+		return s, nil
 	}
-	return s, nil
+	if why := r.failed.Load(); why != nil {
+		return nil, fmt.Errorf("no certificate has been issued yet: %w", *why)
+	}
+	return nil, errors.New("no certificate has been issued yet")
 }
 
-// Ready returns a channel that is closed when the first certificate is there.
-func (r *Renewing) Ready() <-chan struct{} { return r.ready }
+// WaitReady waits until there is a first Snapshot, while Run runs. The error is
+// that of ctx, with what has failed.
+func (r *Renewing) WaitReady(ctx context.Context) error {
+	select {
+	case <-r.ready:
+		return nil
+	case <-ctx.Done():
+		_, err := r.Snapshot()
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+}
 
 // Renew asks for a new certificate now rather than when it is due, for instance
 // because the authorities have changed. It does not wait for it.
@@ -174,9 +188,10 @@ func (r *Renewing) Run(ctx context.Context) error {
 			pause = 0
 			next = r.due(snapshot.Certificate.Leaf, now)
 			r.asOf.Store(&now)
-			r.once.Do(func() { close(r.ready) })
+			r.isReady()
 			r.config.Told(Renewed{Certificate: snapshot.Certificate.Leaf, Next: next})
 		} else {
+			r.failed.Store(&err)
 			pause = r.retry(pause, now)
 			next = now.Add(pause - time.Duration(float64(pause)/5*mathrand.Float64())) //nolint:gosec // spreads load, keeps no secret
 			r.config.Told(Renewed{Err: err, Next: next})
@@ -184,6 +199,15 @@ func (r *Renewing) Run(ctx context.Context) error {
 		if !r.wait(ctx, next) {
 			return nil
 		}
+	}
+}
+
+// isReady wakes those who wait for the first certificate. Only Run calls it.
+func (r *Renewing) isReady() {
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
 	}
 }
 

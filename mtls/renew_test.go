@@ -120,6 +120,16 @@ func renew(t *testing.T, change func(*mtls.Renewal, *signer)) *renewing {
 	return r
 }
 
+// waitReady waits, no longer than an hour.
+func (r *renewing) waitReady(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if err := r.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (r *renewing) leaf(t *testing.T) *x509.Certificate {
 	t.Helper()
 	s, err := r.Snapshot()
@@ -140,7 +150,7 @@ func TestCertificateIsRenewedAtTwoThirdsOfItsLife(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := renew(t, func(c *mtls.Renewal, _ *signer) { c.Jitter = row.jitter })
-				<-r.Ready()
+				r.waitReady(t)
 				first := r.leaf(t)
 				before, _ := r.Snapshot()
 				if again, _ := r.Snapshot(); again != before {
@@ -235,6 +245,11 @@ func TestFailuresAreRetriedLessAndLessOften(t *testing.T) {
 		if _, err := r.Snapshot(); err == nil || !strings.Contains(err.Error(), "yet") {
 			t.Errorf("got %v", err)
 		}
+		short, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.WaitReady(short); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "nobody is there") {
+			t.Errorf("waiting does not tell why: %v", err)
+		}
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		for i, at := range r.signer.called()[1:] {
@@ -248,7 +263,7 @@ func TestFailuresAreRetriedLessAndLessOften(t *testing.T) {
 		}
 		r.signer.set(func() { r.signer.before = nil })
 		r.Renew()
-		<-r.Ready()
+		r.waitReady(t)
 		r.leaf(t)
 	})
 }

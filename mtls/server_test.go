@@ -239,6 +239,9 @@ func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
 	if _, err := mtls.NewBundle(); err == nil {
 		t.Error("there is a bundle of nobody")
 	}
+	if _, err := mtls.NewBundle(ca.Certificate, nil); err == nil || !strings.Contains(err.Error(), "authority 2") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // A session that was made while an authority was trusted does not let its client

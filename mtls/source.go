@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -52,6 +53,9 @@ const maxFound = 256
 func NewBundle(anchors ...*x509.Certificate) (*Bundle, error) {
 	if len(anchors) == 0 {
 		return nil, errors.New("a bundle without an authority trusts nobody")
+	}
+	if i := slices.Index(anchors, nil); i >= 0 {
+		return nil, fmt.Errorf("authority %d of the bundle is nil", i+1)
 	}
 	found, _ := lru.New[chainKey, [][]*x509.Certificate](maxFound) // it fails for sizes below one alone
 	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors)), found: found}

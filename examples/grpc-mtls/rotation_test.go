@@ -121,7 +121,7 @@ func (p *process) said() []string {
 // returns the line.
 func (p *process) says(t *testing.T, n int, text string) string {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		for _, line := range p.said()[n:] {
 			if strings.Contains(line, text) {
 				return line

@@ -43,6 +43,7 @@ type client struct {
 	at   time.Time
 	peer mtls.Peer
 	err  error
+	said bool // to a log, that it was refused
 }
 
 // Verify is [mtls.VerifyClient], with its errors or [ErrNotJudged]. What is good
@@ -63,9 +64,24 @@ func (c *Clients) Verify(s mtls.Source, state *tls.ConnectionState) (mtls.Peer, 
 	defer k.mu.Unlock()
 	if k.by != now.Bundle || k.err == nil && time.Since(k.at) >= recheck {
 		k.peer, k.err = mtls.VerifyClient(now, state)
-		k.by, k.at = now.Bundle, time.Now()
+		k.by, k.at, k.said = now.Bundle, time.Now(), false
 	}
 	return k.peer, k.err
+}
+
+// News tells whether a refusal of Verify is worth a line of a log: the first time
+// for a connection and a bundle. A client that goes on on its connection would fill
+// the log otherwise. Of clients that have shown nothing each is.
+func (c *Clients) News(state *tls.ConnectionState) bool {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return true
+	}
+	k := c.client(&state.PeerCertificates[0])
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	said := k.said
+	k.said = true
+	return !said
 }
 
 func (c *Clients) client(certificates **x509.Certificate) *client {

@@ -73,6 +73,33 @@ func TestWhatIsFoundHoldsForASecondOrABundle(t *testing.T) {
 
 // A source that has nothing is no verdict on anybody, and is forgotten when it
 // has something.
+func TestRefusalIsNewsOnceForAConnectionAndABundle(t *testing.T) {
+	var c Clients
+	trusted, west := authorityOf(t)
+	other, _ := authorityOf(t)
+	third, _ := authorityOf(t)
+	wants := func(when string, now *mtls.Snapshot, state *tls.ConnectionState, want bool) {
+		t.Helper()
+		if _, err := c.Verify(now, state); err == nil {
+			t.Errorf("%s: it is let in", when)
+		}
+		if got := c.News(state); got != want {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	wants("the first time", other, west, true)
+	wants("the second time", other, west, false)
+	another := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{west.PeerCertificates[0]}}
+	wants("another connection, of the same client", other, another, true)
+	wants("by another bundle", third, west, true)
+	if _, err := c.Verify(trusted, west); err != nil {
+		t.Error(err)
+	}
+	wants("refused after it was good", third, west, true)
+	wants("who shows nothing", other, &tls.ConnectionState{}, true)
+	wants("who shows nothing, again", other, &tls.ConnectionState{}, true)
+}
+
 func TestNobodyIsJudgedByNothing(t *testing.T) {
 	var c Clients
 	trusted, client := authorityOf(t)

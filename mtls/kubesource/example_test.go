@@ -66,7 +66,7 @@ func ExampleIssuer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// go source.Run(ctx); <-source.Ready()
+	// go source.Run(ctx); err = source.WaitReady(ctx)
 	_, err = source.Snapshot()
 	fmt.Println(err)
 	// Output: no certificate has been issued yet

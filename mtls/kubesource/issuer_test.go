@@ -202,7 +202,7 @@ func TestCertificateFromASignerOfTheCluster(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- r.Run(ctx) }()
-		<-r.Ready()
+		check(t, r.WaitReady(t.Context()))
 		time.Sleep(10 * time.Hour)
 		cancel()
 		check(t, <-ended)

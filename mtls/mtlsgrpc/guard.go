@@ -30,8 +30,9 @@ type Guard struct {
 	// Again is how often the client of a stream is judged again as long as the
 	// stream stands; zero: when it begins, and not again.
 	Again time.Duration
-	// Log hears why calls are refused, which is not told to who makes them; nil:
-	// slog.Default.
+	// Log hears why calls are refused, which is not told to who makes them; of a
+	// certificate that is not good once for a connection and a bundle, and of each
+	// stream that is ended. nil: slog.Default.
 	Log *slog.Logger
 
 	known remember.Clients
@@ -52,7 +53,7 @@ func Stream(s mtls.Source, allow mtls.Authorizer, log *slog.Logger) grpc.StreamS
 // PermissionDenied, and one that cannot be judged, because the source has nothing,
 // with Unavailable. The handler finds who calls by [mtls.FromContext].
 func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	client, err := g.judge(ctx, info.FullMethod)
+	client, err := g.judge(ctx, info.FullMethod, false)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 // was given may still be written to after it has failed so. A handler that waits in
 // Send for a client that does not read stays: [mtls.Connections] wakes it.
 func (g *Guard) Stream(server any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	client, err := g.judge(s.Context(), info.FullMethod)
+	client, err := g.judge(s.Context(), info.FullMethod, false)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (g *Guard) judgeAgain(ctx context.Context, method string, end context.Cance
 			return
 		case <-tick.C:
 		}
-		if _, err := g.judge(ctx, method); err != nil && status.Code(err) != codes.Unavailable {
+		if _, err := g.judge(ctx, method, true); err != nil && status.Code(err) != codes.Unavailable {
 			end(&refused{err})
 			return
 		}
@@ -153,19 +154,24 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
+// notAccepted is what a client is told whose certificate is not good.
+const notAccepted = "the client certificate is not accepted"
+
 // judge returns who calls, or what the caller is told, after it has told the log
-// more.
-func (g *Guard) judge(ctx context.Context, method string) (mtls.Peer, error) {
+// more. Of a stream that stands the log hears each time.
+func (g *Guard) judge(ctx context.Context, method string, stands bool) (mtls.Peer, error) {
 	state, from := connection(ctx)
 	client, err := g.known.Verify(g.Source, state)
 	switch {
 	case errors.Is(err, remember.ErrNotJudged):
-		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("error", bounded(err.Error())), slog.String("method", bounded(method)))
+		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("reason", bounded(err.Error())), slog.String("method", bounded(method)), slog.String("from", from))
 		err = status.Error(codes.Unavailable, "clients cannot be verified now")
 	case errors.Is(err, mtls.ErrNoClient):
 		err = g.refuse(ctx, codes.Unauthenticated, "a client certificate is needed", err, method, from)
+	case err != nil && !g.known.News(state) && !stands:
+		err = status.Error(codes.Unauthenticated, notAccepted) // the log knows
 	case err != nil:
-		err = g.refuse(ctx, codes.Unauthenticated, "the client certificate is not accepted", err, method, from)
+		err = g.refuse(ctx, codes.Unauthenticated, notAccepted, err, method, from)
 	default:
 		if err = g.allowed(client); err != nil {
 			err = g.refuse(ctx, codes.PermissionDenied, "not allowed", err, method, from, slog.String("client", client.String()))

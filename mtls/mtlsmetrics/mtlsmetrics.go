@@ -8,9 +8,10 @@
 //	labelled.MustRegister(mtlsmetrics.New(source))
 //
 // Alarms that are worth having are a certificate that ends soon, and a change that
-// was refused and is not mended:
+// was refused and is not mended. Soon is a part of its life, which may be an hour:
 //
-//	mtls_certificate_not_after_timestamp_seconds - time() < 86400
+//	(mtls_certificate_not_after_timestamp_seconds - time()) /
+//	  (mtls_certificate_not_after_timestamp_seconds - mtls_certificate_not_before_timestamp_seconds) < 0.15
 //	mtls_refused == 1
 //
 // No metric holds a name of a certificate, a path, or anything that is secret.

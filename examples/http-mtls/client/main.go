@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ func main() {
 	flag.Parse()
 	source, err := mtls.OpenFiles(mtls.Files{
 		Certificate: filepath.Join(*dir, "client", "client.crt"), Key: filepath.Join(*dir, "client", "client.key"), Bundle: filepath.Join(*dir, "ca.crt"),
+		Usage: x509.ExtKeyUsageClientAuth,
 	}, func(r mtls.Reload) { log.Printf("files %q were read anew, error: %v", r.Files, r.Err) })
 	if err != nil {
 		log.Fatal(err)

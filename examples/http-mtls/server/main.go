@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +25,7 @@ func main() {
 	flag.Parse()
 	source, err := mtls.OpenFiles(mtls.Files{
 		Certificate: filepath.Join(*dir, "server", "server.crt"), Key: filepath.Join(*dir, "server", "server.key"), Bundle: filepath.Join(*dir, "ca.crt"),
+		Usage: x509.ExtKeyUsageServerAuth,
 	}, func(r mtls.Reload) { log.Printf("files %q were read anew, error: %v", r.Files, r.Err) })
 	if err != nil {
 		log.Fatal(err)

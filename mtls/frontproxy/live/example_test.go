@@ -22,7 +22,7 @@ func Example() {
 		}
 	})
 	go settings.Run(ctx)
-	if err := settings.Wait(ctx); err != nil {
+	if err := settings.WaitReady(ctx); err != nil {
 		log.Fatal(err)
 	}
 	guard := &frontproxy.Guard{Settings: settings}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
@@ -111,7 +116,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 			t.Errorf("before there is one: %v, %v", got, err)
 		}
 		short, cancel := context.WithTimeout(ctx, time.Second)
-		if err := s.Wait(short); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not exist") {
+		if err := s.WaitReady(short); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not exist") {
 			t.Errorf("waited in vain: %v", err)
 		}
 		cancel()
@@ -121,7 +126,7 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		other.Name = "another"
 		must(maps.Create(ctx, other, metav1.CreateOptions{}))
 		must(maps.Create(ctx, config(first, `["a"]`), metav1.CreateOptions{}))
-		if err := s.Wait(ctx); err != nil {
+		if err := s.WaitReady(ctx); err != nil {
 			t.Error(err)
 		}
 		if got := now("created", "taken up", true); len(got.Bundle.Anchors()) != 1 || got.Bundle.Anchors()[0].Subject.CommonName != "first" {
@@ -133,6 +138,10 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		now("changed elsewhere", "taken up", false)
 		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
 		now("broken", "requestheader-client-ca-file: ", false)
+		must(maps.Update(ctx, config(first, `["a"]`), metav1.UpdateOptions{}))
+		now("as it was before", "taken up", false)
+		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
+		now("broken again", "requestheader-client-ca-file: ", false)
 		must(maps.Update(ctx, config(first+second, `["a"]`), metav1.UpdateOptions{}))
 		if got := now("mended", "taken up", true); len(got.Bundle.Anchors()) != 2 {
 			t.Errorf("%+v", got)
@@ -174,5 +183,61 @@ func TestWhoMayNotReadHearsIt(t *testing.T) {
 		if _, err := s.Settings(); err != nil {
 			t.Errorf("once it may: %v", err)
 		}
+	})
+}
+
+// An API server that is not there is told of, before there are settings and
+// after: client-go alone says nothing of refused connections.
+func TestServerThatIsAwayIsToldOf(t *testing.T) {
+	runs := func(t *testing.T, s *live.Source) {
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.Run(ctx) })
+		t.Cleanup(func() { stop(); running.Wait() })
+	}
+	t.Run("from the start, by a socket", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nobody := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://" + nobody})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan error, 100)
+		s := live.New(client, func(err error) { told <- err })
+		runs(t, s)
+		if err := <-told; !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "could not be asked") {
+			t.Errorf("told %v", err)
+		}
+		if _, err := s.Settings(); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("once it was there, its watches fail, and it is there again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client := fake.NewClientset(config(authority("first"), "[]"))
+			var away atomic.Bool
+			away.Store(true)
+			client.PrependWatchReactor("configmaps", func(clienttesting.Action) (bool, watch.Interface, error) {
+				return away.Load(), nil, syscall.ECONNREFUSED
+			})
+			var h heard
+			s := live.New(client, h.told)
+			runs(t, s)
+			time.Sleep(time.Minute)
+			if _, err := s.Settings(); err != nil || !strings.Contains(h.last(), "could not be asked: connection refused") {
+				t.Errorf("%v, told %q", err, h.last())
+			}
+			away.Store(false)
+			time.Sleep(time.Minute)
+			if h.last() != "taken up" {
+				t.Errorf("it is there again, told %q", h.last())
+			}
+		})
 	})
 }
