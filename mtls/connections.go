@@ -79,7 +79,7 @@ func (k *Connections) Run(ctx context.Context, every time.Duration) {
 // A look finds nothing while the source has an error or no bundle: connections
 // are not closed for that.
 func (k *Connections) CloseStale() int {
-	now, err := k.source.Snapshot()
+	now, err := snapshot(k.source)
 	if err != nil {
 		return 0
 	}
@@ -124,17 +124,19 @@ func (k *Connections) Dialled(c net.Conn, server Authorizer, address string) (ne
 	w := k.watch(c)
 	config := DialledAt(k.source, server, address)
 	certificate, verify := config.GetClientCertificate, config.VerifyConnection
-	var shown *tls.Certificate
+	// It is asked for after the server was verified.
 	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		var err error
-		shown, err = certificate(r)
+		shown, err := certificate(r)
+		if err == nil {
+			w.shows(shown)
+		}
 		return shown, err
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		if err := verify(state); err != nil {
 			return err
 		}
-		w.note(&standing{&state, x509.ExtKeyUsageServerAuth, shown})
+		w.note(&standing{&state, x509.ExtKeyUsageServerAuth})
 		return nil
 	}
 	return w, config
@@ -154,14 +156,14 @@ type watched struct {
 	of *Connections
 
 	mu       sync.Mutex
-	standing *standing // nil during the handshake
+	standing *standing        // nil during the handshake
+	shown    *tls.Certificate // by us; nil: none
 }
 
 // standing is what a handshake has found.
 type standing struct {
 	state *tls.ConnectionState
 	usage x509.ExtKeyUsage // of the other side; ExtKeyUsageAny: it is not judged
-	shown *tls.Certificate // nil: none
 }
 
 func (w *watched) Close() error {
@@ -177,6 +179,12 @@ func (w *watched) note(s *standing) {
 	w.standing = s
 }
 
+func (w *watched) shows(c *tls.Certificate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.shown = c
+}
+
 // stale tells why a connection is no longer good.
 func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	w.mu.Lock()
@@ -185,7 +193,7 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	if s == nil {
 		return nil
 	}
-	if c := s.shown; c != nil && c.Leaf != nil {
+	if c := w.shown; c != nil && c.Leaf != nil {
 		if at.After(c.Leaf.NotAfter) {
 			return fmt.Errorf("the certificate that we show on it, %s, expired at %s", shortName(c.Leaf), c.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
@@ -193,7 +201,7 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 			return errors.New("the certificate that we show on it was replaced")
 		}
 	}
-	if s.usage == x509.ExtKeyUsageAny || now.Bundle == nil {
+	if s.usage == x509.ExtKeyUsageAny || now.Bundle.empty() {
 		return nil
 	}
 	chains, err := now.Bundle.verify(s.state, s.usage, at)

@@ -99,6 +99,19 @@ func TestConnectionsNoLongerGoodAreClosed(t *testing.T) {
 			p.served.CloseReplaced()
 			p.server.set(t, leaf(t, p.ca, "server", forServers), p.ca)
 		}, mtls.RequireClients, "was replaced"},
+		"the client's certificate was replaced": {func(t *testing.T, p *pair) { p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca) }, mtls.RequireClients, ""},
+		"it was, and such connections of clients are to be closed": {func(t *testing.T, p *pair) {
+			p.dialed.CloseReplaced()
+			p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca)
+		}, mtls.RequireClients, "was replaced"},
+		"it was, where the client has shown none": {func(t *testing.T, p *pair) {
+			p.dialed.CloseReplaced()
+			p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca)
+		}, mtls.NoClients, ""},
+		"the client's certificate has expired, and the server's has not": {func(t *testing.T, p *pair) {
+			p.served = mtls.NewConnections(&p.server, nil) // which has none
+			time.Sleep(2 * time.Hour)
+		}, mtls.RequireClients, `that we show on it, "CN=jane", expired`},
 		"nothing was, and such connections are to be closed": {func(_ *testing.T, p *pair) { p.served.CloseReplaced() }, mtls.RequireClients, ""},
 		"the bundle is gone": {func(t *testing.T, p *pair) {
 			p.server.now.Store(&mtls.Snapshot{Certificate: p.server.now.Load().Certificate})

@@ -15,7 +15,7 @@ type Source interface {
 	// Snapshot returns what is so now. It is called at each handshake, by several
 	// goroutines at once: it should return without waiting, and the same pointer
 	// as long as nothing has changed. An error, which is for the program's own
-	// log, fails the handshake.
+	// log, fails the handshake, and so does nil.
 	Snapshot() (*Snapshot, error)
 }
 
@@ -33,8 +33,24 @@ type Snapshot struct {
 // Snapshot returns the snapshot itself, so that it can be used as a [Source].
 func (s *Snapshot) Snapshot() (*Snapshot, error) { return s, nil }
 
-// Bundle is a fixed set of authorities that are trusted. It may be used by
-// several goroutines.
+var errNoSnapshot = errors.New("the source has nothing, and does not say why")
+
+// snapshot is what a source has now. Sources are of others: one that has nothing
+// must not end the program at the first stranger's handshake.
+func snapshot(s Source) (*Snapshot, error) {
+	if s == nil {
+		return nil, errors.New("no source is set")
+	}
+	now, err := s.Snapshot()
+	if err == nil && now == nil {
+		err = errNoSnapshot
+	}
+	return now, err
+}
+
+// Bundle is a fixed set of authorities that are trusted, made by [NewBundle] or
+// [ParseBundle]: the zero value trusts nobody. It may be used by several
+// goroutines.
 type Bundle struct {
 	anchors []*x509.Certificate
 	pool    *x509.CertPool
@@ -44,8 +60,8 @@ type Bundle struct {
 // NewBundle returns the bundle of some authorities, at least one, which must not
 // be changed any more.
 func NewBundle(anchors ...*x509.Certificate) (*Bundle, error) {
-	if len(anchors) == 0 {
-		return nil, errors.New("a bundle without an authority trusts nobody")
+	if len(anchors) == 0 || slices.Contains(anchors, nil) {
+		return nil, errors.New("a bundle without an authority, or with one that is nil, trusts nobody")
 	}
 	b := &Bundle{anchors: slices.Clone(anchors), pool: x509.NewCertPool(), raw: make(map[string]bool, len(anchors))}
 	for _, a := range anchors {
@@ -64,6 +80,10 @@ func ParseBundle(data []byte) (*Bundle, error) {
 	}
 	return NewBundle(anchors...)
 }
+
+// empty tells of a bundle that trusts nobody. Its pool must not get to crypto/x509,
+// for which none is that of the system.
+func (b *Bundle) empty() bool { return b == nil || len(b.anchors) == 0 }
 
 // Anchors returns the authorities, in their order. The certificates are shared.
 func (b *Bundle) Anchors() []*x509.Certificate { return slices.Clone(b.anchors) }

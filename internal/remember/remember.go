@@ -49,11 +49,14 @@ type client struct {
 // is verified again a second later; what is not, when there is another bundle. A
 // connection is forgotten when nothing uses its state any more.
 func (c *Clients) Verify(s mtls.Source, state *tls.ConnectionState) (mtls.Peer, error) {
+	if s == nil {
+		return mtls.Peer{}, fmt.Errorf("%w: no source is set", ErrNotJudged)
+	}
 	now, err := s.Snapshot()
 	switch {
 	case err != nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source of certificates: %w", ErrNotJudged, err)
-	case now.Bundle == nil:
+	case now == nil || now.Bundle == nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source has no bundle", ErrNotJudged)
 	case state == nil || len(state.PeerCertificates) == 0:
 		return mtls.Peer{}, mtls.ErrNoClient

@@ -107,6 +107,9 @@ func (g *Guard) log() *slog.Logger {
 
 // rules are made once of each settings.
 func (g *Guard) rules() (*rules, error) {
+	if g.Settings == nil {
+		return nil, errNoSettings
+	}
 	s, err := g.Settings.Settings()
 	if err != nil {
 		return nil, fmt.Errorf("the source of settings: %w", err)

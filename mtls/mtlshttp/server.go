@@ -43,7 +43,7 @@ func NewServer(s mtls.Source, clients mtls.Clients, h http.Handler) *http.Server
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 16,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if now, err := s.Snapshot(); err == nil {
+			if now, err := s.Snapshot(); err == nil && now != nil {
 				ctx = context.WithValue(ctx, shownKey{}, now.Certificate)
 			}
 			return ctx
@@ -65,7 +65,7 @@ type current struct {
 func (h *current) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	shown, ok := r.Context().Value(shownKey{}).(*tls.Certificate)
 	if ok && r.Header.Get("Upgrade") == "" { // whose answer has a Connection of its own
-		if now, err := h.source.Snapshot(); err == nil && now.Certificate != nil && now.Certificate != shown {
+		if now, err := h.source.Snapshot(); err == nil && now != nil && now.Certificate != nil && now.Certificate != shown {
 			w.Header().Set("Connection", "close")
 		}
 	}

@@ -132,7 +132,7 @@ func (t *Transport) enter() *generation {
 	now, err := t.source.Snapshot()
 	t.mu.Lock()
 	before := t.now
-	fresh := before == nil || err == nil && (before.of == nil || *before.of != *now)
+	fresh := before == nil || err == nil && now != nil && (before.of == nil || *before.of != *now)
 	if fresh {
 		t.now = &generation{of: now, transport: t.fresh()}
 		if before != nil && before.open > 0 {
