@@ -71,6 +71,17 @@ func (c *Clients) Verify(s mtls.Source, state *tls.ConnectionState) (mtls.Peer, 
 	return k.peer, k.err
 }
 
+// ForLog is enough of a text for a line of a log. Strangers may have written it: the
+// error of [Clients.Verify] quotes names of certificates that nobody has verified, of
+// which one handshake takes 256 KiB.
+func ForLog(text string) string {
+	const most = 1000
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
+
 func (c *Clients) client(certificates **x509.Certificate) *client {
 	key := weak.Make(certificates)
 	if known, ok := c.of.Load(key); ok {

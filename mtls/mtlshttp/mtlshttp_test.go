@@ -71,6 +71,21 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
+// What strangers write into their certificates is as long as they like.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	ca := authority(t, "ca")
+	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.UnverifiedClients, mtls.Anyone(), hello)
+	long := strings.Repeat("x\n", 20_000)
+	shown := leaf(t, authority(t, long), "jane", forClients)
+	shown.Certificate = append(shown.Certificate, authority(t, long).Certificate.Raw) // of that name, and another key
+	if status, body := get(t, client(t, source(t, shown, ca), nil), "https://"+v.addr); status != 403 || body != "not allowed" {
+		t.Errorf("%d %s", status, body)
+	}
+	if said := v.log.String(); len(said) > 5000 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "unknown authority") {
+		t.Errorf("the log has %d bytes: %.500s", len(said), said)
+	}
+}
+
 func TestNobodyIsJudgedWithoutABundle(t *testing.T) {
 	ca := authority(t, "ca")
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
