@@ -36,14 +36,15 @@ type Source struct {
 	now  *frontproxy.Settings
 	data map[string]string // that now was made of
 	err  error             // why there are none yet
+	bad  bool              // what was seen last was refused, or is gone
 }
 
 // New returns a source that has nothing until [Source.Run] runs. client
 // must be allowed to list and watch the ConfigMap, as it is by kube-system's role
 // extension-apiserver-authentication-reader.
 //
-// told, which may be nil, hears of each change: with nil when it was taken up, with
-// the reason when it was not, and of each time that the API cannot be asked. It may
+// told, which may be nil, hears of each change: with nil when it was taken up, or is
+// mended to what it was; with the reason when it was not, and of each time that the API cannot be asked. It may
 // be called by two goroutines at once, and should return soon.
 func New(client kubernetes.Interface, told func(error)) *Source {
 	if told == nil {
@@ -84,7 +85,7 @@ func (s *Source) Run(ctx context.Context) {
 	handled, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    s.take,
 		UpdateFunc: func(_, now any) { s.take(now) },
-		DeleteFunc: func(any) { s.refuse(errors.New(object + " was deleted")) },
+		DeleteFunc: func(any) { s.broken(errors.New(object + " was deleted")) },
 	})
 	if err == nil {
 		err = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
@@ -115,24 +116,38 @@ func (s *Source) take(now any) {
 		return
 	}
 	s.mu.Lock()
-	same := s.now != nil && maps.Equal(s.data, config.Data)
-	s.mu.Unlock()
+	same, mended := s.now != nil && maps.Equal(s.data, config.Data), s.bad
 	if same {
-		return // the same pointer, by which connections are remembered
+		s.bad = false
+	}
+	s.mu.Unlock()
+	if same { // the same pointer, by which connections are remembered
+		if mended {
+			s.told(nil)
+		}
+		return
 	}
 	settings, err := frontproxy.ParseSettings(config.Data)
 	if err != nil {
-		s.refuse(fmt.Errorf("%s: %w", object, err))
+		s.broken(fmt.Errorf("%s: %w", object, err))
 		return
 	}
 	s.mu.Lock()
 	first := s.now == nil
-	s.now, s.data, s.err = settings, config.Data, nil
+	s.now, s.data, s.err, s.bad = settings, config.Data, nil, false
 	s.mu.Unlock()
 	if first {
 		close(s.ready)
 	}
 	s.told(nil)
+}
+
+// broken is refuse for what is there, which may be mended to what it was.
+func (s *Source) broken(err error) {
+	s.mu.Lock()
+	s.bad = true
+	s.mu.Unlock()
+	s.refuse(err)
 }
 
 // refuse keeps what there is.

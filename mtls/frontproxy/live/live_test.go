@@ -133,6 +133,10 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 		now("changed elsewhere", "taken up", false)
 		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
 		now("broken", "requestheader-client-ca-file: ", false)
+		must(maps.Update(ctx, config(first, `["a"]`), metav1.UpdateOptions{}))
+		now("mended to what it was", "taken up", false)
+		must(maps.Update(ctx, config(first[:200], `["a"]`), metav1.UpdateOptions{}))
+		now("broken again", "requestheader-client-ca-file: ", false)
 		must(maps.Update(ctx, config(first+second, `["a"]`), metav1.UpdateOptions{}))
 		if got := now("mended", "taken up", true); len(got.Bundle.Anchors()) != 2 {
 			t.Errorf("%+v", got)
@@ -141,6 +145,12 @@ func TestSettingsFollowTheConfigMap(t *testing.T) {
 			t.Fatal(err)
 		}
 		now("deleted", "was deleted", false)
+		must(maps.Create(ctx, config(first+second, `["a"]`), metav1.CreateOptions{}))
+		now("made again as it was", "taken up", false)
+		if err := maps.Delete(ctx, "extension-apiserver-authentication", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		now("deleted once more", "was deleted", false)
 		must(maps.Create(ctx, config(second, `["a"]`), metav1.CreateOptions{}))
 		now("made again", "taken up", true)
 	})
