@@ -1,6 +1,7 @@
 package mtls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -182,7 +183,7 @@ func (w *watched) note(s *standing) {
 func (w *watched) shows(c *tls.Certificate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.shown = c
+	w.shown = withLeaf(c)
 }
 
 // stale tells why a connection is no longer good.
@@ -197,7 +198,7 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 		if at.After(c.Leaf.NotAfter) {
 			return fmt.Errorf("the certificate that we show on it, %s, expired at %s", shortName(c.Leaf), c.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
-		if replaced && (now.Certificate == nil || now.Certificate.Leaf == nil || !now.Certificate.Leaf.Equal(c.Leaf)) {
+		if replaced && !shows(now.Certificate, c.Leaf) {
 			return errors.New("the certificate that we show on it was replaced")
 		}
 	}
@@ -210,6 +211,12 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	}
 	s.state.VerifiedChains = chains // so that the next look is quick
 	return nil
+}
+
+// shows tells whether a certificate, which may be nil, is one of which this is the
+// leaf.
+func shows(c *tls.Certificate, leaf *x509.Certificate) bool {
+	return c != nil && len(c.Certificate) > 0 && bytes.Equal(c.Certificate[0], leaf.Raw)
 }
 
 // watchedBelow finds the connection that is looked at below wrappers that tell

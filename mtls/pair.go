@@ -82,6 +82,20 @@ func checkPair(c *tls.Certificate) error {
 	return nil
 }
 
+// withLeaf is a certificate with Leaf, in a copy where that was not set and can be.
+func withLeaf(c *tls.Certificate) *tls.Certificate {
+	if c == nil || c.Leaf != nil || len(c.Certificate) == 0 {
+		return c
+	}
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		return c
+	}
+	known := *c
+	known.Leaf = leaf
+	return &known
+}
+
 // goodFor tells whether a certificate may be shown for something: one that names
 // no usage may for all.
 func goodFor(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
