@@ -213,6 +213,35 @@ func TestSessionsDoNotOutliveACertificate(t *testing.T) {
 	}
 }
 
+// A client that would speak HTTP/2 must not be offered it by a server that does not.
+func TestServerWithoutHTTP2(t *testing.T) {
+	ca := authority(t, "ca")
+	show := source(t, leaf(t, ca, "server", forServers), ca)
+	for name, row := range map[string]struct {
+		change func(*http.Server)
+		want   string
+	}{
+		"as it is":                          {func(*http.Server) {}, "jane HTTP/2.0"},
+		"it is switched on":                 {func(s *http.Server) { s.Protocols = new(http.Protocols); s.Protocols.SetHTTP2(true) }, "jane HTTP/2.0"},
+		"it is not among the protocols":     {func(s *http.Server) { s.Protocols = new(http.Protocols); s.Protocols.SetHTTP1(true) }, "jane HTTP/1.1"},
+		"it is switched off in another way": {func(s *http.Server) { s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} }, "jane HTTP/1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mtlshttp.NewServer(show, mtls.RequireClients, mtlshttp.Require(show, mtls.Anyone(), hello))
+			row.change(s)
+			go s.ServeTLS(l, "", "")
+			defer s.Close()
+			if status, body, err := try(client(t, source(t, leaf(t, ca, "jane", forClients), ca), nil), "https://"+l.Addr().String()); err != nil || status != 200 || body != row.want {
+				t.Errorf("%d %q %v, want %q", status, body, err, row.want)
+			}
+		})
+	}
+}
+
 // What connects may be replaced; whom it trusts and what it shows may not.
 func TestAnotherBase(t *testing.T) {
 	ca, proxy := authority(t, "ca"), newProxy(t)
