@@ -326,6 +326,15 @@ func TestSettingsThatAreUnsafeLetNobodyIn(t *testing.T) {
 	if got := ask(w.guard(&switched{}), request(&proxy, admin)); got.status != http.StatusServiceUnavailable {
 		t.Errorf("without settings: %+v", got)
 	}
+	if got := ask(w.guard(nil), request(&proxy, admin)); got.status != http.StatusServiceUnavailable {
+		t.Errorf("without a source of settings: %+v", got)
+	}
+	// A bundle that nobody has made is not that of the system.
+	empty := *w.settings
+	empty.Bundle, empty.ClientBundle = new(mtls.Bundle), new(mtls.Bundle)
+	if got := ask(w.guard(&empty), request(&proxy, admin)); got.status != http.StatusUnauthorized || strings.Count(w.log.String(), "no bundle to verify clients by") == 0 {
+		t.Errorf("with empty bundles: %+v\n%s", got, w.log.String())
+	}
 }
 
 func BenchmarkGuard(b *testing.B) {
