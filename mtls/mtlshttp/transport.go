@@ -31,8 +31,9 @@ import (
 type Transport struct {
 	// Base says how connections are made and kept. It may be changed before the
 	// first request: proxies, timeouts, limits, Protocols, DialContext, and of
-	// TLSClientConfig what [mtls.ClientConfig] allows. DialTLSContext is not asked,
-	// and RegisterProtocol not heeded. IdleConnTimeout should not be 0.
+	// TLSClientConfig what [mtls.ClientConfig] allows; sessions in its
+	// ClientSessionCache do not outlive a change of the source. DialTLSContext is not
+	// asked, and RegisterProtocol not heeded. IdleConnTimeout should not be 0.
 	Base *http.Transport
 	// Connections, which may be nil, closes connections that are no longer good
 	// while requests are under way on them; it must have the same source. Those
