@@ -42,6 +42,9 @@ func InGroup(groups ...string) Authorizer {
 // wildcards count, common names do not).
 func Named(names ...string) Authorizer {
 	return func(p Peer) error {
+		if p.Certificate == nil {
+			return errNoPeer
+		}
 		err := errNobody
 		for _, name := range names {
 			if err = p.Certificate.VerifyHostname(name); err == nil {
@@ -74,6 +77,14 @@ func InTrustDomain(domain spiffeid.TrustDomain) Authorizer {
 	}
 }
 
+// ask is what an authorizer says. One that is nil lets nobody in, as in a guard.
+func (a Authorizer) ask(p Peer) error {
+	if a == nil {
+		return errNobody
+	}
+	return a(p)
+}
+
 // AnyOf lets in whom one of several lets in; of none, nobody.
 func AnyOf(of ...Authorizer) Authorizer {
 	return func(p Peer) error {
@@ -82,7 +93,7 @@ func AnyOf(of ...Authorizer) Authorizer {
 		}
 		var all []error
 		for _, may := range of {
-			err := may(p)
+			err := may.ask(p)
 			if err == nil {
 				return nil
 			}
@@ -99,7 +110,7 @@ func AllOf(of ...Authorizer) Authorizer {
 			return errNobody
 		}
 		for _, may := range of {
-			if err := may(p); err != nil {
+			if err := may.ask(p); err != nil {
 				return err
 			}
 		}

@@ -43,7 +43,7 @@ type client struct {
 // certificate gives what there is, whatever authorities the server names: it says
 // better than the client why it does not like it.
 func (c *client) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	now, err := c.source.Snapshot()
+	now, err := snapshot(c.source)
 	if err != nil {
 		return nil, fmt.Errorf("the source of certificates: %w", err)
 	}
@@ -98,7 +98,7 @@ func DialledAt(s Source, server Authorizer, address string) *tls.Config {
 // pin returns what a source has now as a source, its error too, so that nothing
 // changes during a handshake.
 func pin(s Source) Source {
-	now, err := s.Snapshot()
+	now, err := snapshot(s)
 	if err != nil {
 		return failed{err}
 	}

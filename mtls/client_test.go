@@ -169,6 +169,9 @@ func TestClientWithoutWhatItTakes(t *testing.T) {
 	}{
 		"a bundle, and nothing to show":  {&mtls.Snapshot{Bundle: bundle(t, ca)}, ""},
 		"no bundle":                      {&mtls.Snapshot{Certificate: new(leaf(t, ca, "jane", forClients))}, "no bundle to verify servers by"},
+		"a bundle that nobody has made":  {&mtls.Snapshot{Bundle: &mtls.Bundle{}}, "no bundle to verify servers by"}, // not the system's
+		"no snapshot, and no error":      {new(changing), "does not say why"},
+		"two of them that are joined":    {mtls.Join(new(changing), new(changing)), "does not say why"},
 		"a source that fails":            {failing{}, "the source of certificates"},
 		"memory in which nothing is yet": {new(mtls.Memory), "nothing was set yet"},
 	} {

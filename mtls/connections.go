@@ -1,6 +1,7 @@
 package mtls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -79,7 +80,7 @@ func (k *Connections) Run(ctx context.Context, every time.Duration) {
 // A look finds nothing while the source has an error or no bundle: connections
 // are not closed for that.
 func (k *Connections) CloseStale() int {
-	now, err := k.source.Snapshot()
+	now, err := snapshot(k.source)
 	if err != nil {
 		return 0
 	}
@@ -124,17 +125,19 @@ func (k *Connections) Dialled(c net.Conn, server Authorizer, address string) (ne
 	w := k.watch(c)
 	config := DialledAt(k.source, server, address)
 	certificate, verify := config.GetClientCertificate, config.VerifyConnection
-	var shown *tls.Certificate
+	// It is asked for after the server was verified.
 	config.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		var err error
-		shown, err = certificate(r)
+		shown, err := certificate(r)
+		if err == nil {
+			w.shows(shown)
+		}
 		return shown, err
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		if err := verify(state); err != nil {
 			return err
 		}
-		w.note(&standing{&state, x509.ExtKeyUsageServerAuth, shown})
+		w.note(&standing{&state, x509.ExtKeyUsageServerAuth})
 		return nil
 	}
 	return w, config
@@ -154,14 +157,14 @@ type watched struct {
 	of *Connections
 
 	mu       sync.Mutex
-	standing *standing // nil during the handshake
+	standing *standing        // nil during the handshake
+	shown    *tls.Certificate // by us; nil: none
 }
 
 // standing is what a handshake has found.
 type standing struct {
 	state *tls.ConnectionState
 	usage x509.ExtKeyUsage // of the other side; ExtKeyUsageAny: it is not judged
-	shown *tls.Certificate // nil: none
 }
 
 func (w *watched) Close() error {
@@ -177,6 +180,12 @@ func (w *watched) note(s *standing) {
 	w.standing = s
 }
 
+func (w *watched) shows(c *tls.Certificate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.shown = withLeaf(c)
+}
+
 // stale tells why a connection is no longer good.
 func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	w.mu.Lock()
@@ -185,15 +194,15 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	if s == nil {
 		return nil
 	}
-	if c := s.shown; c != nil && c.Leaf != nil {
+	if c := w.shown; c != nil && c.Leaf != nil {
 		if at.After(c.Leaf.NotAfter) {
 			return fmt.Errorf("the certificate that we show on it, %s, expired at %s", shortName(c.Leaf), c.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
-		if replaced && (now.Certificate == nil || now.Certificate.Leaf == nil || !now.Certificate.Leaf.Equal(c.Leaf)) {
+		if replaced && !shows(now.Certificate, c.Leaf) {
 			return errors.New("the certificate that we show on it was replaced")
 		}
 	}
-	if s.usage == x509.ExtKeyUsageAny || now.Bundle == nil {
+	if s.usage == x509.ExtKeyUsageAny || now.Bundle.empty() {
 		return nil
 	}
 	chains, err := now.Bundle.verify(s.state, s.usage, at)
@@ -202,6 +211,12 @@ func (w *watched) stale(now *Snapshot, replaced bool, at time.Time) error {
 	}
 	s.state.VerifiedChains = chains // so that the next look is quick
 	return nil
+}
+
+// shows tells whether a certificate, which may be nil, is one of which this is the
+// leaf.
+func shows(c *tls.Certificate, leaf *x509.Certificate) bool {
+	return c != nil && len(c.Certificate) > 0 && bytes.Equal(c.Certificate[0], leaf.Raw)
 }
 
 // watchedBelow finds the connection that is looked at below wrappers that tell

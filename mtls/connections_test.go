@@ -99,6 +99,25 @@ func TestConnectionsNoLongerGoodAreClosed(t *testing.T) {
 			p.served.CloseReplaced()
 			p.server.set(t, leaf(t, p.ca, "server", forServers), p.ca)
 		}, mtls.RequireClients, "was replaced"},
+		"the client's certificate was replaced": {func(t *testing.T, p *pair) { p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca) }, mtls.RequireClients, ""},
+		"it was, and such connections of clients are to be closed": {func(t *testing.T, p *pair) {
+			p.dialed.CloseReplaced()
+			p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca)
+		}, mtls.RequireClients, "was replaced"},
+		"it is the same, in another snapshot, without Leaf": {func(_ *testing.T, p *pair) {
+			p.dialed.CloseReplaced()
+			now := *p.client.now.Load()
+			now.Certificate = &tls.Certificate{Certificate: now.Certificate.Certificate, PrivateKey: now.Certificate.PrivateKey}
+			p.client.now.Store(&now)
+		}, mtls.RequireClients, ""},
+		"it was, where the client has shown none": {func(t *testing.T, p *pair) {
+			p.dialed.CloseReplaced()
+			p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca)
+		}, mtls.NoClients, ""},
+		"the client's certificate has expired, and the server's has not": {func(t *testing.T, p *pair) {
+			p.served = mtls.NewConnections(&p.server, nil) // which has none
+			time.Sleep(2 * time.Hour)
+		}, mtls.RequireClients, `that we show on it, "CN=jane", expired`},
 		"nothing was, and such connections are to be closed": {func(_ *testing.T, p *pair) { p.served.CloseReplaced() }, mtls.RequireClients, ""},
 		"the bundle is gone": {func(t *testing.T, p *pair) {
 			p.server.now.Store(&mtls.Snapshot{Certificate: p.server.now.Load().Certificate})
@@ -132,6 +151,35 @@ func TestConnectionsNoLongerGoodAreClosed(t *testing.T) {
 				if a, b := p.served.Len(), p.dialed.Len(); a != 0 || b != 0 {
 					t.Errorf("%d and %d are still looked at", a, b)
 				}
+			})
+		})
+	}
+}
+
+// Sources of others may have certificates without Leaf, as net/http takes them.
+func TestConnectionsShowingCertificatesWithoutLeaf(t *testing.T) {
+	for name, row := range map[string]struct {
+		harm func(t *testing.T, p *pair)
+		want string
+	}{
+		"it is the same":  {func(*testing.T, *pair) {}, ""},
+		"it was replaced": {func(t *testing.T, p *pair) { p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca) }, "was replaced"},
+		"it has expired":  {func(*testing.T, *pair) { time.Sleep(2 * time.Hour) }, `that we show on it, "CN=jane", expired`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.dialed.CloseReplaced()
+				bare := leaf(t, p.ca, "jane", forClients)
+				bare.Leaf = nil
+				p.client.set(t, bare, p.ca)
+				c := p.connect(t, mtls.RequireClients)
+				row.harm(t, p)
+				closed := p.dialed.CloseStale()
+				if why := strings.Join(p.why, "\n"); (closed == 1) != (row.want != "") || !strings.Contains(why, row.want) {
+					t.Errorf("%d were closed: %q, want %q", closed, why, row.want)
+				}
+				c.Close()
 			})
 		})
 	}

@@ -53,7 +53,8 @@ type FileSource struct {
 // are taken up apart, so that a fault in one holds up no change of the other.
 // What is half written or missing, a key that is not that of the certificate, a
 // certificate that has expired or is for something else, and a bundle without a
-// certificate are not taken up: what was before stays. An authority is taken out
+// certificate are not taken up: what was before stays. So it does, as long as it is
+// good, instead of a certificate that is good only later, until that is. An authority is taken out
 // of use by taking it out of the bundle, not by emptying or removing the file.
 //
 // told, which may be nil, hears of each change that is taken up, a mended file
@@ -118,8 +119,9 @@ func (s *FileSource) bundleStatus() Status {
 
 func openPair(f Files, told func(Reload)) (*reload.Files[*tls.Certificate], error) {
 	files := []string{f.Certificate, f.Key}
+	var shown succession
 	build := func(contents [][]byte) (*tls.Certificate, error) {
-		return parsePair(named{f.Certificate, contents[0]}, named{f.Key, contents[1]}, f.Usage)
+		return shown.next(parsePair(named{f.Certificate, contents[0]}, named{f.Key, contents[1]}, f.Usage))
 	}
 	return reload.New(files, build, func(_ *tls.Certificate, err error) { told(Reload{files, err}) })
 }

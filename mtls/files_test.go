@@ -2,6 +2,7 @@ package mtls_test
 
 import (
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 )
@@ -63,6 +65,39 @@ func TestPairIsNotTakenUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who signs may have a clock that is ahead.
+func TestCertificateThatIsGoodOnlyLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, d := authority(t, "ca"), newDisk(t)
+		later := func(name string, by time.Duration) tls.Certificate {
+			return odd(t, ca, func(x *issue.Template) {
+				x.Subject.CommonName, x.NotBefore, x.NotAfter = name, time.Now().Add(by), time.Now().Add(by+time.Hour)
+			})
+		}
+		show := func(when string, source mtls.Source, want string) {
+			t.Helper()
+			if got := showing(looks(t, source, 5)); got != want {
+				t.Errorf("%s, %s is shown, want %s", when, got, want)
+			}
+		}
+		d.writePair(t, later("one", time.Minute)) // there is none before it
+		d.writeBundle(t, ca)
+		source := d.open(t)
+		show("at the start", source, "one")
+		d.writePair(t, later("two", 0))
+		show("while none is good", source, "two")
+		d.writePair(t, later("three", 10*time.Minute))
+		show("ten minutes early", source, "two")
+		d.want(t, "tls.crt", "is good only from")
+		time.Sleep(10 * time.Minute)
+		show("when it is good", source, "three")
+		d.want(t, "tls.crt tls.crt", "is good only from")
+		time.Sleep(2 * time.Hour)
+		d.writePair(t, later("four", time.Minute))
+		show("when that of before has expired", source, "four")
+	})
 }
 
 func showing(s *mtls.Snapshot) string { return s.Certificate.Leaf.Subject.CommonName }

@@ -16,11 +16,11 @@ type joined struct {
 
 func (j *joined) Snapshot() (*Snapshot, error) {
 	return j.last.of(func() (now Snapshot, err error) {
-		c, err := j.certificate.Snapshot()
+		c, err := snapshot(j.certificate)
 		if err != nil {
 			return now, err
 		}
-		b, err := j.bundle.Snapshot()
+		b, err := snapshot(j.bundle)
 		if err != nil {
 			return now, err
 		}

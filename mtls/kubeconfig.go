@@ -141,8 +141,9 @@ func (s *KubeconfigSource) open(path string, c *layout.Credential, told func(Rel
 	if k.server, err = serverOf(c); err != nil {
 		return nil, fmt.Errorf("%s: clusters[%s].cluster.server: %w", path, c.Cluster, err)
 	}
+	var shown succession
 	pair := func(all []named) (*tls.Certificate, error) {
-		return parsePair(all[0], all[1], x509.ExtKeyUsageClientAuth)
+		return shown.next(parsePair(all[0], all[1], x509.ExtKeyUsageClientAuth))
 	}
 	if k.pair, err = openParts(path, pair, s.pairTally.before(told), c.Certificate, c.Key); err != nil {
 		return nil, err

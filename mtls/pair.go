@@ -50,6 +50,24 @@ func parsePair(certificate, key named, usage x509.ExtKeyUsage) (*tls.Certificate
 	return pair, nil
 }
 
+// succession is what certificate was taken up last. It is used by one goroutine at a
+// time.
+type succession struct{ last *x509.Certificate }
+
+// next takes a certificate up, but not one that is good only later while the last is
+// good now: the clock of who signed it is ahead, and each client would refuse it.
+func (s *succession) next(pair *tls.Certificate, err error) (*tls.Certificate, error) {
+	if err != nil {
+		return nil, err
+	}
+	leaf, now := pair.Leaf, time.Now()
+	if last := s.last; last != nil && now.Before(leaf.NotBefore) && !now.Before(last.NotBefore) && !now.After(last.NotAfter) {
+		return nil, fmt.Errorf("the certificate %q is good only from %s on: until then the one before is shown; compare the clocks", leaf.Subject, leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	s.last = leaf
+	return pair, nil
+}
+
 // checkPair tells what is wrong with a certificate that is to be shown.
 func checkPair(c *tls.Certificate) error {
 	key, ok := c.PrivateKey.(crypto.Signer)
@@ -62,6 +80,20 @@ func checkPair(c *tls.Certificate) error {
 		return fmt.Errorf("the first certificate, %q, does not belong to the key", c.Leaf.Subject)
 	}
 	return nil
+}
+
+// withLeaf is a certificate with Leaf, in a copy where that was not set and can be.
+func withLeaf(c *tls.Certificate) *tls.Certificate {
+	if c == nil || c.Leaf != nil || len(c.Certificate) == 0 {
+		return c
+	}
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		return c
+	}
+	known := *c
+	known.Leaf = leaf
+	return &known
 }
 
 // goodFor tells whether a certificate may be shown for something: one that names

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -29,6 +30,9 @@ type Peer struct {
 	Certificate *x509.Certificate
 }
 
+// errNoPeer is what the zero value says: nobody was verified.
+var errNoPeer = errors.New("there is no peer: no certificate was verified")
+
 // credentialIDKey is the key of Extra under which Kubernetes has the hash of the
 // certificate (k8s.io/apiserver/pkg/authentication/user).
 const credentialIDKey = "authentication.kubernetes.io/credential-id"
@@ -42,11 +46,15 @@ var uidAttribute = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}
 // The group system:authenticated, which kube-apiserver adds to each user, is not
 // added. The error says why the certificate names no user.
 func (p Peer) User() (User, error) {
+	if p.Certificate == nil {
+		return User{}, errNoPeer
+	}
 	subject := p.Certificate.Subject
 	if subject.CommonName == "" {
 		return User{}, errors.New("the certificate has no common name, and so names no user")
 	}
-	u := User{Name: subject.CommonName, Groups: subject.Organization}
+	// Connections share their certificates: who appends a group must not write there.
+	u := User{Name: subject.CommonName, Groups: slices.Clone(subject.Organization)}
 	for _, a := range subject.Names {
 		if !a.Type.Equal(uidAttribute) {
 			continue
@@ -64,10 +72,16 @@ func (p Peer) User() (User, error) {
 
 // SPIFFEID returns the SPIFFE ID, such as spiffe://example.org/ns/shop/sa/till.
 // The error says why there is none: an X.509-SVID has exactly one URI among its
-// subject alternative names (SPIFFE X509-SVID section 2).
+// subject alternative names, and may sign neither certificates nor lists of revoked
+// ones (SPIFFE X509-SVID sections 2 and 4.3).
 func (p Peer) SPIFFEID() (spiffeid.ID, error) {
-	if p.Certificate.IsCA {
+	switch {
+	case p.Certificate == nil:
+		return spiffeid.ID{}, errNoPeer
+	case p.Certificate.IsCA:
 		return spiffeid.ID{}, errors.New("the certificate is an authority's")
+	case p.Certificate.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return spiffeid.ID{}, errors.New("the certificate has the key usage keyCertSign or cRLSign, as only an authority's may")
 	}
 	return x509svid.IDFromCert(p.Certificate)
 }

@@ -2,6 +2,7 @@ package mtls_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net/url"
@@ -41,6 +42,14 @@ func TestUserOfACertificate(t *testing.T) {
 	if _, err := peer(t, subject(pkix.Name{Organization: []string{"dev"}})).User(); err == nil {
 		t.Error("a certificate without a common name has a user")
 	}
+	// Of three names the slice that crypto/x509 makes has room for a fourth.
+	three := peer(t, subject(pkix.Name{CommonName: "jane", Organization: []string{"a", "b", "c"}}))
+	u, _ = three.User()
+	again, _ := three.User()
+	all := append(u.Groups, "system:authenticated")
+	if _ = append(again.Groups, "system:masters"); !slices.Equal(all, []string{"a", "b", "c", "system:authenticated"}) {
+		t.Errorf("what one request has appended is another's: %q", all)
+	}
 }
 
 func TestWhoMay(t *testing.T) {
@@ -72,6 +81,13 @@ func TestWhoMay(t *testing.T) {
 		"no SPIFFE ID is allowed":          {mtls.WithSPIFFEID(), till, "none of"},
 		"any of, the second":               {mtls.AnyOf(no, yes), jane, ""},
 		"any of, neither":                  {mtls.AnyOf(no, mtls.InGroup("ops")), jane, "in none of the groups"},
+		"any of, one is not set":           {mtls.AnyOf(nil, yes), jane, ""},
+		"any of one that is not set":       {mtls.AnyOf(nil), jane, "nobody is allowed"},
+		"all of, one is not set":           {mtls.AllOf(yes, nil), jane, "nobody is allowed"},
+		"nobody, as a user":                {mtls.UserNamed("jane"), mtls.Peer{}, "no certificate was verified"},
+		"nobody, by group":                 {mtls.InGroup("dev"), mtls.Peer{}, "no certificate was verified"},
+		"nobody, by name":                  {mtls.Named("server.example.test"), mtls.Peer{}, "no certificate was verified"},
+		"nobody, by SPIFFE ID":             {mtls.WithSPIFFEID(id), mtls.Peer{}, "no certificate was verified"},
 		"any of nothing":                   {mtls.AnyOf(), jane, "nobody is allowed"},
 		"all of, both":                     {mtls.AllOf(yes, mtls.InGroup("dev")), jane, ""},
 		"all of, one not":                  {mtls.AllOf(yes, no), jane, "none of"},
@@ -93,6 +109,19 @@ func TestWhoMay(t *testing.T) {
 func TestAnAuthorityHasNoSPIFFEID(t *testing.T) {
 	if _, err := (mtls.Peer{Certificate: authority(t, "ca").Certificate}).SPIFFEID(); err == nil || !strings.Contains(err.Error(), "authority") {
 		t.Errorf("%v", err)
+	}
+	till := func(usage x509.KeyUsage) mtls.Peer {
+		return mtls.Peer{Certificate: &x509.Certificate{KeyUsage: usage, URIs: []*url.URL{{Scheme: "spiffe", Host: "example.test", Path: "/till"}}}}
+	}
+	for _, usage := range []x509.KeyUsage{x509.KeyUsageCertSign, x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature} {
+		if id, err := till(usage).SPIFFEID(); err == nil || !strings.Contains(err.Error(), "keyCertSign") {
+			t.Errorf("%b: %v, %v", usage, id, err)
+		}
+	}
+	for _, usage := range []x509.KeyUsage{0, x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment} {
+		if _, err := till(usage).SPIFFEID(); err != nil {
+			t.Errorf("%b: %v", usage, err)
+		}
 	}
 }
 

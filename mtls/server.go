@@ -57,7 +57,7 @@ type made struct {
 }
 
 func (v *server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	now, err := v.source.Snapshot()
+	now, err := snapshot(v.source)
 	if err != nil {
 		return nil, fmt.Errorf("the source of certificates: %w", err)
 	}
@@ -87,7 +87,8 @@ func (v *server) watched(w *watched, m *made) *tls.Config {
 				return err
 			}
 		}
-		w.note(&standing{&state, usage, m.of.Certificate})
+		w.note(&standing{&state, usage})
+		w.shows(m.of.Certificate)
 		return nil
 	}
 	return config
@@ -103,7 +104,7 @@ func (v *server) make(now *Snapshot) (*tls.Config, error) {
 	if v.clients == NoClients {
 		return config, nil
 	}
-	if now.Bundle == nil {
+	if now.Bundle.empty() {
 		return nil, errNoBundle
 	}
 	config.ClientAuth, config.ClientCAs = tls.RequestClientCert, now.Bundle.pool

@@ -222,9 +222,12 @@ func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
 		source mtls.Source
 		want   string
 	}{
-		"no bundle":      {&mtls.Snapshot{Certificate: &pair}, "no bundle"},
-		"no certificate": {&mtls.Snapshot{}, "no certificate"},
-		"an error":       {failing{}, "nothing yet"},
+		"no bundle":                     {&mtls.Snapshot{Certificate: &pair}, "no bundle"},
+		"no certificate":                {&mtls.Snapshot{}, "no certificate"},
+		"an error":                      {failing{}, "nothing yet"},
+		"a bundle that nobody has made": {&mtls.Snapshot{Certificate: &pair, Bundle: &mtls.Bundle{}}, "no bundle"},
+		"no snapshot, and no error":     {new(changing), "does not say why"},
+		"no source":                     {nil, "no source is set"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -236,8 +239,10 @@ func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
 			}
 		})
 	}
-	if _, err := mtls.NewBundle(); err == nil {
-		t.Error("there is a bundle of nobody")
+	for _, anchors := range [][]*x509.Certificate{nil, {nil}, {ca.Certificate, nil}} {
+		if _, err := mtls.NewBundle(anchors...); err == nil {
+			t.Errorf("there is a bundle of %v", anchors)
+		}
 	}
 	if _, err := mtls.NewBundle(ca.Certificate, nil); err == nil || !strings.Contains(err.Error(), "authority 2") {
 		t.Errorf("got %v", err)

@@ -18,7 +18,7 @@ type Source interface {
 	// Snapshot returns what is so now. It is called at each handshake, by several
 	// goroutines at once: it should return without waiting, and the same pointer
 	// as long as nothing has changed. An error, which is for the program's own
-	// log, fails the handshake.
+	// log, fails the handshake, and so does nil.
 	Snapshot() (*Snapshot, error)
 }
 
@@ -36,8 +36,24 @@ type Snapshot struct {
 // Snapshot returns the snapshot itself, so that it can be used as a [Source].
 func (s *Snapshot) Snapshot() (*Snapshot, error) { return s, nil }
 
-// Bundle is a fixed set of authorities that are trusted. It may be used by
-// several goroutines.
+var errNoSnapshot = errors.New("the source has nothing, and does not say why")
+
+// snapshot is what a source has now. Sources are of others: one that has nothing
+// must not end the program at the first stranger's handshake.
+func snapshot(s Source) (*Snapshot, error) {
+	if s == nil {
+		return nil, errors.New("no source is set")
+	}
+	now, err := s.Snapshot()
+	if err == nil && now == nil {
+		err = errNoSnapshot
+	}
+	return now, err
+}
+
+// Bundle is a fixed set of authorities that are trusted, made by [NewBundle] or
+// [ParseBundle]: the zero value trusts nobody. It may be used by several
+// goroutines.
 type Bundle struct {
 	anchors []*x509.Certificate
 	pool    *x509.CertPool
@@ -75,6 +91,10 @@ func ParseBundle(data []byte) (*Bundle, error) {
 	}
 	return NewBundle(anchors...)
 }
+
+// empty tells of a bundle that trusts nobody. Its pool must not get to crypto/x509,
+// for which none is that of the system.
+func (b *Bundle) empty() bool { return b == nil || len(b.anchors) == 0 }
 
 // Anchors returns the authorities, in their order. The certificates are shared.
 func (b *Bundle) Anchors() []*x509.Certificate { return slices.Clone(b.anchors) }

@@ -55,11 +55,11 @@ func VerifyServer(s Source, c *tls.ConnectionState) (Peer, error) {
 
 // verifyPeer judges the other side, which is one thing to show oneself as.
 func verifyPeer(s Source, c *tls.ConnectionState, usage x509.ExtKeyUsage, side string) (Peer, error) {
-	now, err := s.Snapshot()
+	now, err := snapshot(s)
 	if err != nil {
 		return Peer{}, fmt.Errorf("the source of certificates: %w", err)
 	}
-	if now.Bundle == nil {
+	if now.Bundle.empty() {
 		return Peer{}, fmt.Errorf("the source has no bundle to verify %ss by", side)
 	}
 	peer := Peer{c.PeerCertificates[0]}

@@ -78,8 +78,6 @@ func New[T any](paths []string, build func(contents [][]byte) (T, error), told f
 func (r *Files[T]) Get() T {
 	if since := int64(time.Since(r.started)); since >= r.due.Load() && r.looking.TryLock() {
 		r.look()
-		r.due.Store(int64(time.Since(r.started) + lookEvery))
-		r.looking.Unlock()
 	}
 	return *r.now.Load()
 }
@@ -89,7 +87,13 @@ func (r *Files[T]) Get() T {
 // written, and while nobody asks for the value.
 func (r *Files[T]) AsOf() time.Time { return *r.asOf.Load() }
 
+// look is called with r.looking held, and lets go of it. It does so where told has
+// panicked too: net/http recovers, and would go on with the files of then for ever.
 func (r *Files[T]) look() {
+	defer func() {
+		r.due.Store(int64(time.Since(r.started) + lookEvery))
+		r.looking.Unlock()
+	}()
 	began := time.Now()
 	contents, changed, err := r.read()
 	now := sum(contents)

@@ -151,6 +151,37 @@ func TestWhatCannotBeUsedIsToldOnce(t *testing.T) {
 	})
 }
 
+// net/http recovers where a handshake panics: what hears of changes must not stop
+// the next ones.
+func TestWhoHearsOfItMayPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "f")
+		put(t, path, "one")
+		f := open(t, func(string, error) { panic("told") }, path)
+		for _, next := range []string{"two", "bad", "three"} {
+			put(t, path, next)
+			panics := 0
+			for range 10 {
+				time.Sleep(time.Second)
+				func() {
+					defer func() {
+						if recover() != nil {
+							panics++
+						}
+					}()
+					f.Get()
+				}()
+			}
+			if panics != 1 {
+				t.Errorf("%s: it was told %d times", next, panics)
+			}
+		}
+		if got := f.Get(); got != "three|" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
 func TestManyGoroutines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	put(t, path, "one")

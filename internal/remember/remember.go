@@ -50,11 +50,14 @@ type client struct {
 // is verified again a second later; what is not, when there is another bundle. A
 // connection is forgotten when nothing uses its state any more.
 func (c *Clients) Verify(s mtls.Source, state *tls.ConnectionState) (mtls.Peer, error) {
+	if s == nil {
+		return mtls.Peer{}, fmt.Errorf("%w: no source is set", ErrNotJudged)
+	}
 	now, err := s.Snapshot()
 	switch {
 	case err != nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source of certificates: %w", ErrNotJudged, err)
-	case now.Bundle == nil:
+	case now == nil || now.Bundle == nil:
 		return mtls.Peer{}, fmt.Errorf("%w: the source has no bundle", ErrNotJudged)
 	case state == nil || len(state.PeerCertificates) == 0:
 		return mtls.Peer{}, mtls.ErrNoClient
@@ -82,6 +85,17 @@ func (c *Clients) News(state *tls.ConnectionState) bool {
 	said := k.said
 	k.said = true
 	return !said
+}
+
+// ForLog is enough of a text for a line of a log. Strangers may have written it: the
+// error of [Clients.Verify] quotes names of certificates that nobody has verified, of
+// which one handshake takes 256 KiB.
+func ForLog(text string) string {
+	const most = 1000
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
 }
 
 func (c *Clients) client(certificates **x509.Certificate) *client {

@@ -119,6 +119,11 @@ func TestNobodyIsJudgedByNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(nil)
+	for _, none := range []mtls.Source{nil, (*mtls.Snapshot)(nil)} {
+		if _, err := c.Verify(none, client); !errors.Is(err, ErrNotJudged) {
+			t.Errorf("%T: %v", none, err)
+		}
+	}
 	for _, state := range []*tls.ConnectionState{nil, {}} {
 		if _, err := c.Verify(&source, state); !errors.Is(err, mtls.ErrNoClient) {
 			t.Error(err)

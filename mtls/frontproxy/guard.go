@@ -90,7 +90,7 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 		case g.Otherwise != nil && !errors.Is(err, errAmbiguous):
 			g.Otherwise.ServeHTTP(w, &clean)
 		default:
-			g.log().InfoContext(r.Context(), "request refused", "from", r.RemoteAddr, "err", err)
+			g.log().InfoContext(r.Context(), "request refused", "from", r.RemoteAddr, "err", remember.ForLog(err.Error()))
 			// A certificate that was renewed meanwhile comes by a new connection.
 			w.Header().Set("Connection", "close")
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
@@ -107,6 +107,9 @@ func (g *Guard) log() *slog.Logger {
 
 // rules are made once of each settings.
 func (g *Guard) rules() (*rules, error) {
+	if g.Settings == nil {
+		return nil, errNoSettings
+	}
 	s, err := g.Settings.Settings()
 	if err != nil {
 		return nil, fmt.Errorf("the source of settings: %w", err)

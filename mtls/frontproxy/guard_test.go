@@ -96,6 +96,21 @@ func TestWhoIsBelieved(t *testing.T) {
 	}
 }
 
+// What strangers write into their certificates is as long as they like.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	w := newWorld()
+	long := strings.Repeat("x\n", 20_000)
+	stranger := client(authority(long), "jane")
+	r := request(&stranger, nil)
+	r.TLS.PeerCertificates = append(r.TLS.PeerCertificates, authority(long).Certificate) // of that name, and another key
+	if got := ask(w.guard(w.settings), r); got.status != http.StatusUnauthorized {
+		t.Errorf("%d", got.status)
+	}
+	if said := w.log.String(); len(said) > 5000 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "unknown authority") {
+		t.Errorf("the log has %d bytes: %.500s", len(said), said)
+	}
+}
+
 func TestNoSpellingReachesTheHandler(t *testing.T) {
 	w := newWorld()
 	settings := *w.settings
@@ -310,6 +325,15 @@ func TestSettingsThatAreUnsafeLetNobodyIn(t *testing.T) {
 	}
 	if got := ask(w.guard(&switched{}), request(&proxy, admin)); got.status != http.StatusServiceUnavailable {
 		t.Errorf("without settings: %+v", got)
+	}
+	if got := ask(w.guard(nil), request(&proxy, admin)); got.status != http.StatusServiceUnavailable {
+		t.Errorf("without a source of settings: %+v", got)
+	}
+	// A bundle that nobody has made is not that of the system.
+	empty := *w.settings
+	empty.Bundle, empty.ClientBundle = new(mtls.Bundle), new(mtls.Bundle)
+	if got := ask(w.guard(&empty), request(&proxy, admin)); got.status != http.StatusUnauthorized || strings.Count(w.log.String(), "no bundle to verify clients by") == 0 {
+		t.Errorf("with empty bundles: %+v\n%s", got, w.log.String())
 	}
 }
 

@@ -3,6 +3,7 @@ package frontproxy
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -44,8 +45,11 @@ func (a *asked) Snapshot() (*mtls.Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the source of settings: %w", err)
 	}
-	if s == nil {
+	switch {
+	case s == nil:
 		return nil, errNoSettings
+	case shown == nil:
+		return nil, errors.New("the source of the certificate has none")
 	}
 	if m := a.made.Load(); m != nil && m.shown == shown.Certificate && m.settings == s {
 		return m.snapshot, nil

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/kubepki/kubepki/internal/remember"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -58,7 +59,7 @@ func (s *server) failed(from string, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug
 	}
-	attrs := []slog.Attr{slog.String("from", from), slog.String("reason", bounded(err.Error()))}
+	attrs := []slog.Attr{slog.String("from", from), slog.String("reason", remember.ForLog(err.Error()))}
 	var not *tls.CertificateVerificationError
 	if errors.As(err, &not) && len(not.UnverifiedCertificates) > 0 {
 		attrs = append(attrs, slog.String("shown", mtls.Peer{Certificate: not.UnverifiedCertificates[0]}.String()))

@@ -164,7 +164,7 @@ func (g *Guard) judge(ctx context.Context, method string, stands bool) (mtls.Pee
 	client, err := g.known.Verify(g.Source, state)
 	switch {
 	case errors.Is(err, remember.ErrNotJudged):
-		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("reason", bounded(err.Error())), slog.String("method", bounded(method)), slog.String("from", from))
+		orDefault(g.Log).LogAttrs(ctx, slog.LevelError, "client not judged", slog.String("reason", remember.ForLog(err.Error())), slog.String("method", remember.ForLog(method)), slog.String("from", from))
 		err = status.Error(codes.Unavailable, "clients cannot be verified now")
 	case errors.Is(err, mtls.ErrNoClient):
 		err = g.refuse(ctx, codes.Unauthenticated, "a client certificate is needed", err, method, from)
@@ -191,7 +191,7 @@ func (g *Guard) allowed(client mtls.Peer) error {
 }
 
 func (g *Guard) refuse(ctx context.Context, code codes.Code, told string, why error, method, from string, more ...slog.Attr) error {
-	attrs := append(more, slog.String("reason", bounded(why.Error())), slog.String("method", bounded(method)), slog.String("from", from))
+	attrs := append(more, slog.String("reason", remember.ForLog(why.Error())), slog.String("method", remember.ForLog(method)), slog.String("from", from))
 	orDefault(g.Log).LogAttrs(ctx, slog.LevelInfo, "client refused", attrs...)
 	return status.Error(code, told)
 }
@@ -221,13 +221,4 @@ func orDefault(log *slog.Logger) *slog.Logger {
 		return slog.Default()
 	}
 	return log
-}
-
-// bounded is enough of a text for a line of a log: who called may have written it.
-func bounded(text string) string {
-	const most = 1000
-	if len(text) > most {
-		return text[:most] + "…"
-	}
-	return text
 }

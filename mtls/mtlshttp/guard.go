@@ -84,5 +84,5 @@ func (g *Guard) log(r *http.Request, level slog.Level, what string, why error, m
 	if log == nil {
 		log = slog.Default()
 	}
-	log.LogAttrs(r.Context(), level, what, append(more, slog.String("reason", why.Error()), slog.String("from", r.RemoteAddr))...)
+	log.LogAttrs(r.Context(), level, what, append(more, slog.String("reason", remember.ForLog(why.Error())), slog.String("from", r.RemoteAddr))...)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
@@ -68,6 +69,21 @@ func TestWhoIsLetIn(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What strangers write into their certificates is as long as they like.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	ca := authority(t, "ca")
+	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.UnverifiedClients, mtls.Anyone(), hello)
+	long := strings.Repeat("x\n", 20_000)
+	shown := leaf(t, authority(t, long), "jane", forClients)
+	shown.Certificate = append(shown.Certificate, authority(t, long).Certificate.Raw) // of that name, and another key
+	if status, body := get(t, client(t, source(t, shown, ca), nil), "https://"+v.addr); status != 403 || body != "not allowed" {
+		t.Errorf("%d %s", status, body)
+	}
+	if said := v.log.String(); len(said) > 5000 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "unknown authority") {
+		t.Errorf("the log has %d bytes: %.500s", len(said), said)
 	}
 }
 
@@ -165,6 +181,94 @@ func TestNothingGoesOutWithoutTLS(t *testing.T) {
 	}
 	if asked.String() != "" {
 		t.Error("the server without TLS was asked")
+	}
+}
+
+// Sessions of TLS are kept by the program's cache, and not beyond a rotation: a session
+// shows the certificate that it was made with.
+func TestSessionsDoNotOutliveACertificate(t *testing.T) {
+	ca := authority(t, "ca")
+	var resumed atomic.Bool
+	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resumed.Store(r.TLS.DidResume)
+		hello(w, r)
+	}))
+	for protocol, speak := range protocols {
+		jane := source(t, leaf(t, ca, "jane", forClients), ca)
+		c := client(t, jane, nil, speak, func(x *mtlshttp.Transport) {
+			x.Base.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+		})
+		ask := func(want string, again bool) {
+			t.Helper()
+			c.CloseIdleConnections()
+			if status, body := get(t, c, "https://"+v.addr); status != 200 || body != want+" "+protocol || resumed.Load() != again {
+				t.Errorf("%d %s, resumed: %t; want %s %s", status, body, resumed.Load(), want, protocol)
+			}
+		}
+		ask("jane", false)
+		ask("jane", true)
+		set(t, jane, leaf(t, ca, "joan", forClients), ca)
+		ask("joan", false)
+		ask("joan", true)
+	}
+}
+
+// A client that would speak HTTP/2 must not be offered it by a server that does not.
+func TestServerWithoutHTTP2(t *testing.T) {
+	ca := authority(t, "ca")
+	show := source(t, leaf(t, ca, "server", forServers), ca)
+	for name, row := range map[string]struct {
+		change func(*http.Server)
+		want   string
+	}{
+		"as it is":                          {func(*http.Server) {}, "jane HTTP/2.0"},
+		"it is switched on":                 {func(s *http.Server) { s.Protocols = new(http.Protocols); s.Protocols.SetHTTP2(true) }, "jane HTTP/2.0"},
+		"it is not among the protocols":     {func(s *http.Server) { s.Protocols = new(http.Protocols); s.Protocols.SetHTTP1(true) }, "jane HTTP/1.1"},
+		"it is switched off in another way": {func(s *http.Server) { s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} }, "jane HTTP/1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := mtlshttp.NewServer(show, mtls.RequireClients, mtlshttp.Require(show, mtls.Anyone(), hello))
+			row.change(s)
+			go s.ServeTLS(l, "", "")
+			defer s.Close()
+			if status, body, err := try(client(t, source(t, leaf(t, ca, "jane", forClients), ca), nil), "https://"+l.Addr().String()); err != nil || status != 200 || body != row.want {
+				t.Errorf("%d %q %v, want %q", status, body, err, row.want)
+			}
+		})
+	}
+}
+
+// What connects may be replaced; whom it trusts and what it shows may not.
+func TestAnotherBase(t *testing.T) {
+	ca, proxy := authority(t, "ca"), newProxy(t)
+	jane := source(t, leaf(t, ca, "jane", forClients), ca)
+	through := http.ProxyURL(&url.URL{Scheme: "http", Host: proxy.addr})
+	for name, base := range map[string]func() *http.Transport{
+		"empty":           func() *http.Transport { return &http.Transport{} },
+		"through a proxy": func() *http.Transport { return &http.Transport{Proxy: through} },
+		"through one, verifying nothing": func() *http.Transport {
+			return &http.Transport{Proxy: through, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			replace := func(x *mtlshttp.Transport) { x.Base = base() }
+			good := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
+			if status, body, err := try(client(t, jane, nil, replace), "https://localhost:"+good.port); err != nil || status != 200 || !strings.HasPrefix(body, "jane ") {
+				t.Errorf("%d %s %v", status, body, err)
+			}
+			bad := serve(t, source(t, leaf(t, authority(t, "ca"), "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
+			var why *tls.CertificateVerificationError
+			if status, body, err := try(client(t, jane, nil, replace), "https://localhost:"+bad.port); !errors.As(err, &why) {
+				t.Errorf("a server of another authority: %d %s %v", status, body, err)
+			}
+			if status, body, err := try(client(t, jane, mtls.Named("elsewhere.example.test"), replace), "https://localhost:"+good.port); !errors.As(err, &why) {
+				t.Errorf("another server than the program says: %d %s %v", status, body, err)
+			}
+		})
 	}
 }
 

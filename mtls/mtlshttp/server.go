@@ -38,17 +38,43 @@ func NewServer(s mtls.Source, clients mtls.Clients, h http.Handler) *http.Server
 	if h == nil {
 		h = http.DefaultServeMux
 	}
-	return &http.Server{
+	server := &http.Server{
 		Handler: &current{s, h}, TLSConfig: mtls.ServerConfig(s, clients),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 16,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if now, err := s.Snapshot(); err == nil {
+			if now, err := s.Snapshot(); err == nil && now != nil {
 				ctx = context.WithValue(ctx, shownKey{}, now.Certificate)
 			}
 			return ctx
 		},
 	}
+	offered(server)
+	return server
+}
+
+// offered keeps HTTP/2 from being offered where the program has switched it off, by
+// Protocols or, as of old, by TLSNextProto: each connection has a configuration of its
+// own, which net/http does not see.
+func offered(server *http.Server) {
+	inner := server.TLSConfig.GetConfigForClient
+	server.TLSConfig.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		config, err := inner(hello)
+		if err != nil || speaksHTTP2(server) {
+			return config, err
+		}
+		config = config.Clone()
+		config.NextProtos = []string{"http/1.1"}
+		return config, nil
+	}
+}
+
+func speaksHTTP2(server *http.Server) bool {
+	if server.Protocols != nil {
+		return server.Protocols.HTTP2()
+	}
+	_, named := server.TLSNextProto["h2"]
+	return server.TLSNextProto == nil || named
 }
 
 // shownKey is the key of the certificate of when a connection came. The handshake
@@ -65,7 +91,7 @@ type current struct {
 func (h *current) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	shown, ok := r.Context().Value(shownKey{}).(*tls.Certificate)
 	if ok && r.Header.Get("Upgrade") == "" { // whose answer has a Connection of its own
-		if now, err := h.source.Snapshot(); err == nil && now.Certificate != nil && now.Certificate != shown {
+		if now, err := h.source.Snapshot(); err == nil && now != nil && now.Certificate != nil && now.Certificate != shown {
 			w.Header().Set("Connection", "close")
 		}
 	}

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubepki/kubepki/mtls"
@@ -29,8 +31,9 @@ import (
 type Transport struct {
 	// Base says how connections are made and kept. It may be changed before the
 	// first request: proxies, timeouts, limits, Protocols, DialContext, and of
-	// TLSClientConfig what [mtls.ClientConfig] allows. DialTLSContext is not asked,
-	// and RegisterProtocol not heeded. IdleConnTimeout should not be 0.
+	// TLSClientConfig what [mtls.ClientConfig] allows; sessions in its
+	// ClientSessionCache do not outlive a change of the source. DialTLSContext is not
+	// asked, and RegisterProtocol not heeded. IdleConnTimeout should not be 0.
 	Base *http.Transport
 	// Connections, which may be nil, closes connections that are no longer good
 	// while requests are under way on them; it must have the same source. Those
@@ -132,7 +135,7 @@ func (t *Transport) enter() *generation {
 	now, err := t.source.Snapshot()
 	t.mu.Lock()
 	before := t.now
-	fresh := before == nil || err == nil && (before.of == nil || *before.of != *now)
+	fresh := before == nil || err == nil && now != nil && (before.of == nil || *before.of != *now)
 	if fresh {
 		t.now = &generation{of: now, transport: t.fresh()}
 		if before != nil && before.open > 0 {
@@ -168,6 +171,9 @@ func (t *Transport) leave(g *generation) {
 // fresh returns a transport without connections.
 func (t *Transport) fresh() *http.Transport {
 	f := t.Base.Clone()
+	f.TLSClientConfig = t.secure(f.TLSClientConfig)
+	// To net/http a dial of our own is a reason not to speak it.
+	f.ForceAttemptHTTP2 = f.ForceAttemptHTTP2 || slices.Contains(f.TLSClientConfig.NextProtos, "h2")
 	f.DialTLS, f.DialTLSContext = nil, func(ctx context.Context, network, address string) (net.Conn, error) { //nolint:staticcheck // DialTLS is cleared
 		return t.dial(ctx, f, network, address)
 	}
@@ -181,6 +187,39 @@ func (t *Transport) fresh() *http.Transport {
 		}
 	}
 	return f
+}
+
+// secure makes a configuration that of the source, whatever Base was replaced by: on
+// the way through a proxy net/http uses it alone.
+func (t *Transport) secure(c *tls.Config) *tls.Config {
+	own := mtls.ClientConfig(t.source, t.server)
+	if c == nil {
+		return own
+	}
+	c.GetClientCertificate, c.InsecureSkipVerify, c.VerifyConnection = own.GetClientCertificate, true, own.VerifyConnection
+	c.MinVersion = max(c.MinVersion, own.MinVersion)
+	if c.ClientSessionCache != nil {
+		c.ClientSessionCache = sessions{c.ClientSessionCache, fmt.Sprintf("%d ", generations.Add(1))}
+	}
+	return c
+}
+
+// generations counts those of all transports, which may share a cache of sessions.
+var generations atomic.Uint64
+
+// sessions are those of one generation in a cache: one from before would show the
+// certificate of then.
+type sessions struct {
+	tls.ClientSessionCache
+	of string
+}
+
+func (s sessions) Get(server string) (*tls.ClientSessionState, bool) {
+	return s.ClientSessionCache.Get(s.of + server)
+}
+
+func (s sessions) Put(server string, state *tls.ClientSessionState) {
+	s.ClientSessionCache.Put(s.of+server, state)
 }
 
 // dial is for servers without a proxy between: net/http tells nobody who verifies

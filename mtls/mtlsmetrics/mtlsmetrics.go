@@ -77,7 +77,7 @@ func (c collector) Collect(all chan<- prometheus.Metric) {
 		}
 	}
 	now, err := c.source.Snapshot()
-	if err != nil {
+	if err != nil || now == nil {
 		return // there is nothing yet, which absent() sees
 	}
 	if now.Certificate != nil && now.Certificate.Leaf != nil {
@@ -87,7 +87,9 @@ func (c collector) Collect(all chan<- prometheus.Metric) {
 	if now.Bundle != nil {
 		trusted := now.Bundle.Anchors()
 		gauge(anchors, float64(len(trusted)))
-		gauge(earliest, unix(first(trusted)))
+		if len(trusted) > 0 { // not so of the zero value
+			gauge(earliest, unix(first(trusted)))
+		}
 	}
 }
 

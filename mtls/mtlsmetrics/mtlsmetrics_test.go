@@ -123,10 +123,13 @@ func TestMetricsOfFiles(t *testing.T) {
 }
 
 func TestMetricsOfWhatIsNotThere(t *testing.T) {
-	for _, s := range []mtls.Source{&mtls.Memory{}, &mtls.Snapshot{}} {
+	for _, s := range []mtls.Source{&mtls.Memory{}, &mtls.Snapshot{}, (*mtls.Snapshot)(nil)} {
 		if got := gather(t, s); len(got) != 0 {
 			t.Errorf("%T: %v", s, got)
 		}
+	}
+	if got := gather(t, &mtls.Snapshot{Bundle: &mtls.Bundle{}}); len(got) != 1 || got["bundle_anchors"] != 0 {
+		t.Errorf("a bundle that nobody has made: %v", got)
 	}
 }
 
