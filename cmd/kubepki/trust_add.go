@@ -74,7 +74,7 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		}
 		certificates = append(certificates, found...)
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
 	bundles, err := source.find(ctx, target)
 	if err != nil {
 		return err
@@ -167,8 +167,8 @@ func (p *trustPlan) consider() {
 				p.warn(r.Component + "/" + r.Name + ": " + power)
 			}
 		}
-		if c.separate != nil {
-			p.warn(fmt.Sprintf("kubeadm writes the manifest anew at an upgrade: set %s to %s in apiServer.extraArgs of its ClusterConfiguration too (kubectl -n kube-system edit configmap kubeadm-config)", c.setting.Name, c.separate.path))
+		if args := kubeadmExtraArgs[c.setting.Component]; c.separate != nil && args != "" {
+			p.warn(fmt.Sprintf("kubeadm writes the manifest anew at an upgrade: set %s to %s in %s of its ClusterConfiguration too (kubectl -n kube-system edit configmap kubeadm-config)", c.setting.Name, c.separate.path, args))
 		}
 		if c.object == nil {
 			continue

@@ -37,6 +37,14 @@ func (o *trustChangeFlags) add(f *pflag.FlagSet, force string) {
 	f.BoolVar(&o.force, "force", false, force)
 }
 
+// source looks for bundles that shall be changed; a dry run mends nothing.
+func (o *trustChangeFlags) source(s streams) *trustSource {
+	if o.dryRun {
+		return &trustSource{flags: &o.trustFlags}
+	}
+	return &trustSource{flags: &o.trustFlags, talk: s.err}
+}
+
 // trustChange is what a command does to one bundle.
 type trustChange struct {
 	*trustBundle
@@ -222,7 +230,7 @@ func (p *trustPlan) print(w io.Writer) {
 			fmt.Fprintf(w, "  + %s\n", anchorText(a))
 		}
 		for _, a := range c.removed {
-			fmt.Fprintf(w, "  - %s\n", anchorText(a))
+			fmt.Fprintf(w, "  - %s%s\n", anchorText(a), c.copied(a))
 		}
 		for _, a := range c.already {
 			fmt.Fprintf(w, "  = %s\n", anchorText(a))
@@ -240,6 +248,14 @@ func (p *trustPlan) print(w io.Writer) {
 	for _, t := range p.warnings {
 		fmt.Fprintf(w, "kubepki: warning: %s\n", report.Plain(t))
 	}
+}
+
+// copied says of an anchor that goes that it is a copy, and is trusted as before.
+func (c *trustChange) copied(a *x509.Certificate) string {
+	if c.after.Holds(a) {
+		return "  (a second copy: one stays)"
+	}
+	return ""
 }
 
 // trustChangeDocument is the answer of a change in machine output.

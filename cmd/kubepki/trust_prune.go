@@ -47,7 +47,7 @@ func (o *trustPruneOptions) run(ctx context.Context, s streams, targets []string
 	if err != nil {
 		return err
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
 	var bundles []*trustBundle
 	for _, target := range targets {
 		found, err := source.find(ctx, target)

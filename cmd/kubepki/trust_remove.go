@@ -52,7 +52,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	if err != nil {
 		return err
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
 	bundles, err := source.find(ctx, target)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -96,10 +97,52 @@ type trustSource struct {
 	flags *trustFlags
 	nodes *trustNodes
 	api   *kube.Bundles
+	// talk, unless nil, says that bundles are looked for to change them: what an
+	// interrupted run left is mended before, and told there.
+	talk io.Writer
 }
 
 // find returns the bundles of a target, each file once.
 func (s *trustSource) find(ctx context.Context, target string) ([]*trustBundle, error) {
+	found, err := s.look(ctx, target)
+	if err != nil || s.talk == nil {
+		return found, err
+	}
+	var mended []string
+	again := false
+	for _, b := range found {
+		if b.object != nil || slices.Contains(mended, b.dir) {
+			continue
+		}
+		did, err := s.mend(b.dir)
+		if err != nil {
+			return nil, err
+		}
+		mended, again = append(mended, b.dir), again || did
+	}
+	if again {
+		s.nodes = nil
+		return s.look(ctx, target)
+	}
+	return found, nil
+}
+
+// mend finishes or takes back what an interrupted run left below a root, and tells
+// whether it changed a file. Else a plan would be made of what stands there now, and
+// not hold when it is carried out.
+func (s *trustSource) mend(dir string) (bool, error) {
+	tx, err := layout.Begin(dir)
+	if err != nil {
+		return false, err
+	}
+	r := tx.Recovered()
+	if r.Finished+r.Removed > 0 {
+		fmt.Fprintf(s.talk, "an interrupted run was mended below %s: %d files finished, %d temporaries removed\n", dir, r.Finished, r.Removed)
+	}
+	return r.Finished+r.Removed > 0, tx.Rollback()
+}
+
+func (s *trustSource) look(ctx context.Context, target string) ([]*trustBundle, error) {
 	if file, ok := strings.CutPrefix(target, "file:"); ok {
 		return s.findFile(target, file)
 	}
