@@ -49,6 +49,7 @@ Give the roots of all control planes: all of them are changed, or none.
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1:]) },
 	}
+	c.ValidArgsFunction = o.completeTargets(1)
 	o.add(c.Flags(), "go on where something else writes the object, a first anchor takes the place of the machine's roots, or clients become front proxies")
 	c.Flags().BoolVar(&o.separate, "separate", false, "give the flag a file of its own beside the one that others read too; the component starts anew once")
 	return c
@@ -75,6 +76,7 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		certificates = append(certificates, found...)
 	}
 	source := o.source(s)
+	source.makes = true
 	bundles, err := source.find(ctx, target)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (o *trustAddOptions) refuse(p *trustPlan) {
 		}
 	}
 	p.refuse("the file is read by " + strings.Join(readers, ", "))
-	hint := "name a file that no other component reads"
+	hint := "another target can take it, or another authority can be had: this change breaks what is said above, with --separate too"
 	if !o.separate {
 		hint = "--separate gives the flag a file of its own, which the others do not read"
 	}
@@ -175,6 +177,9 @@ func (p *trustPlan) consider() {
 		}
 		if c.field.Default {
 			p.refuse(c.where() + " is empty: kube-apiserver trusts the roots of its machine there, and would trust the new anchors alone")
+		}
+		if c.field.Others != nil {
+			p.warn(c.object.Absent().Error() + "; it is made")
 		}
 		p.foreign(c)
 	}

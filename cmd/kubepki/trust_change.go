@@ -91,11 +91,11 @@ func (c *trustChange) describe(n *trustNodes) {
 	c.readers = bundle.Readers(n.graph, n.settings, c.file)
 	if c.separate != nil {
 		c.readers = []bundle.Setting{c.setting}
-		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + bundle.Takeup(c.setting.Component, c.setting.Name, n.version(c.setting))}
+		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + n.takeup(c.setting)}
 		return
 	}
 	for _, r := range c.readers {
-		line := r.Component + "/" + r.Name + ": " + bundle.Takeup(r.Component, r.Name, n.version(r))
+		line := r.Component + "/" + r.Name + ": " + n.takeup(r)
 		if !slices.Contains(c.takeup, line) {
 			c.takeup = append(c.takeup, line)
 		}

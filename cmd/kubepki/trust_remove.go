@@ -40,6 +40,7 @@ wanted.
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1:]) },
 	}
+	c.ValidArgsFunction = o.completeTargets(1)
 	o.add(c.Flags(), "remove also what is needed, or what nobody can say of who needs it")
 	return c
 }

@@ -46,6 +46,9 @@ type BundleField struct {
 	// Default tells that the field is empty and that kube-apiserver trusts the
 	// roots of its own machine then.
 	Default bool
+	// Others are the keys that there are where this one is not there yet; nil where it
+	// is.
+	Others []string
 
 	path []string // within its holder
 	list int      // index in the list webhooks, -1: none
@@ -201,7 +204,22 @@ func keyed(ref BundleRef, o *unstructured.Unstructured, text bool) ([]BundleFiel
 			return nil, &BundleError{ref, "data[" + key + "] " + why}
 		}
 	}
-	return []BundleField{{Field: "data[" + key + "]", PEM: values[key], path: []string{"data", key}, list: -1, text: text}}, nil
+	f := BundleField{Field: "data[" + key + "]", PEM: values[key], path: []string{"data", key}, list: -1, text: text}
+	if _, there := values[key]; !there {
+		f.Others = append([]string{}, slices.Sorted(maps.Keys(values))...)
+	}
+	return []BundleField{f}, nil
+}
+
+// Absent tells of a key that is not there, nil where it is: whoever looks has
+// mistyped it, and whoever adds makes it.
+func (o *BundleObject) Absent() error {
+	for _, f := range o.Fields {
+		if f.Others != nil {
+			return &BundleError{o.Ref, f.Field + " is not there: it has " + listOr(f.Others, "none")}
+		}
+	}
+	return nil
 }
 
 // onlyBundle is the key that holds certificates, where one alone does.

@@ -96,7 +96,7 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 		"configmap/d/two/b.crt":                     "data[b.crt]",
 		"configmap/d/two":                           "several keys hold certificates: name one of a.crt, b.crt",
 		"configmap/d/none":                          "no key holds a bundle: it has note",
-		"configmap/d/none/ca.crt":                   "data[ca.crt]", // the first anchor makes it
+		"configmap/d/none/ca.crt":                   "data[ca.crt] absent", // the first anchor makes it
 		"secret/d/tls":                              "data[ca.crt]",
 		"secret/d/tls/tls.crt":                      "does not look like a bundle by its name",
 		"secret/d/tls/tls.key":                      "holds a private key",
@@ -129,6 +129,12 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 				name := f.Field
 				if f.Default {
 					name += " empty"
+				}
+				if absent := o.Absent(); absent != nil {
+					name += " absent"
+					if !strings.HasSuffix(absent.Error(), "is not there: it has note") {
+						t.Errorf("%s: %v", target, absent)
+					}
 				}
 				all = append(all, name)
 			}
