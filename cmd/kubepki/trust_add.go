@@ -200,15 +200,32 @@ func (p *trustPlan) cross(n *trustNodes) {
 				if r.Component != "kube-apiserver" || other.Component != r.Component || other.Node != r.Node || other.Name != crossing[r.Name] {
 					continue
 				}
-				there := n.graph.Material(other.Anchors)
+				var there []*x509.Certificate
+				if m := n.graph.Material(other.Anchors); m != nil {
+					there = m.Certificates
+				}
+				if slices.ContainsFunc(c.readers, func(o bundle.Setting) bool { return o == other }) {
+					there = slices.Concat(there, c.added) // one file for both
+				}
 				for _, a := range c.added {
-					if there != nil && slices.ContainsFunc(there.Certificates, func(b *x509.Certificate) bool { return trust.SameKey(a.PublicKey, b.PublicKey) }) {
-						p.refuse(fmt.Sprintf("--%s of kube-apiserver holds %s already: with it in --%s too, whoever it lets in as a client may speak for any user", other.Name, a.Subject, r.Name))
+					if slices.ContainsFunc(there, func(b *x509.Certificate) bool { return crosses(r.Name, a, b) }) {
+						p.refuse(fmt.Sprintf("%s would be in --%s of kube-apiserver, and it or one that belongs to it in --%s: whoever is let in as a client by it may speak for any user", a.Subject, r.Name, other.Name))
 					}
 				}
 			}
 		}
 	}
+}
+
+// crosses tells whether clients of an anchor that a setting gets, or of one that the
+// other holds, are front proxies: they are of one authority, or clients' is below
+// that of front proxies.
+func crosses(setting string, added, other *x509.Certificate) bool {
+	clients, proxies := added, other
+	if setting != "client-ca-file" {
+		clients, proxies = other, added
+	}
+	return trust.SameKey(clients.PublicKey, proxies.PublicKey) || clients.CheckSignatureFrom(proxies) == nil
 }
 
 // foreign refuses objects that others keep as they want them.
