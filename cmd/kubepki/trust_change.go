@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
@@ -146,11 +147,25 @@ func (p *trustPlan) warn(text string) {
 	}
 }
 
+// strict warns of what etcd and its clients do not pass over, as others do.
+func (p *trustPlan) strict() {
+	for _, c := range p.changes {
+		for _, r := range c.readers {
+			if name := r.Component + "/" + r.Name; r.Component == catalog.Etcd || name == "kube-apiserver/etcd-cafile" {
+				if why := c.after.ToEtcd(); why != "" {
+					p.warn(name + ": " + why)
+				}
+			}
+		}
+	}
+}
+
 // fewReasons fit into one line.
 const fewReasons = 3
 
 // run shows a plan, asks, and carries it out.
 func (o *trustChangeFlags) run(ctx context.Context, s streams, source *trustSource, p *trustPlan, edit func(*bundle.Text) (*bundle.Text, error), at time.Time) error {
+	p.strict()
 	p.print(s.err)
 	if len(p.unsafe) > 0 && !o.force {
 		why := strings.Join(p.unsafe, "; ")
