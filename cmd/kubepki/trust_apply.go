@@ -49,7 +49,8 @@ func planSeparate(b *trustBundle, after *bundle.Text) (*separateFile, error) {
 	if path.Base(b.setting.Anchors.Path) == ownName(b.setting.Component, b.setting.Name) {
 		return nil, nil
 	}
-	if b.setting.Source.IsZero() || b.setting.Source.Field != "" || b.setting.Component == "kubelet" {
+	inKubeconfig := strings.HasPrefix(path.Base(b.setting.Name), "certificate-authority")
+	if b.setting.Source.IsZero() || b.setting.Source.Field != "" || b.setting.Component == "kubelet" || inKubeconfig {
 		return nil, advise(fmt.Errorf("%s: no manifest of a static pod sets --%s, so that it cannot be changed here", b.where(), b.setting.Name),
 			"copy %s to a file of its own, name that in --%s, and run the same command without --separate", b.file.Path, b.setting.Name)
 	}

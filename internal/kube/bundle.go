@@ -132,6 +132,9 @@ func bundleFields(ref BundleRef, o *unstructured.Unstructured) ([]BundleField, e
 		if service, found, _ := unstructured.NestedMap(o.Object, "spec", "service"); !found || service == nil {
 			return nil, &BundleError{ref, "is served by kube-apiserver itself: it has no caBundle"}
 		}
+		if skip, _, _ := unstructured.NestedBool(o.Object, "spec", "insecureSkipTLSVerify"); skip {
+			return nil, &BundleError{ref, "has insecureSkipTLSVerify: kube-apiserver takes whoever answers for it, and allows no caBundle beside that: take it away first"}
+		}
 		return caBundle(ref, o.Object, -1, "", "spec", "caBundle")
 	case "customresourcedefinition":
 		if _, found, _ := unstructured.NestedMap(o.Object, "spec", "conversion", "webhook", "clientConfig"); !found {
@@ -268,9 +271,13 @@ var writers = []struct{ mark, who string }{
 	{"cert-manager.io/inject-ca-from", "cert-manager's cainjector"},
 	{"cert-manager.io/inject-ca-from-secret", "cert-manager's cainjector"},
 	{"cert-manager.io/inject-apiserver-ca", "cert-manager's cainjector"},
+	{"cert-manager.io/certificate-name", "cert-manager"},
 	{"trust.cert-manager.io/bundle", "trust-manager"},
 	{"service.beta.openshift.io/inject-cabundle", "OpenShift's service-ca operator"},
 	{"config.openshift.io/inject-trusted-cabundle", "OpenShift's network operator"},
+	{"argocd.argoproj.io/tracking-id", "Argo CD"},
+	{"kustomize.toolkit.fluxcd.io/name", "Flux"},
+	{"helm.toolkit.fluxcd.io/name", "Flux"},
 }
 
 // writer names who else writes an object.
@@ -283,12 +290,15 @@ func writer(ref BundleRef, o *unstructured.Unstructured) string {
 		}
 	}
 	kind, _, _ := unstructured.NestedString(o.Object, "type")
+	signer, _, _ := unstructured.NestedString(o.Object, "spec", "signerName")
 	switch {
 	case ref.Resource == "configmap" && ref.Name == "kube-root-ca.crt":
 		return "kube-controller-manager, from its --root-ca-file,"
 	case ref.Resource == "configmap" && ref.Namespace == metav1.NamespaceSystem && ref.Name == "extension-apiserver-authentication":
 		return "kube-apiserver, from its --client-ca-file and --requestheader-client-ca-file,"
 	case ref.Resource == "secret" && kind == "kubernetes.io/service-account-token":
+		return "kube-controller-manager, from its --root-ca-file,"
+	case ref.Resource == "clustertrustbundle" && signer == "kubernetes.io/kube-apiserver-serving":
 		return "kube-controller-manager, from its --root-ca-file,"
 	case ref.Resource == "clustertrustbundle" && o.GetLabels()["app.kubernetes.io/managed-by"] == "kubepki":
 		return "kubepki controller, from what it was given to publish,"
