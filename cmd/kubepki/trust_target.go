@@ -110,6 +110,8 @@ type trustSource struct {
 	// talk, unless nil, says that bundles are looked for to change them: what an
 	// interrupted run left is mended before, and told there.
 	talk io.Writer
+	// mended tells that an interrupted run was.
+	mended bool
 	// makes tells that a key of an object that is not there is made.
 	makes bool
 }
@@ -133,7 +135,7 @@ func (s *trustSource) find(ctx context.Context, target string) ([]*trustBundle, 
 		mended, again = append(mended, b.dir), again || did
 	}
 	if again {
-		s.nodes = nil
+		s.nodes, s.mended = nil, true
 		return s.look(ctx, target)
 	}
 	return found, nil

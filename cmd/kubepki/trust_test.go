@@ -150,6 +150,32 @@ func interrupted(t *testing.T, root, file string, data []byte, committed bool) {
 	}
 }
 
+// What an interrupted run has removed is not missed by the second; by a third it is.
+func TestASecondRunDoesNotMissWhatAnInterruptedOneRemoved(t *testing.T) {
+	p, files := twoBundles(t)
+	if err := applyFiles(p, false); err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(t.TempDir(), "gone.pem")
+	if err := os.WriteFile(gone, trust.EncodeCertificates(p.changes[0].added...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	interrupted(t, filepath.Dir(files[0]), "/roots.pem", p.changes[0].text.Bytes(), true)
+	for _, args := range [][]string{{gone}, {bundle.Fingerprint(p.changes[0].added[0])}} {
+		args = append([]string{"trust", "remove", "file:" + files[0], "--yes", "--force"}, args...)
+		out, talk, code := kubepki(t, nil, args...)
+		if args[len(args)-1] == gone && (code != exitDone || !strings.Contains(out, "unchanged")) {
+			t.Errorf("the second run: code %d: %s%s", code, out, talk)
+		}
+		if args[len(args)-1] != gone && (code != exitFailed || !strings.Contains(talk, "none of the bundles holds it")) {
+			t.Errorf("the third run: code %d: %s%s", code, out, talk)
+		}
+	}
+	if !bytes.Equal(mustRead(t, files[0]), p.changes[0].text.Bytes()) {
+		t.Errorf("the bundle holds\n%s", mustRead(t, files[0]))
+	}
+}
+
 // leftovers counts what an interrupted run left below a root.
 func leftovers(t *testing.T, root string) int {
 	t.Helper()
