@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
+	"path"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/kubepki/kubepki/internal/bundle"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // trustTargets is a part of the help of each command below trust.
@@ -48,6 +50,34 @@ links of the nodes before anything is written, and each file appears whole.
 	}
 	c.AddCommand(newTrustListCommand(s), newTrustAddCommand(s), newTrustRemoveCommand(s), newTrustDiffCommand(s), newTrustPruneCommand(s))
 	return c
+}
+
+// completeTargets completes the first arguments, as many as are targets, by the flags
+// of the nodes of --root; after them come files. Objects are not asked for.
+func (o *trustFlags) completeTargets(most int) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		roots := slices.Clone(o.roots) // cobra parses them twice to complete
+		slices.Sort(roots)
+		source := &trustSource{flags: &trustFlags{roots: slices.Compact(roots)}}
+		if source.readNodes() != nil {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		var all []cobra.Completion
+		for _, s := range source.nodes.settings {
+			if s.Role != trust.RoleBundle {
+				continue
+			}
+			for _, name := range []string{path.Join(s.Component, s.Name), s.Target()} {
+				if !slices.Contains(all, name) {
+					all = append(all, name)
+				}
+			}
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // trustFlags say where bundles are looked for.

@@ -49,6 +49,7 @@ Give the roots of all control planes: all of them are changed, or none.
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1:]) },
 	}
+	c.ValidArgsFunction = o.completeTargets(1)
 	o.add(c.Flags(), "go on where something else writes the object, a first anchor takes the place of the machine's roots, or clients become front proxies")
 	c.Flags().BoolVar(&o.separate, "separate", false, "give the flag a file of its own beside the one that others read too; the component starts anew once")
 	return c
@@ -74,7 +75,8 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		}
 		certificates = append(certificates, found...)
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
+	source.makes = true
 	bundles, err := source.find(ctx, target)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (o *trustAddOptions) refuse(p *trustPlan) {
 		}
 	}
 	p.refuse("the file is read by " + strings.Join(readers, ", "))
-	hint := "name a file that no other component reads"
+	hint := "another target can take it, or another authority can be had: this change breaks what is said above, with --separate too"
 	if !o.separate {
 		hint = "--separate gives the flag a file of its own, which the others do not read"
 	}
@@ -167,14 +169,17 @@ func (p *trustPlan) consider() {
 				p.warn(r.Component + "/" + r.Name + ": " + power)
 			}
 		}
-		if c.separate != nil {
-			p.warn(fmt.Sprintf("kubeadm writes the manifest anew at an upgrade: set %s to %s in apiServer.extraArgs of its ClusterConfiguration too (kubectl -n kube-system edit configmap kubeadm-config)", c.setting.Name, c.separate.path))
+		if args := kubeadmExtraArgs[c.setting.Component]; c.separate != nil && args != "" {
+			p.warn(fmt.Sprintf("kubeadm writes the manifest anew at an upgrade: set %s to %s in %s of its ClusterConfiguration too (kubectl -n kube-system edit configmap kubeadm-config)", c.setting.Name, c.separate.path, args))
 		}
 		if c.object == nil {
 			continue
 		}
 		if c.field.Default {
 			p.refuse(c.where() + " is empty: kube-apiserver trusts the roots of its machine there, and would trust the new anchors alone")
+		}
+		if c.field.Others != nil {
+			p.warn(c.object.Absent().Error() + "; it is made")
 		}
 		p.foreign(c)
 	}
@@ -195,15 +200,32 @@ func (p *trustPlan) cross(n *trustNodes) {
 				if r.Component != "kube-apiserver" || other.Component != r.Component || other.Node != r.Node || other.Name != crossing[r.Name] {
 					continue
 				}
-				there := n.graph.Material(other.Anchors)
+				var there []*x509.Certificate
+				if m := n.graph.Material(other.Anchors); m != nil {
+					there = m.Certificates
+				}
+				if slices.ContainsFunc(c.readers, func(o bundle.Setting) bool { return o == other }) {
+					there = slices.Concat(there, c.added) // one file for both
+				}
 				for _, a := range c.added {
-					if there != nil && slices.ContainsFunc(there.Certificates, func(b *x509.Certificate) bool { return trust.SameKey(a.PublicKey, b.PublicKey) }) {
-						p.refuse(fmt.Sprintf("--%s of kube-apiserver holds %s already: with it in --%s too, whoever it lets in as a client may speak for any user", other.Name, a.Subject, r.Name))
+					if slices.ContainsFunc(there, func(b *x509.Certificate) bool { return crosses(r.Name, a, b) }) {
+						p.refuse(fmt.Sprintf("%s would be in --%s of kube-apiserver, and it or one that belongs to it in --%s: whoever is let in as a client by it may speak for any user", a.Subject, r.Name, other.Name))
 					}
 				}
 			}
 		}
 	}
+}
+
+// crosses tells whether clients of an anchor that a setting gets, or of one that the
+// other holds, are front proxies: they are of one authority, or clients' is below
+// that of front proxies.
+func crosses(setting string, added, other *x509.Certificate) bool {
+	clients, proxies := added, other
+	if setting != "client-ca-file" {
+		clients, proxies = other, added
+	}
+	return trust.SameKey(clients.PublicKey, proxies.PublicKey) || clients.CheckSignatureFrom(proxies) == nil
 }
 
 // foreign refuses objects that others keep as they want them.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 )
 
@@ -22,20 +23,38 @@ type separateFile struct {
 	exists   bool   // the file is there already with what it shall hold: an earlier run made it
 }
 
-// ownName is the file that a flag names when it has one of its own.
-func ownName(flag string) string { return strings.TrimSuffix(flag, "-file") + ".crt" }
+// ownName is the file that a component's flag names when it has one of its own. What
+// kube-apiserver has a flag of the same name for has the component before it: they
+// stand in one folder.
+func ownName(component, flag string) string {
+	name := strings.TrimSuffix(flag, "-file") + ".crt"
+	shared := slices.ContainsFunc(catalog.FlagUses(catalog.APIServer), func(u catalog.FlagUse) bool { return u.Flag == flag })
+	if component != catalog.APIServer && shared {
+		return component + "-" + name
+	}
+	return name
+}
+
+// kubeadmExtraArgs is where kubeadm's ClusterConfiguration has a component's flags.
+var kubeadmExtraArgs = map[string]string{
+	catalog.APIServer:         "apiServer.extraArgs",
+	catalog.ControllerManager: "controllerManager.extraArgs",
+	catalog.Scheduler:         "scheduler.extraArgs",
+	catalog.Etcd:              "etcd.local.extraArgs",
+}
 
 // planSeparate tells how the flag of a bundle gets a file of its own; nil where it
 // has one already. after is what that file shall hold.
 func planSeparate(b *trustBundle, after *bundle.Text) (*separateFile, error) {
-	if path.Base(b.setting.Anchors.Path) == ownName(b.setting.Name) {
+	if path.Base(b.setting.Anchors.Path) == ownName(b.setting.Component, b.setting.Name) {
 		return nil, nil
 	}
-	if b.setting.Source.IsZero() || b.setting.Source.Field != "" || b.setting.Component == "kubelet" {
+	inKubeconfig := strings.HasPrefix(path.Base(b.setting.Name), "certificate-authority")
+	if b.setting.Source.IsZero() || b.setting.Source.Field != "" || b.setting.Component == "kubelet" || inKubeconfig {
 		return nil, advise(fmt.Errorf("%s: no manifest of a static pod sets --%s, so that it cannot be changed here", b.where(), b.setting.Name),
 			"copy %s to a file of its own, name that in --%s, and run the same command without --separate", b.file.Path, b.setting.Name)
 	}
-	s := &separateFile{path: path.Join(path.Dir(b.setting.Anchors.Path), ownName(b.setting.Name)), manifest: b.setting.Source.Path}
+	s := &separateFile{path: path.Join(path.Dir(b.setting.Anchors.Path), ownName(b.setting.Component, b.setting.Name)), manifest: b.setting.Source.Path}
 	content, err := layout.ReadFile(b.dir, s.manifest)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", b.setting.Source, err)
@@ -53,7 +72,7 @@ func planSeparate(b *trustBundle, after *bundle.Text) (*separateFile, error) {
 	case bytes.Equal(there.Data, after.Bytes()):
 		s.exists = true
 	default:
-		return nil, advise(fmt.Errorf("%s is there already and holds something else", s.path), "name it in --%s if it is meant to be that, else move it away", b.setting.Name)
+		return nil, advise(fmt.Errorf("%s is there already and holds something else", s.path), "name it in --%s if it is meant to be that; else move it away, where kubepki trust list shows no component that reads it", b.setting.Name)
 	}
 	return s, nil
 }

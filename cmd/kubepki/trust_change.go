@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
@@ -35,6 +36,14 @@ func (o *trustChangeFlags) add(f *pflag.FlagSet, force string) {
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.BoolVar(&o.force, "force", false, force)
+}
+
+// source looks for bundles that shall be changed; a dry run mends nothing.
+func (o *trustChangeFlags) source(s streams) *trustSource {
+	if o.dryRun {
+		return &trustSource{flags: &o.trustFlags}
+	}
+	return &trustSource{flags: &o.trustFlags, talk: s.err}
 }
 
 // trustChange is what a command does to one bundle.
@@ -83,11 +92,11 @@ func (c *trustChange) describe(n *trustNodes) {
 	c.readers = bundle.Readers(n.graph, n.settings, c.file)
 	if c.separate != nil {
 		c.readers = []bundle.Setting{c.setting}
-		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + bundle.Takeup(c.setting.Component, c.setting.Name, n.version(c.setting))}
+		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + n.takeup(c.setting)}
 		return
 	}
 	for _, r := range c.readers {
-		line := r.Component + "/" + r.Name + ": " + bundle.Takeup(r.Component, r.Name, n.version(r))
+		line := r.Component + "/" + r.Name + ": " + n.takeup(r)
 		if !slices.Contains(c.takeup, line) {
 			c.takeup = append(c.takeup, line)
 		}
@@ -138,11 +147,25 @@ func (p *trustPlan) warn(text string) {
 	}
 }
 
+// strict warns of what etcd and its clients do not pass over, as others do.
+func (p *trustPlan) strict() {
+	for _, c := range p.changes {
+		for _, r := range c.readers {
+			if name := r.Component + "/" + r.Name; r.Component == catalog.Etcd || name == "kube-apiserver/etcd-cafile" {
+				if why := c.after.ToEtcd(); why != "" {
+					p.warn(name + ": " + why)
+				}
+			}
+		}
+	}
+}
+
 // fewReasons fit into one line.
 const fewReasons = 3
 
 // run shows a plan, asks, and carries it out.
 func (o *trustChangeFlags) run(ctx context.Context, s streams, source *trustSource, p *trustPlan, edit func(*bundle.Text) (*bundle.Text, error), at time.Time) error {
+	p.strict()
 	p.print(s.err)
 	if len(p.unsafe) > 0 && !o.force {
 		why := strings.Join(p.unsafe, "; ")
@@ -222,7 +245,7 @@ func (p *trustPlan) print(w io.Writer) {
 			fmt.Fprintf(w, "  + %s\n", anchorText(a))
 		}
 		for _, a := range c.removed {
-			fmt.Fprintf(w, "  - %s\n", anchorText(a))
+			fmt.Fprintf(w, "  - %s%s\n", anchorText(a), c.copied(a))
 		}
 		for _, a := range c.already {
 			fmt.Fprintf(w, "  = %s\n", anchorText(a))
@@ -240,6 +263,14 @@ func (p *trustPlan) print(w io.Writer) {
 	for _, t := range p.warnings {
 		fmt.Fprintf(w, "kubepki: warning: %s\n", report.Plain(t))
 	}
+}
+
+// copied says of an anchor that goes that it is a copy, and is trusted as before.
+func (c *trustChange) copied(a *x509.Certificate) string {
+	if c.after.Holds(a) {
+		return "  (a second copy: one stays)"
+	}
+	return ""
 }
 
 // trustChangeDocument is the answer of a change in machine output.

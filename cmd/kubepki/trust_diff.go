@@ -38,6 +38,7 @@ Exit codes: 0 the same, 1 could not look, 2 wrong usage, 3 different.
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1]) },
 	}
+	c.ValidArgsFunction = o.completeTargets(2)
 	o.add(c.Flags(), "table, json or yaml")
 	return c
 }

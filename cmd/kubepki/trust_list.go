@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,7 @@ can say.
   kubepki trust list -o json | jq '.items[].anchors[] | select(.notAfter < "2027")'`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
+	c.ValidArgsFunction = o.completeTargets(math.MaxInt)
 	o.add(c.Flags(), "table, wide, json, yaml or name")
 	return c
 }
@@ -89,25 +91,47 @@ func (o *trustListOptions) run(ctx context.Context, s streams, targets []string)
 		}
 	}
 	for _, target := range targets {
-		found, err := source.find(ctx, target)
+		items, err := source.items(ctx, target, at)
 		if err != nil {
 			return err
 		}
-		for _, b := range found {
-			i := newTrustListItem(b, at)
-			if b.known() {
-				i = source.nodes.item(b.setting, at)
-			}
-			list.Items = append(list.Items, i)
-		}
+		list.Items = append(list.Items, items...)
 	}
 	return o.print(s, list)
+}
+
+// items are the bundles of a target. Of flags each is shown as it is: one that is
+// missing or spoilt hides none of the other nodes.
+func (s *trustSource) items(ctx context.Context, target string, at time.Time) ([]trustListItem, error) {
+	var items []trustListItem
+	if isSettingTarget(target) {
+		settings, err := s.settings(target)
+		if err != nil {
+			return nil, err
+		}
+		for _, setting := range settings {
+			items = append(items, s.nodes.item(setting, at))
+		}
+		return items, nil
+	}
+	found, err := s.find(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range found {
+		i := newTrustListItem(b, at)
+		if b.known() {
+			i = s.nodes.item(b.setting, at)
+		}
+		items = append(items, i)
+	}
+	return items, nil
 }
 
 // item is one setting as the nodes have it.
 func (n *trustNodes) item(s bundle.Setting, at time.Time) trustListItem {
 	i := trustListItem{Target: s.Target(), Node: s.Node, Component: s.Component, Setting: s.Name, Place: s.Anchors.String(),
-		TakeUp: bundle.Takeup(s.Component, s.Name, n.version(s)), State: string(trust.Missing), Anchors: []anchorDocument{}}
+		TakeUp: n.takeup(s), State: string(trust.Missing), Anchors: []anchorDocument{}}
 	m := n.graph.Material(s.Anchors)
 	if m == nil {
 		return i

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"math"
 	"slices"
 	"time"
 
@@ -35,6 +36,7 @@ that none does, when --at is a day to come.
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
+	c.ValidArgsFunction = o.completeTargets(math.MaxInt)
 	o.add(c.Flags(), "go on where something else writes the object")
 	return c
 }
@@ -47,7 +49,7 @@ func (o *trustPruneOptions) run(ctx context.Context, s streams, targets []string
 	if err != nil {
 		return err
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
 	var bundles []*trustBundle
 	for _, target := range targets {
 		found, err := source.find(ctx, target)

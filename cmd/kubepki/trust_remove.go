@@ -40,6 +40,7 @@ wanted.
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args[0], args[1:]) },
 	}
+	c.ValidArgsFunction = o.completeTargets(1)
 	o.add(c.Flags(), "remove also what is needed, or what nobody can say of who needs it")
 	return c
 }
@@ -52,7 +53,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	if err != nil {
 		return err
 	}
-	source := &trustSource{flags: &o.trustFlags}
+	source := o.source(s)
 	bundles, err := source.find(ctx, target)
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	for _, b := range bundles {
 		all = append(all, b.text.Certificates()...)
 	}
-	gone, err := named(s, names, all)
+	gone, err := named(s, names, all, source.mended)
 	if err != nil {
 		return err
 	}
@@ -96,12 +97,16 @@ func (o *trustRemoveOptions) without(t *bundle.Text, gone []*x509.Certificate) (
 	return after, nil
 }
 
-// named are the certificates that arguments name, of those that there are.
-func named(s streams, names []string, all []*x509.Certificate) ([]*x509.Certificate, error) {
+// named are the certificates that arguments name, of those that there are. Where an
+// interrupted run was mended, one that is not there is what that run has removed.
+func named(s streams, names []string, all []*x509.Certificate, mended bool) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
 	for _, name := range names {
 		if bundle.IsFingerprint(name) {
 			c, err := bundle.Find(all, name)
+			if err == nil && c == nil && mended {
+				continue
+			}
 			if err == nil && c == nil {
 				err = fmt.Errorf("%s: %w", name, errNotThere)
 			}
@@ -123,6 +128,9 @@ func named(s streams, names []string, all []*x509.Certificate) ([]*x509.Certific
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		for _, c := range text.Certificates() {
+			if !slices.ContainsFunc(all, c.Equal) && mended {
+				continue
+			}
 			if !slices.ContainsFunc(all, c.Equal) {
 				return nil, fmt.Errorf("%s, of %s: %w", c.Subject, name, errNotThere)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -49,19 +50,29 @@ func readTrustNodes(values []string) (*trustNodes, error) {
 	return t, nil
 }
 
-// version is that of a setting's component, where its manifest tells; else empty.
-func (n *trustNodes) version(s bundle.Setting) string {
+// manifest is that of a setting's component; nil where none was read.
+func (n *trustNodes) manifest(s bundle.Setting) []byte {
 	for i := range n.nodes {
 		for _, c := range n.nodes[i].Components {
 			if n.nodes[i].Name != s.Node || c.Name != s.Component || c.Source.IsZero() {
 				continue
 			}
 			if content, err := layout.ReadFile(n.dirs[s.Node], c.Source.Path); err == nil {
-				return layout.ManifestVersion(content.Data)
+				return content.Data
 			}
 		}
 	}
-	return ""
+	return nil
+}
+
+// takeup says how a setting's component takes a change up that kubepki makes, which
+// is a new file of the old name: a mount of the old one alone keeps that.
+func (n *trustNodes) takeup(s bundle.Setting) string {
+	manifest := n.manifest(s)
+	if s.Anchors.Field == "" && layout.MountsAlone(manifest, s.Anchors.Path) {
+		return "restart " + s.Component + ": its pod mounts the file alone, and keeps the old one until then"
+	}
+	return bundle.Takeup(s.Component, s.Name, layout.ManifestVersion(manifest))
 }
 
 // trustBundle is one bundle that a command is about: a file, or a field of an object.
@@ -96,10 +107,56 @@ type trustSource struct {
 	flags *trustFlags
 	nodes *trustNodes
 	api   *kube.Bundles
+	// talk, unless nil, says that bundles are looked for to change them: what an
+	// interrupted run left is mended before, and told there.
+	talk io.Writer
+	// mended tells that an interrupted run was.
+	mended bool
+	// makes tells that a key of an object that is not there is made.
+	makes bool
 }
 
 // find returns the bundles of a target, each file once.
 func (s *trustSource) find(ctx context.Context, target string) ([]*trustBundle, error) {
+	found, err := s.look(ctx, target)
+	if err != nil || s.talk == nil {
+		return found, err
+	}
+	var mended []string
+	again := false
+	for _, b := range found {
+		if b.object != nil || slices.Contains(mended, b.dir) {
+			continue
+		}
+		did, err := s.mend(b.dir)
+		if err != nil {
+			return nil, err
+		}
+		mended, again = append(mended, b.dir), again || did
+	}
+	if again {
+		s.nodes, s.mended = nil, true
+		return s.look(ctx, target)
+	}
+	return found, nil
+}
+
+// mend finishes or takes back what an interrupted run left below a root, and tells
+// whether it changed a file. Else a plan would be made of what stands there now, and
+// not hold when it is carried out.
+func (s *trustSource) mend(dir string) (bool, error) {
+	tx, err := layout.Begin(dir)
+	if err != nil {
+		return false, err
+	}
+	r := tx.Recovered()
+	if r.Finished+r.Removed > 0 {
+		fmt.Fprintf(s.talk, "an interrupted run was mended below %s: %d files finished, %d temporaries removed\n", dir, r.Finished, r.Removed)
+	}
+	return r.Finished+r.Removed > 0, tx.Rollback()
+}
+
+func (s *trustSource) look(ctx context.Context, target string) ([]*trustBundle, error) {
 	if file, ok := strings.CutPrefix(target, "file:"); ok {
 		return s.findFile(target, file)
 	}
@@ -122,15 +179,21 @@ func (s *trustSource) readNodes() error {
 	return err
 }
 
-// findSetting finds a flag's bundle on all nodes.
-func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
+// isSettingTarget tells whether a target names a flag, and no file or object.
+func isSettingTarget(target string) bool {
+	_, ofAPI, _ := kube.ParseBundleRef(target)
+	return !ofAPI && !strings.HasPrefix(target, "file:")
+}
+
+// settings are those that a target names, on all nodes.
+func (s *trustSource) settings(target string) ([]bundle.Setting, error) {
 	if strings.Count(target, "/") < 1 || strings.HasPrefix(target, "/") || strings.HasPrefix(target, ".") {
 		return nil, advise(usagef("%q is no target: a component's flag is named as kube-apiserver/client-ca-file", target), "a file is named as file:%s, and kubepki trust list -o name lists what there is", target)
 	}
 	if err := s.readNodes(); err != nil {
 		return nil, err
 	}
-	var found []*trustBundle
+	var found []bundle.Setting
 	for _, setting := range s.nodes.settings {
 		if target != setting.Target() && target != path.Join(setting.Component, setting.Name) {
 			continue
@@ -138,6 +201,48 @@ func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
 		if setting.Role != trust.RoleBundle {
 			return nil, usagef("%s names the authority that signs, which is no bundle", target)
 		}
+		found = append(found, setting)
+	}
+	if len(found) == 0 {
+		hint := "kubepki trust list -o name lists what there is"
+		if near := s.nodes.near(target); len(near) > 0 {
+			hint = "there is " + strings.Join(near, ", ") + "; " + hint
+		}
+		return nil, advise(fmt.Errorf("%s: no component of the nodes has such a bundle", target), "%s", hint)
+	}
+	return found, nil
+}
+
+// near are the bundles that a mistyped target may mean: those of the component that
+// it names, or of the flag.
+func (n *trustNodes) near(target string) []string {
+	words := strings.FieldsFunc(strings.ToLower(target), func(r rune) bool { return r == '/' })
+	var near []string
+	for _, part := range []func(bundle.Setting) string{
+		func(s bundle.Setting) string { return s.Component },
+		func(s bundle.Setting) string { return s.Name },
+	} {
+		for _, s := range n.settings {
+			name := path.Join(s.Component, s.Name)
+			if s.Role == trust.RoleBundle && slices.Contains(words, part(s)) && !slices.Contains(near, name) {
+				near = append(near, name)
+			}
+		}
+		if len(near) > 0 {
+			break
+		}
+	}
+	return near
+}
+
+// findSetting finds a flag's bundle on all nodes.
+func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
+	settings, err := s.settings(target)
+	if err != nil {
+		return nil, err
+	}
+	var found []*trustBundle
+	for _, setting := range settings {
 		b := &trustBundle{target: target, setting: setting, file: bundle.File(s.nodes.graph, setting.Anchors), dir: s.nodes.dirs[setting.Node]}
 		if slices.ContainsFunc(found, func(o *trustBundle) bool { return o.file == b.file }) {
 			continue
@@ -146,9 +251,6 @@ func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
 			return nil, err
 		}
 		found = append(found, b)
-	}
-	if len(found) == 0 {
-		return nil, advise(fmt.Errorf("%s: no component of the nodes has such a bundle", target), "kubepki trust list -o name lists what there is")
 	}
 	return found, nil
 }
@@ -264,6 +366,9 @@ func (s *trustSource) findObject(ctx context.Context, target string, ref kube.Bu
 	o, err := s.api.Get(ctx, ref)
 	if err != nil {
 		return nil, adviseBundle(err, ref)
+	}
+	if err := o.Absent(); err != nil && !s.makes {
+		return nil, err
 	}
 	var found []*trustBundle
 	for _, f := range o.Fields {

@@ -144,6 +144,23 @@ func TestWhatComponentsPassOverIsNoAnchor(t *testing.T) {
 	}
 }
 
+// etcd's own reader takes each block for a certificate, whatever its type and headers.
+func TestWhatEtcdDoesNotPassOver(t *testing.T) {
+	a := certificate(t, "a", nil, nil)
+	headers := strings.Replace(pemOf(a), "-----\n", "-----\nNote: ours\n\n", 1)
+	trusted := strings.ReplaceAll(pemOf(a), "CERTIFICATE", "TRUSTED CERTIFICATE")
+	for name, c := range map[string]struct{ data, want string }{
+		"anchors and comments":          {"# ours\n" + pemOf(a), ""},
+		"a block of another type":       {"# ours\n" + trusted, "line 2 holds a block of type TRUSTED CERTIFICATE, which etcd and its clients take for a certificate: they do not start"},
+		"headers":                       {headers, "line 1 holds a certificate with PEM headers, which etcd and its clients trust"},
+		"both: what keeps it from life": {headers + trusted, "they do not start"},
+	} {
+		if got := text(t, c.data).ToEtcd(); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 func TestOnlyAuthoritiesThatVerifySomethingBecomeAnchors(t *testing.T) {
 	good := certificate(t, "good", nil, nil)
 	for name, row := range map[string]struct{ data, refused string }{

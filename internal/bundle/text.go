@@ -34,15 +34,17 @@ type Other struct {
 	Line int
 	// Private tells that it is a private key.
 	Private bool
+	// Headers tells that it is a certificate with PEM headers.
+	Headers bool
 	// Why tells what it is, a phrase without anything secret.
 	Why string
 }
 
 // Parse reads a bundle. It may be empty. Blocks that are no certificates, and
 // certificates with headers, are passed over as components pass them over
-// (k8s.io/client-go/util/cert.ParseCertsPEM, crypto/x509.CertPool); what does not
-// decode or parse is an error that names the line, for nobody knows what another
-// reader makes of it.
+// (k8s.io/client-go/util/cert.ParseCertsPEM, crypto/x509.CertPool), all but etcd: see
+// [Text.ToEtcd]. What does not decode or parse is an error that names the line, for
+// nobody knows what another reader makes of it.
 func Parse(data []byte) (*Text, error) {
 	blocks, err := trust.Blocks(data)
 	if err != nil {
@@ -54,11 +56,11 @@ func Parse(data []byte) (*Text, error) {
 		start := lines[b.Line-1]
 		end := endOfBlock(data, lines, b.Line)
 		if b.Type != trust.CertificateType {
-			t.Others = append(t.Others, Other{b.Line, strings.HasSuffix(b.Type, "PRIVATE KEY"), "a block of type " + b.Type})
+			t.Others = append(t.Others, Other{Line: b.Line, Private: strings.HasSuffix(b.Type, "PRIVATE KEY"), Why: "a block of type " + b.Type})
 			continue
 		}
 		if p, _ := pem.Decode(data[start:end]); p != nil && len(p.Headers) > 0 {
-			t.Others = append(t.Others, Other{b.Line, false, "a certificate with PEM headers, which components pass over"})
+			t.Others = append(t.Others, Other{Line: b.Line, Headers: true, Why: "a certificate with PEM headers, which components pass over"})
 			continue
 		}
 		c, err := x509.ParseCertificate(b.DER)
@@ -68,6 +70,21 @@ func Parse(data []byte) (*Text, error) {
 		t.Anchors = append(t.Anchors, Anchor{c, b.Line, start, end})
 	}
 	return t, nil
+}
+
+// ToEtcd says what etcd, and its clients, make of blocks that others pass over: they
+// read each as a certificate (go.etcd.io/etcd/client/pkg/v3/tlsutil.NewCertPool).
+// Empty where there is none.
+func (t *Text) ToEtcd() string {
+	for _, o := range t.Others {
+		if !o.Headers {
+			return fmt.Sprintf("line %d holds %s, which etcd and its clients take for a certificate: they do not start with it", o.Line, o.Why)
+		}
+	}
+	for _, o := range t.Others {
+		return fmt.Sprintf("line %d holds a certificate with PEM headers, which etcd and its clients trust: take it out by hand if they shall not", o.Line)
+	}
+	return ""
 }
 
 // lineStarts are the offsets at which lines begin.

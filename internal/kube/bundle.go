@@ -46,6 +46,9 @@ type BundleField struct {
 	// Default tells that the field is empty and that kube-apiserver trusts the
 	// roots of its own machine then.
 	Default bool
+	// Others are the keys that there are where this one is not there yet; nil where it
+	// is.
+	Others []string
 
 	path []string // within its holder
 	list int      // index in the list webhooks, -1: none
@@ -129,6 +132,9 @@ func bundleFields(ref BundleRef, o *unstructured.Unstructured) ([]BundleField, e
 		if service, found, _ := unstructured.NestedMap(o.Object, "spec", "service"); !found || service == nil {
 			return nil, &BundleError{ref, "is served by kube-apiserver itself: it has no caBundle"}
 		}
+		if skip, _, _ := unstructured.NestedBool(o.Object, "spec", "insecureSkipTLSVerify"); skip {
+			return nil, &BundleError{ref, "has insecureSkipTLSVerify: kube-apiserver takes whoever answers for it, and allows no caBundle beside that: take it away first"}
+		}
 		return caBundle(ref, o.Object, -1, "", "spec", "caBundle")
 	case "customresourcedefinition":
 		if _, found, _ := unstructured.NestedMap(o.Object, "spec", "conversion", "webhook", "clientConfig"); !found {
@@ -201,7 +207,22 @@ func keyed(ref BundleRef, o *unstructured.Unstructured, text bool) ([]BundleFiel
 			return nil, &BundleError{ref, "data[" + key + "] " + why}
 		}
 	}
-	return []BundleField{{Field: "data[" + key + "]", PEM: values[key], path: []string{"data", key}, list: -1, text: text}}, nil
+	f := BundleField{Field: "data[" + key + "]", PEM: values[key], path: []string{"data", key}, list: -1, text: text}
+	if _, there := values[key]; !there {
+		f.Others = append([]string{}, slices.Sorted(maps.Keys(values))...)
+	}
+	return []BundleField{f}, nil
+}
+
+// Absent tells of a key that is not there, nil where it is: whoever looks has
+// mistyped it, and whoever adds makes it.
+func (o *BundleObject) Absent() error {
+	for _, f := range o.Fields {
+		if f.Others != nil {
+			return &BundleError{o.Ref, f.Field + " is not there: it has " + listOr(f.Others, "none")}
+		}
+	}
+	return nil
 }
 
 // onlyBundle is the key that holds certificates, where one alone does.
@@ -250,9 +271,13 @@ var writers = []struct{ mark, who string }{
 	{"cert-manager.io/inject-ca-from", "cert-manager's cainjector"},
 	{"cert-manager.io/inject-ca-from-secret", "cert-manager's cainjector"},
 	{"cert-manager.io/inject-apiserver-ca", "cert-manager's cainjector"},
+	{"cert-manager.io/certificate-name", "cert-manager"},
 	{"trust.cert-manager.io/bundle", "trust-manager"},
 	{"service.beta.openshift.io/inject-cabundle", "OpenShift's service-ca operator"},
 	{"config.openshift.io/inject-trusted-cabundle", "OpenShift's network operator"},
+	{"argocd.argoproj.io/tracking-id", "Argo CD"},
+	{"kustomize.toolkit.fluxcd.io/name", "Flux"},
+	{"helm.toolkit.fluxcd.io/name", "Flux"},
 }
 
 // writer names who else writes an object.
@@ -265,12 +290,15 @@ func writer(ref BundleRef, o *unstructured.Unstructured) string {
 		}
 	}
 	kind, _, _ := unstructured.NestedString(o.Object, "type")
+	signer, _, _ := unstructured.NestedString(o.Object, "spec", "signerName")
 	switch {
 	case ref.Resource == "configmap" && ref.Name == "kube-root-ca.crt":
 		return "kube-controller-manager, from its --root-ca-file,"
 	case ref.Resource == "configmap" && ref.Namespace == metav1.NamespaceSystem && ref.Name == "extension-apiserver-authentication":
 		return "kube-apiserver, from its --client-ca-file and --requestheader-client-ca-file,"
 	case ref.Resource == "secret" && kind == "kubernetes.io/service-account-token":
+		return "kube-controller-manager, from its --root-ca-file,"
+	case ref.Resource == "clustertrustbundle" && signer == "kubernetes.io/kube-apiserver-serving":
 		return "kube-controller-manager, from its --root-ca-file,"
 	case ref.Resource == "clustertrustbundle" && o.GetLabels()["app.kubernetes.io/managed-by"] == "kubepki":
 		return "kubepki controller, from what it was given to publish,"

@@ -87,6 +87,7 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 		holder("certificates.k8s.io/v1beta1", "ClusterTrustBundle", "", "roots", map[string]any{"spec": map[string]any{"trustBundle": certText}}),
 		holder("apiregistration.k8s.io/v1", "APIService", "", "v1.", map[string]any{"spec": map[string]any{}}),
 		holder("apiregistration.k8s.io/v1", "APIService", "", "v1.x", map[string]any{"spec": map[string]any{"service": map[string]any{"name": "x"}}}),
+		holder("apiregistration.k8s.io/v1", "APIService", "", "v1.open", map[string]any{"spec": map[string]any{"service": map[string]any{"name": "x"}, "insecureSkipTLSVerify": true}}),
 		holder("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "plain", map[string]any{"spec": map[string]any{"conversion": map[string]any{"strategy": "None"}}}),
 		holder("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "hooked", map[string]any{"spec": map[string]any{"conversion": map[string]any{"webhook": map[string]any{"clientConfig": map[string]any{"caBundle": b64(certText)}}}}}),
 		holder("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", "policy", map[string]any{"webhooks": []any{webhook("a.x", certText), webhook("b.x", "")}}),
@@ -96,7 +97,7 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 		"configmap/d/two/b.crt":                     "data[b.crt]",
 		"configmap/d/two":                           "several keys hold certificates: name one of a.crt, b.crt",
 		"configmap/d/none":                          "no key holds a bundle: it has note",
-		"configmap/d/none/ca.crt":                   "data[ca.crt]", // the first anchor makes it
+		"configmap/d/none/ca.crt":                   "data[ca.crt] absent", // the first anchor makes it
 		"secret/d/tls":                              "data[ca.crt]",
 		"secret/d/tls/tls.crt":                      "does not look like a bundle by its name",
 		"secret/d/tls/tls.key":                      "holds a private key",
@@ -104,6 +105,7 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 		"clustertrustbundle/roots":                  "spec.trustBundle",
 		"apiservice/v1.":                            "is served by kube-apiserver itself",
 		"apiservice/v1.x":                           "spec.caBundle empty",
+		"apiservice/v1.open":                        "has insecureSkipTLSVerify",
 		"crd/plain":                                 "has no webhook for conversion",
 		"crd/hooked":                                "spec.conversion.webhook.clientConfig.caBundle",
 		"validatingwebhookconfiguration/policy":     "webhooks[a.x].clientConfig.caBundle, webhooks[b.x].clientConfig.caBundle empty",
@@ -130,6 +132,12 @@ func TestWhichBundlesAnObjectHolds(t *testing.T) {
 				if f.Default {
 					name += " empty"
 				}
+				if absent := o.Absent(); absent != nil {
+					name += " absent"
+					if !strings.HasSuffix(absent.Error(), "is not there: it has note") {
+						t.Errorf("%s: %v", target, absent)
+					}
+				}
 				all = append(all, name)
 			}
 			got = strings.Join(all, ", ")
@@ -149,10 +157,26 @@ func TestWhoElseWritesAnObject(t *testing.T) {
 	marked.SetAnnotations(map[string]string{"cert-manager.io/inject-ca-from": "a/b"})
 	ours := holder("certificates.k8s.io/v1", "ClusterTrustBundle", "", "b", map[string]any{})
 	ours.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "kubepki"})
+	issued := holder("v1", "Secret", "d", "tls", map[string]any{})
+	issued.SetAnnotations(map[string]string{"cert-manager.io/certificate-name": "tls"})
+	argo := holder("v1", "ConfigMap", "d", "argo", map[string]any{})
+	argo.SetAnnotations(map[string]string{"argocd.argoproj.io/tracking-id": "app:/ConfigMap:d/argo"})
+	flux := holder("v1", "ConfigMap", "d", "flux", map[string]any{})
+	flux.SetLabels(map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"})
+	signed := func(signer string) *unstructured.Unstructured {
+		return holder("certificates.k8s.io/v1", "ClusterTrustBundle", "", "b", map[string]any{"spec": map[string]any{"signerName": signer}})
+	}
+	if got := writer(BundleRef{Resource: "clustertrustbundle", Name: "b"}, signed("example.com/serving")); got != "" {
+		t.Errorf("a bundle of a signer of one's own is written by %q", got)
+	}
 	for want, o := range map[string]struct {
 		target string
 		object *unstructured.Unstructured
 	}{
+		"cert-manager": {"secret/d/tls", issued},
+		"Argo CD":      {"configmap/d/argo", argo},
+		"Flux":         {"configmap/d/flux", flux},
+		"kube-controller-manager, from its --roo": {"clustertrustbundle/b", signed("kubernetes.io/kube-apiserver-serving")},
 		"cainjector":              {"mutatingwebhookconfiguration/m", marked},
 		"kubepki controller":      {"clustertrustbundle/b", ours},
 		"kube-controller-manager": {"configmap/any/kube-root-ca.crt", holder("v1", "ConfigMap", "any", "kube-root-ca.crt", map[string]any{})},

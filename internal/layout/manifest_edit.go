@@ -106,22 +106,25 @@ func differences(a, b any) int {
 	return 1
 }
 
+// podContainer is a container with what it mounts.
+type podContainer struct {
+	container
+	VolumeMounts []struct {
+		Name      string `json:"name"`
+		MountPath string `json:"mountPath"`
+		SubPath   string `json:"subPath"`
+		Expr      string `json:"subPathExpr"`
+	} `json:"volumeMounts"`
+}
+
 // podMounts has the fields of a Pod that say which folders of the node it sees.
 type podMounts struct {
 	Metadata struct {
 		Name string `json:"name"`
 	} `json:"metadata"`
 	Spec struct {
-		Containers []struct {
-			container
-			VolumeMounts []struct {
-				Name      string `json:"name"`
-				MountPath string `json:"mountPath"`
-				SubPath   string `json:"subPath"`
-				Expr      string `json:"subPathExpr"`
-			} `json:"volumeMounts"`
-		} `json:"containers"`
-		Volumes []struct {
+		Containers []podContainer `json:"containers"`
+		Volumes    []struct {
 			Name     string `json:"name"`
 			HostPath *struct {
 				Path string `json:"path"`
@@ -137,39 +140,71 @@ func checkMounted(manifest []byte, program, flag, file string) error {
 	if err := decodeYAML(manifest, &p); err != nil {
 		return err
 	}
+	c := p.running(program)
+	if c == nil {
+		return errors.New("no container runs " + program)
+	}
+	at, from := p.mountOf(c, file)
+	switch {
+	case at == "":
+		return &EditError{flag, "names " + file + ", whose folder the pod does not mount"}
+	case at == file:
+		return &EditError{flag, "names " + file + ", which the pod mounts alone: it would not see a file beside it"}
+	case from != at:
+		return &EditError{flag, "names " + file + ", whose folder the pod mounts from another place"}
+	}
+	return nil
+}
+
+// MountsAlone tells whether the program of a static pod sees a file by a mount of
+// that file alone. Such a mount stays with what it was made of: the program sees no
+// file that takes the other's name before its container is started anew.
+func MountsAlone(manifest []byte, file string) bool {
+	var p podMounts
+	component, err := ParseManifest(trust.Place{}, manifest)
+	if err != nil || decodeYAML(manifest, &p) != nil {
+		return false
+	}
+	c := p.running(component.Name)
+	if c == nil {
+		return false
+	}
+	at, _ := p.mountOf(c, path.Clean(file))
+	return at == path.Clean(file)
+}
+
+// running is the container that runs a program, nil where none does.
+func (p *podMounts) running(program string) *podContainer {
+	for i := range p.Spec.Containers {
+		c := &p.Spec.Containers[i]
+		name, _ := c.program()
+		if name == "" && len(c.Command) == 0 {
+			name, _ = c.named(p.Metadata.Name)
+		}
+		if name == program {
+			return c
+		}
+	}
+	return nil
+}
+
+// mountOf is the mount through which a container sees a file, and the place on the
+// node that it is of; empty where it sees none, or where that is not known.
+func (p *podMounts) mountOf(c *podContainer, file string) (at, from string) {
 	hosts := map[string]string{}
 	for _, v := range p.Spec.Volumes {
 		if v.HostPath != nil {
 			hosts[v.Name] = path.Clean(v.HostPath.Path)
 		}
 	}
-	for _, c := range p.Spec.Containers {
-		name, _ := c.program()
-		if name == "" && len(c.Command) == 0 {
-			name, _ = c.named(p.Metadata.Name)
-		}
-		if name != program {
-			continue
-		}
-		at, from := "", ""
-		for _, m := range c.VolumeMounts {
-			mount := path.Clean(m.MountPath)
-			if (file == mount || strings.HasPrefix(file, strings.TrimSuffix(mount, "/")+"/")) && len(mount) > len(at) {
-				at, from = mount, hosts[m.Name]
-				if m.SubPath != "" || m.Expr != "" {
-					from = ""
-				}
+	for _, m := range c.VolumeMounts {
+		mount := path.Clean(m.MountPath)
+		if (file == mount || strings.HasPrefix(file, strings.TrimSuffix(mount, "/")+"/")) && len(mount) > len(at) {
+			at, from = mount, hosts[m.Name]
+			if m.SubPath != "" || m.Expr != "" {
+				from = ""
 			}
 		}
-		switch {
-		case at == "":
-			return &EditError{flag, "names " + file + ", whose folder the pod does not mount"}
-		case at == file:
-			return &EditError{flag, "names " + file + ", which the pod mounts alone: it would not see a file beside it"}
-		case from != at:
-			return &EditError{flag, "names " + file + ", whose folder the pod mounts from another place"}
-		}
-		return nil
 	}
-	return errors.New("no container runs " + program)
+	return at, from
 }

@@ -81,3 +81,23 @@ func TestSetFileChangesOnePathAndNothingElse(t *testing.T) {
 		}
 	}
 }
+
+func TestAFileIsMountedAlone(t *testing.T) {
+	alone := strings.Replace(editable, "mountPath: /etc/kubernetes/pki", "mountPath: /etc/kubernetes/pki/ca.crt", 1)
+	for name, c := range map[string]struct {
+		manifest, file string
+		want           bool
+	}{
+		"its folder is mounted":              {editable, "/etc/kubernetes/pki/ca.crt", false},
+		"it is":                              {alone, "/etc/kubernetes/pki/ca.crt", true},
+		"it is, by a name that is not clean": {alone, "/etc/kubernetes//pki/ca.crt", true},
+		"another is":                         {alone, "/etc/kubernetes/pki/client-ca.crt", false},
+		"within a folder that is mounted": {strings.Replace(alone, "volumeMounts:\n", "volumeMounts:\n    - {mountPath: /etc/kubernetes, name: all}\n", 1),
+			"/etc/kubernetes/pki/ca.crt", true},
+		"no pod": {"kind: Service\n", "/etc/kubernetes/pki/ca.crt", false},
+	} {
+		if got := MountsAlone([]byte(c.manifest), c.file); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
