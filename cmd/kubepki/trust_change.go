@@ -123,14 +123,46 @@ func (p *trustPlan) judge(n *trustNodes, times ...time.Time) {
 	}
 	for _, at := range times {
 		effect := bundle.Judge(n.nodes, edits, check.Options{At: at})
-		for _, l := range effect.Lost {
-			side := map[bool]string{true: "server", false: "client"}[l.Server]
-			p.refuse(fmt.Sprintf("link %d, %s → %s, needs it: %s is verified by it (%s)", l.Link.Number, l.Link.Caller, l.Link.Callee, l.Credential.Certificate, side))
+		for _, why := range whoNeed(effect.Lost) {
+			p.refuse(why)
 		}
 		for _, f := range effect.Findings {
 			p.refuse(fmt.Sprintf("%s: %s", f.ID, f.Cause))
 		}
 	}
+}
+
+// whoNeed names what would be lost, each credential once for a kind of link: on many
+// nodes there are many links by it.
+func whoNeed(all []bundle.Lost) []string {
+	type need struct {
+		number      int
+		certificate string
+		server      bool
+	}
+	var order []need
+	links := map[need][]*trust.Link{}
+	for _, l := range all {
+		n := need{l.Link.Number, l.Credential.Certificate.String(), l.Server}
+		if links[n] == nil {
+			order = append(order, n)
+		}
+		links[n] = append(links[n], l.Link)
+	}
+	var reasons []string
+	for _, n := range order {
+		caller, callee, side, more := links[n][0].Caller, links[n][0].Callee, "client", ""
+		if others := len(links[n]) - 1; others > 0 {
+			more = fmt.Sprintf(" and %d more", others)
+		}
+		if n.server {
+			caller, side = caller+more, "server"
+		} else {
+			callee += more
+		}
+		reasons = append(reasons, fmt.Sprintf("link %d, %s → %s, needs it: %s is verified by it (%s)", n.number, caller, callee, n.certificate, side))
+	}
+	return reasons
 }
 
 // refuse notes a reason against the plan, once: it may hold on several nodes.
