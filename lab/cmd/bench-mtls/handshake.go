@@ -13,7 +13,6 @@ import (
 // session ticket when it has read it.
 type server struct {
 	listener net.Listener
-	failed   error
 }
 
 // serve listens on a socket of its own.
