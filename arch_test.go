@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"token/tokenhttp":       {"token", "token/internal/bearer"},
 	"token/tokengrpc":       {"token", "token/internal/bearer"},
 	"internal/tokentest":    {"token"},
+	"internal/tlstest":      {"internal/trust", "internal/issue", "mtls"},
 	"internal/bootstrap":    {"internal/trust"},
 	"internal/kube":         {"internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":         {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},

@@ -3,7 +3,6 @@ package mtls_test
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net"
@@ -15,27 +14,18 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
 // odd makes a credential of which something is not as usual.
 func odd(t testing.TB, a issue.Authority, change func(*issue.Template)) tls.Certificate {
 	t.Helper()
-	key, now := newKey(t), time.Now()
-	template := issue.Template{
-		Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"server.example.test"}, Usages: []x509.ExtKeyUsage{forServers, forClients},
-		NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour),
-	}
-	change(&template)
-	c, err := issue.Sign(template, key.Public(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	return *tlstest.Leaf(t, a, "server", tlstest.At("server.example.test"), tlstest.For(forServers, forClients), change)
 }
 
 func TestServerIsTakenOrNot(t *testing.T) {
-	ca, foreign := authority(t, "ca"), authority(t, "ca") // of one name
+	ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca") // of one name
 	till := spiffeid.RequireFromString("spiffe://example.test/ns/shop/sa/till")
 	id := func(all ...string) func(*issue.Template) {
 		return func(x *issue.Template) {
@@ -81,7 +71,7 @@ func TestServerIsTakenOrNot(t *testing.T) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(fmt.Sprintf("%s, %s", name, tls.VersionName(version)), func(t *testing.T) {
 				shown := odd(t, row.by, row.change)
-				client := mtls.ClientConfig(&mtls.Snapshot{Bundle: bundle(t, ca)}, row.server)
+				client := mtls.ClientConfig(&mtls.Snapshot{Bundle: tlstest.Bundle(t, ca)}, row.server)
 				client.ServerName, client.MaxVersion = row.dial, version
 				_, err := dial(t, &tls.Config{Certificates: []tls.Certificate{shown}}, client)
 				if (err == nil) != (row.want == "") || (err != nil && !strings.Contains(err.Error(), row.want)) {
@@ -96,9 +86,9 @@ func TestServerIsTakenOrNot(t *testing.T) {
 }
 
 func TestAddressesAreDialled(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	server := &tls.Config{Certificates: []tls.Certificate{odd(t, ca, func(x *issue.Template) { x.Addresses = []net.IP{net.IPv6loopback, {127, 0, 0, 1}} })}}
-	source := &mtls.Snapshot{Bundle: bundle(t, ca)}
+	source := &mtls.Snapshot{Bundle: tlstest.Bundle(t, ca)}
 	for address, good := range map[string]bool{"127.0.0.1:443": true, "[::1]:443": true, "::1": true, "server.example.test:443": true, "127.0.0.2:443": false, "[::2]:443": false, "example.test": false} {
 		if _, err := dial(t, server, mtls.DialledAt(source, nil, address)); (err == nil) != good {
 			t.Errorf("%s: %v", address, err)
@@ -111,9 +101,9 @@ func TestAddressesAreDialled(t *testing.T) {
 func TestClientAfterARotation(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
-			ca, next := authority(t, "ca"), authority(t, "ca")
+			ca, next := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca")
 			var source changing
-			server := mtls.ServerConfig(&mtls.Snapshot{Certificate: new(leaf(t, ca, "server", forServers)), Bundle: bundle(t, ca)}, mtls.RequireClients)
+			server := mtls.ServerConfig(&mtls.Snapshot{Certificate: new(leaf(t, ca, "server", forServers)), Bundle: tlstest.Bundle(t, ca)}, mtls.RequireClients)
 			sessions := mtls.NewSessionCache(&source, 4)
 			client := func() *tls.Config {
 				c := sessions.DialledAt(nil, "server.example.test:443")
@@ -146,7 +136,7 @@ func TestClientAfterARotation(t *testing.T) {
 
 // Sessions of a cache that forgets nothing are judged all the same.
 func TestResumedSessionsOfAServerAreJudged(t *testing.T) {
-	ca, next := authority(t, "ca"), authority(t, "ca")
+	ca, next := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca")
 	var source changing
 	client := mtls.ClientConfig(&source, nil)
 	client.ServerName, client.ClientSessionCache = "server.example.test", tls.NewLRUClientSessionCache(4)
@@ -161,13 +151,13 @@ func TestResumedSessionsOfAServerAreJudged(t *testing.T) {
 }
 
 func TestClientWithoutWhatItTakes(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	server := &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, "server", forServers)}, ClientAuth: tls.RequestClientCert}
 	for name, row := range map[string]struct {
 		source mtls.Source
 		want   string
 	}{
-		"a bundle, and nothing to show":  {&mtls.Snapshot{Bundle: bundle(t, ca)}, ""},
+		"a bundle, and nothing to show":  {&mtls.Snapshot{Bundle: tlstest.Bundle(t, ca)}, ""},
 		"no bundle":                      {&mtls.Snapshot{Certificate: new(leaf(t, ca, "jane", forClients))}, "no bundle to verify servers by"},
 		"a bundle that nobody has made":  {&mtls.Snapshot{Bundle: &mtls.Bundle{}}, "no bundle to verify servers by"}, // not the system's
 		"no snapshot, and no error":      {new(changing), "does not say why"},
@@ -188,10 +178,10 @@ func TestClientWithoutWhatItTakes(t *testing.T) {
 }
 
 func TestMemoryTakesWhatFits(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	good, other := leaf(t, ca, "good", forServers), leaf(t, ca, "other", forServers)
 	var m mtls.Memory
-	if err := m.Set(mtls.Snapshot{Certificate: &good, Bundle: bundle(t, ca)}); err != nil {
+	if err := m.Set(mtls.Snapshot{Certificate: &good, Bundle: tlstest.Bundle(t, ca)}); err != nil {
 		t.Fatal(err)
 	}
 	before, _ := m.Snapshot()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -34,7 +35,7 @@ type pair struct {
 }
 
 func newPair(t testing.TB) *pair {
-	p := &pair{ca: authority(t, "ca")}
+	p := &pair{ca: tlstest.Authority(t, "ca")}
 	p.server.set(t, leaf(t, p.ca, "server", forServers), p.ca)
 	p.client.set(t, leaf(t, p.ca, "jane", forClients), p.ca)
 	told := func(_ net.Addr, why error) {
@@ -83,14 +84,18 @@ func TestConnectionsNoLongerGoodAreClosed(t *testing.T) {
 		clients mtls.Clients
 		want    string // why it is closed; empty: it goes on
 	}{
-		"nothing has changed":                              {func(*testing.T, *pair) {}, mtls.RequireClients, ""},
-		"the server trusts the client's authority no more": {func(t *testing.T, p *pair) { p.server.set(t, leaf(t, p.ca, "server", forServers), authority(t, "ca")) }, mtls.RequireClients, `the other side, "CN=jane": x509: certificate signed by unknown authority`},
-		"the client trusts the server's authority no more": {func(t *testing.T, p *pair) { p.client.set(t, leaf(t, p.ca, "jane", forClients), authority(t, "ca")) }, mtls.RequireClients, `the other side, "CN=server": x509: certificate signed by unknown authority`},
+		"nothing has changed": {func(*testing.T, *pair) {}, mtls.RequireClients, ""},
+		"the server trusts the client's authority no more": {func(t *testing.T, p *pair) {
+			p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Authority(t, "ca"))
+		}, mtls.RequireClients, `the other side, "CN=jane": x509: certificate signed by unknown authority`},
+		"the client trusts the server's authority no more": {func(t *testing.T, p *pair) {
+			p.client.set(t, leaf(t, p.ca, "jane", forClients), tlstest.Authority(t, "ca"))
+		}, mtls.RequireClients, `the other side, "CN=server": x509: certificate signed by unknown authority`},
 		"the server trusts one more": {func(t *testing.T, p *pair) {
-			p.server.set(t, leaf(t, p.ca, "server", forServers), authority(t, "more"), p.ca)
+			p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Authority(t, "more"), p.ca)
 		}, mtls.RequireClients, ""},
 		"the authority was certified anew": {func(t *testing.T, p *pair) {
-			p.server.set(t, leaf(t, p.ca, "server", forServers), certify(t, "ca", p.ca.Key))
+			p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Certify(t, "ca", p.ca.Key))
 		}, mtls.RequireClients, ""},
 		"the certificates have expired":         {func(*testing.T, *pair) { time.Sleep(2 * time.Hour) }, mtls.RequireClients, "expired"},
 		"they will in a second":                 {func(*testing.T, *pair) { time.Sleep(time.Hour - time.Second) }, mtls.RequireClients, ""},
@@ -122,7 +127,9 @@ func TestConnectionsNoLongerGoodAreClosed(t *testing.T) {
 		"the bundle is gone": {func(t *testing.T, p *pair) {
 			p.server.now.Store(&mtls.Snapshot{Certificate: p.server.now.Load().Certificate})
 		}, mtls.RequireClients, ""},
-		"the client is not judged by the handshake":         {func(t *testing.T, p *pair) { p.server.set(t, leaf(t, p.ca, "server", forServers), authority(t, "ca")) }, mtls.UnverifiedClients, ""},
+		"the client is not judged by the handshake": {func(t *testing.T, p *pair) {
+			p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Authority(t, "ca"))
+		}, mtls.UnverifiedClients, ""},
 		"the client is not asked, the server's has expired": {func(*testing.T, *pair) { time.Sleep(2 * time.Hour) }, mtls.NoClients, `that we show on it, "CN=server", expired`},
 	}
 	for name, row := range rows {
@@ -195,7 +202,7 @@ func TestConnectionsRun(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { p.served.Run(ctx, 10*time.Second); close(ended) }()
-		p.server.set(t, leaf(t, p.ca, "server", forServers), authority(t, "ca"))
+		p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Authority(t, "ca"))
 		time.Sleep(11 * time.Second)
 		if err := (&link{client: c}).echo(); err == nil || len(p.why) != 1 {
 			t.Errorf("after a look: %v, %q", err, p.why)
@@ -232,7 +239,7 @@ func TestConnectionsBelowWrappers(t *testing.T) {
 			if err := (&link{client: client}).echo(); err != nil {
 				t.Fatal(err)
 			}
-			p.server.set(t, leaf(t, p.ca, "server", forServers), authority(t, "ca"))
+			p.server.set(t, leaf(t, p.ca, "server", forServers), tlstest.Authority(t, "ca"))
 			if got := p.served.CloseStale(); got != row.want {
 				t.Errorf("%d were closed, want %d", got, row.want)
 			}

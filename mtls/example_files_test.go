@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"log"
 	"net"
@@ -14,12 +13,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -34,23 +32,15 @@ func exampleFiles() *exampleSet {
 	dir, err := os.MkdirTemp("", "mtls")
 	check(err)
 	s := &exampleSet{dir: dir, certificate: filepath.Join(dir, "tls.crt"), key: filepath.Join(dir, "tls.key"), bundle: filepath.Join(dir, "client-ca.crt")}
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(err)
-	now := time.Now()
-	root, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.Add(time.Hour)}, key)
-	check(err)
-	s.ca = issue.Authority{Certificate: root, Key: key}
+	s.ca = tlstest.Authority(tlstest.Panics, "ca")
 	s.server, s.jane = s.leaf("server", forServers), s.leaf("jane", forClients)
 	s.write(s.server, s.certificate, s.key)
-	check(os.WriteFile(s.bundle, s.bundlePEM(), 0o600))
+	tlstest.Put(tlstest.Panics, s.bundle, s.bundlePEM())
 	return s
 }
 
 func (s *exampleSet) write(c tls.Certificate, certificate, key string) {
-	private, err := issue.EncodePrivateKey(c.PrivateKey.(crypto.Signer))
-	check(err)
-	check(os.WriteFile(key, private, 0o600))
-	check(os.WriteFile(certificate, trust.EncodeCertificates(c.Leaf), 0o600))
+	tlstest.PutPair(tlstest.Panics, mtls.Files{Certificate: certificate, Key: key}, &c)
 }
 
 // janes returns the files of a client.
@@ -83,19 +73,12 @@ func (s *exampleSet) serve() (address string, stop func()) {
 }
 
 func (s *exampleSet) leaf(name string, usage x509.ExtKeyUsage) tls.Certificate {
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(err)
-	now := time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Addresses: []net.IP{{127, 0, 0, 1}}, Usages: []x509.ExtKeyUsage{usage}, NotBefore: now, NotAfter: now.Add(time.Hour),
-	}, key.Public(), s.ca)
-	check(err)
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	return *tlstest.Leaf(tlstest.Panics, s.ca, name, tlstest.At("localhost", "127.0.0.1"), tlstest.For(usage))
 }
 
 func (s *exampleSet) remove() { os.RemoveAll(s.dir) }
 
-func (s *exampleSet) bundlePEM() []byte { return trust.EncodeCertificates(s.ca.Certificate) }
+func (s *exampleSet) bundlePEM() []byte { return tlstest.PEM(s.ca) }
 
 func (s *exampleSet) pair() *tls.Certificate { return &s.server }
 

@@ -1,14 +1,12 @@
 package mtls_test
 
 import (
-	"crypto"
 	"fmt"
 	"log"
-	"os"
 	"path/filepath"
 
-	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 )
@@ -52,13 +50,11 @@ func ExampleJoin() {
 
 // kubeconfig writes one of jane.
 func (s *exampleSet) kubeconfig() string {
-	key, err := issue.EncodePrivateKey(s.jane.PrivateKey.(crypto.Signer))
-	check(err)
 	data, err := layout.EncodeKubeconfig(layout.KubeconfigSpec{
-		Cluster: "shop", Server: "https://10.0.0.11:6443", CA: s.bundlePEM(), User: "jane", Certificate: trust.EncodeCertificates(s.jane.Leaf), Key: key,
+		Cluster: "shop", Server: "https://10.0.0.11:6443", CA: s.bundlePEM(), User: "jane", Certificate: trust.EncodeCertificates(s.jane.Leaf), Key: tlstest.KeyPEM(tlstest.Panics, &s.jane),
 	})
 	check(err)
 	path := filepath.Join(s.dir, "jane.conf")
-	check(os.WriteFile(path, data, 0o600))
+	tlstest.Put(tlstest.Panics, path, data)
 	return path
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 )
@@ -24,30 +25,30 @@ func TestPairIsNotTakenUp(t *testing.T) {
 		want string
 	}{
 		"when only the key has changed": {func(t *testing.T, d *disk) {
-			d.writeKey(t, leaf(t, authority(t, "ca"), "two", forServers))
+			d.writeKey(t, leaf(t, tlstest.Authority(t, "ca"), "two", forServers))
 		}, "does not belong to the key"},
 		"when only the certificate has changed": {func(t *testing.T, d *disk) {
-			d.writeCertificate(t, leaf(t, authority(t, "ca"), "two", forServers))
+			d.writeCertificate(t, leaf(t, tlstest.Authority(t, "ca"), "two", forServers))
 		}, "does not belong to the key"},
 		"when the certificate is cut off": {func(t *testing.T, d *disk) { cut(t, d.files.Certificate) }, "no end"},
 		"when the key is cut off":         {func(t *testing.T, d *disk) { cut(t, d.files.Key) }, "no end"},
-		"when the certificate is empty":   {func(t *testing.T, d *disk) { put(t, d.files.Certificate, nil) }, "no PEM block of type CERTIFICATE"},
-		"when the key is empty":           {func(t *testing.T, d *disk) { put(t, d.files.Key, nil) }, "no private key"},
+		"when the certificate is empty":   {func(t *testing.T, d *disk) { tlstest.Put(t, d.files.Certificate, nil) }, "no PEM block of type CERTIFICATE"},
+		"when the key is empty":           {func(t *testing.T, d *disk) { tlstest.Put(t, d.files.Key, nil) }, "no private key"},
 		"when the key is gone":            {func(_ *testing.T, d *disk) { os.Remove(d.files.Key) }, "no such file"},
 		"when the certificate has expired": {func(t *testing.T, d *disk) {
-			old := leaf(t, authority(t, "ca"), "old", forServers)
+			old := leaf(t, tlstest.Authority(t, "ca"), "old", forServers)
 			time.Sleep(2 * time.Hour)
 			d.writePair(t, old)
 		}, "expired at"},
-		"when it is for clients alone": {func(t *testing.T, d *disk) { d.writePair(t, leaf(t, authority(t, "ca"), "jane", forClients)) }, "lack serverAuth"},
+		"when it is for clients alone": {func(t *testing.T, d *disk) { d.writePair(t, leaf(t, tlstest.Authority(t, "ca"), "jane", forClients)) }, "lack serverAuth"},
 		"when a request is in its place": {func(t *testing.T, d *disk) {
-			put(t, d.files.Certificate, []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+			tlstest.Put(t, d.files.Certificate, []byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
 		}, "where a CERTIFICATE is expected"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ca, d := authority(t, "ca"), newDisk(t)
+				ca, d := tlstest.Authority(t, "ca"), newDisk(t)
 				d.writePair(t, leaf(t, ca, "one", forServers))
 				d.writeBundle(t, ca)
 				d.files.Usage = forServers
@@ -70,7 +71,7 @@ func TestPairIsNotTakenUp(t *testing.T) {
 // Who signs may have a clock that is ahead.
 func TestCertificateThatIsGoodOnlyLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, d := authority(t, "ca"), newDisk(t)
+		ca, d := tlstest.Authority(t, "ca"), newDisk(t)
 		later := func(name string, by time.Duration) tls.Certificate {
 			return odd(t, ca, func(x *issue.Template) {
 				x.Subject.CommonName, x.NotBefore, x.NotAfter = name, time.Now().Add(by), time.Now().Add(by+time.Hour)
@@ -108,7 +109,7 @@ func cut(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, path, data[:len(data)/2])
+	tlstest.Put(t, path, data[:len(data)/2])
 }
 
 func TestBundleIsNotTakenUp(t *testing.T) {
@@ -117,20 +118,20 @@ func TestBundleIsNotTakenUp(t *testing.T) {
 		want string
 	}{
 		"when it is cut off": {func(t *testing.T, d *disk) { cut(t, d.files.Bundle) }, "no end"},
-		"when it is empty":   {func(t *testing.T, d *disk) { put(t, d.files.Bundle, nil) }, "no PEM block of type CERTIFICATE"},
+		"when it is empty":   {func(t *testing.T, d *disk) { tlstest.Put(t, d.files.Bundle, nil) }, "no PEM block of type CERTIFICATE"},
 		"when it is gone":    {func(_ *testing.T, d *disk) { os.Remove(d.files.Bundle) }, "no such file"},
 		"when it is a key": {func(t *testing.T, d *disk) {
 			data, err := os.ReadFile(d.files.Key)
 			if err != nil {
 				t.Fatal(err)
 			}
-			put(t, d.files.Bundle, data)
+			tlstest.Put(t, d.files.Bundle, data)
 		}, "where a CERTIFICATE is expected"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+				one, two, d := tlstest.Authority(t, "one"), tlstest.Authority(t, "two"), newDisk(t)
 				d.writePair(t, leaf(t, one, "server", forServers))
 				d.writeBundle(t, one)
 				source := d.open(t)
@@ -160,7 +161,7 @@ func trusting(s *mtls.Snapshot) string {
 // An authority can be taken out of use however long the pair is broken.
 func TestBundleIsTakenUpBesideABrokenPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+		one, two, d := tlstest.Authority(t, "one"), tlstest.Authority(t, "two"), newDisk(t)
 		d.writePair(t, leaf(t, one, "server", forServers))
 		d.writeBundle(t, one, two)
 		source := d.open(t)
@@ -176,7 +177,7 @@ func TestBundleIsTakenUpBesideABrokenPair(t *testing.T) {
 
 func TestSnapshotIsTheSameWhileNothingChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, d := authority(t, "ca"), newDisk(t)
+		ca, d := tlstest.Authority(t, "ca"), newDisk(t)
 		d.writePair(t, leaf(t, ca, "one", forServers))
 		d.writeBundle(t, ca)
 		source := d.open(t)
@@ -192,13 +193,13 @@ func TestSnapshotIsTheSameWhileNothingChanges(t *testing.T) {
 }
 
 func TestPairInOneFile(t *testing.T) {
-	d, pair := newDisk(t), leaf(t, authority(t, "ca"), "kubelet", forServers)
+	d, pair := newDisk(t), leaf(t, tlstest.Authority(t, "ca"), "kubelet", forServers)
 	d.writePair(t, pair)
 	key, err := os.ReadFile(d.files.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, d.files.Certificate, append(trust.EncodeCertificates(pair.Leaf, authority(t, "above").Certificate), key...))
+	tlstest.Put(t, d.files.Certificate, append(trust.EncodeCertificates(pair.Leaf, tlstest.Authority(t, "above").Certificate), key...))
 	s, err := mtls.OpenFiles(mtls.Files{Certificate: d.files.Certificate, Key: d.files.Certificate}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +211,7 @@ func TestPairInOneFile(t *testing.T) {
 }
 
 func TestFilesThatCannotBeOpened(t *testing.T) {
-	d, pair := newDisk(t), leaf(t, authority(t, "ca"), "one", forServers)
+	d, pair := newDisk(t), leaf(t, tlstest.Authority(t, "ca"), "one", forServers)
 	if _, err := mtls.OpenFiles(d.files, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
@@ -218,7 +219,7 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 	if _, err := mtls.OpenFiles(d.files, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "ca.crt") {
 		t.Errorf("got %v", err)
 	}
-	d.writeKey(t, leaf(t, authority(t, "ca"), "two", forServers))
+	d.writeKey(t, leaf(t, tlstest.Authority(t, "ca"), "two", forServers))
 	_, err := mtls.OpenFiles(d.files, nil)
 	if err == nil || !strings.Contains(err.Error(), "tls.crt") || strings.Contains(err.Error(), "PRIVATE") {
 		t.Errorf("got %v", err)
@@ -228,7 +229,7 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 // A client that shows nothing has a bundle alone, and follows it.
 func TestBundleWithoutAPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two, d := authority(t, "one"), authority(t, "two"), newDisk(t)
+		one, two, d := tlstest.Authority(t, "one"), tlstest.Authority(t, "two"), newDisk(t)
 		d.writeBundle(t, one)
 		s, err := mtls.OpenFiles(mtls.Files{Bundle: d.files.Bundle}, nil)
 		if err != nil {
@@ -282,7 +283,7 @@ func TestUsageOfACertificate(t *testing.T) {
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			d := newDisk(t)
-			d.writePair(t, leaf(t, authority(t, "ca"), "one", row.usages...))
+			d.writePair(t, leaf(t, tlstest.Authority(t, "ca"), "one", row.usages...))
 			d.files.Bundle, d.files.Usage = "", row.want
 			_, err := mtls.OpenFiles(d.files, nil)
 			if (err == nil) != row.good || (err != nil && !strings.Contains(err.Error(), "lack "+row.want.String())) {
@@ -294,7 +295,7 @@ func TestUsageOfACertificate(t *testing.T) {
 
 func TestPairThatChangesWhileManyAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, d := authority(t, "ca"), newDisk(t)
+		ca, d := tlstest.Authority(t, "ca"), newDisk(t)
 		d.writePair(t, leaf(t, ca, "one", forServers))
 		d.writeBundle(t, ca)
 		source := d.open(t)

@@ -1,7 +1,6 @@
 package mtls_test
 
 import (
-	"crypto"
 	"crypto/tls"
 	"encoding/base64"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 )
@@ -30,11 +30,7 @@ func newConf(t *testing.T) *conf {
 
 func keyPEM(t testing.TB, c tls.Certificate) []byte {
 	t.Helper()
-	data, err := issue.EncodePrivateKey(c.PrivateKey.(crypto.Signer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return tlstest.KeyPEM(t, &c)
 }
 
 // embed writes a kubeconfig that holds everything.
@@ -47,13 +43,13 @@ func (c *conf) embed(t *testing.T, ca issue.Authority, pair tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, c.path, data)
+	tlstest.Put(t, c.path, data)
 }
 
 // refer writes a kubeconfig that names files beside it.
 func (c *conf) refer(t *testing.T, server, ca, certificate, key string) {
 	t.Helper()
-	put(t, c.path, []byte(`{"current-context":"c","contexts":[{"name":"c","context":{"cluster":"shop","user":"jane"}}],
+	tlstest.Put(t, c.path, []byte(`{"current-context":"c","contexts":[{"name":"c","context":{"cluster":"shop","user":"jane"}}],
 "clusters":[{"name":"shop","cluster":{"server":"`+server+`","certificate-authority":"`+ca+`"}}],
 "users":[{"name":"jane","user":{"client-certificate":"`+certificate+`","client-key":"`+key+`"}}]}`))
 }
@@ -69,7 +65,7 @@ func (c *conf) open(t *testing.T) *mtls.KubeconfigSource {
 
 func TestKubeconfigThatHoldsEverythingIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, c := authority(t, "ca"), newConf(t)
+		ca, c := tlstest.Authority(t, "ca"), newConf(t)
 		c.embed(t, ca, leaf(t, ca, "one", forClients))
 		s := c.open(t)
 		first := looks(t, s, 3)
@@ -79,7 +75,7 @@ func TestKubeconfigThatHoldsEverythingIsReadAgain(t *testing.T) {
 		if got := s.Server(); got != (mtls.Server{URL: "https://10.0.0.11:6443", Name: "10.0.0.11"}) {
 			t.Errorf("%+v", got)
 		}
-		c.embed(t, authority(t, "next"), leaf(t, ca, "two", forClients))
+		c.embed(t, tlstest.Authority(t, "next"), leaf(t, ca, "two", forClients))
 		if now := looks(t, s, 3); showing(now) != "two" || trusting(now) != "next" {
 			t.Errorf("%s, %s", showing(now), trusting(now))
 		}
@@ -93,7 +89,7 @@ func TestKubeconfigThatHoldsEverythingIsReadAgain(t *testing.T) {
 
 func TestFilesOfAKubeconfigAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, c := authority(t, "ca"), newConf(t)
+		ca, c := tlstest.Authority(t, "ca"), newConf(t)
 		c.writePair(t, leaf(t, ca, "one", forClients))
 		c.writeBundle(t, ca)
 		c.refer(t, "https://api.example.test:6443", "ca.crt", "tls.crt", c.files.Key) // relative, and absolute
@@ -107,24 +103,24 @@ func TestFilesOfAKubeconfigAreReadAgain(t *testing.T) {
 		// Other files, of which one comes late: what was before is followed on.
 		dir := filepath.Dir(c.path)
 		next := leaf(t, ca, "three", forClients)
-		put(t, filepath.Join(dir, "next.key"), keyPEM(t, next))
+		tlstest.Put(t, filepath.Join(dir, "next.key"), keyPEM(t, next))
 		c.refer(t, "https://other.example.test", "ca.crt", "next.crt", "next.key")
 		looks(t, s, 3)
 		c.writePair(t, leaf(t, ca, "two again", forClients))
-		c.writeBundle(t, ca, authority(t, "more"))
+		c.writeBundle(t, ca, tlstest.Authority(t, "more"))
 		if now := looks(t, s, 3); showing(now) != "two again" || trusting(now) != "ca more" || s.Server().Name != "api.example.test" {
 			t.Errorf("%s, %s", showing(now), trusting(now))
 		}
 		if !s.Status().Failing {
 			t.Error("nobody says that a file is missing")
 		}
-		put(t, filepath.Join(dir, "next.crt"), trust.EncodeCertificates(next.Leaf))
+		tlstest.Put(t, filepath.Join(dir, "next.crt"), trust.EncodeCertificates(next.Leaf))
 		if now := looks(t, s, 3); showing(now) != "three" || s.Server().Name != "other.example.test" {
 			t.Errorf("%s", showing(now))
 		}
 		c.want(t, "tls.crt tls.crt ca.crt jane.conf", "next.crt: no such file")
 
-		put(t, filepath.Join(dir, "next.key"), keyPEM(t, leaf(t, ca, "other", forClients)))
+		tlstest.Put(t, filepath.Join(dir, "next.key"), keyPEM(t, leaf(t, ca, "other", forClients)))
 		looks(t, s, 3)
 		if status := s.Status(); !status.Failing || status.Refused != 2 || time.Since(status.AsOf) < 2*time.Second {
 			t.Errorf("%+v", status)
@@ -138,7 +134,7 @@ func TestFilesOfAKubeconfigAreReadAgain(t *testing.T) {
 }
 
 func TestKubeconfigsThatAreRefused(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	c := newConf(t)
 	pair := leaf(t, ca, "jane", forClients)
 	c.embed(t, ca, pair)
@@ -169,12 +165,12 @@ func TestKubeconfigsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newConf(t)
 			server := leaf(t, ca, "server", forServers)
-			put(t, filepath.Join(filepath.Dir(c.path), "server.crt"), trust.EncodeCertificates(server.Leaf))
-			put(t, filepath.Join(filepath.Dir(c.path), "server.key"), keyPEM(t, server))
+			tlstest.Put(t, filepath.Join(filepath.Dir(c.path), "server.crt"), trust.EncodeCertificates(server.Leaf))
+			tlstest.Put(t, filepath.Join(filepath.Dir(c.path), "server.key"), keyPEM(t, server))
 			if !strings.Contains(good, row.old) {
 				t.Fatalf("no %q in the kubeconfig", row.old)
 			}
-			put(t, c.path, []byte(strings.Replace(good, row.old, row.new, 1)))
+			tlstest.Put(t, c.path, []byte(strings.Replace(good, row.old, row.new, 1)))
 			s, err := mtls.OpenKubeconfig(c.path, "", nil)
 			if row.want == "" {
 				if err != nil {
@@ -198,7 +194,7 @@ func TestKubeconfigsThatAreRefused(t *testing.T) {
 }
 
 func TestContextOfAKubeconfig(t *testing.T) {
-	ca, c := authority(t, "ca"), newConf(t)
+	ca, c := tlstest.Authority(t, "ca"), newConf(t)
 	c.embed(t, ca, leaf(t, ca, "jane", forClients))
 	if _, err := mtls.OpenKubeconfig(c.path, "jane@shop", nil); err != nil {
 		t.Error(err)
@@ -216,12 +212,12 @@ func TestContextOfAKubeconfig(t *testing.T) {
 // (k8s.io/client-go/util/certificate/certificate_store.go).
 func TestFilesOfAKubelet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, ca := t.TempDir(), authority(t, "ca")
+		dir, ca := t.TempDir(), tlstest.Authority(t, "ca")
 		current := filepath.Join(dir, "kubelet-client-current.pem")
 		rotate := func(name string) {
 			t.Helper()
 			pair, file := leaf(t, ca, name, forClients), filepath.Join(dir, "kubelet-client-"+name+".pem")
-			put(t, file, append(trust.EncodeCertificates(pair.Leaf), keyPEM(t, pair)...))
+			tlstest.Put(t, file, append(trust.EncodeCertificates(pair.Leaf), keyPEM(t, pair)...))
 			if err := os.Symlink(file, current+".tmp"); err != nil {
 				t.Fatal(err)
 			}
@@ -231,7 +227,7 @@ func TestFilesOfAKubelet(t *testing.T) {
 		}
 		rotate("one")
 		c := &conf{disk: newDisk(t), path: filepath.Join(dir, "kubelet.conf")}
-		put(t, filepath.Join(dir, "ca.crt"), trust.EncodeCertificates(ca.Certificate))
+		tlstest.Put(t, filepath.Join(dir, "ca.crt"), trust.EncodeCertificates(ca.Certificate))
 		c.refer(t, "https://10.0.0.11:6443", "ca.crt", "kubelet-client-current.pem", "kubelet-client-current.pem")
 		files, err := mtls.OpenFiles(mtls.Files{Certificate: current, Key: current, Usage: forClients}, c.told)
 		if err != nil {
@@ -254,7 +250,7 @@ func TestFilesOfAKubelet(t *testing.T) {
 // (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go).
 func TestFilesOfAMountedSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, ca := newDisk(t), authority(t, "ca")
+		d, ca := newDisk(t), tlstest.Authority(t, "ca")
 		dir := filepath.Dir(d.files.Bundle)
 		mount := func(name string, files map[string][]byte) {
 			t.Helper()
@@ -263,7 +259,7 @@ func TestFilesOfAMountedSecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			for file, data := range files {
-				put(t, filepath.Join(dir, folder, file), data)
+				tlstest.Put(t, filepath.Join(dir, folder, file), data)
 			}
 			if err := os.Symlink(folder, filepath.Join(dir, "..data_tmp")); err != nil {
 				t.Fatal(err)
@@ -287,7 +283,7 @@ func TestFilesOfAMountedSecret(t *testing.T) {
 		}
 		mount("one", secret("one", ca))
 		s := d.open(t)
-		next := authority(t, "next")
+		next := tlstest.Authority(t, "next")
 		mount("two", secret("two", next))
 		if now := looks(t, s, 3); showing(now) != "two" || trusting(now) != "next" {
 			t.Errorf("%s, %s", showing(now), trusting(now))

@@ -15,12 +15,13 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
 func peer(t testing.TB, change func(*issue.Template)) mtls.Peer {
 	t.Helper()
-	return mtls.Peer{Certificate: odd(t, authority(t, "ca"), change).Leaf}
+	return mtls.Peer{Certificate: odd(t, tlstest.Authority(t, "ca"), change).Leaf}
 }
 
 func subject(name pkix.Name) func(*issue.Template) {
@@ -107,7 +108,7 @@ func TestWhoMay(t *testing.T) {
 }
 
 func TestAnAuthorityHasNoSPIFFEID(t *testing.T) {
-	if _, err := (mtls.Peer{Certificate: authority(t, "ca").Certificate}).SPIFFEID(); err == nil || !strings.Contains(err.Error(), "authority") {
+	if _, err := (mtls.Peer{Certificate: tlstest.Authority(t, "ca").Certificate}).SPIFFEID(); err == nil || !strings.Contains(err.Error(), "authority") {
 		t.Errorf("%v", err)
 	}
 	till := func(usage x509.KeyUsage) mtls.Peer {
@@ -158,8 +159,8 @@ func TestPeersInContexts(t *testing.T) {
 // certificates.
 func TestVerifiedChainsAreRememberedForWhatTheyWere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca, foreign := authority(t, "ca"), authority(t, "ca")
-		source := &mtls.Snapshot{Bundle: bundle(t, ca)}
+		ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca")
+		source := &mtls.Snapshot{Bundle: tlstest.Bundle(t, ca)}
 		shows := func(all ...tls.Certificate) *tls.ConnectionState {
 			var c tls.ConnectionState
 			for _, one := range all {
@@ -181,7 +182,7 @@ func TestVerifiedChainsAreRememberedForWhatTheyWere(t *testing.T) {
 			if _, err := mtls.VerifyServer(source, shows(stranger, server)); err == nil {
 				t.Error("a stranger that shows a good one behind it")
 			}
-			if _, err := mtls.VerifyServer(&mtls.Snapshot{Bundle: bundle(t, foreign)}, shows(server)); err == nil {
+			if _, err := mtls.VerifyServer(&mtls.Snapshot{Bundle: tlstest.Bundle(t, foreign)}, shows(server)); err == nil {
 				t.Error("by another bundle")
 			}
 		}

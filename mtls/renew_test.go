@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -101,7 +102,7 @@ func shopRequest() x509.CertificateRequest {
 // renew starts a source within a bubble.
 func renew(t *testing.T, change func(*mtls.Renewal, *signer)) *renewing {
 	t.Helper()
-	r := &renewing{signer: &signer{t: t, ca: authority(t, "ca"), life: time.Hour, keys: map[string]bool{}}, ended: make(chan error, 1)}
+	r := &renewing{signer: &signer{t: t, ca: tlstest.Authority(t, "ca"), life: time.Hour, keys: map[string]bool{}}, ended: make(chan error, 1)}
 	config := mtls.Renewal{Issuer: r.signer, Request: shopRequest(), Usage: forServers, Told: func(x mtls.Renewed) { r.told = append(r.told, x) }}
 	change(&config, r.signer)
 	var err error
@@ -181,11 +182,13 @@ func TestWhatIsIssuedIsNotTaken(t *testing.T) {
 		want   string
 	}{
 		"when it is for another key": {after: func(t *testing.T, i *mtls.Issued) {
-			i.Chain = []*x509.Certificate{leaf(t, authority(t, "ca"), "till", forServers).Leaf}
+			i.Chain = []*x509.Certificate{leaf(t, tlstest.Authority(t, "ca"), "till", forServers).Leaf}
 		}, want: "not for the key"},
 		"when there is none":           {after: func(_ *testing.T, i *mtls.Issued) { i.Chain = nil }, want: "1 to 10"},
 		"when one of the chain is nil": {after: func(_ *testing.T, i *mtls.Issued) { i.Chain = append(i.Chain, nil) }, want: "1 to 10"},
-		"when the chain is of another": {after: func(t *testing.T, i *mtls.Issued) { i.Chain = append(i.Chain, authority(t, "other").Certificate) }, want: "not signed by the next"},
+		"when the chain is of another": {after: func(t *testing.T, i *mtls.Issued) {
+			i.Chain = append(i.Chain, tlstest.Authority(t, "other").Certificate)
+		}, want: "not signed by the next"},
 		"when it is for clients alone": {change: func(c *issue.Template) { c.Usages = []x509.ExtKeyUsage{forClients} }, want: "lack serverAuth"},
 		"when it has expired": {change: func(c *issue.Template) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(-time.Minute)
@@ -308,11 +311,11 @@ func TestIssuerThatHangsIsGivenUp(t *testing.T) {
 
 func TestBundleOfTheIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		given, err := mtls.NewBundle(authority(t, "given").Certificate)
+		given, err := mtls.NewBundle(tlstest.Authority(t, "given").Certificate)
 		if err != nil {
 			t.Fatal(err)
 		}
-		issuers, err := mtls.NewBundle(authority(t, "issuer's").Certificate)
+		issuers, err := mtls.NewBundle(tlstest.Authority(t, "issuer's").Certificate)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +366,7 @@ func TestRenewingRunsOnce(t *testing.T) {
 }
 
 func TestJoin(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	pair := leaf(t, ca, "one", forServers)
 	bundle, err := mtls.NewBundle(ca.Certificate)
 	if err != nil {

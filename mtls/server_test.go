@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -24,28 +25,11 @@ func (c *changing) Snapshot() (*mtls.Snapshot, error) { return c.now.Load(), nil
 // set is what files would hold.
 func (c *changing) set(t testing.TB, pair tls.Certificate, trusted ...issue.Authority) {
 	t.Helper()
-	s := &mtls.Snapshot{Certificate: &pair}
-	if len(trusted) > 0 {
-		s.Bundle = bundle(t, trusted...)
-	}
-	c.now.Store(s)
-}
-
-func bundle(t testing.TB, all ...issue.Authority) *mtls.Bundle {
-	t.Helper()
-	var anchors []*x509.Certificate
-	for _, a := range all {
-		anchors = append(anchors, a.Certificate)
-	}
-	b, err := mtls.NewBundle(anchors...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	c.now.Store(tlstest.Snapshot(t, &pair, trusted...))
 }
 
 func TestRotatedPairIsShownAndConnectionsGoOn(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	var source changing
 	source.set(t, leaf(t, ca, "one", forServers))
 	server := mtls.ServerConfig(&source, mtls.NoClients)
@@ -61,7 +45,7 @@ func TestRotatedPairIsShownAndConnectionsGoOn(t *testing.T) {
 
 // A change of the server's own certificate does not take its clients' sessions.
 func TestSessionsAreResumedAcrossARotationOfThePair(t *testing.T) {
-	ca, clients := authority(t, "ca"), authority(t, "clients")
+	ca, clients := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients")
 	var source changing
 	source.set(t, leaf(t, ca, "one", forServers), clients)
 	server, client := mtls.ServerConfig(&source, mtls.RequireClients), clientOf(ca, leaf(t, clients, "jane", forClients))
@@ -85,7 +69,7 @@ func connect(t testing.TB, server, client *tls.Config, resumed bool) *link {
 func shown(l *link) string { return l.client.ConnectionState().PeerCertificates[0].Subject.CommonName }
 
 func TestClientIsLetInOrNot(t *testing.T) {
-	ca, foreign := authority(t, "ca"), authority(t, "ca") // of one name
+	ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca") // of one name
 	var source changing
 	source.set(t, leaf(t, ca, "server", forServers), ca)
 	none, good := []tls.Certificate(nil), []tls.Certificate{leaf(t, ca, "jane", forClients)}
@@ -126,7 +110,7 @@ func showAlways(c *tls.Config) {
 // Everybody is let in, and nobody is taken for somebody: at the first connection,
 // at one by a session that is resumed, and when the authority is trusted no more.
 func TestUnverifiedClientIsKnownByVerifyClientAlone(t *testing.T) {
-	ca, clients, foreign := authority(t, "ca"), authority(t, "clients"), authority(t, "clients") // of one name
+	ca, clients, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients"), tlstest.Authority(t, "clients") // of one name
 	pair := leaf(t, ca, "server", forServers)
 	rows := map[string]struct {
 		show []tls.Certificate
@@ -160,7 +144,7 @@ func TestUnverifiedClientIsKnownByVerifyClientAlone(t *testing.T) {
 				}
 				known(row.want, false)
 				known(row.want, true)
-				source.set(t, pair, authority(t, "new"))
+				source.set(t, pair, tlstest.Authority(t, "new"))
 				if len(row.show) > 0 {
 					known("unknown authority", true)
 				}
@@ -180,11 +164,11 @@ func withChain(c tls.Certificate, above ...tls.Certificate) tls.Certificate {
 
 // Who shows the certificate of somebody has not their key.
 func TestUnverifiedClientMustHoldItsKey(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	var source changing
 	source.set(t, leaf(t, ca, "server", forServers), ca)
 	stolen := leaf(t, ca, "jane", forClients)
-	stolen.PrivateKey = newKey(t)
+	stolen.PrivateKey = tlstest.Key(t, issue.ECDSAP256)
 	_, err := dial(t, mtls.ServerConfig(&source, mtls.UnverifiedClients), clientOf(ca, stolen))
 	if err == nil || !strings.Contains(err.Error(), "invalid signature") {
 		t.Errorf("got %v", err)
@@ -192,7 +176,7 @@ func TestUnverifiedClientMustHoldItsKey(t *testing.T) {
 }
 
 func TestVersionsAndProtocols(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	pair := leaf(t, ca, "server", forServers)
 	server := mtls.ServerConfig(&mtls.Snapshot{Certificate: &pair}, mtls.NoClients)
 	old := clientOf(ca)
@@ -216,7 +200,7 @@ type failing struct{}
 func (failing) Snapshot() (*mtls.Snapshot, error) { return nil, errors.New("nothing yet") }
 
 func TestNothingIsServedWithoutWhatItTakes(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	pair := leaf(t, ca, "server", forServers)
 	rows := map[string]struct {
 		source mtls.Source
@@ -258,7 +242,7 @@ func TestRemovedAuthorityRefusesResumedSessions(t *testing.T) {
 }
 
 func removeAuthority(t *testing.T, version uint16) {
-	ca, stays, goes := authority(t, "ca"), authority(t, "stays"), authority(t, "goes")
+	ca, stays, goes := tlstest.Authority(t, "ca"), tlstest.Authority(t, "stays"), tlstest.Authority(t, "goes")
 	pair := leaf(t, ca, "server", forServers)
 	var source changing
 	source.set(t, pair, stays, goes)
@@ -285,7 +269,7 @@ func removeAuthority(t *testing.T, version uint16) {
 // What crypto/tls does about resumed sessions has changed between its releases:
 // the configuration's own check is called as it would be.
 func TestOwnCheckOfResumedSessions(t *testing.T) {
-	ca, goes := authority(t, "ca"), authority(t, "goes")
+	ca, goes := tlstest.Authority(t, "ca"), tlstest.Authority(t, "goes")
 	pair := leaf(t, ca, "server", forServers)
 	var source changing
 	source.set(t, pair, ca, goes)
@@ -320,17 +304,21 @@ func TestVerifyClientOfAConnectionThatStands(t *testing.T) {
 		harm func(t *testing.T, d *disk, ca issue.Authority)
 		want string
 	}{
-		"nothing has changed":                  {func(*testing.T, *disk, issue.Authority) {}, ""},
-		"its authority was certified anew":     {func(t *testing.T, d *disk, ca issue.Authority) { d.writeBundle(t, certify(t, "clients", ca.Key)) }, ""},
-		"its authority has a neighbour":        {func(t *testing.T, d *disk, ca issue.Authority) { d.writeBundle(t, authority(t, "new"), ca) }, ""},
-		"its authority was made anew":          {func(t *testing.T, d *disk, _ issue.Authority) { d.writeBundle(t, authority(t, "clients")) }, "unknown authority"},
-		"its certificate has come to its end":  {func(*testing.T, *disk, issue.Authority) { time.Sleep(2 * time.Hour) }, "expired"},
-		"the bundle was half written, and old": {func(t *testing.T, d *disk, _ issue.Authority) { put(t, d.files.Bundle, []byte("-----BEGIN CERT")) }, ""},
+		"nothing has changed": {func(*testing.T, *disk, issue.Authority) {}, ""},
+		"its authority was certified anew": {func(t *testing.T, d *disk, ca issue.Authority) {
+			d.writeBundle(t, tlstest.Certify(t, "clients", ca.Key))
+		}, ""},
+		"its authority has a neighbour":       {func(t *testing.T, d *disk, ca issue.Authority) { d.writeBundle(t, tlstest.Authority(t, "new"), ca) }, ""},
+		"its authority was made anew":         {func(t *testing.T, d *disk, _ issue.Authority) { d.writeBundle(t, tlstest.Authority(t, "clients")) }, "unknown authority"},
+		"its certificate has come to its end": {func(*testing.T, *disk, issue.Authority) { time.Sleep(2 * time.Hour) }, "expired"},
+		"the bundle was half written, and old": {func(t *testing.T, d *disk, _ issue.Authority) {
+			tlstest.Put(t, d.files.Bundle, []byte("-----BEGIN CERT"))
+		}, ""},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ca, clients, d := authority(t, "ca"), authority(t, "clients"), newDisk(t)
+				ca, clients, d := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients"), newDisk(t)
 				d.writePair(t, leaf(t, ca, "server", forServers))
 				d.writeBundle(t, clients)
 				source := d.open(t)
@@ -356,7 +344,7 @@ func TestVerifyClientOfAConnectionThatStands(t *testing.T) {
 
 // Real files, sockets and time: 8 clients connect all the while.
 func TestManyHandshakesWhileFilesChange(t *testing.T) {
-	ca, clients, d := authority(t, "ca"), authority(t, "clients"), newDisk(t)
+	ca, clients, d := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients"), newDisk(t)
 	d.writePair(t, leaf(t, ca, "0", forServers))
 	d.writeBundle(t, clients)
 	server := mtls.ServerConfig(d.open(t), mtls.RequireClients)
@@ -390,7 +378,7 @@ func TestManyHandshakesWhileFilesChange(t *testing.T) {
 		pair := leaf(t, ca, name, forServers)
 		d.writeKey(t, pair)
 		d.writeCertificate(t, pair)
-		d.writeBundle(t, clients, authority(t, "more"))
+		d.writeBundle(t, clients, tlstest.Authority(t, "more"))
 		waitFor(t, seen, name)
 	}
 }
@@ -411,7 +399,7 @@ func waitFor(t *testing.T, seen chan string, name string) {
 }
 
 func BenchmarkVerifyClient(b *testing.B) {
-	ca := authority(b, "ca")
+	ca := tlstest.Authority(b, "ca")
 	var source changing
 	source.set(b, leaf(b, ca, "server", forServers), ca)
 	for name, clients := range map[string]mtls.Clients{"of a handshake that has": mtls.RequireClients, "of one that has not": mtls.UnverifiedClients} {

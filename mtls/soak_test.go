@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -76,7 +77,7 @@ type rotating struct {
 }
 
 func newRotating(t testing.TB) *rotating {
-	r := &rotating{ca: authority(t, "ca")}
+	r := &rotating{ca: tlstest.Authority(t, "ca")}
 	for _, to := range []**side{&r.server, &r.client} {
 		d := newDisk(t)
 		d.writePair(t, leaf(t, r.ca, "one", forServers, forClients))
@@ -89,7 +90,7 @@ func newRotating(t testing.TB) *rotating {
 // rotate replaces the authority and both certificates: accept, issue, drop. Each
 // step is over when the handshakes have ended that began before.
 func (r *rotating) rotate(t testing.TB, ended func()) {
-	next := authority(t, "ca")
+	next := tlstest.Authority(t, "ca")
 	r.both(t, func(s *side) { s.writeBundle(t, r.ca, next) })
 	ended()
 	r.both(t, func(s *side) { s.writePair(t, leaf(t, next, "one", forServers, forClients)) })
@@ -239,7 +240,7 @@ func TestTenThousandReloads(t *testing.T) {
 		reloads = 10_000
 	}
 	synctest.Test(t, func(t *testing.T) {
-		ca, other, d := authority(t, "ca"), authority(t, "other"), newDisk(t)
+		ca, other, d := tlstest.Authority(t, "ca"), tlstest.Authority(t, "other"), newDisk(t)
 		var two []tls.Certificate
 		for i := range 2 {
 			two = append(two, odd(t, ca, func(x *issue.Template) { x.Subject.CommonName, x.NotAfter = fmt.Sprint(i), time.Now().AddDate(0, 1, 0) }))

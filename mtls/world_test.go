@@ -1,14 +1,11 @@
 package mtls_test
 
 import (
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 )
@@ -25,40 +23,10 @@ const (
 	forClients = x509.ExtKeyUsageClientAuth
 )
 
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// authority makes a root that lives a year from now on.
-func authority(t testing.TB, name string) issue.Authority { return certify(t, name, newKey(t)) }
-
-func certify(t testing.TB, name string, key crypto.Signer) issue.Authority {
-	t.Helper()
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now.Add(-issue.Backdate), NotAfter: now.AddDate(1, 0, 0)}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issue.Authority{Certificate: c, Key: key}
-}
-
 // leaf makes a credential that lives an hour from now on.
 func leaf(t testing.TB, a issue.Authority, name string, usages ...x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
-	key, now := newKey(t), time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"server.example.test"}, Usages: usages,
-		NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour),
-	}, key.Public(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	return *tlstest.Leaf(t, a, name, tlstest.At("server.example.test"), tlstest.For(usages...))
 }
 
 // disk is the files of a server, with what told has said of them.
@@ -70,10 +38,7 @@ type disk struct {
 	problems []string
 }
 
-func newDisk(t testing.TB) *disk {
-	dir := t.TempDir()
-	return &disk{files: mtls.Files{Certificate: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), Bundle: filepath.Join(dir, "ca.crt")}}
-}
+func newDisk(t testing.TB) *disk { return &disk{files: tlstest.Files(t.TempDir(), "tls")} }
 
 func (d *disk) told(r mtls.Reload) {
 	d.mu.Lock()
@@ -100,40 +65,24 @@ func (d *disk) want(t testing.TB, taken, problem string) {
 	}
 }
 
-func put(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (d *disk) writeCertificate(t testing.TB, c tls.Certificate) {
 	t.Helper()
-	put(t, d.files.Certificate, trust.EncodeCertificates(c.Leaf))
+	tlstest.Put(t, d.files.Certificate, trust.EncodeCertificates(c.Leaf))
 }
 
 func (d *disk) writeKey(t testing.TB, c tls.Certificate) {
 	t.Helper()
-	data, err := issue.EncodePrivateKey(c.PrivateKey.(crypto.Signer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, d.files.Key, data)
+	tlstest.Put(t, d.files.Key, tlstest.KeyPEM(t, &c))
 }
 
 func (d *disk) writePair(t testing.TB, c tls.Certificate) {
 	t.Helper()
-	d.writeCertificate(t, c)
-	d.writeKey(t, c)
+	tlstest.PutPair(t, d.files, &c)
 }
 
 func (d *disk) writeBundle(t testing.TB, all ...issue.Authority) {
 	t.Helper()
-	var anchors []*x509.Certificate
-	for _, a := range all {
-		anchors = append(anchors, a.Certificate)
-	}
-	put(t, d.files.Bundle, trust.EncodeCertificates(anchors...))
+	tlstest.Put(t, d.files.Bundle, tlstest.PEM(all...))
 }
 
 func (d *disk) open(t testing.TB) *mtls.FileSource {

@@ -3,14 +3,13 @@ package remember
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -18,25 +17,9 @@ import (
 // for an hour.
 func authorityOf(t testing.TB) (*mtls.Snapshot, *tls.ConnectionState) {
 	t.Helper()
-	var err error
-	check := func() {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	now := time.Now()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check()
-	root, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.AddDate(1, 0, 0)}, key)
-	check()
-	client, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: "west"}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotBefore: now, NotAfter: now.Add(time.Hour),
-	}, key.Public(), issue.Authority{Certificate: root, Key: key})
-	check()
-	bundle, err := mtls.NewBundle(root)
-	check()
-	return &mtls.Snapshot{Bundle: bundle}, &tls.ConnectionState{PeerCertificates: []*x509.Certificate{client}}
+	ca := tlstest.Authority(t, "ca")
+	client := tlstest.Leaf(t, ca, "west", tlstest.For(x509.ExtKeyUsageClientAuth))
+	return tlstest.Snapshot(t, nil, ca), &tls.ConnectionState{PeerCertificates: []*x509.Certificate{client.Leaf}}
 }
 
 // What is remembered is seen by putting another certificate where the first

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/saserver"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/token"
 )
 
@@ -104,7 +105,7 @@ func setOf(t testing.TB, all ...token.Key) *token.KeySet {
 // Whatever file of keys is given, nothing of a private key is in the documents.
 func TestPrivateKeysAreNotPublished(t *testing.T) {
 	for _, a := range []issue.Algorithm{issue.RSA2048, issue.ECDSAP256, issue.ECDSAP384} {
-		private := newKey(t, a)
+		private := tlstest.Key(t, a)
 		data, err := issue.EncodePrivateKey(private)
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,29 +16,13 @@ import (
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/saserver"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
-func authority(t testing.TB, name string) issue.Authority {
-	t.Helper()
-	key, now := newKey(t, issue.ECDSAP256), time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour)}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issue.Authority{Certificate: c, Key: key}
-}
-
 func leaf(t testing.TB, a issue.Authority, name string, usage x509.ExtKeyUsage) *tls.Certificate {
 	t.Helper()
-	key, now := newKey(t, issue.ECDSAP256), time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Usages: []x509.ExtKeyUsage{usage}, NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour),
-	}, key.Public(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	return tlstest.Leaf(t, a, name, tlstest.At("localhost"), tlstest.For(usage))
 }
 
 // changing is what files would hold, which tests change.
@@ -49,15 +32,7 @@ func (c *changing) Snapshot() (*mtls.Snapshot, error) { return c.now.Load(), nil
 
 func (c *changing) trust(t testing.TB, pair *tls.Certificate, all ...issue.Authority) {
 	t.Helper()
-	var anchors []*x509.Certificate
-	for _, a := range all {
-		anchors = append(anchors, a.Certificate)
-	}
-	bundle, err := mtls.NewBundle(anchors...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.now.Store(&mtls.Snapshot{Certificate: pair, Bundle: bundle})
+	c.now.Store(tlstest.Snapshot(t, pair, all...))
 }
 
 // serve serves a handler until the test ends, and returns its URL and a function
@@ -106,13 +81,13 @@ func reviewed(t testing.TB, c *http.Client, url, text string) (int, string) {
 }
 
 func TestWhoMayAsk(t *testing.T) {
-	ca, clients := authority(t, "ca"), authority(t, "clients")
+	ca, clients := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients")
 	var source changing
 	source.trust(t, leaf(t, ca, "server", x509.ExtKeyUsageServerAuth), clients)
 	w := newWorld(t)
 	good := w.token(nil)
 	none := &tls.Certificate{}
-	server, foreign := leaf(t, clients, "kube-apiserver-west", x509.ExtKeyUsageServerAuth), leaf(t, authority(t, "clients"), "kube-apiserver-west", x509.ExtKeyUsageClientAuth)
+	server, foreign := leaf(t, clients, "kube-apiserver-west", x509.ExtKeyUsageServerAuth), leaf(t, tlstest.Authority(t, "clients"), "kube-apiserver-west", x509.ExtKeyUsageClientAuth)
 	apiserver, other := leaf(t, clients, "kube-apiserver-west", x509.ExtKeyUsageClientAuth), leaf(t, clients, "someone", x509.ExtKeyUsageClientAuth)
 	rows := map[string]struct {
 		show    *tls.Certificate
@@ -153,7 +128,7 @@ func TestWhoMayAsk(t *testing.T) {
 // The connection of a client whose authority is trusted no longer stands, and
 // its requests are refused; with its new certificate it comes in by itself.
 func TestConnectionDoesNotOutliveTheTrust(t *testing.T) {
-	ca, before, after := authority(t, "ca"), authority(t, "before"), authority(t, "after")
+	ca, before, after := tlstest.Authority(t, "ca"), tlstest.Authority(t, "before"), tlstest.Authority(t, "after")
 	pair := leaf(t, ca, "server", x509.ExtKeyUsageServerAuth)
 	var source changing
 	source.trust(t, pair, before)
@@ -180,7 +155,7 @@ func TestConnectionDoesNotOutliveTheTrust(t *testing.T) {
 }
 
 func TestServerFinishesWhatHasBegun(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	source := &mtls.Snapshot{Certificate: leaf(t, ca, "server", x509.ExtKeyUsageServerAuth)}
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -230,7 +205,7 @@ func TestServerFinishesWhatHasBegun(t *testing.T) {
 }
 
 func TestFailedHandshakesAreInTheLog(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	source := &mtls.Snapshot{Certificate: leaf(t, ca, "server", x509.ExtKeyUsageServerAuth)}
 	log := &safeBuffer{}
 	url, stop := serve(t, mtls.ServerConfig(source, mtls.NoClients), http.NotFoundHandler(), log)

@@ -3,7 +3,6 @@ package saserver_test
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/saserver"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/token"
 )
@@ -40,18 +40,9 @@ func (k *keys) set(t testing.TB, all ...token.Key) {
 	k.now.Store(set)
 }
 
-func newKey(t testing.TB, a issue.Algorithm) crypto.Signer {
-	t.Helper()
-	key, err := issue.GenerateKey(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 func newSigner(t testing.TB) *token.Signer {
 	t.Helper()
-	s, err := token.NewSigner(newKey(t, issue.ECDSAP256))
+	s, err := token.NewSigner(tlstest.Key(t, issue.ECDSAP256))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -302,7 +302,7 @@ func TestClientsAreToldOfBothBundles(t *testing.T) {
 func TestSettingsThatAreUnsafeLetNobodyIn(t *testing.T) {
 	w := newWorld()
 	proxy := client(w.proxies, "front-proxy-client")
-	below, anew := authority("kubernetes-ca", w.proxies), again(w.proxies, authority("root"))
+	below, anew := certify(authority("kubernetes-ca"), w.proxies), certify(w.proxies, authority("root"))
 	for name, change := range map[string]func(*frontproxy.Settings){
 		"no bundle":                     func(s *frontproxy.Settings) { s.Bundle, s.ClientBundle = nil, nil },
 		"every header":                  func(s *frontproxy.Settings) { s.ExtraPrefixes = []string{""} },

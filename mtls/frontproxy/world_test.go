@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/frontproxy"
 )
@@ -22,63 +20,26 @@ func check(err error) {
 	}
 }
 
-// authority makes a root that lives a year, or with above an authority below it.
-func authority(name string, above ...issue.Authority) issue.Authority {
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(err)
-	now := time.Now()
-	template := issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0)}
-	var c *x509.Certificate
-	if len(above) > 0 {
-		c, err = issue.Sign(template, key.Public(), above[0])
-	} else {
-		c, err = issue.SelfSign(template, key)
-	}
-	check(err)
-	return issue.Authority{Certificate: c, Key: key}
-}
+// authority makes a root.
+func authority(name string) issue.Authority { return tlstest.Authority(tlstest.Panics, name) }
 
-// again certifies the key of an authority by another one.
-func again(a, by issue.Authority) issue.Authority {
-	c, err := issue.Sign(issue.Template{Subject: a.Certificate.Subject, Authority: true, NotBefore: a.Certificate.NotBefore, NotAfter: a.Certificate.NotAfter}, a.Key.Public(), by)
-	check(err)
-	return issue.Authority{Certificate: c, Key: a.Key}
+// certify certifies the key of an authority by another one.
+func certify(a, by issue.Authority) issue.Authority {
+	return tlstest.Certify(tlstest.Panics, a.Certificate.Subject.CommonName, a.Key, by)
 }
 
 // leaf makes a certificate that lives an hour.
 func leaf(a issue.Authority, usage x509.ExtKeyUsage, name string, groups ...string) tls.Certificate {
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(err)
-	now := time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name, Organization: groups}, DNSNames: []string{"hello.default.svc"}, Usages: []x509.ExtKeyUsage{usage},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-	}, key.Public(), a)
-	check(err)
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	return *tlstest.Leaf(tlstest.Panics, a, name, tlstest.In(groups...), tlstest.At("hello.default.svc"), tlstest.For(usage))
 }
 
 func client(a issue.Authority, name string, groups ...string) tls.Certificate {
 	return leaf(a, x509.ExtKeyUsageClientAuth, name, groups...)
 }
 
-func bundle(all ...issue.Authority) *mtls.Bundle {
-	var anchors []*x509.Certificate
-	for _, a := range all {
-		anchors = append(anchors, a.Certificate)
-	}
-	b, err := mtls.NewBundle(anchors...)
-	check(err)
-	return b
-}
+func bundle(all ...issue.Authority) *mtls.Bundle { return tlstest.Bundle(tlstest.Panics, all...) }
 
-func pemOf(all ...issue.Authority) string {
-	var b bytes.Buffer
-	for _, a := range all {
-		b.Write(trust.EncodeCertificates(a.Certificate))
-	}
-	return b.String()
-}
+func pemOf(all ...issue.Authority) string { return string(tlstest.PEM(all...)) }
 
 // world is a cluster's authorities, and a guard with its settings.
 type world struct {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/kubesource"
@@ -74,20 +74,11 @@ func ExampleIssuer() {
 
 // exampleCluster has what the examples ask for.
 func exampleCluster() *fake.Clientset {
-	must := func(err error) {
-		if err != nil {
-			log.Fatal(err)
-		}
-	}
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	must(err)
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "till"}, NotBefore: now, NotAfter: now.Add(time.Hour)}, key)
-	must(err)
-	private, err := issue.EncodePrivateKey(key)
-	must(err)
+	ca := tlstest.Authority(tlstest.Panics, "ca")
+	c := tlstest.Leaf(tlstest.Panics, ca, "till", tlstest.For(x509.ExtKeyUsageServerAuth))
+	pair := map[string][]byte{"tls.crt": trust.EncodeCertificates(c.Leaf), "tls.key": tlstest.KeyPEM(tlstest.Panics, c)}
 	return fake.NewClientset(
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till-tls"}, Data: map[string][]byte{"tls.crt": trust.EncodeCertificates(c), "tls.key": private}},
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "clients"}, Data: map[string]string{"ca.crt": string(trust.EncodeCertificates(c))}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till-tls"}, Data: pair},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "clients"}, Data: map[string]string{"ca.crt": string(tlstest.PEM(ca))}},
 	)
 }

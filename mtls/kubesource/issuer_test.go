@@ -19,6 +19,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/kubesource"
@@ -40,9 +41,7 @@ func named(api *fake.Clientset) {
 
 func asks(t testing.TB) []byte {
 	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(t, err)
-	r, err := issue.Request(issue.Template{DNSNames: []string{"till.shop.svc"}}, key)
+	r, err := issue.Request(issue.Template{DNSNames: []string{"till.shop.svc"}}, tlstest.Key(t, issue.ECDSAP256))
 	check(t, err)
 	return r.Raw
 }
@@ -75,7 +74,7 @@ func TestWhatBecomesOfARequest(t *testing.T) {
 			o.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{approved}
 			put(t, api, o)
 			time.Sleep(time.Minute)
-			o.Status.Certificate = certificateFor(t, authority(t, "ca"), o)
+			o.Status.Certificate = certificateFor(t, tlstest.Authority(t, "ca"), o)
 			put(t, api, o)
 		}},
 		"it is denied": {func(t *testing.T, api *fake.Clientset, o *certificatesv1.CertificateSigningRequest) {
@@ -91,7 +90,7 @@ func TestWhatBecomesOfARequest(t *testing.T) {
 		}, "was removed"},
 		"it is made anew by another": {func(t *testing.T, api *fake.Clientset, o *certificatesv1.CertificateSigningRequest) {
 			o.UID = "2"
-			o.Status.Certificate = certificateFor(t, authority(t, "ca"), o)
+			o.Status.Certificate = certificateFor(t, tlstest.Authority(t, "ca"), o)
 			put(t, api, o)
 		}, "was made anew by somebody else"},
 		"its certificate is none": {func(t *testing.T, api *fake.Clientset, o *certificatesv1.CertificateSigningRequest) {
@@ -187,7 +186,7 @@ func TestRequestThatCannotBeWatched(t *testing.T) {
 // The issuer and what renews, together.
 func TestCertificateFromASignerOfTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		api, ca := fake.NewClientset(), authority(t, "ca")
+		api, ca := fake.NewClientset(), tlstest.Authority(t, "ca")
 		api.PrependReactor("create", "certificatesigningrequests", func(a ktesting.Action) (bool, runtime.Object, error) {
 			o := a.(ktesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest)
 			o.Name = o.GenerateName + time.Now().Format("150405")

@@ -24,6 +24,8 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
+	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/kubesource"
 )
@@ -39,7 +41,7 @@ func (w *world) updateSecret(t *testing.T, s *corev1.Secret) {
 
 func TestPairAndBundleOfASecretChangeTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two := authority(t, "one"), authority(t, "two")
+		one, two := tlstest.Authority(t, "one"), tlstest.Authority(t, "two")
 		other := tlsSecret(t, two, "other")
 		other.Name = "other"
 		w := start(t, kubesource.Config{Pair: pair, Bundle: kubesource.SecretCA(namespace, secretName), Usage: x509.ExtKeyUsageServerAuth}, tlsSecret(t, one, "a"), other)
@@ -62,7 +64,7 @@ func TestPairAndBundleOfASecretChangeTogether(t *testing.T) {
 		if now, _ := w.Snapshot(); now != before || now == first {
 			t.Error("another snapshot, and nothing has changed")
 		}
-		s.Data["ca.crt"] = pemOf(one, two)
+		s.Data["ca.crt"] = tlstest.PEM(one, two)
 		w.updateSecret(t, s)
 		if now, _ := w.Snapshot(); now == before || now.Certificate != before.Certificate {
 			t.Error("the authorities alone have changed")
@@ -85,7 +87,7 @@ func TestSecretIsNotTakenUp(t *testing.T) {
 		"with an empty one":     {func(_ *testing.T, s *corev1.Secret) { s.Data["tls.key"] = nil }, "data[tls.key] is not set"},
 		"without a certificate": {func(_ *testing.T, s *corev1.Secret) { delete(s.Data, "tls.crt") }, "data[tls.crt] is not set"},
 		"with another's key": {func(t *testing.T, s *corev1.Secret) {
-			s.Data["tls.key"] = tlsSecret(t, authority(t, "x"), "x").Data["tls.key"]
+			s.Data["tls.key"] = tlsSecret(t, tlstest.Authority(t, "x"), "x").Data["tls.key"]
 		}, "does not belong to the key"},
 		"with half a key":        {func(_ *testing.T, s *corev1.Secret) { s.Data["tls.key"] = s.Data["tls.key"][:60] }, "no end"},
 		"that is for clients":    {func(t *testing.T, s *corev1.Secret) { maps.Copy(s.Data, clientSecret(t).Data) }, "lack serverAuth"},
@@ -95,7 +97,7 @@ func TestSecretIsNotTakenUp(t *testing.T) {
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ca := authority(t, "ca")
+				ca := tlstest.Authority(t, "ca")
 				s := tlsSecret(t, ca, "one")
 				w := start(t, kubesource.Config{Pair: pair, Bundle: kubesource.SecretCA(namespace, secretName), Usage: x509.ExtKeyUsageServerAuth}, s)
 				w.says(t, "taken", "taken")
@@ -123,21 +125,17 @@ func TestSecretIsNotTakenUp(t *testing.T) {
 
 func clientSecret(t *testing.T) *corev1.Secret {
 	t.Helper()
-	s := tlsSecret(t, authority(t, "ca"), "client")
-	key, err := issue.ParsePrivateKey(s.Data["tls.key"])
-	check(t, err)
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{DNSNames: []string{"x"}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotBefore: now, NotAfter: now.Add(time.Hour)}, key)
-	check(t, err)
-	s.Data["tls.crt"] = pemOf(issue.Authority{Certificate: c})
+	ca := tlstest.Authority(t, "ca")
+	s, c := tlsSecret(t, ca, "client"), tlstest.Leaf(t, ca, "client", tlstest.At("x"), tlstest.For(x509.ExtKeyUsageClientAuth))
+	s.Data["tls.crt"], s.Data["tls.key"] = trust.EncodeCertificates(c.Leaf), tlstest.KeyPEM(t, c)
 	delete(s.Data, "ca.crt")
 	return s
 }
 
 func TestWhatIsDeletedStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := authority(t, "ca")
-		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "cas"}, Data: map[string]string{"clients.crt": string(pemOf(ca))}}
+		ca := tlstest.Authority(t, "ca")
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "cas"}, Data: map[string]string{"clients.crt": string(tlstest.PEM(ca))}}
 		w := start(t, kubesource.Config{Pair: pair, Bundle: kubesource.ConfigMap(namespace, "cas", "clients.crt")})
 		if _, err := w.Snapshot(); err == nil || !strings.Contains(err.Error(), "secret shop/till-tls: there is none") {
 			t.Errorf("got %v", err)
@@ -171,7 +169,7 @@ func TestWhatIsDeletedStays(t *testing.T) {
 		if s := w.Status(); !s.Failing {
 			t.Errorf("%+v", s)
 		}
-		config.BinaryData, config.Data = map[string][]byte{"clients.crt": pemOf(authority(t, "next"))}, nil
+		config.BinaryData, config.Data = map[string][]byte{"clients.crt": tlstest.PEM(tlstest.Authority(t, "next"))}, nil
 		_, err = w.api.CoreV1().ConfigMaps(namespace).Create(t.Context(), config, metav1.CreateOptions{})
 		check(t, err)
 		synctest.Wait()
@@ -182,14 +180,14 @@ func TestWhatIsDeletedStays(t *testing.T) {
 func trustBundle(name, signer, labelValue string, all ...issue.Authority) *certificatesv1.ClusterTrustBundle {
 	return &certificatesv1.ClusterTrustBundle{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"live": labelValue}},
-		Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: string(pemOf(all...))},
+		Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: string(tlstest.PEM(all...))},
 	}
 }
 
 func TestTrustBundlesOfASigner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const signer = "shop.example.com/clients"
-		one, two, three := authority(t, "one"), authority(t, "two"), authority(t, "three")
+		one, two, three := tlstest.Authority(t, "one"), tlstest.Authority(t, "two"), tlstest.Authority(t, "three")
 		w := start(t, kubesource.Config{Bundle: kubesource.TrustBundles(signer, &metav1.LabelSelector{MatchLabels: map[string]string{"live": "yes"}})},
 			trustBundle("shop.example.com:clients:a", signer, "yes", two, one), trustBundle("shop.example.com:clients:b", signer, "yes", one),
 			trustBundle("shop.example.com:clients:old", signer, "no", three), trustBundle("other", "", "yes", three))
@@ -226,7 +224,7 @@ func TestTrustBundlesOfASigner(t *testing.T) {
 // An API server of before has v1beta1 alone, and one of later v1.
 func TestTrustBundlesInTheVersionThatIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		one, two := authority(t, "one"), authority(t, "two")
+		one, two := tlstest.Authority(t, "one"), tlstest.Authority(t, "two")
 		old := trustBundle("anchors", "", "", one)
 		w := &world{api: fake.NewClientset(
 			&certificatesv1beta1.ClusterTrustBundle{ObjectMeta: old.ObjectMeta, Spec: certificatesv1beta1.ClusterTrustBundleSpec(old.Spec)}, trustBundle("anchors", "", "", two))}
@@ -263,7 +261,7 @@ func TestTrustBundlesInTheVersionThatIsServed(t *testing.T) {
 // What is told of an API server that is away, and that it is back.
 func TestAPIServerThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := authority(t, "ca")
+		ca := tlstest.Authority(t, "ca")
 		w := &world{api: fake.NewClientset(tlsSecret(t, ca, "one"))}
 		var away atomic.Bool
 		away.Store(true)

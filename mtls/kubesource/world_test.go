@@ -3,14 +3,12 @@ package kubesource_test
 import (
 	"context"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/kubesource"
@@ -43,40 +42,14 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func authority(t testing.TB, name string) issue.Authority {
-	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(t, err)
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now, NotAfter: now.AddDate(1, 0, 0)}, key)
-	check(t, err)
-	return issue.Authority{Certificate: c, Key: key}
-}
-
 // tlsSecret is what a Secret of type kubernetes.io/tls holds.
 func tlsSecret(t testing.TB, ca issue.Authority, name string) *corev1.Secret {
 	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(t, err)
-	now := time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: now, NotAfter: now.Add(time.Hour),
-	}, key.Public(), ca)
-	check(t, err)
-	private, err := issue.EncodePrivateKey(key)
-	check(t, err)
+	c := tlstest.Leaf(t, ca, name, tlstest.At("localhost"), tlstest.For(x509.ExtKeyUsageServerAuth))
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretName}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": trust.EncodeCertificates(c), "tls.key": private, "ca.crt": pemOf(ca)},
+		Data: map[string][]byte{"tls.crt": trust.EncodeCertificates(c.Leaf), "tls.key": tlstest.KeyPEM(t, c), "ca.crt": tlstest.PEM(ca)},
 	}
-}
-
-func pemOf(all ...issue.Authority) []byte {
-	var anchors []*x509.Certificate
-	for _, a := range all {
-		anchors = append(anchors, a.Certificate)
-	}
-	return trust.EncodeCertificates(anchors...)
 }
 
 // world is a source that runs on a fake API, with what it has told.

@@ -14,12 +14,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsgrpc"
 )
 
 func TestServerIsTheRightOneOrNot(t *testing.T) {
-	ca, foreign := authority(t, "ca"), authority(t, "ca") // of one name
+	ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca") // of one name
 	named := func(name string) []grpc.DialOption { return []grpc.DialOption{grpc.WithAuthority(name)} }
 	id := func(text string) mtls.Authorizer { return mtls.WithSPIFFEID(spiffeid.RequireFromString(text)) }
 	rows := map[string]struct {
@@ -34,8 +35,8 @@ func TestServerIsTheRightOneOrNot(t *testing.T) {
 		"called by its name and a port":             {leaf(t, ca, "server"), nil, named("server.example.test:443"), ""},
 		"called by another name":                    {leaf(t, ca, "server"), nil, named("shop.example.test"), "not shop.example.test"},
 		"of another authority":                      {leaf(t, foreign, "server"), nil, nil, "unknown authority"},
-		"expired":                                   {leaf(t, ca, "server", expired), nil, nil, "expired"},
-		"with a certificate for clients":            {leaf(t, ca, "server", only(forClients)), nil, nil, "incompatible key usage"},
+		"expired":                                   {leaf(t, ca, "server", tlstest.Expired), nil, nil, "expired"},
+		"with a certificate for clients":            {leaf(t, ca, "server", tlstest.For(forClients)), nil, nil, "incompatible key usage"},
 		"of the SPIFFE ID that is wanted":           {leaf(t, ca, "till", elsewhere), id("spiffe://example.test/till"), nil, ""},
 		"of another SPIFFE ID, at the right name":   {leaf(t, ca, "server"), id("spiffe://example.test/till"), nil, "is none of"},
 		"named otherwise than dialled, as demanded": {leaf(t, ca, "server", elsewhere), mtls.Named("other.example.test"), nil, ""},
@@ -44,8 +45,8 @@ func TestServerIsTheRightOneOrNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := &world{source: &mtls.Snapshot{Certificate: row.server}, clients: mtls.NoClients}
 			w.serve(t)
-			mine := snapshot(t, nil, ca)
-			_, err := call(t, w.dial(t, &mine, row.authorizer, row.options...))
+			mine := tlstest.Snapshot(t, nil, ca)
+			_, err := call(t, w.dial(t, mine, row.authorizer, row.options...))
 			if (err == nil) != (row.want == "") || (err != nil && (status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), row.want))) {
 				t.Errorf("got %v, want %q", err, row.want)
 			}
@@ -55,11 +56,11 @@ func TestServerIsTheRightOneOrNot(t *testing.T) {
 
 // What a call claims to be for is held against the certificate too.
 func TestAuthorityOfACall(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	w := &world{source: &mtls.Snapshot{Certificate: leaf(t, ca, "server")}, clients: mtls.NoClients}
 	w.serve(t)
-	mine := snapshot(t, nil, ca)
-	client := w.dial(t, &mine, nil)
+	mine := tlstest.Snapshot(t, nil, ca)
+	client := w.dial(t, mine, nil)
 	if _, err := call(t, client, grpc.CallAuthority("server.example.test")); err != nil {
 		t.Error(err)
 	}
@@ -69,7 +70,7 @@ func TestAuthorityOfACall(t *testing.T) {
 }
 
 func TestClientIsLetInOrNot(t *testing.T) {
-	ca, foreign := authority(t, "ca"), authority(t, "ca")
+	ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca")
 	rows := map[string]struct {
 		client *tls.Certificate
 		logged string // empty: let in
@@ -77,16 +78,16 @@ func TestClientIsLetInOrNot(t *testing.T) {
 		"with a certificate":          {leaf(t, ca, "jane"), ""},
 		"without one":                 {nil, "didn't provide a certificate"},
 		"with one of somebody else's": {leaf(t, foreign, "jane"), "unknown authority"},
-		"with one that has expired":   {leaf(t, ca, "jane", expired), "expired or is not yet valid"},
-		"with one for servers":        {leaf(t, ca, "jane", only(forServers)), "incompatible key usage"},
+		"with one that has expired":   {leaf(t, ca, "jane", tlstest.Expired), "expired or is not yet valid"},
+		"with one for servers":        {leaf(t, ca, "jane", tlstest.For(forServers)), "incompatible key usage"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			its := snapshot(t, leaf(t, ca, "server"), ca)
-			w := &world{source: &its, clients: mtls.RequireClients}
+			its := tlstest.Snapshot(t, leaf(t, ca, "server"), ca)
+			w := &world{source: its, clients: mtls.RequireClients}
 			w.serve(t)
-			mine := snapshot(t, row.client, ca)
-			_, err := call(t, w.dial(t, &mine, nil))
+			mine := tlstest.Snapshot(t, row.client, ca)
+			_, err := call(t, w.dial(t, mine, nil))
 			if row.logged == "" {
 				if err != nil || w.log.String() != "" {
 					t.Errorf("got %v; the log says %s", err, &w.log)
@@ -108,12 +109,12 @@ func TestClientIsLetInOrNot(t *testing.T) {
 
 // Both sides know what gRPC's own credentials would tell them.
 func TestAuthInfo(t *testing.T) {
-	ca := authority(t, "ca")
-	its, mine := snapshot(t, leaf(t, ca, "server"), ca), snapshot(t, leaf(t, ca, "jane"), ca)
-	w := &world{source: &its, clients: mtls.RequireClients}
+	ca := tlstest.Authority(t, "ca")
+	its, mine := tlstest.Snapshot(t, leaf(t, ca, "server"), ca), tlstest.Snapshot(t, leaf(t, ca, "jane"), ca)
+	w := &world{source: its, clients: mtls.RequireClients}
 	w.serve(t)
 	var p peer.Peer
-	if _, err := call(t, w.dial(t, &mine, nil), grpc.Peer(&p)); err != nil {
+	if _, err := call(t, w.dial(t, mine, nil), grpc.Peer(&p)); err != nil {
 		t.Fatal(err)
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
@@ -124,12 +125,12 @@ func TestAuthInfo(t *testing.T) {
 
 // A client of HTTP/1.1 alone is sent away: crypto/tls lets it through, gRPC not.
 func TestOnlyHTTP2IsSpoken(t *testing.T) {
-	ca := authority(t, "ca")
-	its := snapshot(t, leaf(t, ca, "server"), ca)
-	w := &world{source: &its, clients: mtls.NoClients}
+	ca := tlstest.Authority(t, "ca")
+	its := tlstest.Snapshot(t, leaf(t, ca, "server"), ca)
+	w := &world{source: its, clients: mtls.NoClients}
 	w.serve(t)
 	for protocol, good := range map[string]bool{"h2": true, "http/1.1": false} {
-		config := mtls.DialledAt(&its, nil, w.address)
+		config := mtls.DialledAt(its, nil, w.address)
 		config.NextProtos = []string{protocol}
 		c, err := tls.Dial("tcp", w.address, config)
 		if err != nil {
@@ -144,11 +145,11 @@ func TestOnlyHTTP2IsSpoken(t *testing.T) {
 }
 
 func TestCredentialsAreCopiedAndNamed(t *testing.T) {
-	ca := authority(t, "ca")
-	its := snapshot(t, leaf(t, ca, "server", elsewhere), ca)
-	w := &world{source: &its, clients: mtls.NoClients}
+	ca := tlstest.Authority(t, "ca")
+	its := tlstest.Snapshot(t, leaf(t, ca, "server", elsewhere), ca)
+	w := &world{source: its, clients: mtls.NoClients}
 	w.serve(t)
-	named := mtlsgrpc.ClientCredentials(&its, nil)
+	named := mtlsgrpc.ClientCredentials(its, nil)
 	clone := named.Clone()
 	if err := named.OverrideServerName("other.example.test"); err != nil { //nolint:staticcheck // who still uses it is served
 		t.Fatal(err)
@@ -156,10 +157,10 @@ func TestCredentialsAreCopiedAndNamed(t *testing.T) {
 	if clone.Info().SecurityProtocol != "tls" {
 		t.Errorf("%+v", clone.Info())
 	}
-	if _, err := call(t, w.dial(t, &its, nil, grpc.WithTransportCredentials(named))); err != nil {
+	if _, err := call(t, w.dial(t, its, nil, grpc.WithTransportCredentials(named))); err != nil {
 		t.Error(err)
 	}
-	if _, err := call(t, w.dial(t, &its, nil, grpc.WithTransportCredentials(clone))); err == nil {
+	if _, err := call(t, w.dial(t, its, nil, grpc.WithTransportCredentials(clone))); err == nil {
 		t.Error("the copy of before has the name that the other was given")
 	}
 	if _, _, err := named.ServerHandshake(nil); err == nil {
@@ -175,7 +176,7 @@ type rotation struct {
 }
 
 func newRotation(t *testing.T) *rotation {
-	r := &rotation{old: authority(t, "old"), new: authority(t, "new")}
+	r := &rotation{old: tlstest.Authority(t, "old"), new: tlstest.Authority(t, "new")}
 	set(t, &r.server, leaf(t, r.old, "server-1"), r.old)
 	set(t, &r.mine, leaf(t, r.old, "jane-1"), r.old)
 	r.world = &world{source: &r.server, clients: mtls.RequireClients, guard: &mtlsgrpc.Guard{Source: &r.server, Allow: mtls.InGroup("tills")}}

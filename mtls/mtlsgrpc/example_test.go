@@ -2,9 +2,6 @@ package mtlsgrpc_test
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"log"
 	"log/slog"
@@ -15,7 +12,7 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsgrpc"
 )
@@ -81,23 +78,9 @@ func ExampleServerCredentials_connections() {
 
 // exampleSources are what a server and two clients would have in files.
 func exampleSources() (server mtls.Source, clients []mtls.Source) {
-	now := time.Now()
-	key := must(issue.GenerateKey(issue.ECDSAP256))
-	root := must(issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.Add(time.Hour)}, key))
+	ca := tlstest.Authority(tlstest.Panics, "ca")
 	source := func(name, group string) mtls.Source {
-		mine := must(issue.GenerateKey(issue.ECDSAP256))
-		c := must(issue.Sign(issue.Template{
-			Subject: pkix.Name{CommonName: name, Organization: []string{group}}, Addresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, NotBefore: now, NotAfter: now.Add(time.Hour),
-		}, mine.Public(), issue.Authority{Certificate: root, Key: key}))
-		return &mtls.Snapshot{Certificate: &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: mine, Leaf: c}, Bundle: must(mtls.NewBundle(root))}
+		return tlstest.Snapshot(tlstest.Panics, tlstest.Leaf(tlstest.Panics, ca, name, tlstest.In(group), tlstest.At("127.0.0.1"), tlstest.For(forServers, forClients)), ca)
 	}
 	return source("shop", "shops"), []mtls.Source{source("till-1", "tills"), source("jane", "people")}
-}
-
-func must[T any](value T, err error) T {
-	if err != nil {
-		log.Fatal(err)
-	}
-	return value
 }

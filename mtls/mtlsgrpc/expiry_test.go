@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsgrpc"
 )
@@ -23,20 +24,20 @@ import (
 // that goes on.
 func TestCertificateExpiresOnAStandingConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := authority(t, "ca")
-		its := snapshot(t, leaf(t, ca, "server"), ca)
-		mine := snapshot(t, leaf(t, ca, "jane", func(c *issue.Template) { c.NotAfter = time.Now().Add(time.Minute) }), ca)
+		ca := tlstest.Authority(t, "ca")
+		its := tlstest.Snapshot(t, leaf(t, ca, "server"), ca)
+		mine := tlstest.Snapshot(t, leaf(t, ca, "jane", func(c *issue.Template) { c.NotAfter = time.Now().Add(time.Minute) }), ca)
 		var log output
-		guard := &mtlsgrpc.Guard{Source: &its, Allow: mtls.Anyone(), Again: 10 * time.Second, Log: log.logger()}
+		guard := &mtlsgrpc.Guard{Source: its, Allow: mtls.Anyone(), Again: 10 * time.Second, Log: log.logger()}
 		server := grpc.NewServer(
-			grpc.Creds(mtlsgrpc.ServerCredentials(&its, mtls.RequireClients, log.logger())), grpc.UnaryInterceptor(guard.Unary), grpc.StreamInterceptor(guard.Stream),
+			grpc.Creds(mtlsgrpc.ServerCredentials(its, mtls.RequireClients, log.logger())), grpc.UnaryInterceptor(guard.Unary), grpc.StreamInterceptor(guard.Stream),
 		)
 		grpc_testing.RegisterTestServiceServer(server, service{})
 		l := bufconn.Listen(1 << 16)
 		go server.Serve(l)
 		defer server.Stop()
 		dial := func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }
-		conn, err := grpc.NewClient("passthrough:///server.example.test", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(mtlsgrpc.ClientCredentials(&mine, nil)))
+		conn, err := grpc.NewClient("passthrough:///server.example.test", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(mtlsgrpc.ClientCredentials(mine, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,12 +16,13 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsgrpc"
 )
 
 func TestCallsAreJudged(t *testing.T) {
-	ca, foreign := authority(t, "ca"), authority(t, "ca")
+	ca, foreign := tlstest.Authority(t, "ca"), tlstest.Authority(t, "ca")
 	rows := map[string]struct {
 		client       *tls.Certificate
 		authorizer   mtls.Authorizer
@@ -33,15 +34,15 @@ func TestCallsAreJudged(t *testing.T) {
 		"everybody, without authorizer":   {leaf(t, ca, "jane"), nil, codes.PermissionDenied, "not allowed", "no authorizer"},
 		"who shows nothing":               {nil, mtls.Anyone(), codes.Unauthenticated, "a client certificate is needed", "no certificate"},
 		"who is of another authority":     {leaf(t, foreign, "jane"), mtls.Anyone(), codes.Unauthenticated, "the client certificate is not accepted", "unknown authority"},
-		"whose certificate has expired":   {leaf(t, ca, "jane", expired), mtls.Anyone(), codes.Unauthenticated, "the client certificate is not accepted", "expired"},
-		"whose certificate is a server's": {leaf(t, ca, "jane", only(forServers)), mtls.Anyone(), codes.Unauthenticated, "the client certificate is not accepted", "incompatible key usage"},
+		"whose certificate has expired":   {leaf(t, ca, "jane", tlstest.Expired), mtls.Anyone(), codes.Unauthenticated, "the client certificate is not accepted", "expired"},
+		"whose certificate is a server's": {leaf(t, ca, "jane", tlstest.For(forServers)), mtls.Anyone(), codes.Unauthenticated, "the client certificate is not accepted", "incompatible key usage"},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			its, mine := snapshot(t, leaf(t, ca, "server"), ca), snapshot(t, row.client, ca)
-			w := &world{source: &its, clients: mtls.UnverifiedClients, guard: &mtlsgrpc.Guard{Source: &its, Allow: row.authorizer}}
+			its, mine := tlstest.Snapshot(t, leaf(t, ca, "server"), ca), tlstest.Snapshot(t, row.client, ca)
+			w := &world{source: its, clients: mtls.UnverifiedClients, guard: &mtlsgrpc.Guard{Source: its, Allow: row.authorizer}}
 			w.serve(t)
-			client := w.dial(t, &mine, nil)
+			client := w.dial(t, mine, nil)
 			user, err := call(t, client)
 			check := func(kind, user string, err error) {
 				t.Helper()
@@ -93,12 +94,12 @@ func (nothing) Snapshot() (*mtls.Snapshot, error) { return nil, errors.New("the 
 
 // What the server lacks is not the client's fault, and lets nobody in.
 func TestCallsThatCannotBeJudged(t *testing.T) {
-	ca := authority(t, "ca")
-	its, mine := snapshot(t, leaf(t, ca, "server"), ca), snapshot(t, leaf(t, ca, "jane"), ca)
+	ca := tlstest.Authority(t, "ca")
+	its, mine := tlstest.Snapshot(t, leaf(t, ca, "server"), ca), tlstest.Snapshot(t, leaf(t, ca, "jane"), ca)
 	for logged, source := range map[string]mtls.Source{"the disk is away": nothing{}, "no bundle": &mtls.Snapshot{}} {
-		w := &world{source: &its, clients: mtls.RequireClients, guard: &mtlsgrpc.Guard{Source: source, Allow: mtls.Anyone()}}
+		w := &world{source: its, clients: mtls.RequireClients, guard: &mtlsgrpc.Guard{Source: source, Allow: mtls.Anyone()}}
 		w.serve(t)
-		_, err := call(t, w.dial(t, &mine, nil))
+		_, err := call(t, w.dial(t, mine, nil))
 		if status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), logged) || !strings.Contains(w.log.String(), logged) {
 			t.Errorf("%v; the log says %s", err, &w.log)
 		}
@@ -106,10 +107,10 @@ func TestCallsThatCannotBeJudged(t *testing.T) {
 }
 
 func TestWithoutTLSNobodyIsLetIn(t *testing.T) {
-	ca := authority(t, "ca")
-	its := snapshot(t, nil, ca)
+	ca := tlstest.Authority(t, "ca")
+	its := tlstest.Snapshot(t, nil, ca)
 	var log output
-	server := grpc.NewServer(grpc.UnaryInterceptor(mtlsgrpc.Unary(&its, mtls.Anyone(), log.logger())), grpc.StreamInterceptor(mtlsgrpc.Stream(&its, mtls.Anyone(), log.logger())))
+	server := grpc.NewServer(grpc.UnaryInterceptor(mtlsgrpc.Unary(its, mtls.Anyone(), log.logger())), grpc.StreamInterceptor(mtlsgrpc.Stream(its, mtls.Anyone(), log.logger())))
 	grpc_testing.RegisterTestServiceServer(server, service{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -118,7 +119,7 @@ func TestWithoutTLSNobodyIsLetIn(t *testing.T) {
 	go server.Serve(l)
 	t.Cleanup(server.Stop)
 	w := &world{address: l.Addr().String()}
-	client := w.dial(t, &its, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	client := w.dial(t, its, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if _, err := call(t, client); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a call: %v", err)
 	}
@@ -232,8 +233,8 @@ func TestStreamsAreJudgedAgain(t *testing.T) {
 	r.guard.Source = &source
 	r.serve(t)
 	set(t, &r.server, leaf(t, r.old, "server-1"), r.old, r.new)
-	second := snapshot(t, leaf(t, r.new, "jane-2"), r.old)
-	old, other := r.dial(t, &r.mine, nil), r.dial(t, &second, nil)
+	second := tlstest.Snapshot(t, leaf(t, r.new, "jane-2"), r.old)
+	old, other := r.dial(t, &r.mine, nil), r.dial(t, second, nil)
 
 	waits, err := old.StreamingOutputCall(t.Context(), &grpc_testing.StreamingOutputCallRequest{})
 	if err != nil {
@@ -340,8 +341,8 @@ func TestConnectionsForgetFailedHandshakes(t *testing.T) {
 	r := newRotation(t)
 	r.watch = mtls.NewConnections(&r.server, nil)
 	r.serve(t)
-	strange := snapshot(t, leaf(t, r.new, "jane"), r.new)
-	near := mtls.NewConnections(&strange, nil)
+	strange := tlstest.Snapshot(t, leaf(t, r.new, "jane"), r.new)
+	near := mtls.NewConnections(strange, nil)
 	if _, err := call(t, r.dial(t, nil, nil, grpc.WithTransportCredentials(mtlsgrpc.WatchedCredentials(near, nil)))); err == nil {
 		t.Fatal("let in")
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsgrpc"
 )
@@ -29,73 +29,21 @@ const (
 	forClients = x509.ExtKeyUsageClientAuth
 )
 
-func authority(t testing.TB, name string) issue.Authority {
-	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now.Add(-3 * time.Hour), NotAfter: now.Add(3 * time.Hour)}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issue.Authority{Certificate: c, Key: key}
-}
-
 // leaf makes a credential of a server at server.example.test and 127.0.0.1, and of
-// the SPIFFE ID spiffe://example.test/NAME.
+// the SPIFFE ID spiffe://example.test/NAME, but for what change says.
 func leaf(t testing.TB, a issue.Authority, name string, change ...func(*issue.Template)) *tls.Certificate {
 	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	template := issue.Template{
-		Subject: pkix.Name{CommonName: name, Organization: []string{"tills"}}, DNSNames: []string{"server.example.test"}, Addresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		URIs:   []*url.URL{{Scheme: "spiffe", Host: "example.test", Path: "/" + name}},
-		Usages: []x509.ExtKeyUsage{forServers, forClients}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(2 * time.Hour),
-	}
-	for _, c := range change {
-		c(&template)
-	}
-	c, err := issue.Sign(template, key.Public(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
+	usual := []func(*issue.Template){tlstest.In("tills"), tlstest.At("server.example.test", "127.0.0.1"), tlstest.For(forServers, forClients), func(x *issue.Template) {
+		x.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.test", Path: "/" + name}}
+	}}
+	return tlstest.Leaf(t, a, name, append(usual, change...)...)
 }
 
-func expired(c *issue.Template) { c.NotAfter = time.Now().Add(-time.Hour) }
-
-func elsewhere(c *issue.Template) {
-	c.DNSNames, c.Addresses = []string{"other.example.test"}, []net.IP{net.IPv4(127, 0, 0, 2)}
-}
-
-func only(u x509.ExtKeyUsage) func(*issue.Template) {
-	return func(c *issue.Template) { c.Usages = []x509.ExtKeyUsage{u} }
-}
-
-func snapshot(t testing.TB, show *tls.Certificate, trusted ...issue.Authority) mtls.Snapshot {
-	t.Helper()
-	s := mtls.Snapshot{Certificate: show}
-	var anchors []*x509.Certificate
-	for _, a := range trusted {
-		anchors = append(anchors, a.Certificate)
-	}
-	if len(anchors) > 0 {
-		var err error
-		if s.Bundle, err = mtls.NewBundle(anchors...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return s
-}
+var elsewhere = tlstest.At("other.example.test", "127.0.0.2")
 
 func set(t testing.TB, m *mtls.Memory, show *tls.Certificate, trusted ...issue.Authority) {
 	t.Helper()
-	if err := m.Set(snapshot(t, show, trusted...)); err != nil {
+	if err := m.Set(*tlstest.Snapshot(t, show, trusted...)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -12,16 +12,17 @@ import (
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlshttp"
 )
 
 // Each client is refused at the place that says so, and told nothing of why.
 func TestWhoIsLetIn(t *testing.T) {
-	ca, clients := authority(t, "ca"), authority(t, "clients")
+	ca, clients := tlstest.Authority(t, "ca"), tlstest.Authority(t, "clients")
 	server := source(t, leaf(t, ca, "server", forServers), clients)
 	jane := leaf(t, clients, "jane", forClients)
-	stranger, old := leaf(t, authority(t, "clients"), "jane", forClients), leaf(t, clients, "jane", forClients, expired)
+	stranger, old := leaf(t, tlstest.Authority(t, "clients"), "jane", forClients), leaf(t, clients, "jane", forClients, tlstest.Expired)
 	const handshake = 0 // refused there
 	rows := map[string]struct {
 		show   *tls.Certificate
@@ -74,11 +75,11 @@ func TestWhoIsLetIn(t *testing.T) {
 
 // What strangers write into their certificates is as long as they like.
 func TestStrangersDoNotFillTheLog(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.UnverifiedClients, mtls.Anyone(), hello)
 	long := strings.Repeat("x\n", 20_000)
-	shown := leaf(t, authority(t, long), "jane", forClients)
-	shown.Certificate = append(shown.Certificate, authority(t, long).Certificate.Raw) // of that name, and another key
+	shown := leaf(t, tlstest.Authority(t, long), "jane", forClients)
+	shown.Certificate = append(shown.Certificate, tlstest.Authority(t, long).Certificate.Raw) // of that name, and another key
 	if status, body := get(t, client(t, source(t, shown, ca), nil), "https://"+v.addr); status != 403 || body != "not allowed" {
 		t.Errorf("%d %s", status, body)
 	}
@@ -88,7 +89,7 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 }
 
 func TestNobodyIsJudgedWithoutABundle(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
 	c := client(t, source(t, leaf(t, ca, "jane", forClients), ca), nil)
 	var empty mtls.Memory
@@ -112,7 +113,7 @@ func TestNobodyIsJudgedWithoutABundle(t *testing.T) {
 
 // Servers are the one of the URL, or the one that the program says.
 func TestWhichServerIsTrusted(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	good := leaf(t, ca, "server", forServers)
 	nameOnly := leaf(t, ca, "server", forServers, func(x *issue.Template) { x.Addresses = nil })
 	addressOnly := leaf(t, ca, "server", forServers, func(x *issue.Template) { x.DNSNames = nil })
@@ -135,10 +136,10 @@ func TestWhichServerIsTrusted(t *testing.T) {
 		"of another name":                          {elsewhere, "localhost", nil, "another server than was asked for"},
 		"as the program calls it, wherever it is":  {elsewhere, "127.0.0.1", mtls.Named("elsewhere.example.test"), ""},
 		"of the name, and the program says other":  {good, "localhost", mtls.Named("elsewhere.example.test"), "another server than was asked for"},
-		"of another authority":                     {leaf(t, authority(t, "ca"), "server", forServers), "localhost", nil, "unknown authority"},
+		"of another authority":                     {leaf(t, tlstest.Authority(t, "ca"), "server", forServers), "localhost", nil, "unknown authority"},
 		"with a client's certificate":              {leaf(t, ca, "server", forClients), "localhost", nil, "usage"},
-		"with a certificate that has expired":      {leaf(t, ca, "server", forServers, expired), "localhost", nil, "expired"},
-		"with one expired, and any server is good": {leaf(t, ca, "server", forServers, expired), "localhost", mtls.Anyone(), "expired"},
+		"with a certificate that has expired":      {leaf(t, ca, "server", forServers, tlstest.Expired), "localhost", nil, "expired"},
+		"with one expired, and any server is good": {leaf(t, ca, "server", forServers, tlstest.Expired), "localhost", mtls.Anyone(), "expired"},
 	}
 	jane := source(t, leaf(t, ca, "jane", forClients), ca)
 	for name, row := range rows {
@@ -163,7 +164,7 @@ func TestWhichServerIsTrusted(t *testing.T) {
 
 // A redirection could lead out of TLS, to whoever is between.
 func TestNothingGoesOutWithoutTLS(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	var asked text
 	plain := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Write([]byte("asked")) })}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -187,7 +188,7 @@ func TestNothingGoesOutWithoutTLS(t *testing.T) {
 // Sessions of TLS are kept by the program's cache, and not beyond a rotation: a session
 // shows the certificate that it was made with.
 func TestSessionsDoNotOutliveACertificate(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	var resumed atomic.Bool
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		resumed.Store(r.TLS.DidResume)
@@ -215,7 +216,7 @@ func TestSessionsDoNotOutliveACertificate(t *testing.T) {
 
 // A client that would speak HTTP/2 must not be offered it by a server that does not.
 func TestServerWithoutHTTP2(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	show := source(t, leaf(t, ca, "server", forServers), ca)
 	for name, row := range map[string]struct {
 		change func(*http.Server)
@@ -244,7 +245,7 @@ func TestServerWithoutHTTP2(t *testing.T) {
 
 // What connects may be replaced; whom it trusts and what it shows may not.
 func TestAnotherBase(t *testing.T) {
-	ca, proxy := authority(t, "ca"), newProxy(t)
+	ca, proxy := tlstest.Authority(t, "ca"), newProxy(t)
 	jane := source(t, leaf(t, ca, "jane", forClients), ca)
 	through := http.ProxyURL(&url.URL{Scheme: "http", Host: proxy.addr})
 	for name, base := range map[string]func() *http.Transport{
@@ -260,7 +261,7 @@ func TestAnotherBase(t *testing.T) {
 			if status, body, err := try(client(t, jane, nil, replace), "https://localhost:"+good.port); err != nil || status != 200 || !strings.HasPrefix(body, "jane ") {
 				t.Errorf("%d %s %v", status, body, err)
 			}
-			bad := serve(t, source(t, leaf(t, authority(t, "ca"), "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
+			bad := serve(t, source(t, leaf(t, tlstest.Authority(t, "ca"), "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
 			var why *tls.CertificateVerificationError
 			if status, body, err := try(client(t, jane, nil, replace), "https://localhost:"+bad.port); !errors.As(err, &why) {
 				t.Errorf("a server of another authority: %d %s %v", status, body, err)
@@ -273,7 +274,7 @@ func TestAnotherBase(t *testing.T) {
 }
 
 func TestThroughProxies(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
 	name, address := "https://localhost:"+v.port, "https://"+v.addr
 	proxy := newProxy(t)

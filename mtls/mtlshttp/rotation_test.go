@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlshttp"
 )
@@ -57,7 +58,7 @@ func begin(t testing.TB, c *http.Client, url string) (answer *http.Response, r *
 func TestNoRequestShowsAReplacedCertificate(t *testing.T) {
 	for protocol, speak := range protocols {
 		t.Run(protocol, func(t *testing.T) {
-			ca := authority(t, "ca")
+			ca := tlstest.Authority(t, "ca")
 			s := &stream{make(chan struct{})}
 			v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), s)
 			mine := source(t, leaf(t, ca, "before", forClients), ca)
@@ -95,7 +96,7 @@ func TestNoRequestShowsAReplacedCertificate(t *testing.T) {
 func TestNoRequestGoesToAServerThatIsTrustedNoLonger(t *testing.T) {
 	for protocol, speak := range protocols {
 		t.Run(protocol, func(t *testing.T) {
-			ca, other := authority(t, "ca"), authority(t, "other")
+			ca, other := tlstest.Authority(t, "ca"), tlstest.Authority(t, "other")
 			v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
 			show := leaf(t, ca, "jane", forClients)
 			mine := source(t, show, ca)
@@ -113,7 +114,7 @@ func TestNoRequestGoesToAServerThatIsTrustedNoLonger(t *testing.T) {
 
 // A source that fails closes nothing: it is not known what is so.
 func TestWhatStandsOutlivesASourceThatFails(t *testing.T) {
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), hello)
 	failing := &failing{Source: source(t, leaf(t, ca, "jane", forClients), ca)}
 	failing.now.Store(true)
@@ -148,7 +149,7 @@ func (f *failing) Snapshot() (*mtls.Snapshot, error) {
 func TestClientsComeAnewWhenTheServersCertificateIsReplaced(t *testing.T) {
 	for protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
-			ca := authority(t, "ca")
+			ca := tlstest.Authority(t, "ca")
 			its := source(t, leaf(t, ca, "before", forServers), ca)
 			s := &stream{make(chan struct{})}
 			v := serve(t, its, mtls.RequireClients, mtls.Anyone(), s)
@@ -201,7 +202,7 @@ func TestNoHandlerIsCalledForAClientThatIsTrustedNoLonger(t *testing.T) {
 	for _, clients := range []mtls.Clients{mtls.RequireClients, mtls.UnverifiedClients} {
 		for protocol := range protocols {
 			t.Run(fmt.Sprint(protocol, clients), func(t *testing.T) {
-				ca, before, after := authority(t, "ca"), authority(t, "before"), authority(t, "after")
+				ca, before, after := tlstest.Authority(t, "ca"), tlstest.Authority(t, "before"), tlstest.Authority(t, "after")
 				pair := leaf(t, ca, "server", forServers)
 				its, mine := source(t, pair, before), source(t, leaf(t, before, "jane", forClients), ca)
 				v := serve(t, its, clients, mtls.Anyone(), hello)
@@ -241,7 +242,7 @@ func TestExpiryOfConnectionsThatStand(t *testing.T) {
 		for protocol, speak := range protocols {
 			t.Run(name+" over "+protocol, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					ca := authority(t, "ca")
+					ca := tlstest.Authority(t, "ca")
 					network := newNetwork()
 					var told text
 					guarded := (&mtlshttp.Guard{Source: source(t, nil, ca), Allow: mtls.Anyone(), Log: slog.New(slog.NewTextHandler(&told, nil))}).Handler(hello)
@@ -280,7 +281,7 @@ func TestExpiryOfConnectionsThatStand(t *testing.T) {
 // A connection that was upgraded belongs to who has upgraded it, on both sides,
 // and rotations leave it alone.
 func TestUpgradesOutliveRotations(t *testing.T) {
-	ca, after := authority(t, "ca"), authority(t, "after")
+	ca, after := tlstest.Authority(t, "ca"), tlstest.Authority(t, "after")
 	its, mine := source(t, leaf(t, ca, "server", forServers), ca), source(t, leaf(t, ca, "jane", forClients), ca)
 	v := serve(t, its, mtls.RequireClients, mtls.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
@@ -347,7 +348,7 @@ func TestUpgradesOutliveRotations(t *testing.T) {
 // The authority of both sides is rotated again and again under requests of both
 // protocols, the way each rotation goes: trust, show, distrust.
 func TestNoRequestFailsInARotation(t *testing.T) {
-	old := authority(t, "ca 0")
+	old := tlstest.Authority(t, "ca 0")
 	its, mine := source(t, leaf(t, old, "server", forServers), old), source(t, leaf(t, old, "jane", forClients), old)
 	v := serve(t, its, mtls.RequireClients, mtls.UserNamed("jane"), hello)
 	var wg sync.WaitGroup
@@ -389,7 +390,7 @@ func TestNoRequestFailsInARotation(t *testing.T) {
 		}
 	}
 	for i := range 4 {
-		next := authority(t, fmt.Sprint("ca ", i+1))
+		next := tlstest.Authority(t, fmt.Sprint("ca ", i+1))
 		set(t, its, served, old, next)
 		set(t, mine, shown, old, next)
 		step()
@@ -415,7 +416,7 @@ func TestNoRequestFailsInARotation(t *testing.T) {
 func TestRequestsUnderWayAreEndedByConnections(t *testing.T) {
 	for protocol, speak := range protocols {
 		t.Run(protocol, func(t *testing.T) {
-			ca, other := authority(t, "ca"), authority(t, "other")
+			ca, other := tlstest.Authority(t, "ca"), tlstest.Authority(t, "other")
 			s := &stream{make(chan struct{})}
 			v := serve(t, source(t, leaf(t, ca, "server", forServers), ca), mtls.RequireClients, mtls.Anyone(), s)
 			show := leaf(t, ca, "jane", forClients)
@@ -448,7 +449,7 @@ func TestHandshakesThatDoNotEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ca := authority(t, "ca")
+	ca := tlstest.Authority(t, "ca")
 	mine := source(t, leaf(t, ca, "jane", forClients), ca)
 	connections := mtls.NewConnections(mine, nil)
 	c := client(t, mine, nil, func(x *mtlshttp.Transport) {

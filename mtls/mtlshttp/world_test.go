@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
 	"log"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlshttp"
 )
@@ -25,46 +25,12 @@ const (
 	forClients = x509.ExtKeyUsageClientAuth
 )
 
-// authority makes a root that lives a year from now on.
-func authority(t testing.TB, name string) issue.Authority {
-	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: now.Add(-issue.Backdate), NotAfter: now.AddDate(1, 0, 0)}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issue.Authority{Certificate: c, Key: key}
-}
-
 // leaf makes a credential, of localhost and 127.0.0.1, that lives an hour from now
 // on but for what change says.
 func leaf(t testing.TB, a issue.Authority, name string, usage x509.ExtKeyUsage, change ...func(*issue.Template)) *tls.Certificate {
 	t.Helper()
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	template := issue.Template{
-		Subject: pkix.Name{CommonName: name, Organization: []string{name + "s"}}, DNSNames: []string{"localhost"}, Addresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		Usages: []x509.ExtKeyUsage{usage}, NotBefore: now.Add(-issue.Backdate), NotAfter: now.Add(time.Hour),
-	}
-	for _, f := range change {
-		f(&template)
-	}
-	c, err := issue.Sign(template, key.Public(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}
-}
-
-func expired(template *issue.Template) {
-	template.NotBefore, template.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	usual := []func(*issue.Template){tlstest.In(name + "s"), tlstest.At("localhost", "127.0.0.1"), tlstest.For(usage)}
+	return tlstest.Leaf(t, a, name, append(usual, change...)...)
 }
 
 // source shows a certificate, which may be nil, and trusts some authorities.
@@ -77,15 +43,7 @@ func source(t testing.TB, show *tls.Certificate, trusted ...issue.Authority) *mt
 
 func set(t testing.TB, m *mtls.Memory, show *tls.Certificate, trusted ...issue.Authority) {
 	t.Helper()
-	var anchors []*x509.Certificate
-	for _, a := range trusted {
-		anchors = append(anchors, a.Certificate)
-	}
-	bundle, err := mtls.NewBundle(anchors...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Set(mtls.Snapshot{Certificate: show, Bundle: bundle}); err != nil {
+	if err := m.Set(*tlstest.Snapshot(t, show, trusted...)); err != nil {
 		t.Fatal(err)
 	}
 }

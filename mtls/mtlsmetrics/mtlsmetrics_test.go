@@ -1,12 +1,10 @@
 package mtlsmetrics_test
 
 import (
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"log"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 	"github.com/kubepki/kubepki/mtls/mtlsmetrics"
 )
@@ -25,25 +23,16 @@ import (
 // write makes a pair and a bundle of two authorities in a folder.
 func write(dir string) mtls.Files {
 	now := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	var anchors []*x509.Certificate
-	var ca issue.Authority
+	var all []issue.Authority
 	for days := range 2 {
-		key, err := issue.GenerateKey(issue.ECDSAP256)
-		check(err)
+		key := tlstest.Key(tlstest.Panics, issue.ECDSAP256)
 		c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now, NotAfter: now.AddDate(100, 0, 2-days)}, key)
 		check(err)
-		ca, anchors = issue.Authority{Certificate: c, Key: key}, append(anchors, c)
+		all = append(all, issue.Authority{Certificate: c, Key: key})
 	}
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	check(err)
-	c, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: "till"}, NotBefore: now, NotAfter: now.AddDate(90, 0, 0)}, key.Public(), ca)
-	check(err)
-	private, err := issue.EncodePrivateKey(key)
-	check(err)
-	files := mtls.Files{Certificate: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), Bundle: filepath.Join(dir, "ca.crt")}
-	check(os.WriteFile(files.Certificate, trust.EncodeCertificates(c), 0o600))
-	check(os.WriteFile(files.Key, private, 0o600))
-	check(os.WriteFile(files.Bundle, trust.EncodeCertificates(anchors...), 0o600))
+	files := tlstest.Files(dir, "tls")
+	tlstest.Put(tlstest.Panics, files.Bundle, tlstest.PEM(all...))
+	tlstest.PutPair(tlstest.Panics, files, tlstest.Leaf(tlstest.Panics, all[1], "till", func(x *issue.Template) { x.NotBefore, x.NotAfter = now, now.AddDate(90, 0, 0) }))
 	return files
 }
 

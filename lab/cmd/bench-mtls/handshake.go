@@ -13,7 +13,6 @@ import (
 // session ticket when it has read it.
 type server struct {
 	listener net.Listener
-	failed   error
 }
 
 // serve listens on a socket of its own.
@@ -37,7 +36,7 @@ func (w *world) serve(config *tls.Config) (*server, error) {
 	return s, nil
 }
 
-func (s *server) close() { s.listener.Close() }
+func (s *server) close() { _ = s.listener.Close() }
 
 // handshake returns what connects once, and checks whether the session was
 // resumed as it should be, but for the first.

@@ -20,12 +20,12 @@ type Comparison struct {
 	Adds         time.Duration // at most; 0: no target
 }
 
-// Header is the head of the table whose rows [Measure] returns, in Markdown.
-const Header = "| what | time | beside | ratio of rates | target |\n|---|---|---|---|---|"
+// header is the head of the table whose rows measure returns, in Markdown.
+const header = "| what | time | beside | ratio of rates | target |\n|---|---|---|---|---|"
 
-// Measure returns a row of the table, of so many rounds, in each of which both
+// measure returns a row of the table, of so many rounds, in each of which both
 // run for a span.
-func Measure(c Comparison, rounds int, span time.Duration) string {
+func measure(c Comparison, rounds int, span time.Duration) string {
 	var ours, theirs, ratios []float64 // seconds, and the ratio of their times
 	for round := range rounds {
 		a, b, err := both(c, span, round%2 == 1)

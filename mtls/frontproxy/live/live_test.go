@@ -2,7 +2,6 @@ package live_test
 
 import (
 	"context"
-	"crypto/x509/pkix"
 	"errors"
 	"net"
 	"strings"
@@ -23,22 +22,13 @@ import (
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
-	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls/frontproxy"
 	"github.com/kubepki/kubepki/mtls/frontproxy/live"
 )
 
 func authority(name string) string {
-	key, err := issue.GenerateKey(issue.ECDSAP256)
-	if err != nil {
-		panic(err)
-	}
-	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}, key)
-	if err != nil {
-		panic(err)
-	}
-	return string(trust.EncodeCertificates(c))
+	return string(tlstest.PEM(tlstest.Authority(tlstest.Panics, name)))
 }
 
 func config(bundle, names string) *corev1.ConfigMap {

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +14,7 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
-	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/tlstest"
 	"github.com/kubepki/kubepki/mtls"
 )
 
@@ -42,23 +40,12 @@ func need(t *testing.T, tool string, proof ...string) {
 type set struct {
 	dir string
 	ca  issue.Authority
-	alg issue.Algorithm
 }
 
 func newSet(t *testing.T, alg issue.Algorithm) *set {
 	t.Helper()
-	s := &set{dir: t.TempDir(), alg: alg}
-	key, err := issue.GenerateKey(alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	s.ca.Key = key
-	s.ca.Certificate, err = issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: "ca"}, Authority: true, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.put(t, "ca.crt", trust.EncodeCertificates(s.ca.Certificate))
+	s := &set{dir: t.TempDir(), ca: tlstest.Certify(t, "ca", tlstest.Key(t, alg))}
+	tlstest.Put(t, s.path("ca.crt"), tlstest.PEM(s.ca))
 	s.leaf(t, "server", x509.ExtKeyUsageServerAuth)
 	s.leaf(t, "jane", x509.ExtKeyUsageClientAuth)
 	return s
@@ -66,33 +53,9 @@ func newSet(t *testing.T, alg issue.Algorithm) *set {
 
 func (s *set) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *set) put(t *testing.T, name string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(s.path(name), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (s *set) leaf(t *testing.T, name string, usage x509.ExtKeyUsage) {
 	t.Helper()
-	key, err := issue.GenerateKey(s.alg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	c, err := issue.Sign(issue.Template{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, Addresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		Usages: []x509.ExtKeyUsage{usage}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-	}, key.Public(), s.ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := issue.EncodePrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.put(t, name+".crt", trust.EncodeCertificates(c))
-	s.put(t, name+".key", private)
+	tlstest.PutPair(t, tlstest.Files(s.dir, name), tlstest.Leaf(t, s.ca, name, tlstest.At("localhost", "127.0.0.1"), tlstest.For(usage)))
 }
 
 // source is what a program has that is called name, and trusts a set.
