@@ -8,6 +8,8 @@ export KUBEPKI_BUILD ?= $(CURDIR)/.build
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME      ?= 30s
+# Tests that write as users do wait for the disk (fsync) more than they compute.
+PARALLEL      := -parallel 8
 
 .PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload bench bench-sa bench-mtls bench-csr lint fuzz deps clean
 
@@ -32,12 +34,12 @@ quickstart: build ## create and prove the credentials of a cluster in ./quicksta
 
 unit: ## the quick inner loop: tests without real components
 	go vet ./...
-	go test ./...
+	go test $(PARALLEL) ./...
 
 test: export KUBEPKI_DEPS = 1
 test: deps ## all tests, those on real components too
 	go vet ./...
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	CGO_ENABLED=1 go test -race $(PARALLEL) -timeout 20m ./...
 	$(MAKE) test-kms test-lab
 
 test-kms: deps ## the tests of kubepki-kms, on SoftHSM

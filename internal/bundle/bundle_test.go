@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ type made struct {
 	key *ecdsa.PrivateKey
 }
 
-var serial int64
+var serial atomic.Int64
 
 // certificate makes one that signs itself, of a key or of a new one.
 func certificate(t testing.TB, name string, key *ecdsa.PrivateKey, change func(*x509.Certificate)) made {
@@ -35,9 +36,8 @@ func certificate(t testing.TB, name string, key *ecdsa.PrivateKey, change func(*
 			t.Fatal(err)
 		}
 	}
-	serial++
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		SerialNumber: big.NewInt(serial.Add(1)), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	if change != nil {

@@ -197,10 +197,11 @@ func (a *api) delete(name string) {
 	a.tell("certificatesigningrequests", watch.Deleted, o)
 }
 
-// create makes a request, as a client would.
+// create makes a request, as a client would, which keeps its own.
 func (a *api) create(o *certificatesv1.CertificateSigningRequest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	o = o.DeepCopy()
 	o.CreationTimestamp = metav1.Now()
 	if o.UID == "" {
 		o.UID = types.UID("uid-" + o.Name + "-" + strconv.FormatUint(a.version, 10))
