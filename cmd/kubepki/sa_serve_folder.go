@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/token"
 )
 
@@ -43,7 +44,7 @@ func openWebFolder(dir string) (*webFolder, error) {
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, advise(fmt.Errorf("--out: %s is being written by another run", dir), "wait for it, then run this one again")
 	}
-	return nil, fmt.Errorf("--out: locking %s: %w", dir, withoutPath(err))
+	return nil, fmt.Errorf("--out: locking %s: %w", dir, layout.Cause(err))
 }
 
 func (f *webFolder) close() {
@@ -143,18 +144,5 @@ func (f *webFolder) failed(urlPath string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", f.host(urlPath), withoutPath(err))
-}
-
-// withoutPath is an error without the path in it, which is relative to a root.
-func withoutPath(err error) error {
-	var p *fs.PathError
-	var l *os.LinkError
-	switch {
-	case errors.As(err, &p):
-		return p.Err
-	case errors.As(err, &l):
-		return l.Err
-	}
-	return err
+	return fmt.Errorf("%s: %w", f.host(urlPath), layout.Cause(err))
 }

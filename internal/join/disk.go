@@ -74,7 +74,7 @@ type disk struct {
 func openDisk(root string, on func(*os.Root) changes) (*disk, error) {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, fmt.Errorf("--root %s: %w", root, cause(err))
+		return nil, fmt.Errorf("--root %s: %w", root, layout.Cause(err))
 	}
 	return &disk{root: root, dir: dir, to: on(dir)}, nil
 }
@@ -115,7 +115,7 @@ func (d *disk) list(nodePath string) ([]string, error) {
 	}
 	f, err := d.dir.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.host(nodePath), cause(err))
+		return nil, fmt.Errorf("%s: %w", d.host(nodePath), layout.Cause(err))
 	}
 	defer f.Close()
 	return f.Readdirnames(-1)
@@ -231,20 +231,7 @@ func (d *disk) failed(doing, nodePath string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %w", doing, d.host(nodePath), cause(err))
-}
-
-// cause strips the operation and the relative name that package os adds.
-func cause(err error) error {
-	var p *fs.PathError
-	var l *os.LinkError
-	switch {
-	case errors.As(err, &p):
-		return p.Err
-	case errors.As(err, &l):
-		return l.Err
-	}
-	return err
+	return fmt.Errorf("%s %s: %w", doing, d.host(nodePath), layout.Cause(err))
 }
 
 func isTemporary(base string) bool {

@@ -81,7 +81,7 @@ func createJournal(ops fileOps) (*journal, error) {
 		if err == nil {
 			return j, nil
 		}
-		err = fmt.Errorf("%s: %w", j.name, cause(err))
+		err = fmt.Errorf("%s: %w", j.name, Cause(err))
 		if !errors.Is(err, fs.ErrExist) {
 			err = errors.Join(err, removeIfThere(ops, j.name))
 		}
@@ -98,7 +98,7 @@ func createJournal(ops fileOps) (*journal, error) {
 func (j *journal) add(r record) error {
 	line := encodeRecord(r)
 	if err := j.ops.Append(j.name, line); err != nil {
-		return cause(err)
+		return Cause(err)
 	}
 	j.text = append(j.text, line...)
 	return nil
@@ -112,9 +112,9 @@ func (j *journal) commit() error {
 	}
 	j.stateAt = at
 	if err := j.ops.Sync(j.name); err != nil {
-		return cause(err)
+		return Cause(err)
 	}
-	return cause(j.ops.Sync(path.Dir(j.name)))
+	return Cause(j.ops.Sync(path.Dir(j.name)))
 }
 
 // undone marks a committed journal as one whose renames must be taken back.
@@ -124,9 +124,9 @@ func (j *journal) undone() error {
 	}
 	line := encodeRecord(stateRecord(stateUndone, j.text[:j.stateAt]))
 	if err := j.ops.WriteAt(j.name, line, j.stateAt); err != nil {
-		return cause(err)
+		return Cause(err)
 	}
-	return cause(j.ops.Sync(j.name))
+	return Cause(j.ops.Sync(j.name))
 }
 
 func stateRecord(state string, before []byte) record {
@@ -193,7 +193,7 @@ func removeIfThere(ops fileOps, name string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("removing %s: %w", name, cause(err))
+		return fmt.Errorf("removing %s: %w", name, Cause(err))
 	}
 	return nil
 }

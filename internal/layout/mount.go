@@ -286,7 +286,7 @@ func (w *mountWriter) failed(doing, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %w", doing, w.host(name), linkCause(cause(err)))
+	return fmt.Errorf("%s %s: %w", doing, w.host(name), Cause(err))
 }
 
 func (w *mountWriter) host(name string) string { return filepath.Join(w.dir, filepath.FromSlash(name)) }

@@ -56,11 +56,11 @@ func Read(root string, o Options) (trust.Node, Keyring, error) {
 		return trust.Node{}, nil, fmt.Errorf("%s: is not a folder", root)
 	}
 	if err != nil {
-		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, cause(err))
+		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, Cause(err))
 	}
 	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, cause(err))
+		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, Cause(err))
 	}
 	defer dir.Close()
 	r := newNodeReader(dir, o.Name)

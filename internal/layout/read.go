@@ -54,7 +54,7 @@ func (e *ReadError) Dangling() bool { return e.dangling }
 func ReadFile(root, nodePath string) (Content, error) {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return Content{}, readError(nodePath, cause(err))
+		return Content{}, readError(nodePath, Cause(err))
 	}
 	defer dir.Close()
 	return readFile(dir, dir, nodePath)
@@ -91,7 +91,7 @@ func (c *Content) load(dir *os.Root, links linkReader, nodePath, name string) er
 	// Opening a device can have effects, so look before.
 	info, err := links.Lstat(name)
 	if err != nil {
-		return readError(nodePath, cause(err))
+		return readError(nodePath, Cause(err))
 	}
 	c.stat(info)
 	if err := refuseKind(nodePath, info); err != nil {
@@ -99,11 +99,11 @@ func (c *Content) load(dir *os.Root, links linkReader, nodePath, name string) er
 	}
 	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return readError(nodePath, cause(err))
+		return readError(nodePath, Cause(err))
 	}
 	defer f.Close()
 	if info, err = f.Stat(); err != nil {
-		return readError(nodePath, cause(err))
+		return readError(nodePath, Cause(err))
 	}
 	c.stat(info)
 	if err := refuseKind(nodePath, info); err != nil {
@@ -111,7 +111,7 @@ func (c *Content) load(dir *os.Root, links linkReader, nodePath, name string) er
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
-		return readError(nodePath, cause(err))
+		return readError(nodePath, Cause(err))
 	}
 	if len(data) > MaxFile {
 		return tooLarge(nodePath)

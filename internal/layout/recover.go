@@ -62,7 +62,7 @@ func makeRoot(root string) ([]string, error) {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(at) == at {
-			return nil, fmt.Errorf("%s: %w", at, cause(err))
+			return nil, fmt.Errorf("%s: %w", at, Cause(err))
 		}
 		missing = append(missing, at)
 	}
@@ -80,7 +80,7 @@ func makeRoot(root string) ([]string, error) {
 			for _, m := range slices.Backward(made) {
 				os.Remove(m)
 			}
-			return nil, fmt.Errorf("making %s: %w", m, cause(err))
+			return nil, fmt.Errorf("making %s: %w", m, Cause(err))
 		}
 	}
 	return made, nil
@@ -89,7 +89,7 @@ func makeRoot(root string) ([]string, error) {
 func openLocked(root string) (*os.Root, *os.File, error) {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", root, cause(err))
+		return nil, nil, fmt.Errorf("%s: %w", root, Cause(err))
 	}
 	lock, err := lockFolder(dir, root)
 	if err != nil {
@@ -102,7 +102,7 @@ func openLocked(root string) (*os.Root, *os.File, error) {
 func lockFolder(dir *os.Root, root string) (*os.File, error) {
 	f, err := dir.Open(".")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", root, cause(err))
+		return nil, fmt.Errorf("%s: %w", root, Cause(err))
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -140,7 +140,7 @@ func (t *Transaction) recover() error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", t.host("/"+name), cause(err))
+			return fmt.Errorf("%s: %w", t.host("/"+name), Cause(err))
 		}
 		if len(text) > maxJournal {
 			return fmt.Errorf("%s: larger than %d bytes: not a journal", t.host("/"+name), maxJournal)
@@ -152,7 +152,7 @@ func (t *Transaction) recover() error {
 			return err
 		}
 		if err := t.ops.Sync(folder); err != nil {
-			return fmt.Errorf("%s: %w", t.host("/"+folder), cause(err))
+			return fmt.Errorf("%s: %w", t.host("/"+folder), Cause(err))
 		}
 	}
 	return nil
@@ -219,7 +219,7 @@ func (t *Transaction) lstat(name string) (fs.FileInfo, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", t.host("/"+name), cause(err))
+		return nil, fmt.Errorf("%s: %w", t.host("/"+name), Cause(err))
 	}
 	return info, nil
 }
@@ -276,7 +276,7 @@ func (t *Transaction) rollBack(files, folders []record, state string) error {
 			continue
 		}
 		if err := t.ops.Remove(r.Folder); err != nil && !isNotEmpty(err) {
-			return fmt.Errorf("removing %s: %w", t.host("/"+r.Folder), cause(err))
+			return fmt.Errorf("removing %s: %w", t.host("/"+r.Folder), Cause(err))
 		}
 	}
 	return nil
@@ -308,9 +308,9 @@ func place(ops fileOps, r record) (appeared bool, err error) {
 		return placeOver(ops, r)
 	}
 	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
-		return false, cause(err)
+		return false, Cause(err)
 	}
-	err = linkCause(ops.Link(r.Temp, r.File))
+	err = Cause(ops.Link(r.Temp, r.File))
 	switch {
 	case err == nil:
 	case errors.Is(err, fs.ErrExist):
@@ -322,13 +322,13 @@ func place(ops fileOps, r record) (appeared bool, err error) {
 		if _, err := ops.Lstat(r.File); !errors.Is(err, fs.ErrNotExist) {
 			return false, fs.ErrExist
 		}
-		err := linkCause(ops.Rename(r.Temp, r.File))
+		err := Cause(ops.Rename(r.Temp, r.File))
 		return err == nil, err
 	default:
 		return false, err
 	}
 	if err := ops.Remove(r.Temp); err != nil {
-		return true, cause(err)
+		return true, Cause(err)
 	}
 	return true, nil
 }
@@ -340,12 +340,4 @@ func sameFile(ops fileOps, a, b string) bool {
 	}
 	second, err := ops.Lstat(b)
 	return err == nil && os.SameFile(first, second)
-}
-
-func linkCause(err error) error {
-	var l *os.LinkError
-	if errors.As(err, &l) {
-		return l.Err
-	}
-	return err
 }

@@ -105,7 +105,7 @@ func (t *Transaction) own(name string, of fs.FileInfo) error {
 		return nil
 	}
 	if err := t.ops.Chown(name, int(want.Uid), int(want.Gid)); err != nil {
-		return fmt.Errorf("the file belongs to user %d and group %d, which cannot be kept: %w", want.Uid, want.Gid, cause(err))
+		return fmt.Errorf("the file belongs to user %d and group %d, which cannot be kept: %w", want.Uid, want.Gid, Cause(err))
 	}
 	return nil
 }
@@ -132,16 +132,16 @@ func (t *Transaction) settle(order []record) error {
 func placeOver(ops fileOps, r record) (bool, error) {
 	now, err := ops.ReadFile(r.File)
 	if err != nil {
-		return false, cause(err)
+		return false, Cause(err)
 	}
 	if hashOf(now) != r.Replaces {
 		return false, ErrChanged
 	}
 	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
-		return false, cause(err)
+		return false, Cause(err)
 	}
 	if err := ops.Rename(r.Temp, r.File); err != nil {
-		return false, linkCause(err)
+		return false, Cause(err)
 	}
 	return true, nil
 }
@@ -149,10 +149,10 @@ func placeOver(ops fileOps, r record) (bool, error) {
 // restore puts the old content back.
 func restore(ops fileOps, r record) error {
 	if err := ops.Chmod(r.Backup, fs.FileMode(r.Mode)); err != nil {
-		return fmt.Errorf("restoring %s: %w", r.File, cause(err))
+		return fmt.Errorf("restoring %s: %w", r.File, Cause(err))
 	}
 	if err := ops.Rename(r.Backup, r.File); err != nil {
-		return fmt.Errorf("restoring %s: %w", r.File, linkCause(err))
+		return fmt.Errorf("restoring %s: %w", r.File, Cause(err))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -77,7 +78,7 @@ func resolve(disk linkReader, nodePath string) (resolved, error) {
 			return r, nil
 		}
 		if err != nil {
-			return r, cause(err)
+			return r, Cause(err)
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
 			r.name = name
@@ -91,7 +92,7 @@ func resolve(disk linkReader, nodePath string) (resolved, error) {
 		}
 		target, err := disk.Readlink(name)
 		if err != nil {
-			return r, cause(err)
+			return r, Cause(err)
 		}
 		if path.IsAbs(target) {
 			r.name = "."
@@ -111,12 +112,16 @@ func absentComponents(first string, rest []string) []string {
 	return absent
 }
 
-// cause strips the operation and the relative name that package os adds, for
-// messages here name the whole path.
-func cause(err error) error {
+// Cause returns an error without the operation and the name that package os adds,
+// which is relative to a root: messages name the whole path.
+func Cause(err error) error {
 	var p *fs.PathError
-	if errors.As(err, &p) {
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
 		return p.Err
+	case errors.As(err, &l):
+		return l.Err
 	}
 	return err
 }

@@ -224,7 +224,7 @@ func isPrivate(data []byte, mode fs.FileMode) bool {
 
 // failed names the file as the caller of the program knows it.
 func (t *Transaction) failed(doing, nodePath string, err error) error {
-	return fmt.Errorf("%s %s: %w", doing, t.host(nodePath), cause(err))
+	return fmt.Errorf("%s %s: %w", doing, t.host(nodePath), Cause(err))
 }
 
 func (t *Transaction) host(nodePath string) string {

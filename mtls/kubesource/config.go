@@ -143,4 +143,5 @@ func (b Bundle) String() string {
 	return "no bundle"
 }
 
+// String names the secret in messages.
 func (s Secret) String() string { return "secret " + s.Namespace + "/" + s.Name }

@@ -26,20 +26,26 @@ func byName(name string) string {
 	return fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 }
 
+// only lists and watches one object. client-go's NewListWatchFromClient does that
+// for REST clients, which fake clients have none of.
+func only[L runtime.Object](name string, list func(context.Context, metav1.ListOptions) (L, error), follow func(context.Context, metav1.ListOptions) (watch.Interface, error)) cache.ListerWatcherWithContext {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = byName(name)
+			return list(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = byName(name)
+			return follow(ctx, o)
+		},
+	}
+}
+
 func secretFeed(client kubernetes.Interface, namespace, name string) feed {
 	api := client.CoreV1().Secrets(namespace)
 	return feed{
 		object: Secret{namespace, name}.String(),
-		lister: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = byName(name)
-				return api.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = byName(name)
-				return api.Watch(ctx, o)
-			},
-		},
+		lister: only(name, api.List, api.Watch),
 		read: func(object any) (content, bool) {
 			o, ok := object.(*corev1.Secret)
 			if !ok || o.Name != name {
@@ -54,16 +60,7 @@ func configMapFeed(client kubernetes.Interface, namespace, name, key string) fee
 	api := client.CoreV1().ConfigMaps(namespace)
 	return feed{
 		object: ConfigMap(namespace, name, key).String(),
-		lister: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = byName(name)
-				return api.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = byName(name)
-				return api.Watch(ctx, o)
-			},
-		},
+		lister: only(name, api.List, api.Watch),
 		read: func(object any) (content, bool) {
 			o, ok := object.(*corev1.ConfigMap)
 			if !ok || o.Name != name {
