@@ -103,12 +103,17 @@ func signingFlags() []FlagUse {
 	return uses
 }
 
-// Complete adds to a kubeadm node the components that its manifests do not
-// configure, with the flags that kubeadm would give them. A component is added
-// when a file that only it needs exists.
+// Complete adds to a node the components that its manifests and units do not
+// configure, with the flags that its layout would give them, and the layout's
+// authorities. A component is added when a file that only it needs exists.
 func Complete(n *trust.Node, exists func(path string) bool) {
+	n.Authorities = AuthoritiesOf(n)
+	defaults := layoutOf(n).defaults
+	if defaults == nil {
+		return
+	}
 	dir := certificatesDir(n)
-	for _, d := range kubeadmDefaults(dir) {
+	for _, d := range defaults(dir) {
 		at := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == d.name })
 		switch {
 		case at >= 0 && d.name == Kubelet:
@@ -191,23 +196,6 @@ func completeKubelet(n *trust.Node, exists func(string) bool) {
 	}
 }
 
-// certificatesDir is where the apiserver's own manifest says, else kubeadm's default.
-func certificatesDir(n *trust.Node) string {
-	if n.Layout == "service" {
-		return "/"
-	}
-	for i := range n.Components {
-		c := &n.Components[i]
-		if c.Name != APIServer {
-			continue
-		}
-		if f, ok := c.Flag("tls-cert-file"); ok {
-			return path.Dir(f)
-		}
-	}
-	return DefaultCertificatesDir
-}
-
 type componentDefaults struct {
 	name  string
 	signs []string // any of these files shows that the component is there
@@ -261,8 +249,8 @@ type FileUse struct {
 	Optional bool // absence is no fault
 }
 
-// FilesOf lists the files that the components of a kubeadm node use, and the
-// authorities' keys that may stand beside them, each path once per role.
+// FilesOf lists the files that the components of a node use, and those of its
+// authorities, which may stand beside them, each path once per role.
 func FilesOf(n *trust.Node) []FileUse {
 	var files []FileUse
 	add := func(f FileUse) {
@@ -283,15 +271,12 @@ func FilesOf(n *trust.Node) []FileUse {
 			}
 		}
 	}
-	dir := certificatesDir(n)
-	for _, a := range authorityFiles {
-		add(FileUse{Path: path.Join(dir, a.file+".crt"), Role: trust.RoleAuthority, Optional: true})
-		add(FileUse{Path: path.Join(dir, a.file+".key"), Role: trust.RoleKey, Optional: true})
+	for _, a := range n.Authorities {
+		for _, f := range []FileUse{{Path: a.Certificate, Role: trust.RoleAuthority, Optional: true}, {Path: a.Key, Role: trust.RoleKey, Optional: true}} {
+			if f.Path != "" {
+				add(f)
+			}
+		}
 	}
 	return files
-}
-
-// authorityFiles are the authorities' own files below the certificates folder.
-var authorityFiles = []struct{ name, file string }{
-	{RootCA, "root-ca"}, {ClusterCA, "ca"}, {FrontProxyCA, "front-proxy-ca"}, {EtcdCA, "etcd/ca"}, {KubeletCA, "kubelet-ca"},
 }

@@ -59,14 +59,15 @@ func (w *wirer) each(name string, f func(n *trust.Node, c *trust.Component)) {
 func (w *wirer) authorities() {
 	for i := range w.g.Nodes {
 		n := &w.g.Nodes[i]
-		dir := certificatesDir(n)
-		for _, a := range authorityFiles {
-			at := trust.Place{Node: n.Name, Path: path.Join(dir, a.file+".crt")}
-			key := trust.Place{Node: n.Name, Path: path.Join(dir, a.file+".key")}
+		for _, a := range n.Authorities {
+			at, key := trust.Place{Node: n.Name, Path: a.Certificate}, trust.Place{}
+			if a.Key != "" {
+				key = trust.Place{Node: n.Name, Path: a.Key}
+			}
 			if w.g.Material(at) == nil && w.g.Material(key) == nil {
 				continue
 			}
-			w.g.Authorities = append(w.g.Authorities, trust.Authority{Name: a.name, Node: n.Name, Certificate: at, Key: key})
+			w.g.Authorities = append(w.g.Authorities, trust.Authority{Name: a.Name, Node: n.Name, Certificate: at, Key: key, Signs: a.Signs})
 		}
 	}
 }
@@ -152,7 +153,7 @@ func (w *wirer) etcdLinks() {
 				Client: &trust.ClientHalf{Credential: shown, Bundle: w.bundle(n, callee, "peer-trusted-ca-file", true)}})
 		})
 		w.link(trust.Link{Number: 2, Caller: "any client", Callee: callee.ID(),
-			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, EtcdCA), Names: w.etcdNames(n, callee)}})
+			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, "etcd-server", EtcdCA), Names: w.etcdNames(n, callee)}})
 		w.each(APIServer, func(m *trust.Node, caller *trust.Component) {
 			names, dials := dialledEtcd(m, caller, n, callee)
 			if !dials {
@@ -189,11 +190,18 @@ func (w *wirer) etcdElsewhere() {
 	})
 }
 
-// ownAuthority is the bundle of a careful client: the authority's own file.
-func (w *wirer) ownAuthority(n *trust.Node, name string) *trust.Bundle {
-	for _, a := range w.g.Authorities {
-		if a.Node == n.Name && a.Name == name {
-			return w.bundleAt(a.Certificate, a.Certificate, false)
+// ownAuthority is the bundle of a careful client: the own file of the authority
+// that, as the layout says, signs credentials of a name, or else of the
+// authority of a name.
+func (w *wirer) ownAuthority(n *trust.Node, signs, name string) *trust.Bundle {
+	for _, fits := range []func(trust.Authority) bool{
+		func(a trust.Authority) bool { return slices.Contains(a.Signs, signs) },
+		func(a trust.Authority) bool { return a.Name == name },
+	} {
+		for _, a := range w.g.Authorities {
+			if a.Node == n.Name && fits(a) {
+				return w.bundleAt(a.Certificate, a.Certificate, false)
+			}
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ func (w *wirer) apiserverLinks() {
 	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
 		serving := w.serving(n, c)
 		w.link(trust.Link{Number: 4, Caller: "any client", Callee: c.ID(),
-			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, ClusterCA), Names: w.apiserverReached(n, c)}})
+			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, "apiserver", ClusterCA), Names: w.apiserverReached(n, c)}})
 		w.link(trust.Link{Number: 13, Caller: c.ID(), Callee: "extension apiserver",
 			Client: &trust.ClientHalf{
 				Credential: w.credential("front-proxy-client", n, c, "proxy-client-cert-file", "proxy-client-key-file", client),
@@ -130,6 +130,9 @@ func (w *wirer) learnNodeNames() {
 			namesAreNodes = namesAreNodes || n.Name != "" && votes[n.Name] > 0
 		}
 		dir := certificatesDir(n)
+		if layoutOf(n).Name != LayoutKubeadm {
+			continue // elsewhere the two often are one certificate, or have a name of their own
+		}
 		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/server.crt"}, "")
 		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/peer.crt"}, "")
 		for name, times := range votes {

@@ -133,7 +133,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 	if !found {
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver elsewhere", Server: &trust.ServerHalf{Bundle: bundle, Dialled: w.endpoint(k)}}
 		if shown != nil {
-			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.ownAuthority(n, ClusterCA), Want: want}
+			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.ownAuthority(n, Clients, ClusterCA), Want: want}
 		}
 		w.link(l)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -99,8 +100,22 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 	return stale, anchors
 }
 
-// authorityFor names the authority that a credential should be of, by its role.
+// authorityFor names the authority that a credential should be of: where the
+// layout says which signs it, that one, else by its role.
 func (c *Case) authorityFor(cred *trust.Credential) string {
+	clients := ""
+	for _, a := range c.Authorities {
+		switch {
+		case a.Node != cred.Node:
+		case slices.Contains(a.Signs, cred.Name):
+			return a.Name
+		case slices.Contains(a.Signs, catalog.Clients) && cred.Client && !cred.Server:
+			clients = a.Name
+		}
+	}
+	if clients != "" {
+		return clients
+	}
 	switch cred.Name {
 	case "etcd-server", "etcd-peer", "etcd-healthcheck-client", "apiserver-etcd-client":
 		return "etcd-ca"

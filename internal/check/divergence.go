@@ -54,7 +54,7 @@ func (c *Case) divided(name string) (odd, others []trust.Place) {
 	most := slices.MaxFunc(groups, func(x, y []trust.Authority) int { return len(x) - len(y) })
 	for _, g := range groups {
 		for _, a := range g {
-			if g[0] == most[0] {
+			if g[0].Certificate == most[0].Certificate {
 				others = append(others, a.Certificate)
 			} else {
 				odd = append(odd, a.Certificate)

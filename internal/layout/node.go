@@ -2,7 +2,6 @@ package layout
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -12,71 +11,6 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
-
-// Names of the layouts that [Read] knows, as trust.Node.Layout has them.
-const (
-	LayoutKubeadm = "kubeadm" // etc/kubernetes and var/lib/kubelet
-	LayoutService = "service" // ca.crt, client/ and server/ for two services
-)
-
-// Options are the options of [Read].
-type Options struct {
-	Name string // name of the node in places and components; may be empty
-}
-
-// UnknownError tells that a folder has none of the layouts that are known.
-type UnknownError struct {
-	Root string // as given
-}
-
-// Error says what was looked for.
-func (e *UnknownError) Error() string {
-	return e.Root + ": no credentials of a known layout: looked for etc/kubernetes/{manifests,pki,*.conf} (kubeadm)" +
-		" and for ca.crt with client/ and server/ (service)"
-}
-
-// Hint says what to do.
-func (e *UnknownError) Hint() string {
-	return "name the folder that stands for a node's / with --root DIR"
-}
-
-// Read reads everything below root, the folder that is a node's "/", that says
-// something about its credentials: static-pod manifests, the kubelet's
-// configuration, and each file that these and the layout name, once. The keys
-// found are returned apart.
-//
-// A file that is absent is Missing when another private key or leaf certificate
-// that belongs into the same folder is there, or when root is the live "/";
-// else it is NotGiven, and one NotSeen names the folder. Files that may not be
-// read make one NotSeen with Denied for the whole node. An error means that
-// the root is no folder, or ([*UnknownError]) that nothing in it is known.
-func Read(root string, o Options) (trust.Node, Keyring, error) {
-	info, err := os.Stat(root)
-	if err == nil && !info.IsDir() {
-		return trust.Node{}, nil, fmt.Errorf("%s: is not a folder", root)
-	}
-	if err != nil {
-		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, Cause(err))
-	}
-	dir, err := os.OpenRoot(root)
-	if err != nil {
-		return trust.Node{}, nil, fmt.Errorf("%s: %w", root, Cause(err))
-	}
-	defer dir.Close()
-	r := newNodeReader(dir, o.Name)
-	if slash, err := os.Stat("/"); err == nil {
-		r.node.Live = os.SameFile(slash, info)
-	}
-	switch {
-	case r.isKubeadm():
-		r.readKubeadm()
-	case r.isService():
-		r.readService()
-	default:
-		return trust.Node{}, nil, &UnknownError{Root: root}
-	}
-	return r.node, r.keys, nil
-}
 
 // nodeReader collects what is read of one node.
 type nodeReader struct {
@@ -164,7 +98,6 @@ func (r *nodeReader) list(nodePath string) ([]string, error) {
 
 // readKubeadm reads a node of kubeadm's layout.
 func (r *nodeReader) readKubeadm() {
-	r.node.Layout = LayoutKubeadm
 	manifests := r.readKubelet()
 	r.readManifests(manifests)
 	catalog.Complete(&r.node, r.exists)
@@ -177,7 +110,6 @@ func (r *nodeReader) readKubeadm() {
 
 // readService reads the folder of two services that speak mutual TLS.
 func (r *nodeReader) readService() {
-	r.node.Layout = LayoutService
 	r.node.Components = []trust.Component{
 		{Node: r.node.Name, Name: catalog.ServiceServer, Flags: map[string][]string{
 			"tls-cert-file": {"/server/server.crt"}, "tls-private-key-file": {"/server/server.key"}, "client-ca-file": {"/ca.crt"},
@@ -186,6 +118,7 @@ func (r *nodeReader) readService() {
 			"cert": {"/client/client.crt"}, "key": {"/client/client.key"}, "cacert": {"/ca.crt"},
 		}},
 	}
+	r.node.Authorities = catalog.AuthoritiesOf(&r.node)
 	for _, u := range []catalog.FileUse{
 		{Path: "/ca.crt", Role: trust.RoleAuthority},
 		{Path: "/ca.key", Role: trust.RoleKey, Optional: true},

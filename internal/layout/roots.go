@@ -15,7 +15,7 @@ func IsRoot(dir string) bool {
 	}
 	defer root.Close()
 	r := newNodeReader(root, "")
-	return r.isKubeadm() || r.isService()
+	return slices.ContainsFunc(kinds, func(k kind) bool { return k.found(r) })
 }
 
 // IsFolder tells whether a folder stands at an absolute path of the node below

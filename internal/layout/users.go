@@ -11,7 +11,7 @@ import (
 
 // LayoutUsers is the layout of the folder beside the node roots that holds the
 // kubeconfigs of users.
-const LayoutUsers = "users"
+const LayoutUsers = catalog.LayoutUsers
 
 // ReadUsers reads the kubeconfigs of users that stand beside the node roots of
 // a cluster folder, as a node of its own; ok is false when there are none.

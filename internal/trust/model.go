@@ -143,6 +143,19 @@ type Node struct {
 	Files       []File
 	// NotSeen names sources that were not in what was given, for one info each.
 	NotSeen []NotSeen
+	// Authorities are the authorities that the layout arranges, in its order.
+	Authorities []NodeAuthority
+}
+
+// NodeAuthority is where a node's layout keeps an authority, whether the files
+// are there or not.
+type NodeAuthority struct {
+	Name        string
+	Certificate string // absolute paths
+	Key         string // empty when nothing tells where it would stand
+	// Signs are the names of the credentials that are of it, where its own name
+	// does not tell; see catalog.AuthorityFile.
+	Signs []string
 }
 
 // NotSeen is a folder or source that could not be looked at.
@@ -158,6 +171,9 @@ type Authority struct {
 	Node        string
 	Certificate Place
 	Key         Place // where its key stands or would stand
+	// Signs are the names of the credentials that are of it, and catalog.Clients
+	// for all clients; nil where the name tells.
+	Signs []string
 }
 
 // Credential is what a component shows.
