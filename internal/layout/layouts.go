@@ -50,6 +50,8 @@ type Options struct {
 	Name string // name of the node in places and components; may be empty
 	// Layout is one of [Layouts]: it alone is read. Empty: all that are found.
 	Layout string
+	// Distribution, where it is set, leaves the layouts of others out.
+	Distribution string
 }
 
 // Reading is what was read of one node in one layout.
@@ -131,6 +133,12 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 		}
 		found = kinds[i : i+1]
 	}
+	if there := namesOf(found); o.Distribution != "" && len(there) > 0 {
+		found = slices.DeleteFunc(found, func(k kind) bool { return catalog.DistributionOf(k.name) != o.Distribution })
+		if len(found) == 0 {
+			return nil, &UnknownError{Root: root, Found: there}
+		}
+	}
 	if len(found) == 0 {
 		return nil, &UnknownError{Root: root}
 	}
@@ -143,6 +151,17 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 		all = append(all, Reading{Node: r.node, Keys: r.keys})
 	}
 	return all, nil
+}
+
+// Found are the names of the layouts that are found below root, none when it
+// cannot be looked at.
+func Found(root string) []string {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	return namesOf(newNodeReader(dir, "").kinds())
 }
 
 func namesOf(kinds []kind) []string {
