@@ -31,7 +31,10 @@ type kind struct {
 // kinds are the layouts that are known, in the order in which they are looked
 // for. Several may be found below one root.
 var kinds = []kind{
-	{name: catalog.LayoutKubeadm, looked: "etc/kubernetes/{manifests,pki,*.conf}", found: (*nodeReader).isKubeadm, read: (*nodeReader).readKubeadm},
+	{name: catalog.LayoutKubeadm, looked: "etc/kubernetes/{manifests,pki,*.conf}", found: (*nodeReader).isKubeadm, read: (*nodeReader).readKubeadm,
+		depends: func(r *nodeReader) bool { return !r.onlyHardway() }},
+	{name: catalog.LayoutHardway, looked: "etc/systemd/system/*.service that run components", found: (*nodeReader).isHardway, read: (*nodeReader).readHardway,
+		depends: (*nodeReader).onlyHardway},
 	{name: catalog.LayoutService, looked: "ca.crt with client/ and server/", found: (*nodeReader).isService, read: (*nodeReader).readService},
 }
 
@@ -145,7 +148,7 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	var all []Reading
 	for _, k := range found {
 		r := newNodeReader(dir, o.Name)
-		r.links = first.links
+		r.links, r.units = first.links, first.units
 		r.node.Live, r.node.Layout = live, k.name
 		k.read(r)
 		all = append(all, Reading{Node: r.node, Keys: r.keys})

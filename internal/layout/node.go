@@ -24,12 +24,13 @@ type nodeReader struct {
 	absent  []catalog.FileUse
 	why     map[string]*ReadError // of absent files
 	denied  []string              // paths
+	units   *unitCache            // of all layouts of the node
 }
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
 		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
-		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{},
 	}
 }
 
@@ -100,6 +101,7 @@ func (r *nodeReader) list(nodePath string) ([]string, error) {
 func (r *nodeReader) readKubeadm() {
 	manifests := r.readKubelet()
 	r.readManifests(manifests)
+	r.addUnits()
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)
@@ -167,20 +169,29 @@ func (r *nodeReader) readManifests(folder string) {
 	}
 }
 
-// addComponent adds a component of a manifest. Of two for one program, which
-// the kubelet would run by turns, the one with the usual file name counts.
+// addComponent adds a component of a manifest or unit. Of two manifests for one
+// program, which the kubelet would run by turns, the one with the usual file name
+// counts; of a manifest and a unit, or two units, the first.
 func (r *nodeReader) addComponent(c trust.Component) {
 	i := slices.IndexFunc(r.node.Components, func(have trust.Component) bool { return have.Name == c.Name })
 	if i < 0 {
 		r.node.Components = append(r.node.Components, c)
 		return
 	}
+	have := r.node.Components[i]
 	drop := c
-	if path.Base(c.Source.Path) == c.Name+".yaml" {
-		drop, r.node.Components[i] = r.node.Components[i], c
+	if path.Base(c.Source.Path) == c.Name+".yaml" && !isUnit(have.Source.Path) {
+		drop, r.node.Components[i] = have, c
 	}
-	r.notSeen(drop.Source.Path, "a second manifest for "+c.Name+" beside "+r.node.Components[i].Source.Path+": the kubelet reads both, move this one away")
+	kept := r.node.Components[i].Source.Path
+	if isUnit(drop.Source.Path) || isUnit(kept) {
+		r.notSeen(drop.Source.Path, "configures "+c.Name+" too, as "+kept+" does, which was read: only one of them can run, take the other away")
+		return
+	}
+	r.notSeen(drop.Source.Path, "a second manifest for "+c.Name+" beside "+kept+": the kubelet reads both, move this one away")
 }
+
+func isUnit(file string) bool { return strings.Contains(file, "/systemd/system/") }
 
 func (r *nodeReader) notSeen(nodePath, reason string) {
 	r.node.NotSeen = append(r.node.NotSeen, trust.NotSeen{Place: r.place(nodePath), Reason: reason})
