@@ -43,11 +43,10 @@ func (r *nodeReader) hasStaticPods() bool {
 // readHardway reads a node whose components are run by units: what is where is
 // said by their flags alone.
 func (r *nodeReader) readHardway() {
-	if manifests := r.readKubelet(); manifests != "" {
-		r.readManifests(manifests)
-		r.node.NodeName = "" // kubeadm alone calls its members after the nodes
-	}
+	manifests := r.readKubelet()
 	r.addUnits()
+	r.readManifests(manifests)
+	r.node.NodeName = "" // kubeadm alone calls its members after the nodes
 	r.addKubeconfigsBeside()
 	r.nameNode()
 	catalog.CompleteHardway(&r.node, r.exists)

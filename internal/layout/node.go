@@ -100,8 +100,8 @@ func (r *nodeReader) list(nodePath string) ([]string, error) {
 // readKubeadm reads a node of kubeadm's layout.
 func (r *nodeReader) readKubeadm() {
 	manifests := r.readKubelet()
-	r.readManifests(manifests)
 	r.addUnits()
+	r.readManifests(manifests)
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)
@@ -135,9 +135,13 @@ func (r *nodeReader) readService() {
 }
 
 // readManifests reads the static pods of a folder: all files in it, as the
-// kubelet does, whatever their names end with.
+// kubelet does, whatever their names end with. Without a folder there are none.
 func (r *nodeReader) readManifests(folder string) {
-	names, err := r.list(folder)
+	var names []string
+	var err error
+	if folder != "" {
+		names, err = r.list(folder)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		r.denied = append(r.denied, folder)
 	}
@@ -163,6 +167,9 @@ func (r *nodeReader) readManifests(folder string) {
 	if !ok {
 		return
 	}
+	if isUnit(etcd.Source.Path) {
+		return // its member has any name
+	}
 	r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
 	if file, ok := etcd.Flag("config-file"); ok {
 		r.notSeen(file, "etcd's configuration file, which makes it pass over its flags, is not read")
@@ -171,7 +178,8 @@ func (r *nodeReader) readManifests(folder string) {
 
 // addComponent adds a component of a manifest or unit. Of two manifests for one
 // program, which the kubelet would run by turns, the one with the usual file name
-// counts; of a manifest and a unit, or two units, the first.
+// counts; of two units the first; of a manifest and a unit the manifest on
+// kubeadm's nodes, else the unit.
 func (r *nodeReader) addComponent(c trust.Component) {
 	i := slices.IndexFunc(r.node.Components, func(have trust.Component) bool { return have.Name == c.Name })
 	if i < 0 {
@@ -179,16 +187,26 @@ func (r *nodeReader) addComponent(c trust.Component) {
 		return
 	}
 	have := r.node.Components[i]
-	drop := c
-	if path.Base(c.Source.Path) == c.Name+".yaml" && !isUnit(have.Source.Path) {
-		drop, r.node.Components[i] = have, c
+	kept, dropped := have, c
+	if r.prefers(c, have) {
+		kept, dropped = c, have
 	}
-	kept := r.node.Components[i].Source.Path
-	if isUnit(drop.Source.Path) || isUnit(kept) {
-		r.notSeen(drop.Source.Path, "configures "+c.Name+" too, as "+kept+" does, which was read: only one of them can run, take the other away")
+	r.node.Components[i] = kept
+	if isUnit(dropped.Source.Path) || isUnit(kept.Source.Path) {
+		r.notSeen(dropped.Source.Path, "configures "+c.Name+" too, as "+kept.Source.Path+" does, which was read: only one of them can run, take the other away")
 		return
 	}
-	r.notSeen(drop.Source.Path, "a second manifest for "+c.Name+" beside "+kept+": the kubelet reads both, move this one away")
+	r.notSeen(dropped.Source.Path, "a second manifest for "+c.Name+" beside "+kept.Source.Path+": the kubelet reads both, move this one away")
+}
+
+func (r *nodeReader) prefers(c, have trust.Component) bool {
+	switch {
+	case isUnit(c.Source.Path):
+		return false
+	case isUnit(have.Source.Path):
+		return r.node.Layout == catalog.LayoutKubeadm
+	}
+	return path.Base(c.Source.Path) == c.Name+".yaml"
 }
 
 func isUnit(file string) bool { return strings.Contains(file, "/systemd/system/") }

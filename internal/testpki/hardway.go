@@ -117,19 +117,20 @@ users:
 	c.Remove(node, path+".key")
 }
 
-func named(cn string, groups ...string) pkix.Name {
+// Named is a subject by its name and groups.
+func Named(cn string, groups ...string) pkix.Name {
 	return pkix.Name{CommonName: cn, Organization: groups}
 }
 
 func (c *Cluster) opensslServer() {
 	const n, lib, api = "server", "/var/lib/kubernetes", "https://server.kubernetes.local:6443"
 	ca := c.NewAuthority(n, lib+"/ca.crt", lib+"/ca.key", "CA")
-	c.SignPair(n, lib+"/kube-api-server.crt", lib+"/kube-api-server.key", ca, named("kubernetes"), "127.0.0.1", "10.32.0.1", "kubernetes", "kubernetes.default",
+	c.SignPair(n, lib+"/kube-api-server.crt", lib+"/kube-api-server.key", ca, Named("kubernetes"), "127.0.0.1", "10.32.0.1", "kubernetes", "kubernetes.default",
 		"kubernetes.default.svc", "kubernetes.default.svc.cluster", "kubernetes.svc.cluster.local", "server.kubernetes.local", "api-server.kubernetes.local")
-	c.SignPair(n, lib+"/service-accounts.crt", lib+"/service-accounts.key", ca, named("service-accounts"))
-	c.NewConf(n, lib+"/kube-controller-manager.kubeconfig", api, ca, named("system:kube-controller-manager", "system:kube-controller-manager"))
-	c.NewConf(n, lib+"/kube-scheduler.kubeconfig", api, ca, named("system:kube-scheduler", "system:system:kube-scheduler"))
-	c.NewConf(n, "/root/admin.kubeconfig", "https://127.0.0.1:6443", ca, named("admin", "system:masters"))
+	c.SignPair(n, lib+"/service-accounts.crt", lib+"/service-accounts.key", ca, Named("service-accounts"))
+	c.NewConf(n, lib+"/kube-controller-manager.kubeconfig", api, ca, Named("system:kube-controller-manager", "system:kube-controller-manager"))
+	c.NewConf(n, lib+"/kube-scheduler.kubeconfig", api, ca, Named("system:kube-scheduler", "system:system:kube-scheduler"))
+	c.NewConf(n, "/root/admin.kubeconfig", "https://127.0.0.1:6443", ca, Named("admin", "system:masters"))
 	c.Unit(n, "etcd", lines(`/usr/local/bin/etcd --name controller --initial-advertise-peer-urls http://127.0.0.1:2380 --listen-peer-urls http://127.0.0.1:2380
 --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --initial-cluster-token etcd-cluster-0
 --initial-cluster controller=http://127.0.0.1:2380 --initial-cluster-state new --data-dir=/var/lib/etcd`))
@@ -166,13 +167,13 @@ func (c *Cluster) opensslNode() {
 	const n, api = "node-0", "https://server.kubernetes.local:6443"
 	ca := c.AuthorityAt("server", "/var/lib/kubernetes/ca.crt", "/var/lib/kubernetes/ca.key")
 	c.Write(n, "/var/lib/kubelet/ca.crt", trust.EncodeCertificates(ca.Certificate))
-	c.SignPair(n, "/var/lib/kubelet/kubelet.crt", "/var/lib/kubelet/kubelet.key", ca, named("system:node:node-0", "system:nodes"), "node-0", "127.0.0.1")
+	c.SignPair(n, "/var/lib/kubelet/kubelet.crt", "/var/lib/kubelet/kubelet.key", ca, Named("system:node:node-0", "system:nodes"), "node-0", "127.0.0.1")
 	c.workerFiles(n, api, ca, "/var/lib/kubelet/ca.crt", "/var/lib/kubelet/kubelet.crt", "/var/lib/kubelet/kubelet.key")
 }
 
 func (c *Cluster) workerFiles(n, api string, ca issue.Authority, caFile, cert, key string) {
-	c.NewConf(n, "/var/lib/kubelet/kubeconfig", api, ca, named("system:node:"+n, "system:nodes"))
-	c.NewConf(n, "/var/lib/kube-proxy/kubeconfig", api, ca, named("system:kube-proxy", "system:node-proxier"))
+	c.NewConf(n, "/var/lib/kubelet/kubeconfig", api, ca, Named("system:node:"+n, "system:nodes"))
+	c.NewConf(n, "/var/lib/kube-proxy/kubeconfig", api, ca, Named("system:kube-proxy", "system:node-proxier"))
 	c.Write(n, "/var/lib/kubelet/kubelet-config.yaml", fmt.Appendf(nil, `kind: KubeletConfiguration
 apiVersion: kubelet.config.k8s.io/v1beta1
 authentication:
@@ -201,15 +202,15 @@ clusterCIDR: "10.200.0.0/16"
 func (c *Cluster) cfsslController() {
 	const n, lib, etcd, local = "controller-0", "/var/lib/kubernetes", "/etc/etcd", "https://127.0.0.1:6443"
 	ca := c.NewAuthority(n, lib+"/ca.pem", lib+"/ca-key.pem", "Kubernetes")
-	c.SignPair(n, lib+"/kubernetes.pem", lib+"/kubernetes-key.pem", ca, named("kubernetes", "Kubernetes"), "10.32.0.1", "10.240.0.10", "203.0.113.7", "127.0.0.1",
+	c.SignPair(n, lib+"/kubernetes.pem", lib+"/kubernetes-key.pem", ca, Named("kubernetes", "Kubernetes"), "10.32.0.1", "10.240.0.10", "203.0.113.7", "127.0.0.1",
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster", "kubernetes.svc.cluster.local")
 	for _, f := range []string{"ca.pem", "kubernetes.pem", "kubernetes-key.pem"} {
 		c.Copy(n, lib+"/"+f, n, etcd+"/"+f)
 	}
-	c.SignPair(n, lib+"/service-account.pem", lib+"/service-account-key.pem", ca, named("service-accounts", "Kubernetes"))
-	c.NewConf(n, lib+"/kube-controller-manager.kubeconfig", local, ca, named("system:kube-controller-manager", "system:kube-controller-manager"))
-	c.NewConf(n, lib+"/kube-scheduler.kubeconfig", local, ca, named("system:kube-scheduler", "system:kube-scheduler"))
-	c.NewConf(n, "/root/admin.kubeconfig", local, ca, named("admin", "system:masters"))
+	c.SignPair(n, lib+"/service-account.pem", lib+"/service-account-key.pem", ca, Named("service-accounts", "Kubernetes"))
+	c.NewConf(n, lib+"/kube-controller-manager.kubeconfig", local, ca, Named("system:kube-controller-manager", "system:kube-controller-manager"))
+	c.NewConf(n, lib+"/kube-scheduler.kubeconfig", local, ca, Named("system:kube-scheduler", "system:kube-scheduler"))
+	c.NewConf(n, "/root/admin.kubeconfig", local, ca, Named("admin", "system:masters"))
 	c.Unit(n, "etcd", lines(`/usr/local/bin/etcd --name controller-0 --cert-file=/etc/etcd/kubernetes.pem --key-file=/etc/etcd/kubernetes-key.pem --peer-cert-file=/etc/etcd/kubernetes.pem
 --peer-key-file=/etc/etcd/kubernetes-key.pem --trusted-ca-file=/etc/etcd/ca.pem --peer-trusted-ca-file=/etc/etcd/ca.pem --peer-client-cert-auth --client-cert-auth
 --initial-advertise-peer-urls https://10.240.0.10:2380 --listen-peer-urls https://10.240.0.10:2380 --listen-client-urls https://10.240.0.10:2379,https://127.0.0.1:2379
@@ -229,7 +230,7 @@ func (c *Cluster) cfsslWorker() {
 	const n = "worker-0"
 	ca := c.AuthorityAt("controller-0", "/var/lib/kubernetes/ca.pem", "/var/lib/kubernetes/ca-key.pem")
 	c.Write(n, "/var/lib/kubernetes/ca.pem", trust.EncodeCertificates(ca.Certificate))
-	c.SignPair(n, "/var/lib/kubelet/worker-0.pem", "/var/lib/kubelet/worker-0-key.pem", ca, named("system:node:worker-0", "system:nodes"), "worker-0", "10.240.0.20", "203.0.113.20")
+	c.SignPair(n, "/var/lib/kubelet/worker-0.pem", "/var/lib/kubelet/worker-0-key.pem", ca, Named("system:node:worker-0", "system:nodes"), "worker-0", "10.240.0.20", "203.0.113.20")
 	c.workerFiles(n, "https://203.0.113.7:6443", ca, "/var/lib/kubernetes/ca.pem", "/var/lib/kubelet/worker-0.pem", "/var/lib/kubelet/worker-0-key.pem")
 }
 
