@@ -17,6 +17,25 @@ const (
 // RoleKubeconfig marks a flag that names a kubeconfig file.
 const RoleKubeconfig trust.Role = "kubeconfig"
 
+// RoleRemoteKubeconfig marks a flag that names the kubeconfig of a webhook.
+const RoleRemoteKubeconfig trust.Role = "webhook kubeconfig"
+
+// Numbers of the links to servers beside the cluster's components.
+const (
+	LinkWebhook      = 14
+	LinkKonnectivity = 21
+)
+
+// ServerTLSBootstrap is the name under which a kubelet's serverTLSBootstrap stands
+// among its flags; on the command line it is --rotate-server-certificates.
+const ServerTLSBootstrap = "server-tls-bootstrap"
+
+// Flags of etcd with which it makes certificates for itself.
+const (
+	EtcdAutoTLS     = "auto-tls"
+	EtcdPeerAutoTLS = "peer-auto-tls"
+)
+
 // FlagUse says what the file that a flag names is used as.
 type FlagUse struct {
 	Flag     string
@@ -56,6 +75,11 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "proxy-client-key-file", Role: trust.RoleKey},
 		{Flag: "service-account-key-file", Role: trust.RoleVerifyKeys},
 		{Flag: "service-account-signing-key-file", Role: trust.RoleKey},
+		{Flag: "oidc-ca-file", Role: trust.RoleBundle},
+		{Flag: "peer-ca-file", Role: trust.RoleBundle},
+		{Flag: "authentication-token-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "authorization-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "audit-webhook-config-file", Role: RoleRemoteKubeconfig},
 	}),
 	ControllerManager: slices.Concat(servingFlags, kubeconfigFlags, signingFlags(), []FlagUse{
 		{Flag: "root-ca-file", Role: trust.RoleBundle},
@@ -69,6 +93,10 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "peer-cert-file", Role: trust.RoleCertificate},
 		{Flag: "peer-key-file", Role: trust.RoleKey},
 		{Flag: "peer-trusted-ca-file", Role: trust.RoleBundle},
+		{Flag: "client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "client-key-file", Role: trust.RoleKey},
+		{Flag: "peer-client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "peer-client-key-file", Role: trust.RoleKey},
 	},
 	Kubelet: {
 		{Flag: "kubeconfig", Role: RoleKubeconfig},
@@ -270,6 +298,9 @@ func FilesOf(n *trust.Node) []FileUse {
 				}
 			}
 		}
+	}
+	for _, f := range remoteFiles(n) {
+		add(f)
 	}
 	for _, a := range n.Authorities {
 		for _, f := range []FileUse{{Path: a.Certificate, Role: trust.RoleAuthority, Optional: true}, {Path: a.Key, Role: trust.RoleKey, Optional: true}} {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
 	"path"
@@ -33,6 +34,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.kubeconfigLinks()
 	w.kubeletLinks()
 	w.tokenLinks()
+	w.remoteLinks()
 	w.serviceLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
 	return w.g
@@ -84,8 +86,8 @@ func file(n *trust.Node, c *trust.Component, flag string) trust.Place {
 // credential returns the credential of two flags, nil when they are not set.
 func (w *wirer) credential(name string, n *trust.Node, c *trust.Component, certFlag, keyFlag string, u usages) *trust.Credential {
 	known := w.credentialAt(name, n.Name, file(n, c, certFlag), file(n, c, keyFlag), u)
-	if known != nil && !c.Source.IsZero() {
-		known.KeySetting = c.Source.In("--" + keyFlag)
+	if at := c.Setting(keyFlag); known != nil && !at.IsZero() {
+		known.KeySetting = at
 	}
 	return known
 }
@@ -114,10 +116,7 @@ func (w *wirer) bundle(n *trust.Node, c *trust.Component, flag string, ofClients
 	if at.IsZero() {
 		return nil
 	}
-	setting := at
-	if !c.Source.IsZero() {
-		setting = c.Source.In("--" + flag)
-	}
+	setting := cmp.Or(c.Setting(flag), at)
 	return w.bundleAt(at, setting, ofClients)
 }
 

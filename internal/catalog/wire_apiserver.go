@@ -245,7 +245,7 @@ func (w *wirer) learnEndpoints() {
 		n := &w.g.Nodes[i]
 		for j := range n.Kubeconfigs {
 			host, port, ok := serverOf(&n.Kubeconfigs[j])
-			if !ok {
+			if !ok || n.Kubeconfigs[j].Remote {
 				continue
 			}
 			e := joinHostPort(host, port)
