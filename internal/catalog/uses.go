@@ -75,11 +75,6 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "proxy-client-key-file", Role: trust.RoleKey},
 		{Flag: "service-account-key-file", Role: trust.RoleVerifyKeys},
 		{Flag: "service-account-signing-key-file", Role: trust.RoleKey},
-		{Flag: "oidc-ca-file", Role: trust.RoleBundle},
-		{Flag: "peer-ca-file", Role: trust.RoleBundle},
-		{Flag: "authentication-token-webhook-config-file", Role: RoleRemoteKubeconfig},
-		{Flag: "authorization-webhook-config-file", Role: RoleRemoteKubeconfig},
-		{Flag: "audit-webhook-config-file", Role: RoleRemoteKubeconfig},
 	}),
 	ControllerManager: slices.Concat(servingFlags, kubeconfigFlags, signingFlags(), []FlagUse{
 		{Flag: "root-ca-file", Role: trust.RoleBundle},
@@ -93,10 +88,6 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "peer-cert-file", Role: trust.RoleCertificate},
 		{Flag: "peer-key-file", Role: trust.RoleKey},
 		{Flag: "peer-trusted-ca-file", Role: trust.RoleBundle},
-		{Flag: "client-cert-file", Role: trust.RoleCertificate},
-		{Flag: "client-key-file", Role: trust.RoleKey},
-		{Flag: "peer-client-cert-file", Role: trust.RoleCertificate},
-		{Flag: "peer-client-key-file", Role: trust.RoleKey},
 	},
 	Kubelet: {
 		{Flag: "kubeconfig", Role: RoleKubeconfig},
@@ -112,6 +103,24 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "cacert", Role: trust.RoleBundle},
 		{Flag: "cert", Role: trust.RoleCertificate},
 		{Flag: "key", Role: trust.RoleKey},
+	},
+}
+
+// rareUses are the flags that no cluster needs: they are judged where they are
+// set, and how a running process takes their files up is not among [Reloads].
+var rareUses = map[string][]FlagUse{
+	APIServer: {
+		{Flag: "oidc-ca-file", Role: trust.RoleBundle},
+		{Flag: "peer-ca-file", Role: trust.RoleBundle},
+		{Flag: "authentication-token-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "authorization-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "audit-webhook-config-file", Role: RoleRemoteKubeconfig},
+	},
+	Etcd: {
+		{Flag: "client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "client-key-file", Role: trust.RoleKey},
+		{Flag: "peer-client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "peer-client-key-file", Role: trust.RoleKey},
 	},
 }
 
@@ -216,7 +225,20 @@ func completeKubelet(n *trust.Node, exists func(string) bool) {
 			delete(c.Flags, "bootstrap-kubeconfig")
 		}
 		_, cert := c.Flag("tls-cert-file")
-		made := path.Join(KubeletDir, "pki", "kubelet")
+		dir := path.Join(KubeletDir, "pki")
+		if v, set := c.Flag("cert-dir"); set && path.IsAbs(v) {
+			dir = path.Clean(v)
+		}
+		if asks, _ := c.Flag(ServerTLSBootstrap); asks == "true" {
+			// What it asks of the API is kept beside, and goes before the pair of a
+			// flag; the pair that it once made itself is not served any more (k/k
+			// pkg/kubelet/certificate/kubelet.go).
+			if current := path.Join(dir, "kubelet-server-current.pem"); exists(current) {
+				c.Flags["tls-cert-file"], c.Flags["tls-private-key-file"] = []string{current}, []string{current}
+			}
+			continue
+		}
+		made := path.Join(dir, "kubelet")
 		if !cert && (exists(made+".key") || exists(made+".crt")) {
 			c.Flags["tls-cert-file"] = []string{made + ".crt"}
 			c.Flags["tls-private-key-file"] = []string{made + ".key"}
@@ -291,7 +313,7 @@ func FilesOf(n *trust.Node) []FileUse {
 	}
 	for i := range n.Components {
 		c := &n.Components[i]
-		for _, u := range flagUses[c.Name] {
+		for _, u := range slices.Concat(flagUses[c.Name], rareUses[c.Name]) {
 			for _, v := range c.Flags[u.Flag] {
 				if path.IsAbs(v) {
 					add(FileUse{Path: path.Clean(v), Role: u.Role, Optional: u.Optional})
@@ -299,7 +321,7 @@ func FilesOf(n *trust.Node) []FileUse {
 			}
 		}
 	}
-	for _, f := range remoteFiles(n) {
+	for _, f := range slices.Concat(remoteFiles(n), sniFiles(n)) {
 		add(f)
 	}
 	for _, a := range n.Authorities {

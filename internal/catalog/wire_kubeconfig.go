@@ -125,7 +125,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		}
 		found = true
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
-			Credential: w.serving(m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
+			Credential: w.servingTo(m, callee, k), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
 		}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}
@@ -168,6 +168,14 @@ func (w *wirer) kubeconfigBundle(k *trust.Kubeconfig) *trust.Bundle {
 		setting = k.Place.In("clusters[" + k.Cluster + "].cluster.certificate-authority")
 	}
 	return w.bundleAt(k.CA, setting, false)
+}
+
+// servingTo is what an apiserver shows to who dials as a kubeconfig says.
+func (w *wirer) servingTo(n *trust.Node, c *trust.Component, k *trust.Kubeconfig) *trust.Credential {
+	for _, name := range dialledNames(k) {
+		return w.servingAt(n, c, name)
+	}
+	return w.serving(n, c)
 }
 
 func dialledNames(k *trust.Kubeconfig) []string {

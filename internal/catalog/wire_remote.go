@@ -64,6 +64,27 @@ func (w *wirer) remoteLinks() {
 	}
 }
 
+// metricsLinks are link 19: what kube-controller-manager and kube-scheduler serve
+// scrapers and probes with, where they have a pair for it, and whom they know by
+// a file of their own.
+func (w *wirer) metricsLinks() {
+	for _, name := range []string{ControllerManager, Scheduler} {
+		w.each(name, func(n *trust.Node, c *trust.Component) {
+			pairs := w.sniCredentials(n, c, name+"-sni")
+			if serving := w.credential(name+"-server", n, c, "tls-cert-file", "tls-private-key-file", server); serving != nil {
+				pairs = append([]*trust.Credential{serving}, pairs...)
+			}
+			for _, p := range pairs {
+				w.link(trust.Link{Number: 19, Caller: "metrics scraper", Callee: c.ID(), Server: &trust.ServerHalf{Credential: p}})
+			}
+			if !c.Source.IsZero() {
+				w.bundle(n, c, "client-ca-file", true)
+				w.bundle(n, c, "requestheader-client-ca-file", true)
+			}
+		})
+	}
+}
+
 func (w *wirer) remoteLink(n *trust.Node, c *trust.Component, r trust.Remote) {
 	var bundle *trust.Bundle
 	unverified := false

@@ -139,8 +139,8 @@ func verifyOff(c *Case) []Finding {
 			if !k.Insecure {
 				continue
 			}
-			f := Finding{Cause: fmt.Sprintf("%s does not verify the apiserver: anybody in between may read its credential and its traffic", base(k.Place.Path)),
-				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=/etc/kubernetes/pki/ca.crt --embed-certs=true", k.Place.Path, k.Cluster)}
+			f := Finding{Cause: fmt.Sprintf("%s does not verify "+leadsTo(k)+": anybody in between may read its credential and its traffic", base(k.Place.Path)),
+				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=%s --embed-certs=true", k.Place.Path, k.Cluster, authorityFileFor(k))}
 			out = append(out, f.at(k.Place.In("clusters["+k.Cluster+"].cluster.insecure-skip-tls-verify")))
 		}
 	}
@@ -158,10 +158,11 @@ func plainHTTP(c *Case) []Finding {
 		}
 	})
 	c.components("kube-apiserver", func(p *trust.Component) { out = append(out, plainURL(p, "etcd-servers")...) })
+	out = append(out, plainRemotes(c)...)
 	for i := range c.Nodes {
 		for _, k := range c.Nodes[i].Kubeconfigs {
 			if u, err := url.Parse(k.Server); err == nil && u.Scheme == "http" {
-				f := Finding{Cause: fmt.Sprintf("%s reaches the apiserver without TLS (%s)", base(k.Place.Path), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
+				f := Finding{Cause: fmt.Sprintf("%s reaches %s without TLS (%s)", base(k.Place.Path), leadsTo(k), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
 				out = append(out, f.at(k.Place.In(k.ServerField)))
 			}
 		}

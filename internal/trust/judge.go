@@ -65,6 +65,8 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 	}
 	if h.Bundle != nil {
 		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageServerAuth, at)...)
+	} else {
+		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageServerAuth, at)...)
 	}
 	if h.Dialled != nil && !h.Dialled.Served {
 		return append(breaks, Break{Kind: NotServed, Place: h.Dialled.Setting, Name: h.Dialled.Host})
@@ -94,7 +96,7 @@ func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
 	if h.Bundle != nil {
 		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageClientAuth, at)...)
 	} else {
-		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, at)...)
+		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageClientAuth, at)...)
 	}
 	if want, ok := h.Want.accepts(leaf); !ok {
 		breaks = append(breaks, Break{Kind: WrongIdentity, Place: h.Credential.Certificate, Certificate: leaf, Name: want})
@@ -123,15 +125,15 @@ func (g *Graph) judgeBundle(b *Bundle, at time.Time) []Break {
 	return breaks
 }
 
-// judgeAlone judges a client's certificate when nobody knows who verifies it:
-// dates and usage, which every server looks at.
-func judgeAlone(leaf *x509.Certificate, place Place, at time.Time) []Break {
+// judgeAlone judges a certificate when nobody knows who verifies it: dates and
+// usage, which everybody looks at who does.
+func judgeAlone(leaf *x509.Certificate, place Place, usage x509.ExtKeyUsage, at time.Time) []Break {
 	var breaks []Break
 	if k, ok := outside(leaf, at); ok {
 		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
 	bounded := len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0
-	if bounded && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+	if bounded && !slices.Contains(leaf.ExtKeyUsage, usage) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		breaks = append(breaks, Break{Kind: WrongUsage, Place: place, Certificate: leaf})
 	}
 	return breaks
