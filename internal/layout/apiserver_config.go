@@ -44,7 +44,8 @@ func conflictingFlags(c *trust.Component) {
 	if _, external := c.Flag("service-account-signing-endpoint"); external {
 		for _, flag := range []string{"service-account-signing-key-file", "service-account-key-file"} {
 			if _, both := c.Flag(flag); both {
-				conflict(c, c.Setting(flag), "take --"+flag+" out", "--%s is set, and --service-account-signing-endpoint too: kube-apiserver refuses both", flag)
+				conflict(c, c.Setting(flag), "take --service-account-signing-key-file and --service-account-key-file out", "--%s is set, and --service-account-signing-endpoint too: kube-apiserver refuses both", flag)
+				break // the other goes with it
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package layout
 
 import (
 	"errors"
+	"path"
 	"slices"
 	"strings"
 
@@ -45,6 +46,7 @@ func (r *nodeReader) readConfiguration(c *trust.Component, flag string) (at stri
 		r.addConfiguration(at, err)
 		return at, nil, false
 	}
+	r.telling[path.Dir(at)] = true // so that what it names beside itself is missed
 	return at, content.Data, true
 }
 

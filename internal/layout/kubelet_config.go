@@ -87,7 +87,10 @@ func mergeKubelet(c *trust.Component, d kubeletDocument) error {
 		c.Settings = map[string]trust.Place{}
 	}
 	for _, f := range kubeletFields {
-		value, said := lookUp(d.fields, strings.Split(f.path, "."))
+		value, said, err := lookUp(d.fields, strings.Split(f.path, "."))
+		if err != nil {
+			return err
+		}
 		if !said {
 			continue
 		}
@@ -123,16 +126,18 @@ func relativeTo(d kubeletDocument) string {
 
 // lookUp follows names into a JSON object. A null on the way is the value of all
 // below it.
-func lookUp(object map[string]any, names []string) (value any, said bool) {
-	value, said = object[names[0]]
-	if !said || value == nil || len(names) == 1 {
-		return value, said
+func lookUp(object map[string]any, names []string) (value any, said bool, err error) {
+	for i, name := range names {
+		if value, said = object[name]; !said || value == nil || i == len(names)-1 {
+			return value, said, nil
+		}
+		inner, ok := value.(map[string]any)
+		if !ok {
+			return nil, false, &fieldError{strings.Join(names[:i+1], "."), "is not a mapping"}
+		}
+		object = inner
 	}
-	inner, ok := value.(map[string]any)
-	if !ok {
-		return value, true // of another type: refused by who asks
-	}
-	return lookUp(inner, names[1:])
+	return value, said, nil
 }
 
 func (f *kubeletField) text(value any) (string, bool) {
