@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,11 +125,6 @@ func (s *servers) kubelet(n *trust.Node, c *trust.Component) {
 		v.Address = joinHostPort(host, flagOr(c, "port", strconv.Itoa(KubeletPort)))
 	}
 	s.add(n, c, unknownAddress(v), "tls-cert-file", "client-ca-file")
-	// What it asks of the API it keeps in kubelet-server-current.pem, beside the
-	// pair that it made itself before (k/k pkg/kubelet/certificate/kubelet.go).
-	if asks, _ := c.Flag("server-tls-bootstrap"); asks == "true" && path.Base(file(n, c, "tls-cert-file").Path) == "kubelet.crt" {
-		s.all[len(s.all)-1].Credential = nil
-	}
 }
 
 // metrics is the port of a component that serves for scrapers and probes alone.

@@ -17,6 +17,25 @@ const (
 // RoleKubeconfig marks a flag that names a kubeconfig file.
 const RoleKubeconfig trust.Role = "kubeconfig"
 
+// RoleRemoteKubeconfig marks a flag that names the kubeconfig of a webhook.
+const RoleRemoteKubeconfig trust.Role = "webhook kubeconfig"
+
+// Numbers of the links to servers beside the cluster's components.
+const (
+	LinkWebhook      = 14
+	LinkKonnectivity = 21
+)
+
+// ServerTLSBootstrap is the name under which a kubelet's serverTLSBootstrap stands
+// among its flags; on the command line it is --rotate-server-certificates.
+const ServerTLSBootstrap = "server-tls-bootstrap"
+
+// Flags of etcd with which it makes certificates for itself.
+const (
+	EtcdAutoTLS     = "auto-tls"
+	EtcdPeerAutoTLS = "peer-auto-tls"
+)
+
 // FlagUse says what the file that a flag names is used as.
 type FlagUse struct {
 	Flag     string
@@ -84,6 +103,24 @@ var flagUses = map[string][]FlagUse{
 		{Flag: "cacert", Role: trust.RoleBundle},
 		{Flag: "cert", Role: trust.RoleCertificate},
 		{Flag: "key", Role: trust.RoleKey},
+	},
+}
+
+// rareUses are the flags that no cluster needs: they are judged where they are
+// set, and how a running process takes their files up is not among [Reloads].
+var rareUses = map[string][]FlagUse{
+	APIServer: {
+		{Flag: "oidc-ca-file", Role: trust.RoleBundle},
+		{Flag: "peer-ca-file", Role: trust.RoleBundle},
+		{Flag: "authentication-token-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "authorization-webhook-config-file", Role: RoleRemoteKubeconfig},
+		{Flag: "audit-webhook-config-file", Role: RoleRemoteKubeconfig},
+	},
+	Etcd: {
+		{Flag: "client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "client-key-file", Role: trust.RoleKey},
+		{Flag: "peer-client-cert-file", Role: trust.RoleCertificate},
+		{Flag: "peer-client-key-file", Role: trust.RoleKey},
 	},
 }
 
@@ -188,7 +225,20 @@ func completeKubelet(n *trust.Node, exists func(string) bool) {
 			delete(c.Flags, "bootstrap-kubeconfig")
 		}
 		_, cert := c.Flag("tls-cert-file")
-		made := path.Join(KubeletDir, "pki", "kubelet")
+		dir := path.Join(KubeletDir, "pki")
+		if v, set := c.Flag("cert-dir"); set && path.IsAbs(v) {
+			dir = path.Clean(v)
+		}
+		if asks, _ := c.Flag(ServerTLSBootstrap); asks == "true" {
+			// What it asks of the API is kept beside, and goes before the pair of a
+			// flag; the pair that it once made itself is not served any more (k/k
+			// pkg/kubelet/certificate/kubelet.go).
+			if current := path.Join(dir, "kubelet-server-current.pem"); exists(current) {
+				c.Flags["tls-cert-file"], c.Flags["tls-private-key-file"] = []string{current}, []string{current}
+			}
+			continue
+		}
+		made := path.Join(dir, "kubelet")
 		if !cert && (exists(made+".key") || exists(made+".crt")) {
 			c.Flags["tls-cert-file"] = []string{made + ".crt"}
 			c.Flags["tls-private-key-file"] = []string{made + ".key"}
@@ -263,13 +313,16 @@ func FilesOf(n *trust.Node) []FileUse {
 	}
 	for i := range n.Components {
 		c := &n.Components[i]
-		for _, u := range flagUses[c.Name] {
+		for _, u := range slices.Concat(flagUses[c.Name], rareUses[c.Name]) {
 			for _, v := range c.Flags[u.Flag] {
 				if path.IsAbs(v) {
 					add(FileUse{Path: path.Clean(v), Role: u.Role, Optional: u.Optional})
 				}
 			}
 		}
+	}
+	for _, f := range slices.Concat(remoteFiles(n), sniFiles(n)) {
+		add(f)
 	}
 	for _, a := range n.Authorities {
 		for _, f := range []FileUse{{Path: a.Certificate, Role: trust.RoleAuthority, Optional: true}, {Path: a.Key, Role: trust.RoleKey, Optional: true}} {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
 	"path"
@@ -33,6 +34,8 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.kubeconfigLinks()
 	w.kubeletLinks()
 	w.tokenLinks()
+	w.remoteLinks()
+	w.metricsLinks()
 	w.serviceLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
 	return w.g
@@ -84,8 +87,8 @@ func file(n *trust.Node, c *trust.Component, flag string) trust.Place {
 // credential returns the credential of two flags, nil when they are not set.
 func (w *wirer) credential(name string, n *trust.Node, c *trust.Component, certFlag, keyFlag string, u usages) *trust.Credential {
 	known := w.credentialAt(name, n.Name, file(n, c, certFlag), file(n, c, keyFlag), u)
-	if known != nil && !c.Source.IsZero() {
-		known.KeySetting = c.Source.In("--" + keyFlag)
+	if at := c.Setting(keyFlag); known != nil && !at.IsZero() {
+		known.KeySetting = at
 	}
 	return known
 }
@@ -114,10 +117,7 @@ func (w *wirer) bundle(n *trust.Node, c *trust.Component, flag string, ofClients
 	if at.IsZero() {
 		return nil
 	}
-	setting := at
-	if !c.Source.IsZero() {
-		setting = c.Source.In("--" + flag)
-	}
+	setting := cmp.Or(c.Setting(flag), at)
 	return w.bundleAt(at, setting, ofClients)
 }
 
@@ -139,15 +139,16 @@ func (w *wirer) etcdLinks() {
 	members := 0
 	w.each(Etcd, func(*trust.Node, *trust.Component) { members++ })
 	w.each(Etcd, func(n *trust.Node, callee *trust.Component) {
-		serving := w.credential("etcd-server", n, callee, "cert-file", "key-file", server|client)
-		peer := w.credential("etcd-peer", n, callee, "peer-cert-file", "peer-key-file", server|client)
+		serving := w.credential("etcd-server", n, callee, "cert-file", "key-file", etcdUsages(callee, "client-cert-file"))
+		peer := w.credential("etcd-peer", n, callee, "peer-cert-file", "peer-key-file", etcdUsages(callee, "peer-client-cert-file"))
+		w.credential("etcd-client", n, callee, "client-cert-file", "client-key-file", client)
 		w.each(Etcd, func(m *trust.Node, caller *trust.Component) {
 			// A single member dials nobody: its pair is judged by itself, as
 			// the next member will judge it.
 			if m == n && members > 1 {
 				return
 			}
-			shown := w.credential("etcd-peer", m, caller, "peer-cert-file", "peer-key-file", server|client)
+			shown := w.peerClient(m, caller)
 			w.link(trust.Link{Number: 1, Caller: caller.ID(), Callee: callee.ID(),
 				Server: &trust.ServerHalf{Credential: peer, Bundle: w.bundle(m, caller, "peer-trusted-ca-file", true), Names: w.memberHosts(n, callee, "initial-advertise-peer-urls")},
 				Client: &trust.ClientHalf{Credential: shown, Bundle: w.bundle(n, callee, "peer-trusted-ca-file", true)}})
@@ -175,6 +176,24 @@ func (w *wirer) etcdLinks() {
 	if members == 0 {
 		w.etcdElsewhere()
 	}
+}
+
+// etcdUsages are those of a pair that etcd serves with, and shows as a client too
+// unless it has another for that.
+func etcdUsages(c *trust.Component, other string) usages {
+	if v, _ := c.Flag(other); v != "" {
+		return server
+	}
+	return server | client
+}
+
+// peerClient is what a member shows to others: its pair for that, where it has one
+// (etcd client/pkg/transport/listener.go), else the one that it serves.
+func (w *wirer) peerClient(n *trust.Node, c *trust.Component) *trust.Credential {
+	if cred := w.credential("etcd-peer-client", n, c, "peer-client-cert-file", "peer-client-key-file", client); cred != nil {
+		return cred
+	}
+	return w.credential("etcd-peer", n, c, "peer-cert-file", "peer-key-file", server|client)
 }
 
 // etcdElsewhere is link 3 to an etcd whose nodes were not given.

@@ -12,9 +12,10 @@ import (
 // apiserverLinks are links 4, 13 and 17: what any client asks of an apiserver.
 func (w *wirer) apiserverLinks() {
 	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
-		serving := w.serving(n, c)
+		reached := w.byServing(n, c, w.apiserverReached(n, c))
 		w.link(trust.Link{Number: 4, Caller: "any client", Callee: c.ID(),
-			Server: &trust.ServerHalf{Credential: serving, Bundle: w.ownAuthority(n, "apiserver", ClusterCA), Names: w.apiserverReached(n, c)}})
+			Server: &trust.ServerHalf{Credential: reached[0].credential, Bundle: w.ownAuthority(n, "apiserver", ClusterCA), Names: reached[0].names}})
+		w.sniLinks(n, c, reached)
 		w.link(trust.Link{Number: 13, Caller: c.ID(), Callee: "extension apiserver",
 			Client: &trust.ClientHalf{
 				Credential: w.credential("front-proxy-client", n, c, "proxy-client-cert-file", "proxy-client-key-file", client),
@@ -33,8 +34,9 @@ func (w *wirer) apiserverLinks() {
 			if m != n {
 				return
 			}
-			w.link(trust.Link{Number: 17, Caller: "pod", Callee: callee.ID(),
-				Server: &trust.ServerHalf{Credential: w.serving(m, callee), Bundle: root, Names: w.serviceNames(m, callee)}})
+			for _, s := range w.byServing(m, callee, w.serviceNames(m, callee)) {
+				w.link(trust.Link{Number: 17, Caller: "pod", Callee: callee.ID(), Server: &trust.ServerHalf{Credential: s.credential, Bundle: root, Names: s.names}})
+			}
 		})
 	})
 }
@@ -245,7 +247,7 @@ func (w *wirer) learnEndpoints() {
 		n := &w.g.Nodes[i]
 		for j := range n.Kubeconfigs {
 			host, port, ok := serverOf(&n.Kubeconfigs[j])
-			if !ok {
+			if !ok || n.Kubeconfigs[j].Remote {
 				continue
 			}
 			e := joinHostPort(host, port)

@@ -47,7 +47,7 @@ func (w *wirer) kubeconfigLinks() {
 		n := &w.g.Nodes[i]
 		for j := range n.Kubeconfigs {
 			k := &n.Kubeconfigs[j]
-			if !w.named(n, k.Place) {
+			if !k.Remote && !w.named(n, k.Place) {
 				user := &trust.Component{Node: n.Name, Name: "user " + strings.TrimSuffix(path.Base(k.Place.Path), ".conf")}
 				w.kubeconfigLink(9, user, n, k.Place, trust.Identity{Named: true})
 			}
@@ -64,7 +64,7 @@ func (w *wirer) judgeKubeconfigs() {
 		n.Kubeconfigs = slices.Clone(n.Kubeconfigs)
 		for j := range n.Kubeconfigs {
 			k := &n.Kubeconfigs[j]
-			if k.State != trust.Present || !w.named(n, k.Place) {
+			if k.State != trust.Present || !k.Remote && !w.named(n, k.Place) {
 				continue
 			}
 			if field, reason := kubeconfigFault(k); reason != "" {
@@ -82,6 +82,8 @@ func kubeconfigFault(k *trust.Kubeconfig) (field, reason string) {
 		return cluster + ".server", "is no URL of the form https://HOST:PORT"
 	case k.Certificate.IsZero() && !k.Key.IsZero():
 		return user + ".client-certificate-data", "is not set, while there is a client key"
+	case k.Remote: // a webhook may ask for no credential
+		return "", ""
 	case k.Certificate.IsZero() && !k.HasToken:
 		return user, "holds neither a client certificate nor a token: its bearer is anonymous"
 	}
@@ -123,7 +125,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		}
 		found = true
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
-			Credential: w.serving(m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
+			Credential: w.servingTo(m, callee, k), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
 		}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}
@@ -142,15 +144,19 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 // brokenKubeconfig keeps the link of a kubeconfig that cannot be read, so that
 // its absence is seen in the table.
 func (w *wirer) brokenKubeconfig(number int, caller *trust.Component, k *trust.Kubeconfig) {
+	w.brokenKubeconfigTo(number, caller, k, "kube-apiserver")
+}
+
+func (w *wirer) brokenKubeconfigTo(number int, caller *trust.Component, k *trust.Kubeconfig, callee string) {
 	if k.State == trust.NotGiven || k.State == trust.Denied {
-		w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver", Client: &trust.ClientHalf{}})
+		w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: callee, Client: &trust.ClientHalf{}})
 		return
 	}
 	// The material of the whole file is absent, which both halves then are.
 	missing := &trust.Material{Place: k.Place, Role: trust.RoleCertificate, State: k.State, Reason: k.Reason}
 	w.g.Materials[k.Place] = missing
 	shown := w.credentialAt(path.Base(k.Place.Path), k.Place.Node, k.Place, trust.Place{}, client)
-	w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver", Client: &trust.ClientHalf{Credential: shown}})
+	w.link(trust.Link{Number: number, Caller: caller.ID(), Callee: callee, Client: &trust.ClientHalf{Credential: shown}})
 }
 
 func (w *wirer) kubeconfigBundle(k *trust.Kubeconfig) *trust.Bundle {
@@ -162,6 +168,14 @@ func (w *wirer) kubeconfigBundle(k *trust.Kubeconfig) *trust.Bundle {
 		setting = k.Place.In("clusters[" + k.Cluster + "].cluster.certificate-authority")
 	}
 	return w.bundleAt(k.CA, setting, false)
+}
+
+// servingTo is what an apiserver shows to who dials as a kubeconfig says.
+func (w *wirer) servingTo(n *trust.Node, c *trust.Component, k *trust.Kubeconfig) *trust.Credential {
+	for _, name := range dialledNames(k) {
+		return w.servingAt(n, c, name)
+	}
+	return w.serving(n, c)
 }
 
 func dialledNames(k *trust.Kubeconfig) []string {

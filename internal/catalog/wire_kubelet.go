@@ -1,6 +1,10 @@
 package catalog
 
-import "github.com/kubepki/kubepki/internal/trust"
+import (
+	"slices"
+
+	"github.com/kubepki/kubepki/internal/trust"
+)
 
 // kubeletLinks are links 10 and 11.
 func (w *wirer) kubeletLinks() {
@@ -32,6 +36,16 @@ func nodeNames(n *trust.Node) []string {
 	return []string{n.NodeName}
 }
 
+const externalSigner = "service-account-signing-endpoint"
+
+// signedElsewhere is link 12 where a signer beside the apiserver signs tokens and
+// publishes the keys that verify them: no file shows either (KEP-740).
+func (w *wirer) signedElsewhere(n *trust.Node, c *trust.Component, socket string) {
+	w.link(trust.Link{Number: 12, Caller: "external signer at " + socket, Callee: c.ID(), Signing: &trust.SigningHalf{}})
+	n.NotSeen = append(slices.Clone(n.NotSeen), trust.NotSeen{Place: c.Setting(externalSigner),
+		Reason: "service-account tokens are signed by the signer behind --" + externalSigner + ": with which key, and which keys verify them, no file here tells (link 12)"})
+}
+
 // tokenLinks are link 12: who signs service-account tokens, who verifies them.
 func (w *wirer) tokenLinks() {
 	signers := []struct{ component, flag string }{
@@ -39,6 +53,10 @@ func (w *wirer) tokenLinks() {
 		{ControllerManager, "service-account-private-key-file"},
 	}
 	w.each(APIServer, func(m *trust.Node, verifier *trust.Component) {
+		if external, ok := verifier.Flag(externalSigner); ok && external != "" {
+			w.signedElsewhere(m, verifier, external)
+			return
+		}
 		var keys []trust.Place
 		for _, v := range verifier.Flags["service-account-key-file"] {
 			keys = append(keys, trust.Place{Node: m.Name, Path: v})

@@ -117,7 +117,7 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 		return clients
 	}
 	switch cred.Name {
-	case "etcd-server", "etcd-peer", "etcd-healthcheck-client", "apiserver-etcd-client":
+	case "etcd-server", "etcd-peer", "etcd-healthcheck-client", "apiserver-etcd-client", "etcd-peer-client", "etcd-client":
 		return "etcd-ca"
 	case "front-proxy-client":
 		return "front-proxy-ca"

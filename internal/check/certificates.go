@@ -277,7 +277,7 @@ func (c *Case) notAnAuthority(s standing) string {
 // standsAsAuthority tells whether an authority is needed at a place.
 func (c *Case) standsAsAuthority(p trust.Place) bool {
 	m := c.Material(p)
-	return m != nil && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
+	return m != nil && !c.foreign(p) && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
 }
 
 func (c *Case) pathTooLong(authority certificate) string {

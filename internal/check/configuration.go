@@ -111,7 +111,7 @@ func flagConflict(c *Case) []Finding {
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
 	}
-	return out
+	return append(out, conflicts(c)...)
 }
 
 // withoutClientCA lists the servers that name no authority for clients; pick
@@ -126,7 +126,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 				return
 			}
 			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
-			out = append(out, finding.at(p.Source.In("--"+f.ca)))
+			out = append(out, finding.at(p.Setting(f.ca)))
 		})
 	}
 	return out
@@ -146,8 +146,8 @@ func verifyOff(c *Case) []Finding {
 			if !k.Insecure {
 				continue
 			}
-			f := Finding{Cause: fmt.Sprintf("%s does not verify the apiserver: anybody in between may read its credential and its traffic", base(k.Place.Path)),
-				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=/etc/kubernetes/pki/ca.crt --embed-certs=true", k.Place.Path, k.Cluster)}
+			f := Finding{Cause: fmt.Sprintf("%s does not verify "+leadsTo(k)+": anybody in between may read its credential and its traffic", base(k.Place.Path)),
+				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=%s --embed-certs=true", k.Place.Path, k.Cluster, authorityFileFor(k))}
 			out = append(out, f.at(k.Place.In("clusters["+k.Cluster+"].cluster.insecure-skip-tls-verify")))
 		}
 	}
@@ -165,10 +165,11 @@ func plainHTTP(c *Case) []Finding {
 		}
 	})
 	c.components("kube-apiserver", func(p *trust.Component) { out = append(out, plainURL(p, "etcd-servers")...) })
+	out = append(out, plainRemotes(c)...)
 	for i := range c.Nodes {
 		for _, k := range c.Nodes[i].Kubeconfigs {
 			if u, err := url.Parse(k.Server); err == nil && u.Scheme == "http" {
-				f := Finding{Cause: fmt.Sprintf("%s reaches the apiserver without TLS (%s)", base(k.Place.Path), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
+				f := Finding{Cause: fmt.Sprintf("%s reaches %s without TLS (%s)", base(k.Place.Path), leadsTo(k), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
 				out = append(out, f.at(k.Place.In(k.ServerField)))
 			}
 		}
@@ -192,7 +193,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
-		return []Finding{f.at(p.Source.In("--" + flag))}
+		return []Finding{f.at(p.Setting(flag))}
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ func (c *Case) flagged(component, flag string, bad func(string) bool, cause, fix
 	var out []Finding
 	c.components(component, func(p *trust.Component) {
 		if v, ok := p.Flag(flag); ok && bad(v) && !p.Source.IsZero() {
-			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Source.In("--"+flag)))
+			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Setting(flag)))
 		}
 	})
 	return out
@@ -218,14 +219,19 @@ func anonymousOn(c *Case) []Finding {
 		"the kubelet answers anonymous requests", "set authentication.anonymous.enabled: false in the kubelet's configuration")
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if v, _ := p.Flag("anonymous-auth"); v == "true" && alwaysAllow(p) {
-			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--anonymous-auth")))
+			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Setting("anonymous-auth")))
 		}
 	})
 	return out
 }
 
+// alwaysAllow tells whether an apiserver authorizes everything, as it does when
+// it is told nothing (k/k pkg/kubeapiserver/options/authorization.go, Complete).
 func alwaysAllow(p *trust.Component) bool {
-	v, _ := p.Flag("authorization-mode")
+	v, set := p.Flag("authorization-mode")
+	if _, file := p.Flag("authorization-config"); !set {
+		return !file && !p.Source.IsZero()
+	}
 	return slices.Contains(strings.Split(v, ","), "AlwaysAllow")
 }
 
@@ -236,7 +242,13 @@ func authorizationOpen(c *Case) []Finding {
 		"the kubelet serves a read-only port without TLS and without authentication", "set readOnlyPort: 0 in the kubelet's configuration")...)
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if alwaysAllow(p) {
-			out = append(out, Finding{Cause: "kube-apiserver lets every client do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--authorization-mode")))
+			f := Finding{Cause: "kube-apiserver lets every client do everything", Fix: "set --authorization-mode=Node,RBAC"}
+			if _, set := p.Flag("authorization-mode"); !set {
+				f.Cause += ": without --authorization-mode and --authorization-config its mode is AlwaysAllow"
+			} else if file := p.Setting("authorization-mode"); file.File() != p.Source {
+				f.Fix = "take the authorizer AlwaysAllow out of " + file.Path
+			}
+			out = append(out, f.at(p.Setting("authorization-mode")))
 		}
 	})
 	return out

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -80,6 +81,9 @@ const again = "kubepki init --config FILE (the cluster's configuration; only wha
 // mend says what to do about a file that cannot be used. init refuses half of
 // a pair, and an authority made anew would fit nothing that is there.
 func (c *Case) mend(p trust.Place) string {
+	if m := c.Material(p); m != nil && m.Role == trust.RoleConfiguration {
+		return fmt.Sprintf("restore %s from a backup, or take the flag that names it out", p.Path)
+	}
 	if c.isAuthority(p) || c.isSigningKey(p) {
 		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
 	}
@@ -267,6 +271,7 @@ func modeOf(f Finding) string {
 
 func permissions(f trust.File) []Finding {
 	mode := fmt.Sprintf("%04o", f.Mode)
+	holds := cmp.Or(f.Holds, "this private key")
 	finding := Finding{Fix: "chmod 600 " + f.Place.Path}
 	switch {
 	case f.IsDir && f.Mode&othersWrite == 0, !f.IsDir && f.Mode&(othersReadWrite|groupReadWrite) == 0:
@@ -275,10 +280,10 @@ func permissions(f trust.File) []Finding {
 		finding.Cause = fmt.Sprintf("folder %s has mode %s: anybody may replace the keys in it", f.Place.Path, mode)
 		finding.Fix = "chmod go-w " + f.Place.Path
 	case f.Mode&othersReadWrite != 0:
-		finding.Cause = fmt.Sprintf("%s has mode %s: any user of the machine may use this private key", base(f.Place.Path), mode)
+		finding.Cause = fmt.Sprintf("%s has mode %s: any user of the machine may use %s", base(f.Place.Path), mode, holds)
 	default:
 		finding.Severity = Warning
-		finding.Cause = fmt.Sprintf("%s has mode %s: its group may use this private key", base(f.Place.Path), mode)
+		finding.Cause = fmt.Sprintf("%s has mode %s: its group may use %s", base(f.Place.Path), mode, holds)
 	}
 	return []Finding{finding.at(f.Place)}
 }

@@ -15,7 +15,7 @@ import (
 // rank orders roles for a file that is used in several: the one that asks most
 // of the file comes first.
 var rank = []trust.Role{
-	catalog.RoleKubeconfig, trust.RoleCombined, trust.RoleKey, trust.RoleCertificate,
+	catalog.RoleKubeconfig, catalog.RoleRemoteKubeconfig, trust.RoleCombined, trust.RoleKey, trust.RoleCertificate,
 	trust.RoleAuthority, trust.RoleBundle, trust.RoleVerifyKeys,
 }
 
@@ -45,18 +45,22 @@ func commonRole(a, b trust.Role) trust.Role {
 // name other files.
 func (r *nodeReader) readFiles() {
 	for _, p := range slices.Sorted(maps.Keys(r.uses)) {
-		if u := r.uses[p]; u.Role == catalog.RoleKubeconfig {
+		if u := r.uses[p]; isKubeconfig(u.Role) {
 			r.readKubeconfig(u)
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(r.uses)) {
-		if u := r.uses[p]; u.Role != catalog.RoleKubeconfig {
+		if u := r.uses[p]; !isKubeconfig(u.Role) {
 			r.readMaterial(u)
 		}
 	}
 	r.decideAbsent()
 	r.addFolders()
 	r.addDenied()
+}
+
+func isKubeconfig(role trust.Role) bool {
+	return role == catalog.RoleKubeconfig || role == catalog.RoleRemoteKubeconfig
 }
 
 // read reads a file and notes its mode.
@@ -89,19 +93,24 @@ func (r *nodeReader) holdsPrivate(nodePath, target string) {
 }
 
 func (r *nodeReader) readKubeconfig(u catalog.FileUse) {
-	content, err := r.read(u.Path, true)
+	remote := u.Role == catalog.RoleRemoteKubeconfig
+	content, err := r.read(u.Path, !remote)
 	if err != nil {
 		if err.State == trust.Missing {
 			r.addAbsent(u, err)
 			return
 		}
 		r.telling[path.Dir(u.Path)] = true
-		r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: err.State, Reason: err.Reason})
+		r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: err.State, Reason: err.Reason, Remote: remote})
 		return
 	}
 	r.telling[path.Dir(u.Path)] = true
 	k, materials, keys := ParseKubeconfig(r.place(u.Path), content.Data)
+	k.Remote = remote
 	r.node.Kubeconfigs = append(r.node.Kubeconfigs, k)
+	if remote && (len(keys) > 0 || k.HasToken) {
+		r.makePrivate(u.Path, "") // one that leads to a webhook may hold nothing private
+	}
 	r.node.Materials = append(r.node.Materials, materials...)
 	maps.Copy(r.keys, keys)
 	for _, f := range []struct {
@@ -159,8 +168,8 @@ func (r *nodeReader) decideAbsent() {
 			state, reason = trust.NotGiven, "is not in what was given"
 			notGiven[folder] = append(notGiven[folder], path.Base(u.Path))
 		}
-		if u.Role == catalog.RoleKubeconfig {
-			r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: state, Reason: reason})
+		if isKubeconfig(u.Role) {
+			r.node.Kubeconfigs = append(r.node.Kubeconfigs, trust.Kubeconfig{Place: r.place(u.Path), State: state, Reason: reason, Remote: u.Role == catalog.RoleRemoteKubeconfig})
 			continue
 		}
 		r.node.Materials = append(r.node.Materials, &trust.Material{Place: r.place(u.Path), Role: u.Role, State: state, Reason: reason})

@@ -158,7 +158,8 @@ staticPodPath: /etc/kubernetes/manifests
 	}
 	want := map[string][]string{
 		"client-ca-file": {"/etc/kubernetes/pki/ca.crt"}, "anonymous-auth": {"false"}, "authorization-mode": {"Webhook"},
-		"rotate-certificates": {"true"}, "server-tls-bootstrap": {"true"}, "read-only-port": {"10255"},
+		"authentication-token-webhook": {"true"},
+		"rotate-certificates":          {"true"}, "server-tls-bootstrap": {"true"}, "read-only-port": {"10255"},
 		"address": {"10.0.0.21"}, "port": {"11250"},
 		"tls-cert-file": {"/c"}, "tls-private-key-file": {"/k"}, "pod-manifest-path": {"/etc/kubernetes/manifests"},
 	}

@@ -163,6 +163,7 @@ func (r *nodeReader) readManifests(folder string) {
 			r.addComponent(c)
 		}
 	}
+	r.configure()
 	etcd, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
 	if !ok {
 		return
@@ -171,9 +172,6 @@ func (r *nodeReader) readManifests(folder string) {
 		return // its member has any name
 	}
 	r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
-	if file, ok := etcd.Flag("config-file"); ok {
-		r.notSeen(file, "etcd's configuration file, which makes it pass over its flags, is not read")
-	}
 }
 
 // addComponent adds a component of a manifest or unit. Of two manifests for one

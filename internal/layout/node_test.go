@@ -316,7 +316,7 @@ func TestReadSaysWhatIsWrongWithAKubeconfig(t *testing.T) {
 	}
 }
 
-func TestReadSaysWhichConfigurationItDoesNotRead(t *testing.T) {
+func TestReadSaysWhichConfigurationIsNotThereOrRefused(t *testing.T) {
 	root := t.TempDir()
 	put(t, root, "etc/kubernetes/manifests/etcd.yaml", []byte(podWith("etcd", "command: [etcd, --config-file=/etc/etcd.yaml]")), 0o600)
 	put(t, root, "var/lib/kubelet/config.yaml", []byte("authentication: [x]\n"), 0o600)
@@ -328,8 +328,13 @@ func TestReadSaysWhichConfigurationItDoesNotRead(t *testing.T) {
 	for _, s := range n.NotSeen {
 		got[s.Place.Path] = s.Reason
 	}
-	if !strings.Contains(got["/etc/etcd.yaml"], "is not read") || !strings.Contains(got["/var/lib/kubelet/config.yaml"], "authentication: is not a mapping") || len(got) != 2 {
+	if !strings.Contains(got["/etc"], "etcd.yaml: named by the node's configuration") || len(got) != 2 {
 		t.Errorf("%q", got)
+	}
+	i := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == "kubelet" })
+	want := []trust.Conflict{{Place: trust.Place{Path: "/var/lib/kubelet/config.yaml", Field: "authentication"}, Reason: "the kubelet refuses this file: authentication: is not a mapping", Fix: "mend /var/lib/kubelet/config.yaml"}}
+	if diff := cmp.Diff(want, n.Components[i].Conflicts[:1]); diff != "" {
+		t.Error(diff)
 	}
 }
 

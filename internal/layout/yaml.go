@@ -55,3 +55,21 @@ func kindName(t reflect.Type) string {
 	}
 	return "a number"
 }
+
+// unknownFields lists the fields of a text that a value of the type of like does
+// not have.
+func unknownFields(data []byte, like any) []string {
+	j, err := yaml.YAMLToJSON(data)
+	if err != nil {
+		return nil
+	}
+	strict, _ := kjson.UnmarshalStrict(j, reflect.New(reflect.TypeOf(like).Elem()).Interface(), kjson.DisallowUnknownFields)
+	var fields []string
+	for _, err := range strict {
+		var f kjson.FieldError
+		if errors.As(err, &f) {
+			fields = append(fields, f.FieldPath())
+		}
+	}
+	return fields
+}

@@ -52,8 +52,11 @@ type Break struct {
 // JudgeServer returns what is wrong with the callee's credential in the eyes of
 // the caller at a time, nothing for a half that works or cannot be seen.
 func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
-	if h == nil || h.Credential == nil || h.Unverified {
+	if h == nil || h.Unverified {
 		return nil
+	}
+	if h.Credential == nil {
+		return g.judgeBundle(h.Bundle, at)
 	}
 	breaks := g.judgeCredential(h.Credential)
 	leaf := g.Material(h.Credential.Certificate).Leaf()
@@ -62,6 +65,8 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 	}
 	if h.Bundle != nil {
 		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageServerAuth, at)...)
+	} else {
+		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageServerAuth, at)...)
 	}
 	if h.Dialled != nil && !h.Dialled.Served {
 		return append(breaks, Break{Kind: NotServed, Place: h.Dialled.Setting, Name: h.Dialled.Host})
@@ -90,9 +95,46 @@ func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
 	}
 	if h.Bundle != nil {
 		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageClientAuth, at)...)
+	} else {
+		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageClientAuth, at)...)
 	}
 	if want, ok := h.Want.accepts(leaf); !ok {
 		breaks = append(breaks, Break{Kind: WrongIdentity, Place: h.Credential.Certificate, Certificate: leaf, Name: want})
+	}
+	return breaks
+}
+
+// judgeBundle judges the bundle of a caller whose callee was not seen: whether
+// anything at all could verify with it.
+func (g *Graph) judgeBundle(b *Bundle, at time.Time) []Break {
+	if b == nil || g.Material(b.Anchors).notGiven() {
+		return nil
+	}
+	anchors := g.Material(b.Anchors).Certificates
+	if len(anchors) == 0 {
+		return []Break{{Kind: NoBundle, Place: b.Anchors}}
+	}
+	var breaks []Break
+	for _, a := range anchors {
+		k, ok := outside(a, at)
+		if !ok {
+			return nil
+		}
+		breaks = append(breaks, Break{Kind: k, Place: b.Anchors, Certificate: a})
+	}
+	return breaks
+}
+
+// judgeAlone judges a certificate when nobody knows who verifies it: dates and
+// usage, which everybody looks at who does.
+func judgeAlone(leaf *x509.Certificate, place Place, usage x509.ExtKeyUsage, at time.Time) []Break {
+	var breaks []Break
+	if k, ok := outside(leaf, at); ok {
+		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
+	}
+	bounded := len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0
+	if bounded && !slices.Contains(leaf.ExtKeyUsage, usage) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		breaks = append(breaks, Break{Kind: WrongUsage, Place: place, Certificate: leaf})
 	}
 	return breaks
 }
