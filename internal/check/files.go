@@ -35,16 +35,44 @@ func (c *Case) broken(pick func(*trust.Material) bool, cause func(*trust.Materia
 }
 
 func fileMissing(c *Case) []Finding {
-	out := c.broken(
+	out := c.joinPairs(c.broken(
 		func(m *trust.Material) bool { return m.State == trust.Missing },
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mend(m.Place) }))
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
 		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
 	})...)
 	return append(out, c.adminAbsent()...)
+}
+
+// joinPairs makes one finding of a certificate and a key that are both missing.
+func (c *Case) joinPairs(missing []Finding) []Finding {
+	at := map[trust.Place]int{}
+	for i, f := range missing {
+		at[f.places[0]] = i
+	}
+	gone := map[int]bool{}
+	for _, cred := range c.Credentials {
+		i, certificate := at[cred.Certificate]
+		j, key := at[cred.Key]
+		if !certificate || !key || i == j || gone[i] || gone[j] {
+			continue
+		}
+		f := missing[i].at(cred.Certificate, cred.Key)
+		f.Cause = fmt.Sprintf("%s and %s are missing", base(cred.Certificate.Path), base(cred.Key.Path))
+		f.Fix = "make them anew: " + again
+		f.breaks = append(f.breaks, missing[j].breaks...)
+		missing[i], gone[j] = f, true
+	}
+	var out []Finding
+	for i, f := range missing {
+		if !gone[i] {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // adminAbsent: kubeadm makes admin.conf on each control plane, but operators

@@ -86,20 +86,28 @@ func (c *Case) signedAnything(name string, authority *trust.Material) bool {
 func (c *Case) keySigned(a trust.Authority, key *trust.Material) bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		leaf := c.Material(cred.Certificate).Leaf()
-		return cred.Node == a.Node && leaf != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SignedWith(leaf, k) })
+		return cred.Node == a.Node && c.authorityFor(cred) == a.Name && leaf != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SignedWith(leaf, k) })
 	})
 }
 
+// mismatched tells whether the key of a credential is another certificate's.
+// Where it is that of a later certificate of the file, chain-order says more.
+func (c *Case) mismatched(cred *trust.Credential) bool {
+	m, k := c.Material(cred.Certificate), c.Material(cred.Key)
+	return m.Leaf() != nil && k.OK() && !hasKey(k, m.Leaf().PublicKey) && !c.misordered(cred)
+}
+
 func keyMismatch(c *Case) []Finding {
-	var out []Finding
+	out, said := c.swapped()
 	for _, cred := range c.Credentials {
-		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
-		if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || c.misordered(cred) {
-			continue // chain-order says the last more exactly
+		k := c.Material(cred.Key)
+		if !c.mismatched(cred) || said[cred] {
+			continue
 		}
 		f := Finding{
-			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
-			Fix:   replace(cred.Certificate.Path),
+			Cause:   fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
+			Fix:     replace(cred.Certificate.Path),
+			cascade: true, // a certificate in the place of another has more that is wrong
 		}.at(cred.Key, cred.Certificate)
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
@@ -111,6 +119,39 @@ func keyMismatch(c *Case) []Finding {
 		out = append(out, c.breaksOf(f, trust.KeyMismatch))
 	}
 	return out
+}
+
+// swapped finds pairs of credentials of which each holds the other's key: two
+// files were exchanged, which is one fault. It is the certificates where these
+// do not fit their roles, else the keys.
+func (c *Case) swapped() ([]Finding, map[*trust.Credential]bool) {
+	var out []Finding
+	said := map[*trust.Credential]bool{}
+	for i, a := range c.Credentials {
+		for _, b := range c.Credentials[i+1:] {
+			if said[a] || said[b] || a.Key == b.Key || !c.mismatched(a) || !c.mismatched(b) ||
+				!hasKey(c.Material(a.Key), c.Material(b.Certificate).Leaf().PublicKey) || !hasKey(c.Material(b.Key), c.Material(a.Certificate).Leaf().PublicKey) {
+				continue
+			}
+			said[a], said[b] = true, true
+			both, others := sortedPlaces([]trust.Place{a.Key, b.Key}), sortedPlaces([]trust.Place{a.Certificate, b.Certificate})
+			if c.misfits(a) || c.misfits(b) {
+				both, others = others, both
+			}
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other's pair", named(both[0]), named(both[1])),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1])), cascade: true}.at(both...)
+			f.breaks = c.breaksOf(Finding{places: append(both, others...)}, trust.KeyMismatch).breaks
+			out = append(out, f)
+		}
+	}
+	return out, said
+}
+
+// misfits tells whether a certificate is refused for more than its key.
+func (c *Case) misfits(cred *trust.Credential) bool {
+	return slices.ContainsFunc(c.Breaks, func(b Break) bool {
+		return b.Credential == cred && b.Place == cred.Certificate && b.Kind != trust.KeyMismatch
+	})
 }
 
 // ownerOf returns the credential that a key truly belongs to, nil when it
