@@ -17,25 +17,51 @@ import (
 // may?
 func authorityShared(c *Case) []Finding {
 	var out []Finding
-	add := func(component, flag string, s Severity, cause string) {
-		c.components(component, func(p *trust.Component) {
-			at, ok := p.Flag(flag)
+	for _, w := range []struct {
+		component, flag string
+		severity        Severity
+		strangers       func(trust.Link) bool // links whose clients should not pass
+		beside          func(trust.Link) bool // whom it must admit too, nil: nobody
+		cause           string
+	}{
+		{"kube-apiserver", "requestheader-client-ca-file", Error, ofCluster, nil, "%s admits %s as front proxy: a client of the cluster may speak for any user"},
+		{"etcd", "trusted-ca-file", Warning, ofCluster, nil, "%s admits %s: every client of the cluster may read and write all of etcd"},
+		{"kube-apiserver", "client-ca-file", Error, func(l trust.Link) bool { return l.Number == aggregation }, ofCluster, "%s admits %s as a client: whoever signs for the front proxy signs users of the cluster too"},
+		{"kube-apiserver", "client-ca-file", Warning, func(l trust.Link) bool { return l.Number == 3 || l.Number == 15 }, ofCluster, "%s admits %s: whoever signs for etcd signs users of the cluster too"},
+	} {
+		c.components(w.component, func(p *trust.Component) {
+			at, ok := p.Flag(w.flag)
 			anchors := trust.Place{Node: p.Node, Path: at}
-			intruder := c.intruder(anchors)
-			if !ok || intruder == nil {
+			intruder := c.intruder(anchors, w.strangers)
+			if !ok || intruder == nil || w.beside != nil && c.intruder(anchors, w.beside) == nil {
 				return
 			}
-			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}, cascade: s == Error}
+			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)
 			}
-			out = mergeSame(out, f.at(places...))
+			out = mergeShared(out, f.at(places...))
 		})
 	}
-	add("kube-apiserver", "requestheader-client-ca-file", Error, "%s admits %s as front proxy: a client of the cluster may speak for any user")
-	add("etcd", "trusted-ca-file", Warning, "%s admits %s: every client of the cluster may read and write all of etcd")
 	return out
+}
+
+// ofCluster are the links whose clients are of the cluster's authority.
+func ofCluster(l trust.Link) bool { return l.Number >= 5 && l.Number <= 9 || l.Number == 11 }
+
+// mergeShared adds a finding unless one says the same of two authorities already:
+// one that is shared is shared both ways.
+func mergeShared(all []Finding, f Finding) []Finding {
+	for i := range all {
+		if all[i].Severity == f.Severity && all[i].Path == f.Path {
+			break
+		}
+		if all[i].Severity == f.Severity && slices.ContainsFunc(all[i].places, func(p trust.Place) bool { return slices.Contains(f.places, p) }) {
+			return all
+		}
+	}
+	return mergeSame(all, f)
 }
 
 // mergeSame joins findings of one authority on several nodes.
@@ -51,17 +77,16 @@ func mergeSame(all []Finding, f Finding) []Finding {
 	return append(all, f)
 }
 
-// intruder returns a client of the cluster's authority that a bundle admits,
-// one of its own node before others.
-func (c *Case) intruder(anchors trust.Place) *trust.Credential {
+// intruder returns a client of some links that a bundle admits, of its own node
+// before others. Only a client that its own authority signed counts.
+func (c *Case) intruder(anchors trust.Place, of func(trust.Link) bool) *trust.Credential {
 	m := c.Material(anchors)
 	if !m.OK() {
 		return nil
 	}
 	var other *trust.Credential
 	for _, l := range c.Links {
-		ofCluster := l.Number >= 5 && l.Number <= 9 || l.Number == 11
-		if !ofCluster || l.Client == nil || l.Client.Credential == nil {
+		if !of(l) || l.Client == nil || l.Client.Credential == nil {
 			continue
 		}
 		chain := c.Material(l.Client.Credential.Certificate)
@@ -110,6 +135,23 @@ func flagConflict(c *Case) []Finding {
 	out := c.withoutClientCA(func(demands bool) bool { return demands })
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
+	}
+	return append(out, c.leafAsBundle()...)
+}
+
+// leafAsBundle: a flag for authorities names a certificate of another role, which
+// verifies nobody.
+func (c *Case) leafAsBundle() []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(misplaced, byPlace) {
+		b := c.Breaks[g[0].at]
+		f := c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors},
+			fmt.Sprintf("%s names %s, which is a certificate and not an authority: it verifies nobody", b.Bundle.Setting.Field, base(b.Bundle.Anchors.Path)), "")
+		if g[0].own != nil {
+			f.Fix = fmt.Sprintf("set %s to %s in %s", b.Bundle.Setting.Field, g[0].own.Certificate.Path, b.Bundle.Setting.Path)
+		}
+		f.cascade = true
+		out = append(out, f)
 	}
 	return out
 }

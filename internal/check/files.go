@@ -252,17 +252,23 @@ func keyPermissions(c *Case) []Finding {
 				ofNode = append(ofNode, permissions(f)...)
 			}
 		}
-		out = append(out, joinModes(ofNode)...)
+		private := 0
+		for _, f := range c.Nodes[i].Files {
+			if f.Private && !f.IsDir {
+				private++
+			}
+		}
+		out = append(out, joinModes(ofNode, private)...)
 	}
 	return out
 }
 
-// several files of a node with the same wrong mode were changed at one stroke,
-// by a copy or a chmod -R.
+// several files of a node with the same wrong mode, and the half of its private
+// files, were changed at one stroke: by a copy or a chmod -R.
 const several = 4
 
 // joinModes makes one finding of several that have the same cause.
-func joinModes(findings []Finding) []Finding {
+func joinModes(findings []Finding, private int) []Finding {
 	groups := map[string][]Finding{}
 	for _, f := range findings {
 		groups[modeOf(f)] = append(groups[modeOf(f)], f)
@@ -271,7 +277,7 @@ func joinModes(findings []Finding) []Finding {
 	for _, f := range findings {
 		g := groups[modeOf(f)]
 		switch {
-		case len(g) < several:
+		case len(g) < several || 2*len(g) < private:
 			out = append(out, f)
 		case g[0].Path == f.Path:
 			var places []trust.Place

@@ -127,7 +127,35 @@ func identityWrong(c *Case) []Finding {
 		func(b Break) string {
 			return fmt.Sprintf("%s is %s, but %s must be %s", named(b.Place), identity(b.Certificate), c.Links[b.Link].Caller, b.Name)
 		})
+	out = c.exchanged(out)
 	return append(out, c.twins(out)...)
+}
+
+// exchanged makes one finding of two kubeconfigs of which each holds the
+// identity that the other should have.
+func (c *Case) exchanged(found []Finding) []Finding {
+	wanted := func(f Finding) string { return strings.TrimPrefix(c.Breaks[f.breaks[0]].Name, "CN=") }
+	shown := func(f Finding) string { return c.Breaks[f.breaks[0]].Certificate.Subject.CommonName }
+	gone := map[int]bool{}
+	for i := range found {
+		for j := i + 1; j < len(found); j++ {
+			a, b := found[i], found[j]
+			if gone[i] || gone[j] || wanted(a) != shown(b) || wanted(b) != shown(a) {
+				continue
+			}
+			both := sortedPlaces([]trust.Place{a.places[0], b.places[0]})
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each holds the other's identity", c.nameIn(both[0].File(), both), c.nameIn(both[1].File(), both)),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1].File())), breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...)}
+			found[i], gone[j] = f.at(both...), true
+		}
+	}
+	var out []Finding
+	for i, f := range found {
+		if !gone[i] {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // twins are kubelets of several nodes that are one and the same node to the

@@ -25,10 +25,10 @@ func hasKey(m *trust.Material, key crypto.PublicKey) bool {
 // caKeyMismatch is at the certificate: what was issued before tells which of
 // the two was replaced.
 func caKeyMismatch(c *Case) []Finding {
-	var out []Finding
-	for _, a := range c.Authorities {
+	out, said := c.swappedAuthorities()
+	for i, a := range c.Authorities {
 		m, k := c.certificateOf(a), c.Material(a.Key)
-		if m == nil || !k.OK() || slices.ContainsFunc(m.Keys, func(p crypto.PublicKey) bool { return hasKey(k, p) }) || hasKey(k, m.Leaf().PublicKey) {
+		if said[i] || !c.caMismatched(a) {
 			continue
 		}
 		places := []trust.Place{a.Key, a.Certificate}
@@ -46,6 +46,38 @@ func caKeyMismatch(c *Case) []Finding {
 		out = append(out, f.at(places...))
 	}
 	return append(out, c.signingKeyMismatch()...)
+}
+
+// caMismatched tells whether the key beside an authority belongs to none of the
+// certificates of its file: during a rotation that holds two.
+func (c *Case) caMismatched(a trust.Authority) bool {
+	m, k := c.certificateOf(a), c.Material(a.Key)
+	return m != nil && k.OK() && !slices.ContainsFunc(m.Certificates, func(x certificate) bool { return hasKey(k, x.PublicKey) })
+}
+
+// swappedAuthorities finds pairs of authorities of which each has the other's key,
+// which is one fault: of the certificates where these signed nothing of their own.
+func (c *Case) swappedAuthorities() ([]Finding, map[int]bool) {
+	var out []Finding
+	said := map[int]bool{}
+	for i, a := range c.Authorities {
+		for j, b := range c.Authorities[i+1:] {
+			j += i + 1
+			if said[i] || said[j] || a.Node != b.Node || !c.caMismatched(a) || !c.caMismatched(b) ||
+				!hasKey(c.Material(a.Key), c.certificateOf(b).Leaf().PublicKey) || !hasKey(c.Material(b.Key), c.certificateOf(a).Leaf().PublicKey) {
+				continue
+			}
+			said[i], said[j] = true, true
+			both := sortedPlaces([]trust.Place{a.Certificate, b.Certificate})
+			if c.signs(&a) || c.signs(&b) {
+				both = sortedPlaces([]trust.Place{a.Key, b.Key})
+			}
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other authority", both[0].Path, both[1].Path),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, both[1].Path), needs: []trust.Place{a.Certificate, b.Certificate}, cascade: true}
+			out = append(out, f.at(both...))
+		}
+	}
+	return out, said
 }
 
 // signingKeyMismatch: the flags of the controller-manager name a certificate

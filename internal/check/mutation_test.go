@@ -49,10 +49,13 @@ type mutation struct {
 	says  string // a part of its cause; empty: any
 	// severity is the rule's own when it is empty.
 	severity check.Severity
+	// wide tells that the fault touches more than one part of the cluster, so
+	// that no other is independent of it.
+	wide bool
 }
 
 // mutations are all rows.
-var mutations = slices.Concat(commonMutations, fileMutations)
+var mutations = slices.Concat(commonMutations, fileMutations, authorityMutations)
 
 func days(n int) time.Time { return testpki.Made.AddDate(0, 0, n) }
 
@@ -352,7 +355,7 @@ var commonMutations = []mutation{
 		c.Copy("cp1", "pki/etcd/server.crt", "cp1", "pki/etcd/peer.crt")
 		c.Copy("cp1", "pki/etcd/server.key", "cp1", "pki/etcd/peer.key")
 		c.Chmod("cp1", "pki/etcd/peer.key", 0o600)
-	}, id: "constraint-violated", path: pki + "etcd/peer.crt", links: []int{1, 2, 3, 15}},
+	}, id: "constraint-violated", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
 	{name: "front proxy and clients share an authority", brk: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/front-proxy-ca.crt")
 		c.Copy("cp1", "pki/ca.key", "cp1", "pki/front-proxy-ca.key")
