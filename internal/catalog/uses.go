@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"path"
 	"slices"
 
@@ -191,21 +192,30 @@ func completeKubelet(n *trust.Node, exists func(string) bool) {
 	}
 }
 
-// certificatesDir is where the apiserver's own manifest says, else kubeadm's default.
+// certificatesDir is where most files of the apiserver's own manifest stand, else
+// kubeadm's default: one flag alone may name the wrong file.
 func certificatesDir(n *trust.Node) string {
 	if n.Layout == "service" {
 		return "/"
 	}
+	votes := map[string]int{}
+	best := ""
 	for i := range n.Components {
 		c := &n.Components[i]
 		if c.Name != APIServer {
 			continue
 		}
-		if f, ok := c.Flag("tls-cert-file"); ok {
-			return path.Dir(f)
+		for _, flag := range []string{"tls-cert-file", "client-ca-file", "kubelet-client-certificate", "proxy-client-cert-file"} {
+			if f, ok := c.Flag(flag); ok && f != "" {
+				dir := path.Dir(f)
+				votes[dir]++
+				if votes[dir] > votes[best] {
+					best = dir
+				}
+			}
 		}
 	}
-	return DefaultCertificatesDir
+	return cmp.Or(best, DefaultCertificatesDir)
 }
 
 type componentDefaults struct {

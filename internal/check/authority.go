@@ -53,7 +53,7 @@ func (c *Case) trustFaults() []trustFault {
 }
 
 func (c *Case) classify(i int, b Break) trustFault {
-	name := c.authorityFor(b.Credential)
+	name := c.authorityOf(b)
 	leaf := c.Material(b.Credential.Certificate).Leaf()
 	own := c.authority(name, b.Credential.Node)
 	if own == nil {
@@ -122,6 +122,20 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 		if c.authority("kubelet-ca", cred.Node) != nil {
 			return "kubelet-ca"
 		}
+	}
+	return "ca"
+}
+
+// authorityOf names the authority that a half of a link is about, whichever file a
+// flag names for it.
+func (c *Case) authorityOf(b Break) string {
+	switch n := c.Links[b.Link].Number; {
+	case n == 1 || n == 2 || n == 3 || n == 15:
+		return "etcd-ca"
+	case n == aggregation:
+		return "front-proxy-ca"
+	case (n == 10 || n == 11) && b.Server || n == 8 && !b.Server:
+		return c.authorityFor(b.Credential)
 	}
 	return "ca"
 }
@@ -347,7 +361,7 @@ func authorityUnknown(c *Case) []Finding {
 		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
 		f.needs = append(append(f.needs, g[0].place), c.staleBeside(placesOf(g))...)
 		f.cascade = true
-		out = append(out, f)
+		out = append(out, c.byFlag(f))
 	}
 	out = c.exchangedPairs(out)
 	for _, g := range c.ofClass(wrongFlag, byPlace) {

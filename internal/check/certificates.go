@@ -28,6 +28,9 @@ func (c *Case) findStandings() []standing {
 	var all []standing
 	index := map[string]int{}
 	c.materials(func(m *trust.Material) {
+		if m.Role == trust.RoleVerifyKeys {
+			return // of a certificate that verifies tokens the key alone counts
+		}
 		for _, cert := range m.Certificates {
 			i, seen := index[string(cert.Raw)]
 			if !seen {
@@ -188,7 +191,7 @@ func certOutlivesCA(c *Case) []Finding {
 			Fix:   "renew the authority before " + date(end),
 			needs: []trust.Place{a.Certificate},
 		}
-		out = append(out, f.at(cred.Certificate))
+		out = mergeFinding(out, f.at(cred.Certificate))
 	}
 	return out
 }

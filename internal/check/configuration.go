@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -126,7 +127,18 @@ var clientCAs = []struct{ component, ca, demand, cause string }{
 }
 
 func clientAuthOff(c *Case) []Finding {
-	return c.withoutClientCA(func(demands bool) bool { return !demands })
+	out := c.withoutClientCA(func(demands bool) bool { return !demands })
+	c.components("kubelet", func(p *trust.Component) {
+		_, ca := p.Flag("client-ca-file")
+		_, tokens := p.Flag("authentication-token-webhook")
+		if p.Source.IsZero() || ca || !tokens {
+			return // one that says nothing of authentication was not written by hand
+		}
+		f := Finding{Cause: "the kubelet verifies no client certificate (authentication.x509.clientCAFile is not set), so that it takes the apiserver for a stranger",
+			Fix: "set authentication.x509.clientCAFile in " + p.Source.Path}
+		out = append(out, f.at(p.Source.In("authentication.x509.clientCAFile")))
+	})
+	return out
 }
 
 // flagConflict: etcd then verifies clients with the authorities of the machine
@@ -136,7 +148,7 @@ func flagConflict(c *Case) []Finding {
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
 	}
-	return append(out, c.leafAsBundle()...)
+	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind())
 }
 
 // leafAsBundle: a flag for authorities names a certificate of another role, which
@@ -164,7 +176,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || !pick(demand == "true") {
+			if ca != "" || p.Source.IsZero() || !pick(isTrue(demand)) {
 				return
 			}
 			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
@@ -172,6 +184,12 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		})
 	}
 	return out
+}
+
+// isTrue reads a boolean flag as pflag and etcd's package flag do.
+func isTrue(value string) bool {
+	on, err := strconv.ParseBool(value)
+	return err == nil && on
 }
 
 func verifyOff(c *Case) []Finding {
@@ -219,17 +237,21 @@ func plainSeverity(u *url.URL) Severity {
 	return Error
 }
 
+// plainURL is one finding for a flag: of the URL that opens most.
 func plainURL(p *trust.Component, flag string) []Finding {
 	value, _ := p.Flag(flag)
+	var worst []Finding
 	for raw := range strings.SplitSeq(value, ",") {
 		u, err := url.Parse(strings.TrimSpace(raw))
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
-		return []Finding{f.at(p.Source.In("--" + flag))}
+		if len(worst) == 0 || f.Severity.rank() < worst[0].Severity.rank() {
+			worst = []Finding{f.at(p.Source.In("--" + flag))}
+		}
 	}
-	return nil
+	return worst
 }
 
 // flagged makes a finding of each component of a name whose flag is bad.
@@ -249,11 +271,11 @@ func staticTokenFile(c *Case) []Finding {
 }
 
 func anonymousOn(c *Case) []Finding {
-	out := c.flagged("kubelet", "anonymous-auth", func(v string) bool { return v == "true" },
+	out := c.flagged("kubelet", "anonymous-auth", isTrue,
 		"the kubelet answers anonymous requests", "set authentication.anonymous.enabled: false in the kubelet's configuration")
 	c.components("kube-apiserver", func(p *trust.Component) {
-		if v, _ := p.Flag("anonymous-auth"); v == "true" && alwaysAllow(p) {
-			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--anonymous-auth")))
+		if v, _ := p.Flag("anonymous-auth"); isTrue(v) && alwaysAllow(p) {
+			out = append(out, Finding{Cause: "kube-apiserver answers anonymous requests, and lets them do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--anonymous-auth")))
 		}
 	})
 	return out
@@ -342,25 +364,40 @@ func admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) b
 	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return trust.SignedBy(authority, a) })
 }
 
+// saIssuerMismatch: most apiservers are right, those that differ from them are not.
 func saIssuerMismatch(c *Case) []Finding {
-	var first *trust.Component
-	var out []Finding
+	var all []*trust.Component
 	c.components("kube-apiserver", func(p *trust.Component) {
-		if p.Source.IsZero() || len(p.Flags["service-account-issuer"]) == 0 {
-			return
+		if !p.Source.IsZero() && len(p.Flags["service-account-issuer"]) > 0 {
+			all = append(all, p)
 		}
-		if first == nil {
-			first = p
-			return
-		}
-		a, b := first.Flags["service-account-issuer"], p.Flags["service-account-issuer"]
-		if slices.Contains(a, b[0]) && slices.Contains(b, a[0]) {
-			return
-		}
-		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", first.Node, a[0], p.Node, b[0]),
-			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
-		out = append(out, f.at(p.Source.In("--service-account-issuer"), first.Source.In("--service-account-issuer")))
 	})
+	agree := func(a, b *trust.Component) bool {
+		x, y := a.Flags["service-account-issuer"], b.Flags["service-account-issuer"]
+		return slices.Contains(x, y[0]) && slices.Contains(y, x[0])
+	}
+	var most *trust.Component
+	votes := 0
+	for _, p := range all {
+		n := 0
+		for _, q := range all {
+			if agree(p, q) {
+				n++
+			}
+		}
+		if n > votes {
+			most, votes = p, n
+		}
+	}
+	var out []Finding
+	for _, p := range all {
+		if agree(p, most) {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", p.Node, p.Flags["service-account-issuer"][0], most.Node, most.Flags["service-account-issuer"][0]),
+			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
+		out = append(out, f.at(p.Source.In("--service-account-issuer"), most.Source.In("--service-account-issuer")))
+	}
 	return out
 }
 

@@ -186,7 +186,9 @@ func isKeyRole(r trust.Role) bool { return r == trust.RoleKey || r == trust.Role
 
 func certMalformed(c *Case) []Finding {
 	return c.broken(
-		func(m *trust.Material) bool { return m.State == trust.Malformed && !isKeyRole(m.Role) },
+		func(m *trust.Material) bool {
+			return m.State == trust.Malformed && !isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
+		},
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a certificate in PEM form: %s", named(m.Place), m.Reason)
 		},
@@ -195,7 +197,9 @@ func certMalformed(c *Case) []Finding {
 
 func keyMalformed(c *Case) []Finding {
 	return c.broken(
-		func(m *trust.Material) bool { return m.State == trust.Malformed && isKeyRole(m.Role) },
+		func(m *trust.Material) bool {
+			return m.State == trust.Malformed && isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
+		},
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a key in PEM form: %s", named(m.Place), m.Reason)
 		},
@@ -248,7 +252,7 @@ func keyPermissions(c *Case) []Finding {
 	for i := range c.Nodes {
 		var ofNode []Finding
 		for _, f := range c.Nodes[i].Files {
-			if f.Private {
+			if f.Private && (kindOf(f.Place.Path) == trust.RoleKey || len(c.misnamed(f.Place)) == 0) {
 				ofNode = append(ofNode, permissions(f)...)
 			}
 		}

@@ -148,9 +148,34 @@ func keyMismatch(c *Case) []Finding {
 			out = append(out, f)
 			continue
 		}
-		out = append(out, c.breaksOf(f, trust.KeyMismatch))
+		out = append(out, c.misfitByFlag(c.breaksOf(f, trust.KeyMismatch)))
 	}
 	return out
+}
+
+// misfitByFlag: a flag names the certificate of another pair, whose own key is
+// beside it.
+func (c *Case) misfitByFlag(f Finding) Finding {
+	if len(f.places) < 2 {
+		return f
+	}
+	cert := f.places[1]
+	leaf := c.Material(cert).Leaf()
+	own := c.Material(trust.Place{Node: cert.Node, Path: stem(cert.Path) + ".key"})
+	if f.places[0].Path == stem(cert.Path)+".key" || !own.OK() || !hasKey(own, leaf.PublicKey) {
+		return f
+	}
+	for _, i := range f.breaks {
+		b := c.Breaks[i]
+		setting := c.settingOf(b.Link, b.Server)
+		if setting.IsZero() || b.Credential.KeySetting.Path != setting.Path {
+			continue
+		}
+		f.Cause = fmt.Sprintf("%s names %s, whose key is not %s", setting.Field, base(cert.Path), base(f.places[0].Path))
+		f.Fix = fmt.Sprintf("set %s to %s", setting.Field, stem(f.places[0].Path)+".crt")
+		return f.at(append([]trust.Place{setting}, f.places...)...)
+	}
+	return f
 }
 
 // swapped finds pairs of credentials of which each holds the other's key: two
@@ -273,7 +298,7 @@ func saVerifyKeyMissing(c *Case) []Finding {
 	// Two nodes that do not know each other's keys are one fault, of the node
 	// that stands alone: what it lacks comes first.
 	slices.SortStableFunc(out, func(a, b Finding) int { return len(a.places) - len(b.places) })
-	return out
+	return c.tokensByFlag(out)
 }
 
 // verifiersOf are the files that the apiservers of a node verify tokens with.
@@ -328,6 +353,32 @@ func caKeyPresent(c *Case) []Finding {
 		}
 		out = append(out, f.at(a.Key))
 	}
+	return append(out, c.signsElsewhere()...)
+}
+
+// signsElsewhere: a controller-manager that is told to sign with nothing needs no
+// authority's key on its node.
+func (c *Case) signsElsewhere() []Finding {
+	var out []Finding
+	c.components("kube-controller-manager", func(p *trust.Component) {
+		a := c.authority("ca", p.Node)
+		if p.Source.IsZero() || a == nil || a.Node != p.Node {
+			return
+		}
+		if k := c.Material(a.Key); k == nil || !k.HasPrivateKey {
+			return
+		}
+		for _, s := range allSigners {
+			if v, _ := p.Flag("cluster-signing-" + s + "key-file"); v != "" {
+				return
+			}
+		}
+		f := Finding{
+			Cause: fmt.Sprintf("kube-controller-manager signs nothing (--cluster-signing-key-file is not set), and yet the authority's key (%s) is here: whoever takes the node takes the cluster", base(a.Key.Path)),
+			Fix:   "shred -u " + a.Key.Path + " (when it is kept elsewhere)",
+		}
+		out = append(out, f.at(a.Key))
+	})
 	return out
 }
 

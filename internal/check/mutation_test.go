@@ -55,7 +55,7 @@ type mutation struct {
 }
 
 // mutations are all rows.
-var mutations = slices.Concat(commonMutations, fileMutations, authorityMutations)
+var mutations = slices.Concat(commonMutations, fileMutations, authorityMutations, configurationMutations)
 
 func days(n int) time.Time { return testpki.Made.AddDate(0, 0, n) }
 

@@ -31,7 +31,7 @@ func sanMissing(c *Case) []Finding {
 			Fix:   replace(p.Path),
 			needs: []trust.Place{p},
 		}.at(p)
-		out = append(out, c.breaksOf(f, trust.NameMissing))
+		out = append(out, c.byFlag(c.breaksOf(f, trust.NameMissing)))
 	}
 	return out
 }

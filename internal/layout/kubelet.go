@@ -28,6 +28,9 @@ type kubeletConfiguration struct {
 		Anonymous struct {
 			Enabled *bool `json:"enabled"`
 		} `json:"anonymous"`
+		Webhook struct {
+			Enabled *bool `json:"enabled"`
+		} `json:"webhook"`
 	} `json:"authentication"`
 	Authorization struct {
 		Mode string `json:"mode"`
@@ -36,7 +39,7 @@ type kubeletConfiguration struct {
 
 // ParseKubeletConfiguration reads a KubeletConfiguration (YAML or JSON) and
 // returns the kubelet with what it sets, under the names of the flags that
-// mean the same: client-ca-file, anonymous-auth, tls-cert-file,
+// mean the same: client-ca-file, anonymous-auth, authentication-token-webhook, tls-cert-file,
 // tls-private-key-file, rotate-certificates, server-tls-bootstrap,
 // authorization-mode, read-only-port, address, port and pod-manifest-path (k/k
 // cmd/kubelet/app/options/options.go). What it does not set is not there.
@@ -50,15 +53,16 @@ func ParseKubeletConfiguration(place trust.Place, data []byte) (trust.Component,
 		return c, &fieldError{"kind", "is not KubeletConfiguration"}
 	}
 	for flag, value := range map[string]string{
-		"client-ca-file":       k.Authentication.X509.ClientCAFile,
-		"tls-cert-file":        k.TLSCertFile,
-		"tls-private-key-file": k.TLSPrivateKeyFile,
-		"authorization-mode":   k.Authorization.Mode,
-		"pod-manifest-path":    k.StaticPodPath,
-		"address":              k.Address,
-		"anonymous-auth":       formatBool(k.Authentication.Anonymous.Enabled),
-		"rotate-certificates":  formatBool(k.RotateCertificates),
-		"server-tls-bootstrap": formatBool(k.ServerTLSBootstrap),
+		"client-ca-file":               k.Authentication.X509.ClientCAFile,
+		"tls-cert-file":                k.TLSCertFile,
+		"tls-private-key-file":         k.TLSPrivateKeyFile,
+		"authorization-mode":           k.Authorization.Mode,
+		"pod-manifest-path":            k.StaticPodPath,
+		"address":                      k.Address,
+		"anonymous-auth":               formatBool(k.Authentication.Anonymous.Enabled),
+		"rotate-certificates":          formatBool(k.RotateCertificates),
+		"authentication-token-webhook": formatBool(k.Authentication.Webhook.Enabled),
+		"server-tls-bootstrap":         formatBool(k.ServerTLSBootstrap),
 	} {
 		if value != "" {
 			c.Flags[flag] = []string{value}
