@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"path"
 	"slices"
 
@@ -95,18 +96,31 @@ func DistributionOf(layout string) string {
 	return layout
 }
 
-// certificatesDir is where the API server's own flag says, where the layout
-// follows it, else the layout's folder.
+// certificatesDir is where most files of the API server's flags stand, where the
+// layout follows them, else the layout's folder: one flag alone may name the wrong
+// file.
 func certificatesDir(n *trust.Node) string {
 	l := layoutOf(n)
+	if !l.FollowsFlag {
+		return l.Dir
+	}
+	votes, best := map[string]int{}, ""
 	for i := range n.Components {
-		if c := &n.Components[i]; l.FollowsFlag && c.Name == APIServer {
-			if f, ok := c.Flag("tls-cert-file"); ok {
-				return path.Dir(f)
+		c := &n.Components[i]
+		if c.Name != APIServer {
+			continue
+		}
+		for _, flag := range []string{"tls-cert-file", "client-ca-file", "kubelet-client-certificate", "proxy-client-cert-file"} {
+			if f, ok := c.Flag(flag); ok && f != "" {
+				dir := path.Dir(f)
+				votes[dir]++
+				if votes[dir] > votes[best] {
+					best = dir
+				}
 			}
 		}
 	}
-	return l.Dir
+	return cmp.Or(best, l.Dir)
 }
 
 // AuthoritiesOf are the authorities that a node's layout arranges, whether their

@@ -18,7 +18,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	nodes = slices.Clone(nodes)
 	w := &wirer{
 		g:           &trust.Graph{Nodes: nodes, Materials: map[trust.Place]*trust.Material{}},
-		credentials: map[trust.Place]*trust.Credential{},
+		credentials: map[[2]trust.Place]*trust.Credential{},
 	}
 	for i := range nodes {
 		for _, m := range nodes[i].Materials {
@@ -43,8 +43,8 @@ func Wire(nodes []trust.Node) *trust.Graph {
 
 type wirer struct {
 	g           *trust.Graph
-	credentials map[trust.Place]*trust.Credential
-	endpoints   map[string]bool // host:port at which the control plane is configured to be reached
+	credentials map[[2]trust.Place]*trust.Credential // by the places of certificate and key
+	endpoints   map[string]bool                      // host:port at which the control plane is configured to be reached
 }
 
 // each calls f for all components of a name, in the order of the nodes.
@@ -97,13 +97,14 @@ func (w *wirer) credentialAt(name, node string, certificate, key trust.Place, u 
 	if certificate.IsZero() {
 		return nil
 	}
-	known := w.credentials[certificate]
+	pair := [2]trust.Place{certificate, key}
+	known := w.credentials[pair]
 	if known == nil {
 		known = &trust.Credential{ID: name, Name: name, Node: node, Certificate: certificate, Key: key}
 		if node != "" {
 			known.ID = node + "/" + name
 		}
-		w.credentials[certificate] = known
+		w.credentials[pair] = known
 		w.g.Credentials = append(w.g.Credentials, known)
 	}
 	known.Server = known.Server || u&server != 0

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/csv"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -20,7 +21,7 @@ func (w *wirer) apiserverLinks() {
 			Client: &trust.ClientHalf{
 				Credential: w.credential("front-proxy-client", n, c, "proxy-client-cert-file", "proxy-client-key-file", client),
 				Bundle:     w.bundle(n, c, "requestheader-client-ca-file", true),
-				Want:       trust.Identity{Names: list(c, "requestheader-allowed-names")},
+				Want:       trust.Identity{Names: AllowedNames(c)},
 			}})
 		w.bundle(n, c, "client-ca-file", true)
 	})
@@ -45,15 +46,21 @@ func (w *wirer) serving(n *trust.Node, c *trust.Component) *trust.Credential {
 	return w.credential("apiserver", n, c, "tls-cert-file", "tls-private-key-file", server)
 }
 
-// list splits a flag's comma-separated values; nil when it is empty or not set.
-func list(c *trust.Component, flag string) []string {
+// AllowedNames are the common names that an apiserver's --requestheader-allowed-names
+// lets in, as it compares them: blanks and empty names count. Nothing when every name
+// is let in.
+func AllowedNames(c *trust.Component) []string {
 	var out []string
-	for _, v := range c.Flags[flag] {
-		for s := range strings.SplitSeq(v, ",") {
-			if s = strings.TrimSpace(s); s != "" {
-				out = append(out, s)
-			}
+	for _, v := range c.Flags["requestheader-allowed-names"] {
+		if v == "" {
+			continue
 		}
+		// pflag reads such a flag as a line of CSV.
+		names, err := csv.NewReader(strings.NewReader(v)).Read()
+		if err != nil {
+			names = strings.Split(v, ",")
+		}
+		out = append(out, names...)
 	}
 	return out
 }
@@ -63,7 +70,7 @@ func list(c *trust.Component, flag string) []string {
 // as kubeadm sets it.
 func (w *wirer) serviceNames(n *trust.Node, c *trust.Component) []string {
 	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") {
+	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") && w.fitsDomain(n, c, strings.TrimPrefix(issuer, "https://")) {
 		names = append(names, strings.TrimPrefix(issuer, "https://"))
 	}
 	if c.Source.IsZero() && w.noFullName(n, c) {
@@ -74,6 +81,13 @@ func (w *wirer) serviceNames(n *trust.Node, c *trust.Component) []string {
 		names = append(names, a.String())
 	}
 	return names
+}
+
+// fitsDomain tells whether an issuer's name is the service's in the cluster's domain,
+// and not one that was chosen otherwise: the certificate holds it, or none of the kind.
+func (w *wirer) fitsDomain(n *trust.Node, c *trust.Component, name string) bool {
+	leaf := w.g.Material(file(n, c, "tls-cert-file")).Leaf()
+	return leaf == nil || leaf.VerifyHostname(name) == nil || w.noFullName(n, c)
 }
 
 // noFullName tells whether the certificate holds the service's name in no

@@ -125,7 +125,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		}
 		found = true
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
-			Credential: w.servingTo(m, callee, k), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure,
+			Credential: w.servingTo(m, callee, k), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure || strings.HasPrefix(k.Server, "http:"),
 		}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}

@@ -17,6 +17,7 @@ const (
 	recreated  class = iota // the authority was made anew, the leaf is of the old one
 	unknown                 // the leaf is of an authority that is not trusted
 	wrongFlag               // the verifier's flag names the file of another authority
+	misplaced               // the verifier's flag names a file that is no authority's
 	stale                   // the verifier's copy is of an old or foreign authority
 	incomplete              // the leaf's file lacks an intermediate
 	diverged                // the nodes have authorities of their own
@@ -27,7 +28,7 @@ const (
 //
 //	leaf signed by its own authority?  no  → the leaf is old (recreated) or foreign (unknown)
 //	                                   yes → the bundle is wrong: of another authority by flag
-//	                                         (wrongFlag), of another control plane (diverged), or
+//	                                         (wrongFlag), no authority's at all (misplaced), of another control plane (diverged), or
 //	                                         an old copy (stale)
 type trustFault struct {
 	class
@@ -53,7 +54,7 @@ func (c *Case) trustFaults() []trustFault {
 }
 
 func (c *Case) classify(i int, b Break) trustFault {
-	name := c.authorityFor(b.Credential)
+	name := c.authorityOf(b)
 	leaf := c.Material(b.Credential.Certificate).Leaf()
 	own := c.authority(name, b.Credential.Node)
 	if own == nil {
@@ -83,6 +84,8 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 	anchors := b.Bundle.Anchors
 	theirs := c.ownFile(anchors)
 	switch {
+	case theirs == nil && b.Bundle.Setting != anchors && c.credentialAt(anchors) != nil:
+		return misplaced, b.Bundle.Setting
 	case theirs != nil && theirs.Name != name && theirs.Name != "root-ca":
 		return wrongFlag, b.Bundle.Setting
 	case theirs != nil && theirs.Node != home.Node && c.controlPlane(theirs.Node) && c.signs(theirs):
@@ -98,6 +101,15 @@ func (c *Case) blameBundle(b Break, name string, home *trust.Authority) (class, 
 		return recreated, b.Credential.Certificate
 	}
 	return stale, anchors
+}
+
+// credentialAt returns the credential whose certificate stands at a place.
+func (c *Case) credentialAt(p trust.Place) *trust.Credential {
+	i := slices.IndexFunc(c.Credentials, func(cred *trust.Credential) bool { return cred.Certificate == p })
+	if i < 0 {
+		return nil
+	}
+	return c.Credentials[i]
 }
 
 // authorityFor names the authority that a credential should be of: where the
@@ -125,6 +137,20 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 		if c.authority("kubelet-ca", cred.Node) != nil {
 			return "kubelet-ca"
 		}
+	}
+	return "ca"
+}
+
+// authorityOf names the authority that a half of a link is about, whichever file a
+// flag names for it.
+func (c *Case) authorityOf(b Break) string {
+	switch n := c.Links[b.Link].Number; {
+	case n == 1 || n == 2 || n == 3 || n == 15:
+		return "etcd-ca"
+	case n == aggregation:
+		return "front-proxy-ca"
+	case (n == 10 || n == 11) && b.Server || n == 8 && !b.Server:
+		return c.authorityFor(b.Credential)
 	}
 	return "ca"
 }
@@ -350,8 +376,9 @@ func authorityUnknown(c *Case) []Finding {
 		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
 		f.needs = append(append(f.needs, g[0].place), c.staleBeside(placesOf(g))...)
 		f.cascade = true
-		out = append(out, f)
+		out = append(out, c.byFlag(f))
 	}
+	out = c.exchangedPairs(out)
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
 		b := c.Breaks[g[0].at]
 		if b.Bundle.Setting.Field == rootCAFlag {
@@ -363,6 +390,49 @@ func authorityUnknown(c *Case) []Finding {
 		f := c.finding(g, placesOf(g), cause, fix)
 		f.cascade = true
 		out = append(out, f)
+	}
+	return out
+}
+
+// exchangedPairs makes one finding of two whose certificates, or authorities, are
+// each the other's: they were swapped with their keys.
+func (c *Case) exchangedPairs(found []Finding) []Finding {
+	role := func(f Finding) string { // the authority that should have signed
+		if a := c.ownFile(f.places[0]); a != nil {
+			return a.Name
+		}
+		if cred := c.credentialAt(f.places[0]); cred != nil {
+			return c.authorityFor(cred)
+		}
+		return ""
+	}
+	signed := func(f Finding, by string) bool { // by the authority of a role
+		b := c.Breaks[f.breaks[0]]
+		if own := c.ownFile(f.places[0]); own != nil {
+			other := c.authority(by, own.Node)
+			return other != nil && trust.SignedBy(c.Material(b.Credential.Certificate).Leaf(), c.certificateOf(*other).Leaf())
+		}
+		return c.signer(by, b.Certificate, f.Node) != nil
+	}
+	gone := map[int]bool{}
+	for i := range found {
+		for j := i + 1; j < len(found); j++ {
+			a, b := found[i], found[j]
+			if gone[i] || gone[j] || a.Node != b.Node || role(a) == role(b) || !signed(a, role(b)) || !signed(b, role(a)) {
+				continue
+			}
+			both := sortedPlaces([]trust.Place{a.places[0], b.places[0]})
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped, with their keys: each is of the other's authority", both[0].Path, both[1].Path),
+				Fix:    fmt.Sprintf("exchange %s and %s", pair(both[0].Path), pair(both[1].Path)),
+				breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...), cascade: true}
+			found[i], gone[j] = f.at(append(both, append(a.places, b.places...)...)...), true
+		}
+	}
+	var out []Finding
+	for i, f := range found {
+		if !gone[i] {
+			out = append(out, f)
+		}
 	}
 	return out
 }
@@ -460,9 +530,9 @@ func bundleExpired(c *Case) []Finding {
 		if len(expired) == 0 || c.ownFile(b.Anchors) != nil && len(expired) == len(m.Certificates) || c.saidExpired(expired) {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there"}
+		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there", cascade: true}
 		if len(expired) < len(m.Certificates) {
-			f.Severity, f.Cause = Info, fmt.Sprintf("%s holds an expired anchor beside a good one", named(b.Anchors))
+			f.Severity, f.cascade, f.Cause = Info, false, fmt.Sprintf("%s holds an expired anchor beside a good one", named(b.Anchors))
 			f.Fix = "take the expired certificate out"
 		}
 		f = f.at(b.Anchors)
@@ -480,6 +550,6 @@ func (c *Case) saidExpired(expired []certificate) bool {
 				places = s.places
 			}
 		}
-		return c.supersededCopy(standing{x, places})
+		return c.unneeded(standing{x, places})
 	})
 }

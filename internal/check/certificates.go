@@ -28,6 +28,9 @@ func (c *Case) findStandings() []standing {
 	var all []standing
 	index := map[string]int{}
 	c.materials(func(m *trust.Material) {
+		if m.Role == trust.RoleVerifyKeys {
+			return // of a certificate that verifies tokens the key alone counts
+		}
 		for _, cert := range m.Certificates {
 			i, seen := index[string(cert.Raw)]
 			if !seen {
@@ -79,7 +82,7 @@ const renewAuthority = "issue the authority's certificate anew with the same key
 
 func certExpired(c *Case) []Finding {
 	return c.dated(trust.Expired,
-		func(s standing) bool { return c.At.After(s.NotAfter) && !c.supersededCopy(s) },
+		func(s standing) bool { return c.At.After(s.NotAfter) && !c.unneeded(s) },
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
 			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
@@ -89,22 +92,46 @@ func certExpired(c *Case) []Finding {
 		})
 }
 
-// supersededCopy tells whether an expired authority certificate is only an old
-// copy: its own file holds a newer one of the same key. bundle-expired speaks
-// of it then.
-func (c *Case) supersededCopy(s standing) bool {
-	if !s.IsCA || slices.ContainsFunc(s.places, func(p trust.Place) bool { return c.copyRank(p) == 0 }) {
+// unneeded tells whether nothing rests on an authority's certificate: each place
+// holds another one that is valid now or is a mere copy, and whatever it signed is
+// signed by a valid one too, or is not here. bundle-expired speaks of it then.
+func (c *Case) unneeded(s standing) bool {
+	if !s.IsCA {
 		return false
 	}
-	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool {
-		m := c.certificateOf(a)
-		return m != nil && bytes.Equal(m.Leaf().RawSubject, s.RawSubject) && !c.At.After(m.Leaf().NotAfter)
+	for _, p := range s.places {
+		m := c.Material(p)
+		switch {
+		case !c.standsAsAuthority(p) && len(m.Certificates) > 0:
+			return false // a chain shows it
+		case c.copyRank(p) == 0 && !c.validBeside(m, s.certificate):
+			return false // it is the authority
+		}
+	}
+	return !slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
+		return slices.ContainsFunc(c.shownBy(cred), func(x certificate) bool {
+			return trust.SignedBy(x, s.certificate) && !slices.ContainsFunc(c.standings, func(o standing) bool { return c.valid(o.certificate) && trust.SignedBy(x, o.certificate) })
+		})
 	})
+}
+
+// shownBy are the certificates that a credential shows, the leaf first.
+func (c *Case) shownBy(cred *trust.Credential) []certificate {
+	if m := c.Material(cred.Certificate); m != nil {
+		return m.Certificates
+	}
+	return nil
+}
+
+func (c *Case) valid(x certificate) bool { return !c.At.Before(x.NotBefore) && !c.At.After(x.NotAfter) }
+
+func (c *Case) validBeside(m *trust.Material, x certificate) bool {
+	return slices.ContainsFunc(m.Certificates, func(o certificate) bool { return !o.Equal(x) && o.IsCA && c.valid(o) })
 }
 
 func certNotYetValid(c *Case) []Finding {
 	return c.dated(trust.NotYetValid,
-		func(s standing) bool { return c.At.Before(s.NotBefore) },
+		func(s standing) bool { return c.At.Before(s.NotBefore) && !c.unneeded(s) },
 		func(s standing) (string, string) {
 			cause := fmt.Sprintf("%s is not valid before %s (%s)", subject(s.certificate), date(s.NotBefore), base(s.places[0].Path))
 			if s.NotBefore.Sub(c.At) <= 15*time.Minute {
@@ -122,7 +149,7 @@ func certExpiring(c *Case) []Finding {
 				window = min(30*24*time.Hour, s.NotAfter.Sub(s.NotBefore)/10)
 			}
 			left := s.NotAfter.Sub(c.At)
-			return left >= 0 && left < window && !c.At.Before(s.NotBefore)
+			return left >= 0 && left < window && !c.At.Before(s.NotBefore) && !c.unneeded(s)
 		},
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
@@ -144,7 +171,7 @@ func subject(c certificate) string {
 	if c.Subject.CommonName != "" {
 		return fmt.Sprintf("certificate %q", c.Subject.CommonName)
 	}
-	return fmt.Sprintf("certificate with serial %x", c.SerialNumber)
+	return "certificate with serial " + trust.SerialText(c.SerialNumber)
 }
 
 func certOutlivesCA(c *Case) []Finding {
@@ -164,7 +191,7 @@ func certOutlivesCA(c *Case) []Finding {
 			Fix:   "renew the authority before " + date(end),
 			needs: []trust.Place{a.Certificate},
 		}
-		out = append(out, f.at(cred.Certificate))
+		out = mergeFinding(out, f.at(cred.Certificate))
 	}
 	return out
 }
@@ -248,8 +275,12 @@ func caInvalid(c *Case) []Finding {
 		if reason == "" {
 			continue
 		}
-		places := slices.DeleteFunc(slices.Clone(s.places), func(p trust.Place) bool { return !c.standsAsAuthority(p) })
-		f := Finding{Cause: fmt.Sprintf("%s is not an authority: %s", named(places[0]), reason),
+		places := slices.DeleteFunc(slices.Clone(s.places), func(p trust.Place) bool { return !c.signsAt(s.certificate, p) })
+		cause := fmt.Sprintf("%s is not an authority: %s", named(places[0]), reason)
+		if !c.standsAsAuthority(places[0]) {
+			cause = fmt.Sprintf("%s of %s is between leaf and root, and is not an authority: %s", subject(s.certificate), named(places[0]), reason)
+		}
+		f := Finding{Cause: cause,
 			Fix: "restore the authority's certificate, or issue it anew with the same key and basicConstraints CA:TRUE, keyUsage keyCertSign", cascade: true}
 		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool {
 			return b.Kind == trust.NotAnAuthority && slices.ContainsFunc(c.Material(b.Credential.Certificate).Certificates, func(x certificate) bool { return trust.SignedBy(x, s.certificate) })
@@ -262,7 +293,7 @@ func caInvalid(c *Case) []Finding {
 // needed may not sign (RFC 5280 section 4.2.1.9 and 4.2.1.3).
 func (c *Case) notAnAuthority(s standing) string {
 	switch {
-	case !slices.ContainsFunc(s.places, c.standsAsAuthority):
+	case !slices.ContainsFunc(s.places, func(p trust.Place) bool { return c.signsAt(s.certificate, p) }):
 		return ""
 	case !s.BasicConstraintsValid || !s.IsCA:
 		return "basicConstraints CA:TRUE is not set"
@@ -280,14 +311,36 @@ func (c *Case) standsAsAuthority(p trust.Place) bool {
 	return m != nil && !c.foreign(p) && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
 }
 
+// signsAt tells whether a certificate signs, or should, where it stands: as an
+// authority, or above another in a chain.
+func (c *Case) signsAt(x certificate, p trust.Place) bool {
+	m := c.Material(p)
+	return c.standsAsAuthority(p) || m != nil && slices.ContainsFunc(m.Certificates, func(o certificate) bool {
+		return !o.Equal(x) && trust.SignedBy(o, x)
+	})
+}
+
+// pathTooLong follows each chain that is refused up to the authority, and counts
+// what is between.
 func (c *Case) pathTooLong(authority certificate) string {
 	for _, b := range c.Breaks {
 		if b.Kind != trust.NotAnAuthority {
 			continue
 		}
-		below := c.Material(b.Credential.Certificate).Certificates[1:]
-		if len(below) > authority.MaxPathLen {
-			return fmt.Sprintf("its path length allows %d authorities below it, %d are shown", authority.MaxPathLen, len(below))
+		chain := c.Material(b.Credential.Certificate).Certificates
+		current := chain[0]
+		for below := range len(chain) {
+			if trust.SignedBy(current, authority) {
+				if below > authority.MaxPathLen {
+					return fmt.Sprintf("its path length allows %d authorities below it, %d are shown", authority.MaxPathLen, below)
+				}
+				break
+			}
+			next := slices.IndexFunc(chain[1:], func(o certificate) bool { return !o.Equal(current) && trust.SignedBy(current, o) })
+			if next < 0 {
+				break
+			}
+			current = chain[1+next]
 		}
 	}
 	return ""
@@ -315,21 +368,44 @@ func chainOrder(c *Case) []Finding {
 	return out
 }
 
+// serialDuplicate is said once for a serial, at the certificate that was issued
+// last.
 func serialDuplicate(c *Case) []Finding {
-	var out []Finding
-	first := map[string]standing{}
+	groups := map[string][]standing{}
+	var order []string
 	for _, s := range c.standings {
-		id := string(s.RawIssuer) + s.SerialNumber.String() + string(s.AuthorityKeyId)
-		other, seen := first[id]
-		if !seen {
-			first[id] = s
-			continue
-		}
 		if bytes.Equal(s.RawSubject, s.RawIssuer) {
 			continue // roots of the same name: serials of 0 are common
 		}
-		f := Finding{Cause: fmt.Sprintf("%s and %s have the same issuer and the serial %x", base(s.places[0].Path), base(other.places[0].Path), s.SerialNumber), Fix: replace(s.places[0].Path)}
-		out = append(out, f.at(s.places[0], other.places[0]))
+		id := string(s.RawIssuer) + s.SerialNumber.String() + string(s.AuthorityKeyId)
+		if groups[id] == nil {
+			order = append(order, id)
+		}
+		groups[id] = append(groups[id], s)
+	}
+	var out []Finding
+	for _, id := range order {
+		g := groups[id]
+		if len(g) < 2 {
+			continue
+		}
+		slices.Reverse(g)
+		slices.SortStableFunc(g, func(a, b standing) int { return b.NotBefore.Compare(a.NotBefore) })
+		var places []trust.Place
+		for _, s := range g {
+			places = append(places, s.places[0])
+		}
+		f := Finding{Cause: fmt.Sprintf("%s and %s have the same issuer and the serial %s", c.nameIn(places[0], places), c.nameIn(places[1], places), trust.SerialText(g[0].SerialNumber)),
+			Fix: replace(places[0].Path)}
+		out = append(out, f.at(places...))
 	}
 	return out
+}
+
+// nameIn names a place among others: with its node when they are several nodes'.
+func (c *Case) nameIn(p trust.Place, among []trust.Place) string {
+	if slices.ContainsFunc(among, func(o trust.Place) bool { return o.Node != p.Node }) {
+		return named(p) + " of " + p.Node
+	}
+	return named(p)
 }

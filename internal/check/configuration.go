@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -17,25 +18,51 @@ import (
 // may?
 func authorityShared(c *Case) []Finding {
 	var out []Finding
-	add := func(component, flag string, s Severity, cause string) {
-		c.components(component, func(p *trust.Component) {
-			at, ok := p.Flag(flag)
+	for _, w := range []struct {
+		component, flag string
+		severity        Severity
+		strangers       func(trust.Link) bool // links whose clients should not pass
+		beside          func(trust.Link) bool // whom it must admit too, nil: nobody
+		cause           string
+	}{
+		{"kube-apiserver", "requestheader-client-ca-file", Error, ofCluster, nil, "%s admits %s as front proxy: a client of the cluster may speak for any user"},
+		{"etcd", "trusted-ca-file", Warning, ofCluster, nil, "%s admits %s: every client of the cluster may read and write all of etcd"},
+		{"kube-apiserver", "client-ca-file", Error, func(l trust.Link) bool { return l.Number == aggregation }, ofCluster, "%s admits %s as a client: whoever signs for the front proxy signs users of the cluster too"},
+		{"kube-apiserver", "client-ca-file", Warning, func(l trust.Link) bool { return l.Number == 3 || l.Number == 15 }, ofCluster, "%s admits %s: whoever signs for etcd signs users of the cluster too"},
+	} {
+		c.components(w.component, func(p *trust.Component) {
+			at, ok := p.Flag(w.flag)
 			anchors := trust.Place{Node: p.Node, Path: at}
-			intruder := c.intruder(anchors)
-			if !ok || intruder == nil {
+			intruder := c.intruder(anchors, w.strangers)
+			if !ok || intruder == nil || w.beside != nil && c.intruder(anchors, w.beside) == nil {
 				return
 			}
-			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}, cascade: s == Error}
+			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)
 			}
-			out = mergeSame(out, f.at(places...))
+			out = mergeShared(out, f.at(places...))
 		})
 	}
-	add("kube-apiserver", "requestheader-client-ca-file", Error, "%s admits %s as front proxy: a client of the cluster may speak for any user")
-	add("etcd", "trusted-ca-file", Warning, "%s admits %s: every client of the cluster may read and write all of etcd")
 	return out
+}
+
+// ofCluster are the links whose clients are of the cluster's authority.
+func ofCluster(l trust.Link) bool { return l.Number >= 5 && l.Number <= 9 || l.Number == 11 }
+
+// mergeShared adds a finding unless one says the same of two authorities already:
+// one that is shared is shared both ways.
+func mergeShared(all []Finding, f Finding) []Finding {
+	for i := range all {
+		if all[i].Severity == f.Severity && all[i].Path == f.Path {
+			break
+		}
+		if all[i].Severity == f.Severity && slices.ContainsFunc(all[i].places, func(p trust.Place) bool { return slices.Contains(f.places, p) }) {
+			return all
+		}
+	}
+	return mergeSame(all, f)
 }
 
 // mergeSame joins findings of one authority on several nodes.
@@ -51,17 +78,16 @@ func mergeSame(all []Finding, f Finding) []Finding {
 	return append(all, f)
 }
 
-// intruder returns a client of the cluster's authority that a bundle admits,
-// one of its own node before others.
-func (c *Case) intruder(anchors trust.Place) *trust.Credential {
+// intruder returns a client of some links that a bundle admits, of its own node
+// before others. Only a client that its own authority signed counts.
+func (c *Case) intruder(anchors trust.Place, of func(trust.Link) bool) *trust.Credential {
 	m := c.Material(anchors)
 	if !m.OK() {
 		return nil
 	}
 	var other *trust.Credential
 	for _, l := range c.Links {
-		ofCluster := l.Number >= 5 && l.Number <= 9 || l.Number == 11
-		if !ofCluster || l.Client == nil || l.Client.Credential == nil {
+		if !of(l) || l.Client == nil || l.Client.Credential == nil {
 			continue
 		}
 		chain := c.Material(l.Client.Credential.Certificate)
@@ -101,7 +127,18 @@ var clientCAs = []struct{ component, ca, demand, urls, cause string }{
 }
 
 func clientAuthOff(c *Case) []Finding {
-	return c.withoutClientCA(func(demands bool) bool { return !demands })
+	out := c.withoutClientCA(func(demands bool) bool { return !demands })
+	c.components("kubelet", func(p *trust.Component) {
+		_, ca := p.Flag("client-ca-file")
+		_, tokens := p.Flag("authentication-token-webhook")
+		if p.Source.IsZero() || ca || !tokens {
+			return // one that says nothing of authentication was not written by hand
+		}
+		f := Finding{Cause: "the kubelet verifies no client certificate (authentication.x509.clientCAFile is not set), so that it takes the apiserver for a stranger",
+			Fix: "set authentication.x509.clientCAFile in " + p.Source.Path}
+		out = append(out, f.at(p.Source.In("authentication.x509.clientCAFile")))
+	})
+	return out
 }
 
 // flagConflict: etcd then verifies clients with the authorities of the machine
@@ -111,7 +148,24 @@ func flagConflict(c *Case) []Finding {
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
 	}
-	return append(out, conflicts(c)...)
+	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind(), conflicts(c))
+}
+
+// leafAsBundle: a flag for authorities names a certificate of another role, which
+// verifies nobody.
+func (c *Case) leafAsBundle() []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(misplaced, byPlace) {
+		b := c.Breaks[g[0].at]
+		f := c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors},
+			fmt.Sprintf("%s names %s, which is a certificate and not an authority: it verifies nobody", b.Bundle.Setting.Field, base(b.Bundle.Anchors.Path)), "")
+		if g[0].own != nil {
+			f.Fix = fmt.Sprintf("set %s to %s in %s", b.Bundle.Setting.Field, g[0].own.Certificate.Path, b.Bundle.Setting.Path)
+		}
+		f.cascade = true
+		out = append(out, f)
+	}
+	return out
 }
 
 // withoutClientCA lists the servers that name no authority for clients; pick
@@ -122,7 +176,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || !pick(demand == "true") || withoutTLS(p, f.urls) {
+			if ca != "" || p.Source.IsZero() || !pick(isTrue(demand)) || withoutTLS(p, f.urls) {
 				return
 			}
 			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
@@ -137,6 +191,12 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 func withoutTLS(p *trust.Component, flag string) bool {
 	urls, ok := p.Flag(flag)
 	return ok && !strings.Contains(urls, "https:") && !strings.Contains(urls, "unixs:")
+}
+
+// isTrue reads a boolean flag as pflag and etcd's package flag do.
+func isTrue(value string) bool {
+	on, err := strconv.ParseBool(value)
+	return err == nil && on
 }
 
 func verifyOff(c *Case) []Finding {
@@ -185,17 +245,21 @@ func plainSeverity(u *url.URL) Severity {
 	return Error
 }
 
+// plainURL is one finding for a flag: of the URL that opens most.
 func plainURL(p *trust.Component, flag string) []Finding {
 	value, _ := p.Flag(flag)
+	var worst []Finding
 	for raw := range strings.SplitSeq(value, ",") {
 		u, err := url.Parse(strings.TrimSpace(raw))
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
-		return []Finding{f.at(p.Setting(flag))}
+		if len(worst) == 0 || f.Severity.rank() < worst[0].Severity.rank() {
+			worst = []Finding{f.at(p.Setting(flag))}
+		}
 	}
-	return nil
+	return worst
 }
 
 // flagged makes a finding of each component of a name whose flag is bad.
@@ -215,11 +279,11 @@ func staticTokenFile(c *Case) []Finding {
 }
 
 func anonymousOn(c *Case) []Finding {
-	out := c.flagged("kubelet", "anonymous-auth", func(v string) bool { return v == "true" },
+	out := c.flagged("kubelet", "anonymous-auth", isTrue,
 		"the kubelet answers anonymous requests", "set authentication.anonymous.enabled: false in the kubelet's configuration")
 	c.components("kube-apiserver", func(p *trust.Component) {
-		if v, _ := p.Flag("anonymous-auth"); v == "true" && alwaysAllow(p) {
-			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Setting("anonymous-auth")))
+		if v, _ := p.Flag("anonymous-auth"); isTrue(v) && alwaysAllow(p) {
+			out = append(out, Finding{Cause: "kube-apiserver answers anonymous requests, and lets them do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Setting("anonymous-auth")))
 		}
 	})
 	return out
@@ -319,25 +383,40 @@ func admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) b
 	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return trust.SignedBy(authority, a) })
 }
 
+// saIssuerMismatch: most apiservers are right, those that differ from them are not.
 func saIssuerMismatch(c *Case) []Finding {
-	var first *trust.Component
-	var out []Finding
+	var all []*trust.Component
 	c.components("kube-apiserver", func(p *trust.Component) {
-		if p.Source.IsZero() || len(p.Flags["service-account-issuer"]) == 0 {
-			return
+		if !p.Source.IsZero() && len(p.Flags["service-account-issuer"]) > 0 {
+			all = append(all, p)
 		}
-		if first == nil {
-			first = p
-			return
-		}
-		a, b := first.Flags["service-account-issuer"], p.Flags["service-account-issuer"]
-		if slices.Contains(a, b[0]) && slices.Contains(b, a[0]) {
-			return
-		}
-		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", first.Node, a[0], p.Node, b[0]),
-			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
-		out = append(out, f.at(p.Source.In("--service-account-issuer"), first.Source.In("--service-account-issuer")))
 	})
+	agree := func(a, b *trust.Component) bool {
+		x, y := a.Flags["service-account-issuer"], b.Flags["service-account-issuer"]
+		return slices.Contains(x, y[0]) && slices.Contains(y, x[0])
+	}
+	var most *trust.Component
+	votes := 0
+	for _, p := range all {
+		n := 0
+		for _, q := range all {
+			if agree(p, q) {
+				n++
+			}
+		}
+		if n > votes {
+			most, votes = p, n
+		}
+	}
+	var out []Finding
+	for _, p := range all {
+		if agree(p, most) {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", p.Node, p.Flags["service-account-issuer"][0], most.Node, most.Flags["service-account-issuer"][0]),
+			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
+		out = append(out, f.at(p.Source.In("--service-account-issuer"), most.Source.In("--service-account-issuer")))
+	}
 	return out
 }
 

@@ -36,16 +36,44 @@ func (c *Case) broken(pick func(*trust.Material) bool, cause func(*trust.Materia
 }
 
 func fileMissing(c *Case) []Finding {
-	out := c.broken(
+	out := c.joinPairs(c.broken(
 		func(m *trust.Material) bool { return m.State == trust.Missing },
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mend(m.Place) }))
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
 		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
 	})...)
 	return append(out, c.adminAbsent()...)
+}
+
+// joinPairs makes one finding of a certificate and a key that are both missing.
+func (c *Case) joinPairs(missing []Finding) []Finding {
+	at := map[trust.Place]int{}
+	for i, f := range missing {
+		at[f.places[0]] = i
+	}
+	gone := map[int]bool{}
+	for _, cred := range c.Credentials {
+		i, certificate := at[cred.Certificate]
+		j, key := at[cred.Key]
+		if !certificate || !key || i == j || gone[i] || gone[j] {
+			continue
+		}
+		f := missing[i].at(cred.Certificate, cred.Key)
+		f.Cause = fmt.Sprintf("%s and %s are missing", base(cred.Certificate.Path), base(cred.Key.Path))
+		f.Fix = "make them anew: " + again
+		f.breaks = append(f.breaks, missing[j].breaks...)
+		missing[i], gone[j] = f, true
+	}
+	var out []Finding
+	for i, f := range missing {
+		if !gone[i] {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // adminAbsent: kubeadm makes admin.conf on each control plane, but operators
@@ -162,7 +190,9 @@ func isKeyRole(r trust.Role) bool { return r == trust.RoleKey || r == trust.Role
 
 func certMalformed(c *Case) []Finding {
 	return c.broken(
-		func(m *trust.Material) bool { return m.State == trust.Malformed && !isKeyRole(m.Role) },
+		func(m *trust.Material) bool {
+			return m.State == trust.Malformed && !isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
+		},
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a certificate in PEM form: %s", named(m.Place), m.Reason)
 		},
@@ -171,7 +201,9 @@ func certMalformed(c *Case) []Finding {
 
 func keyMalformed(c *Case) []Finding {
 	return c.broken(
-		func(m *trust.Material) bool { return m.State == trust.Malformed && isKeyRole(m.Role) },
+		func(m *trust.Material) bool {
+			return m.State == trust.Malformed && isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
+		},
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a key in PEM form: %s", named(m.Place), m.Reason)
 		},
@@ -224,21 +256,27 @@ func keyPermissions(c *Case) []Finding {
 	for i := range c.Nodes {
 		var ofNode []Finding
 		for _, f := range c.Nodes[i].Files {
-			if f.Private {
+			if f.Private && (kindOf(f.Place.Path) == trust.RoleKey || len(c.misnamed(f.Place)) == 0) {
 				ofNode = append(ofNode, permissions(f)...)
 			}
 		}
-		out = append(out, joinModes(ofNode)...)
+		private := 0
+		for _, f := range c.Nodes[i].Files {
+			if f.Private && !f.IsDir {
+				private++
+			}
+		}
+		out = append(out, joinModes(ofNode, private)...)
 	}
 	return out
 }
 
-// several files of a node with the same wrong mode were changed at one stroke,
-// by a copy or a chmod -R.
+// several files of a node with the same wrong mode, and the half of its private
+// files, were changed at one stroke: by a copy or a chmod -R.
 const several = 4
 
 // joinModes makes one finding of several that have the same cause.
-func joinModes(findings []Finding) []Finding {
+func joinModes(findings []Finding, private int) []Finding {
 	groups := map[string][]Finding{}
 	for _, f := range findings {
 		groups[modeOf(f)] = append(groups[modeOf(f)], f)
@@ -247,7 +285,7 @@ func joinModes(findings []Finding) []Finding {
 	for _, f := range findings {
 		g := groups[modeOf(f)]
 		switch {
-		case len(g) < several:
+		case len(g) < several || 2*len(g) < private:
 			out = append(out, f)
 		case g[0].Path == f.Path:
 			var places []trust.Place

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -24,8 +25,13 @@ func usageMissing(c *Case) []Finding {
 			missing = append(missing, "clientAuth")
 		}
 		// RFC 8446 section 4.4.2.2; Go lets it pass, OpenSSL and others do not.
-		if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		noSignature := leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0
+		if noSignature && !enciphers(leaf) {
 			missing = append(missing, "digitalSignature")
+		}
+		if len(missing) == 0 && noSignature {
+			out = append(out, Finding{Severity: Info, Cause: fmt.Sprintf("%s lacks the usage digitalSignature: Kubernetes and etcd do not look at it, other clients of TLS 1.3 may", named(cred.Certificate)),
+				Fix: replace(cred.Certificate.Path)}.at(cred.Certificate))
 		}
 		if len(missing) == 0 {
 			continue
@@ -35,9 +41,16 @@ func usageMissing(c *Case) []Finding {
 			Fix:   replace(cred.Certificate.Path),
 			needs: []trust.Place{cred.Certificate},
 		}.at(cred.Certificate)
-		out = append(out, c.breaksOf(f, trust.WrongUsage))
+		out = mergeFinding(out, c.byFlag(c.breaksOf(f, trust.WrongUsage)))
 	}
 	return append(out, c.usageOfAuthority()...)
+}
+
+// enciphers tells of an RSA key with the usage of TLS's older key exchange, as the
+// recipes for OpenSSL in Kubernetes' documentation give it
+// (docs/tasks/administer-cluster/certificates): the components take it.
+func enciphers(leaf certificate) bool {
+	return leaf.PublicKeyAlgorithm == x509.RSA && leaf.KeyUsage&x509.KeyUsageKeyEncipherment != 0
 }
 
 // usageOfAuthority: extended usages of an authority bound those of all that it
@@ -77,7 +90,7 @@ func usageExcess(c *Case) []Finding {
 		}
 		if excess := excessOf(leaf); excess != "" {
 			f := Finding{Cause: fmt.Sprintf("%s %s", named(cred.Certificate), excess), Fix: replace(cred.Certificate.Path)}
-			out = append(out, f.at(cred.Certificate))
+			out = mergeFinding(out, f.at(cred.Certificate))
 		}
 	}
 	return out
@@ -127,7 +140,38 @@ func identityWrong(c *Case) []Finding {
 		func(b Break) string {
 			return fmt.Sprintf("%s is %s, but %s must be %s", named(b.Place), identity(b.Certificate), c.Links[b.Link].Caller, b.Name)
 		})
+	out = c.exchanged(out)
+	for i := range out {
+		out[i] = c.byFlag(out[i])
+	}
 	return append(out, c.twins(out)...)
+}
+
+// exchanged makes one finding of two kubeconfigs of which each holds the
+// identity that the other should have.
+func (c *Case) exchanged(found []Finding) []Finding {
+	wanted := func(f Finding) string { return strings.TrimPrefix(c.Breaks[f.breaks[0]].Name, "CN=") }
+	shown := func(f Finding) string { return c.Breaks[f.breaks[0]].Certificate.Subject.CommonName }
+	gone := map[int]bool{}
+	for i := range found {
+		for j := i + 1; j < len(found); j++ {
+			a, b := found[i], found[j]
+			if gone[i] || gone[j] || wanted(a) != shown(b) || wanted(b) != shown(a) {
+				continue
+			}
+			both := sortedPlaces([]trust.Place{a.places[0], b.places[0]})
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each holds the other's identity", c.nameIn(both[0].File(), both), c.nameIn(both[1].File(), both)),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1].File())), breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...)}
+			found[i], gone[j] = f.at(both...), true
+		}
+	}
+	var out []Finding
+	for i, f := range found {
+		if !gone[i] {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // twins are kubelets of several nodes that are one and the same node to the
@@ -175,7 +219,7 @@ func requestheaderNameMismatch(c *Case) []Finding {
 	out := c.wrongIdentity(
 		func(b Break) bool { return c.Links[b.Link].Number == aggregation },
 		func(b Break) string {
-			return fmt.Sprintf("%s is %s, but --requestheader-allowed-names lets in only %s", named(b.Place), identity(b.Certificate), b.Name)
+			return fmt.Sprintf("%s is %s, but --requestheader-allowed-names lets in only %s%s", named(b.Place), identity(b.Certificate), b.Name, blanks(b.Name))
 		})
 	for i, f := range out {
 		leaf := c.Material(f.places[0]).Leaf()
@@ -187,6 +231,15 @@ func requestheaderNameMismatch(c *Case) []Finding {
 		})
 	}
 	return out
+}
+
+// blanks says what one does not see: the flag's values are compared as they are
+// written (k8s.io/apiserver pkg/authentication/request/x509, CommonNameVerifier).
+func blanks(names string) string {
+	if strings.Contains(names, "= ") || strings.HasSuffix(names, "=") || strings.Contains(names, "= or") {
+		return ", in which blanks and empty names count"
+	}
+	return ""
 }
 
 func identity(c certificate) string {
@@ -225,8 +278,7 @@ func requestheaderAnyName(c *Case) []Finding {
 	var out []Finding
 	c.components("kube-apiserver", func(p *trust.Component) {
 		_, set := p.Flag("requestheader-client-ca-file")
-		names, _ := p.Flag("requestheader-allowed-names")
-		if p.Source.IsZero() || !set || strings.Trim(names, ", ") != "" {
+		if p.Source.IsZero() || !set || len(catalog.AllowedNames(p)) > 0 {
 			return
 		}
 		f := Finding{Cause: "--requestheader-allowed-names is empty: any certificate of the front-proxy authority may speak for any user",

@@ -26,10 +26,10 @@ func hasKey(m *trust.Material, key crypto.PublicKey) bool {
 // caKeyMismatch is at the certificate: what was issued before tells which of
 // the two was replaced.
 func caKeyMismatch(c *Case) []Finding {
-	var out []Finding
-	for _, a := range c.Authorities {
+	out, said := c.swappedAuthorities()
+	for i, a := range c.Authorities {
 		m, k := c.certificateOf(a), c.Material(a.Key)
-		if m == nil || !k.OK() || slices.ContainsFunc(m.Keys, func(p crypto.PublicKey) bool { return hasKey(k, p) }) || hasKey(k, m.Leaf().PublicKey) {
+		if said[i] || !c.caMismatched(a) {
 			continue
 		}
 		places := []trust.Place{a.Key, a.Certificate}
@@ -47,6 +47,38 @@ func caKeyMismatch(c *Case) []Finding {
 		out = append(out, f.at(places...))
 	}
 	return append(out, c.signingKeyMismatch()...)
+}
+
+// caMismatched tells whether the key beside an authority belongs to none of the
+// certificates of its file: during a rotation that holds two.
+func (c *Case) caMismatched(a trust.Authority) bool {
+	m, k := c.certificateOf(a), c.Material(a.Key)
+	return m != nil && k.OK() && !slices.ContainsFunc(m.Certificates, func(x certificate) bool { return hasKey(k, x.PublicKey) })
+}
+
+// swappedAuthorities finds pairs of authorities of which each has the other's key,
+// which is one fault: of the certificates where these signed nothing of their own.
+func (c *Case) swappedAuthorities() ([]Finding, map[int]bool) {
+	var out []Finding
+	said := map[int]bool{}
+	for i, a := range c.Authorities {
+		for j, b := range c.Authorities[i+1:] {
+			j += i + 1
+			if said[i] || said[j] || a.Node != b.Node || !c.caMismatched(a) || !c.caMismatched(b) ||
+				!hasKey(c.Material(a.Key), c.certificateOf(b).Leaf().PublicKey) || !hasKey(c.Material(b.Key), c.certificateOf(a).Leaf().PublicKey) {
+				continue
+			}
+			said[i], said[j] = true, true
+			both := sortedPlaces([]trust.Place{a.Certificate, b.Certificate})
+			if c.signs(&a) || c.signs(&b) {
+				both = sortedPlaces([]trust.Place{a.Key, b.Key})
+			}
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other authority", both[0].Path, both[1].Path),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, both[1].Path), needs: []trust.Place{a.Certificate, b.Certificate}, cascade: true}
+			out = append(out, f.at(both...))
+		}
+	}
+	return out, said
 }
 
 // signingKeyMismatch: the flags of the controller-manager name a certificate
@@ -87,20 +119,28 @@ func (c *Case) signedAnything(name string, authority *trust.Material) bool {
 func (c *Case) keySigned(a trust.Authority, key *trust.Material) bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		leaf := c.Material(cred.Certificate).Leaf()
-		return cred.Node == a.Node && leaf != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SignedWith(leaf, k) })
+		return cred.Node == a.Node && c.authorityFor(cred) == a.Name && leaf != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SignedWith(leaf, k) })
 	})
 }
 
+// mismatched tells whether the key of a credential is another certificate's.
+// Where it is that of a later certificate of the file, chain-order says more.
+func (c *Case) mismatched(cred *trust.Credential) bool {
+	m, k := c.Material(cred.Certificate), c.Material(cred.Key)
+	return m.Leaf() != nil && k.OK() && !hasKey(k, m.Leaf().PublicKey) && !c.misordered(cred)
+}
+
 func keyMismatch(c *Case) []Finding {
-	var out []Finding
+	out, said := c.swapped()
 	for _, cred := range c.Credentials {
-		m, k := c.Material(cred.Certificate), c.Material(cred.Key)
-		if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || c.misordered(cred) {
-			continue // chain-order says the last more exactly
+		k := c.Material(cred.Key)
+		if !c.mismatched(cred) || said[cred] {
+			continue
 		}
 		f := Finding{
-			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
-			Fix:   replace(cred.Certificate.Path),
+			Cause:   fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
+			Fix:     replace(cred.Certificate.Path),
+			cascade: true, // a certificate in the place of another has more that is wrong
 		}.at(cred.Key, cred.Certificate)
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
@@ -109,9 +149,67 @@ func keyMismatch(c *Case) []Finding {
 			out = append(out, f)
 			continue
 		}
-		out = append(out, c.breaksOf(f, trust.KeyMismatch))
+		out = append(out, c.misfitByFlag(c.breaksOf(f, trust.KeyMismatch)))
 	}
 	return out
+}
+
+// misfitByFlag: a flag names the certificate of another pair, whose own key is
+// beside it.
+func (c *Case) misfitByFlag(f Finding) Finding {
+	if len(f.places) < 2 {
+		return f
+	}
+	cert := f.places[1]
+	leaf := c.Material(cert).Leaf()
+	own := c.Material(trust.Place{Node: cert.Node, Path: stem(cert.Path) + ".key"})
+	if f.places[0].Path == stem(cert.Path)+".key" || !own.OK() || !hasKey(own, leaf.PublicKey) {
+		return f
+	}
+	for _, i := range f.breaks {
+		b := c.Breaks[i]
+		setting := c.settingOf(b.Link, b.Server)
+		if setting.IsZero() || b.Credential.KeySetting.Path != setting.Path {
+			continue
+		}
+		f.Cause = fmt.Sprintf("%s names %s, whose key is not %s", setting.Field, base(cert.Path), base(f.places[0].Path))
+		f.Fix = fmt.Sprintf("set %s to %s", setting.Field, stem(f.places[0].Path)+".crt")
+		return f.at(append([]trust.Place{setting}, f.places...)...)
+	}
+	return f
+}
+
+// swapped finds pairs of credentials of which each holds the other's key: two
+// files were exchanged, which is one fault. It is the certificates where these
+// do not fit their roles, else the keys.
+func (c *Case) swapped() ([]Finding, map[*trust.Credential]bool) {
+	var out []Finding
+	said := map[*trust.Credential]bool{}
+	for i, a := range c.Credentials {
+		for _, b := range c.Credentials[i+1:] {
+			if said[a] || said[b] || a.Key == b.Key || !c.mismatched(a) || !c.mismatched(b) ||
+				!hasKey(c.Material(a.Key), c.Material(b.Certificate).Leaf().PublicKey) || !hasKey(c.Material(b.Key), c.Material(a.Certificate).Leaf().PublicKey) {
+				continue
+			}
+			said[a], said[b] = true, true
+			both, others := sortedPlaces([]trust.Place{a.Key, b.Key}), sortedPlaces([]trust.Place{a.Certificate, b.Certificate})
+			if c.misfits(a) || c.misfits(b) {
+				both, others = others, both
+			}
+			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other's pair", named(both[0]), named(both[1])),
+				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1])), cascade: true}.at(both...)
+			f.breaks = c.breaksOf(Finding{places: append(both, others...)}, trust.KeyMismatch).breaks
+			out = append(out, f)
+		}
+	}
+	return out, said
+}
+
+// misfits tells whether a certificate is refused for more than its key.
+func (c *Case) misfits(cred *trust.Credential) bool {
+	return slices.ContainsFunc(c.Breaks, func(b Break) bool {
+		return b.Credential == cred && b.Place == cred.Certificate && b.Kind != trust.KeyMismatch
+	})
 }
 
 // ownerOf returns the credential that a key truly belongs to, nil when it
@@ -201,7 +299,7 @@ func saVerifyKeyMissing(c *Case) []Finding {
 	// Two nodes that do not know each other's keys are one fault, of the node
 	// that stands alone: what it lacks comes first.
 	slices.SortStableFunc(out, func(a, b Finding) int { return len(a.places) - len(b.places) })
-	return out
+	return c.tokensByFlag(out)
 }
 
 // verifiersOf are the files that the apiservers of a node verify tokens with.
@@ -256,6 +354,32 @@ func caKeyPresent(c *Case) []Finding {
 		}
 		out = append(out, f.at(a.Key))
 	}
+	return append(out, c.signsElsewhere()...)
+}
+
+// signsElsewhere: a controller-manager that is told to sign with nothing needs no
+// authority's key on its node.
+func (c *Case) signsElsewhere() []Finding {
+	var out []Finding
+	c.components("kube-controller-manager", func(p *trust.Component) {
+		a := c.authority("ca", p.Node)
+		if p.Source.IsZero() || a == nil || a.Node != p.Node {
+			return
+		}
+		if k := c.Material(a.Key); k == nil || !k.HasPrivateKey {
+			return
+		}
+		for _, s := range allSigners {
+			if v, _ := p.Flag("cluster-signing-" + s + "key-file"); v != "" {
+				return
+			}
+		}
+		f := Finding{
+			Cause: fmt.Sprintf("kube-controller-manager signs nothing (--cluster-signing-key-file is not set), and yet the authority's key (%s) is here: whoever takes the node takes the cluster", base(a.Key.Path)),
+			Fix:   "shred -u " + a.Key.Path + " (when it is kept elsewhere)",
+		}
+		out = append(out, f.at(a.Key))
+	})
 	return out
 }
 

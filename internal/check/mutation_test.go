@@ -45,8 +45,17 @@ type mutation struct {
 	node  string
 	path  string // of the finding
 	field string
-	links []int // that it breaks, exactly
+	links []int  // that it breaks, exactly
+	says  string // a part of its cause; empty: any
+	// severity is the rule's own when it is empty.
+	severity check.Severity
+	// wide tells that the fault touches more than one part of the cluster, so
+	// that no other is independent of it.
+	wide bool
 }
+
+// mutations are all rows.
+var mutations = slices.Concat(commonMutations, fileMutations, authorityMutations, configurationMutations)
 
 func days(n int) time.Time { return testpki.Made.AddDate(0, 0, n) }
 
@@ -69,7 +78,7 @@ func named(cn string, o ...string) testpki.Change {
 	return func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: cn, Organization: o} }
 }
 
-var mutations = []mutation{
+var commonMutations = []mutation{
 	// Files.
 	{name: "a leaf's certificate is missing", brk: func(c *testpki.Cluster) { c.Remove("cp1", "pki/apiserver.crt") },
 		id: "file-missing", path: pki + "apiserver.crt", links: []int{4, 5, 6, 8, 9, 17}},
@@ -119,7 +128,7 @@ var mutations = []mutation{
 	{name: "others may read a kubeconfig", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "admin.conf", 0o604) },
 		id: "key-permissions", path: "/etc/kubernetes/admin.conf"},
 	{name: "a group may read a key", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/ca.key", 0o640) },
-		id: "key-permissions", path: pki + "ca.key"},
+		id: "key-permissions", path: pki + "ca.key", severity: check.Warning},
 	{name: "others may write into the folder of keys", brk: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/etcd", 0o777) },
 		id: "key-permissions", path: pki + "etcd"},
 
@@ -346,7 +355,7 @@ var mutations = []mutation{
 		c.Copy("cp1", "pki/etcd/server.crt", "cp1", "pki/etcd/peer.crt")
 		c.Copy("cp1", "pki/etcd/server.key", "cp1", "pki/etcd/peer.key")
 		c.Chmod("cp1", "pki/etcd/peer.key", 0o600)
-	}, id: "constraint-violated", path: pki + "etcd/peer.crt", links: []int{1, 2, 3, 15}},
+	}, id: "constraint-violated", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}},
 	{name: "front proxy and clients share an authority", brk: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/front-proxy-ca.crt")
 		c.Copy("cp1", "pki/ca.key", "cp1", "pki/front-proxy-ca.key")
@@ -483,7 +492,7 @@ var mutations = []mutation{
 	{name: "the kubelet has a port for everybody to read", brk: func(c *testpki.Cluster) { kubelet(c, "readOnlyPort: 10255") },
 		id: "authorization-open", path: kubeletConfig},
 	{name: "a kubelet serves what it made itself, and is to be verified", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) { c.SelfMade("w1", "/var/lib/kubelet/pki/kubelet") },
-		id: "kubelet-serving-self-signed", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
+		id: "kubelet-serving-self-signed", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", severity: check.Warning},
 	{name: "the bootstrap kubeconfig is still there", brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "cp1", "bootstrap-kubelet.conf") },
 		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
 
@@ -535,7 +544,7 @@ var mutations = []mutation{
 		r.Publish("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication", map[string]any{"data": map[string]string{
 			"client-ca-file": string(c.Read("cp1", "pki/ca.crt")), "requestheader-client-ca-file": string(both),
 		}})
-	}, id: "trust-stale", path: pki + "front-proxy-ca.crt", links: []int{}},
+	}, id: "trust-stale", path: pki + "front-proxy-ca.crt", links: []int{}, severity: check.Warning},
 	{name: "nobody answers for the apiserver", live: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") },
 		id: "unreachable", path: manifest + "kube-apiserver.yaml", links: []int{4, 5, 6, 8, 9, 17}},
 	{name: "a member of etcd is dead, on both its ports", kind: testpki.HA, live: func(_ *testpki.Cluster, r *testpki.Running) {
@@ -646,12 +655,23 @@ func TestOneFaultIsOneFinding(t *testing.T) {
 			if m.links != nil && !slices.Equal(f.Links, m.links) {
 				t.Errorf("links: want %v, got %v", m.links, f.Links)
 			}
-			if f.Cause == "" || f.Fix == "" {
-				t.Errorf("a finding says its cause and its fix: %+v", f)
+			if f.Cause == "" || f.Fix == "" || !strings.Contains(f.Cause, m.says) {
+				t.Errorf("a finding says its cause (%s) and its fix: %+v", m.says, f)
+			}
+			if want := m.wantSeverity(); f.Severity != want {
+				t.Errorf("severity: want %s, got %s", want, f.Severity)
 			}
 			explained(t, r)
 		})
 	}
+}
+
+func (m *mutation) wantSeverity() check.Severity {
+	if m.severity != "" {
+		return m.severity
+	}
+	rules := check.Rules()
+	return rules[slices.IndexFunc(rules, func(r check.Rule) bool { return r.ID == m.id })].Severity
 }
 
 func (m *mutation) verify(t *testing.T, c *testpki.Cluster) *check.Result {

@@ -31,7 +31,7 @@ func sanMissing(c *Case) []Finding {
 			Fix:   replace(p.Path),
 			needs: []trust.Place{p},
 		}.at(p)
-		out = append(out, c.breaksOf(f, trust.NameMissing))
+		out = append(out, c.byFlag(c.breaksOf(f, trust.NameMissing)))
 	}
 	return out
 }
@@ -64,24 +64,88 @@ func clusterName(field string) string {
 	return name
 }
 
-// constraintViolated is one fault of the authority that carries the constraint.
+// constraintViolated is one fault for each authority that carries a constraint: of
+// the authority where it excludes all that is judged by it, else of the leaves.
 func constraintViolated(c *Case) []Finding {
-	groups := map[string]int{}
-	var out []Finding
+	type group struct {
+		carrier certificate
+		breaks  []int
+		leaves  []trust.Place
+	}
+	var groups []group
 	for i, b := range c.Breaks {
 		if b.Kind != trust.Constraint {
 			continue
 		}
-		id := string(b.Certificate.RawIssuer) + string(b.Certificate.AuthorityKeyId)
-		at, seen := groups[id]
-		if !seen {
-			at = len(out)
-			groups[id] = at
-			out = append(out, Finding{Cause: fmt.Sprintf("a constraint of authority %q excludes %s", b.Certificate.Issuer.CommonName, named(b.Place)),
-				Fix: "issue the certificate from another authority, or the authority without the constraint"})
+		carrier := c.constrained(b.Certificate)
+		at := slices.IndexFunc(groups, func(g group) bool { return g.carrier.Equal(carrier) })
+		if at < 0 {
+			at, groups = len(groups), append(groups, group{carrier: carrier})
 		}
-		out[at] = out[at].at(append(out[at].places, b.Place)...)
-		out[at].breaks = append(out[at].breaks, i)
+		groups[at].breaks = append(groups[at].breaks, i)
+		groups[at].leaves = append(groups[at].leaves, b.Place)
+	}
+	var out []Finding
+	for _, g := range groups {
+		leaves, own := uniquePlaces(g.leaves), c.placesOfAuthority(g.carrier)
+		f := Finding{breaks: g.breaks, Cause: fmt.Sprintf("a constraint of authority %q excludes %s", g.carrier.Subject.CommonName, names(leaves)),
+			Fix: "issue the certificate without the excluded name, or the authority without the constraint"}
+		if c.excludesAll(g.carrier, leaves) {
+			f = f.at(append(own, leaves...)...)
+		} else {
+			f = f.at(append(leaves, own...)...)
+		}
+		out = append(out, f)
 	}
 	return out
+}
+
+// constrained returns the authority above a leaf that has name constraints, the
+// leaf's issuer as far as it is known when none has.
+func (c *Case) constrained(leaf certificate) certificate {
+	found, current := leaf, leaf
+	for range 8 {
+		i := slices.IndexFunc(c.standings, func(s standing) bool { return s.IsCA && !s.Equal(current) && trust.SignedBy(current, s.certificate) })
+		if i < 0 {
+			break
+		}
+		if current = c.standings[i].certificate; found.Equal(leaf) {
+			found = current
+		}
+		if hasConstraints(current) {
+			return current
+		}
+	}
+	return found
+}
+
+func hasConstraints(x certificate) bool {
+	return len(x.PermittedDNSDomains)+len(x.ExcludedDNSDomains)+len(x.PermittedIPRanges)+len(x.ExcludedIPRanges)+
+		len(x.PermittedEmailAddresses)+len(x.ExcludedEmailAddresses)+len(x.PermittedURIDomains)+len(x.ExcludedURIDomains) > 0
+}
+
+// placesOfAuthority are the authorities' own files that hold a certificate, or else
+// all places where it stands.
+func (c *Case) placesOfAuthority(x certificate) []trust.Place {
+	i := slices.IndexFunc(c.standings, func(s standing) bool { return s.Equal(x) })
+	if i < 0 {
+		return nil
+	}
+	own := slices.DeleteFunc(slices.Clone(c.standings[i].places), func(p trust.Place) bool { return c.copyRank(p) > 0 })
+	if len(own) > 0 {
+		return own
+	}
+	return c.standings[i].places
+}
+
+// excludesAll tells whether more than one credential with names is below an
+// authority, and each of them is excluded.
+func (c *Case) excludesAll(carrier certificate, excluded []trust.Place) bool {
+	for _, cred := range c.Credentials {
+		leaf := c.Material(cred.Certificate).Leaf()
+		if leaf != nil && len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 && c.constrained(leaf).Equal(carrier) && !slices.Contains(excluded, cred.Certificate) {
+			return false
+		}
+	}
+	return len(excluded) > 1
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -145,10 +146,8 @@ func (c *Case) judgeSigning(s *trust.SigningHalf) []trust.Break {
 		if !m.OK() {
 			return []trust.Break{{Kind: trust.NoBundle, Place: p}}
 		}
-		for _, k := range m.Keys {
-			if trust.SameKey(k, key.Keys[0]) {
-				return nil
-			}
+		if hasKey(m, key.Keys[0]) || hasKeyOf(m, &x509.Certificate{PublicKey: key.Keys[0]}) {
+			return nil
 		}
 	}
 	return []trust.Break{{Kind: trust.UnknownAuthority, Place: s.VerifyBy[0], Name: s.Key.Path}}

@@ -2,37 +2,44 @@ package check_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/testpki"
 )
 
+// twin changes a healthy cluster in a way that no component minds.
+type twin struct {
+	name   string
+	kind   testpki.Kind // empty: Single
+	change func(t *testing.T, c *testpki.Cluster)
+	at     time.Time
+}
+
 // TestUnusualButHealthyStaysSilent: each row changes a cluster in a way that no
 // component minds.
 func TestUnusualButHealthyStaysSilent(t *testing.T) {
-	rows := []struct {
-		name   string
-		kind   testpki.Kind
-		change func(t *testing.T, c *testpki.Cluster)
-	}{
-		{"lines end with CRLF", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+	rows := []twin{
+		{name: "lines end with CRLF", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			for _, f := range []string{"pki/ca.crt", "pki/apiserver.crt", "pki/apiserver.key", "pki/sa.pub"} {
 				c.Write("cp1", f, bytes.ReplaceAll(c.Read("cp1", f), []byte("\n"), []byte("\r\n")))
 			}
 		}},
-		{"text stands before the blocks", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "text stands before the blocks", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			for _, f := range []string{"pki/ca.crt", "pki/apiserver.crt", "pki/apiserver.key"} {
 				c.Write("cp1", f, append([]byte("# made in May\nsubject=CN = x\n"), c.Read("cp1", f)...))
 			}
 		}},
-		{"a key is in PKCS#8", testpki.Single, func(t *testing.T, c *testpki.Cluster) {
+		{name: "a key is in PKCS#8", kind: testpki.Single, change: func(t *testing.T, c *testpki.Cluster) {
 			key, err := issue.ParsePrivateKey(c.Read("cp1", "pki/apiserver.key"))
 			if err != nil {
 				t.Fatal(err)
@@ -43,7 +50,7 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 			}
 			c.Write("cp1", "pki/apiserver.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 		}},
-		{"sa.pub is a bundle of two keys", testpki.Single, func(t *testing.T, c *testpki.Cluster) {
+		{name: "sa.pub is a bundle of two keys", kind: testpki.Single, change: func(t *testing.T, c *testpki.Cluster) {
 			pub, err := issue.EncodePublicKey(c.NewKey("cp1", "x.key", issue.ECDSAP256).Public())
 			if err != nil {
 				t.Fatal(err)
@@ -51,15 +58,15 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 			c.Remove("cp1", "x.key")
 			c.Write("cp1", "pki/sa.pub", append(pub, c.Read("cp1", "pki/sa.pub")...))
 		}},
-		{"clients are verified with an old and a new authority during a rotation", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "clients are verified with an old and a new authority during a rotation", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Write("cp1", "pki/clients.crt", append(oldAuthority(c, "ca"), c.Read("cp1", "pki/ca.crt")...))
 			c.Edit("cp1", "manifests/kube-apiserver.yaml", "--client-ca-file=/etc/kubernetes/pki/ca.crt", "--client-ca-file=/etc/kubernetes/pki/clients.crt")
 		}},
-		{"flags are arguments, values stand apart, one is repeated", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "flags are arguments, values stand apart, one is repeated", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Edit("cp1", "manifests/kube-apiserver.yaml", "    - --tls-cert-file=/etc/kubernetes/pki/apiserver.crt\n", "    - --tls-cert-file=/nowhere.crt\n    - --tls-cert-file\n    - /etc/kubernetes/pki/apiserver.crt # the serving pair\n")
 			c.Edit("cp1", "manifests/kube-apiserver.yaml", "  - command:\n    - kube-apiserver\n", "  - command:\n    - kube-apiserver\n    args:\n")
 		}},
-		{"a kubeconfig names files", testpki.Single, func(t *testing.T, c *testpki.Cluster) {
+		{name: "a kubeconfig names files", kind: testpki.Single, change: func(t *testing.T, c *testpki.Cluster) {
 			for field, file := range map[string]string{"client-certificate": "admin.crt", "client-key": "admin.key"} {
 				value := confField(c, "admin.conf", field+"-data: ")
 				data, err := base64.StdEncoding.DecodeString(value)
@@ -71,7 +78,7 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 			}
 			c.Edit("cp1", "admin.conf", "certificate-authority-data: "+confField(c, "admin.conf", "certificate-authority-data: "), "certificate-authority: /etc/kubernetes/pki/ca.crt")
 		}},
-		{"a kubelet's certificate is a link to a dated file", testpki.Single, func(t *testing.T, c *testpki.Cluster) {
+		{name: "a kubelet's certificate is a link to a dated file", kind: testpki.Single, change: func(t *testing.T, c *testpki.Cluster) {
 			var both []byte
 			for _, field := range []string{"client-certificate", "client-key"} {
 				value := confField(c, "kubelet.conf", field+"-data: ")
@@ -88,7 +95,7 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"a certificate has upper-case names, more names and both usages", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "a certificate has upper-case names, more names and both usages", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) {
 				for i, n := range x.DNSNames {
 					x.DNSNames[i] = strings.ToUpper(n)
@@ -97,19 +104,19 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 				x.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 			})
 		}},
-		{"a certificate has no extended usages, and so all", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "a certificate has no extended usages, and so all", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Reissue("cp1", "apiserver-kubelet-client", "ca", func(x *x509.Certificate) { x.ExtKeyUsage = nil })
 		}},
-		{"keys are read-only", testpki.Single, func(_ *testing.T, c *testpki.Cluster) { c.Chmod("cp1", "pki/sa.key", 0o400) }},
-		{"an authority was renewed with its key, kubeconfigs hold the older certificate", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "keys are read-only", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) { c.Chmod("cp1", "pki/sa.key", 0o400) }},
+		{name: "an authority was renewed with its key, kubeconfigs hold the older certificate", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Resign("cp1", "ca", func(x *x509.Certificate) { x.NotAfter = testpki.Made.AddDate(20, 0, 0) })
 		}},
-		{"the controller-manager has no authority's key, because the cluster signs elsewhere", testpki.Bare, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "the controller-manager has no authority's key, because the cluster signs elsewhere", kind: testpki.Bare, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.Remove("cp1", "pki/ca.key")
 			c.Remove("cp1", "pki/etcd/ca.key")
 			c.Remove("cp1", "pki/front-proxy-ca.key")
 		}},
-		{"a control plane serves tokens with a key that all verify", testpki.HA, func(t *testing.T, c *testpki.Cluster) {
+		{name: "a control plane serves tokens with a key that all verify", kind: testpki.HA, change: func(t *testing.T, c *testpki.Cluster) {
 			pub, err := issue.EncodePublicKey(c.NewKey("cp2", "pki/sa.key", issue.ECDSAP256).Public())
 			if err != nil {
 				t.Fatal(err)
@@ -119,17 +126,17 @@ func TestUnusualButHealthyStaysSilent(t *testing.T) {
 				c.Write(n, "pki/sa.pub", both)
 			}
 		}},
-		{"admins are masters, and the apiserver towards kubelets, as older kubeadm made them", testpki.Single, func(_ *testing.T, c *testpki.Cluster) {
+		{name: "admins are masters, and the apiserver towards kubelets, as older kubeadm made them", kind: testpki.Single, change: func(_ *testing.T, c *testpki.Cluster) {
 			c.ReissueConf("cp1", "admin.conf", "ca", named("kubernetes-admin", "system:masters"))
 			c.Reissue("cp1", "apiserver-kubelet-client", "ca", named("kube-apiserver-kubelet-client", "system:masters"))
 		}},
 	}
-	for _, r := range rows {
+	for _, r := range slices.Concat(rows, fileTwins, rotationTwins, nameTwins, configurationTwins) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			c := testpki.New(t, r.kind)
+			c := testpki.New(t, cmp.Or(r.kind, testpki.Single))
 			r.change(t, c)
-			result := c.Verify(check.Options{})
+			result := c.Verify(check.Options{At: r.at})
 			if got := weighty(result); len(got) > 0 {
 				t.Errorf("want silence, got:\n%s", describe(got))
 			}

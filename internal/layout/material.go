@@ -5,7 +5,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -52,9 +54,25 @@ func ParseMaterial(place trust.Place, role trust.Role, data []byte) (*trust.Mate
 	m := &trust.Material{Place: place, Role: role, State: trust.Present}
 	key, err := fill(m, data)
 	if err != nil {
+		if role == trust.RoleCombined && len(m.Certificates) > 0 {
+			role = trust.RoleKey // it is the key that is wrong
+		}
 		return &trust.Material{Place: place, Role: role, State: trust.Malformed, Reason: err.Error()}, nil
 	}
 	return m, key
+}
+
+// byteOrderMark is U+FEFF in UTF-8, as editors of Windows put it first.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// onlyComments tells whether a text holds empty lines and comments alone.
+func onlyComments(data []byte) bool {
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return false
+		}
+	}
+	return true
 }
 
 func fill(m *trust.Material, data []byte) (crypto.Signer, error) {
@@ -62,11 +80,15 @@ func fill(m *trust.Material, data []byte) (crypto.Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("role %q holds no PEM", m.Role)
 	}
+	if bytes.HasPrefix(data, append(slices.Clone(byteOrderMark), "-----BEGIN "...)) {
+		// encoding/pem wants BEGIN at the start of a line.
+		return nil, errors.New("begins with a byte order mark, for which every component passes over the first block")
+	}
 	blocks, err := trust.Blocks(data)
 	if err != nil {
 		return nil, err
 	}
-	if len(blocks) == 0 && accept.onlyAnchors() && len(bytes.TrimSpace(data)) == 0 {
+	if len(blocks) == 0 && accept.onlyAnchors() && onlyComments(data) {
 		return nil, nil // a bundle that trusts nobody: not malformed, but empty
 	}
 	if len(blocks) == 0 {

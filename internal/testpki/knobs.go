@@ -283,3 +283,23 @@ func (c *Cluster) rekey(node, name, authority string, key crypto.Signer) {
 	c.Write(node, "pki/"+name+".key", text)
 	c.Write(node, "pki/"+name+".crt", trust.EncodeCertificates(c.resign(certs[0], key.Public(), c.Authority(node, authority), nil)))
 }
+
+// Rekey makes an authority of the same name anew, with a key that is given.
+func (c *Cluster) Rekey(node, name string, key crypto.Signer) issue.Authority {
+	c.t.Helper()
+	old := c.Authority(node, name)
+	return c.putAuthority(node, name, key, old.Certificate.Subject, old.Certificate.NotAfter, nil)
+}
+
+// LeafKey gives a leaf below pki a key that is given, and a certificate for it.
+func (c *Cluster) LeafKey(node, name, authority string, key crypto.Signer) {
+	c.t.Helper()
+	c.rekey(node, name, authority, key)
+}
+
+// Sign returns a certificate in PEM form that an authority signs: for the key and
+// with the subject of another, after a change.
+func (c *Cluster) Sign(old *x509.Certificate, a issue.Authority, change Change) []byte {
+	c.t.Helper()
+	return trust.EncodeCertificates(c.resign(old, old.PublicKey, a, change))
+}
