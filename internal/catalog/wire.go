@@ -34,6 +34,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.kubeletLinks()
 	w.tokenLinks()
 	w.serviceLinks()
+	w.objectLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
 	return w.g
 }
@@ -59,6 +60,9 @@ func (w *wirer) each(name string, f func(n *trust.Node, c *trust.Component)) {
 func (w *wirer) authorities() {
 	for i := range w.g.Nodes {
 		n := &w.g.Nodes[i]
+		if n.Objects != nil {
+			continue // the API has no files
+		}
 		dir := certificatesDir(n)
 		for _, a := range authorityFiles {
 			at := trust.Place{Node: n.Name, Path: path.Join(dir, a.file+".crt")}

@@ -143,6 +143,9 @@ type Node struct {
 	Files       []File
 	// NotSeen names sources that were not in what was given, for one info each.
 	NotSeen []NotSeen
+	// Objects are those of the node that stands for the cluster's API, nil for a
+	// node of files.
+	Objects *Objects
 }
 
 // NotSeen is a folder or source that could not be looked at.
