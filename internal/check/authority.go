@@ -43,7 +43,7 @@ func (c *Case) trustFaults() []trustFault {
 		case trust.OtherAuthority, trust.UnknownAuthority, trust.ChainIncomplete:
 			// What a kubelet made itself has a finding of its own.
 			ofKubelet := b.Credential != nil && b.Credential.Name == "kubelet-server" && selfMade(c.Material(b.Credential.Certificate).Leaf())
-			if b.Bundle != nil && !ofKubelet {
+			if b.Bundle != nil && !ofKubelet && !c.blamesObject(b) {
 				out = append(out, c.classify(i, b))
 			}
 		}

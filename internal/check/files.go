@@ -100,6 +100,8 @@ func (c *Case) isSigningKey(p trust.Place) bool {
 // replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
 	switch {
+	case trust.Place{Path: file}.InAPI():
+		return mendObject(file)
 	case strings.HasPrefix(path.Base(file), "kubelet-client"):
 		return "give the node a fresh /etc/kubernetes/kubelet.conf (kubepki kubeconfig node NAME) and restart the kubelet"
 	case strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet."):

@@ -42,6 +42,9 @@ var stillRead = []string{"key-permissions", "ca-key-mismatch", "signer-not-singl
 
 // explains tells whether g merely follows from f.
 func (f Finding) explains(g Finding) bool {
+	if !g.follows.IsZero() && slices.Contains(f.places, g.follows) {
+		return true
+	}
 	if !f.cascade && !(g.live && f.Severity == Error) {
 		return false
 	}

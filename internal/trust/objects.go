@@ -16,6 +16,10 @@ const RoleAnchors Role = "anchors"
 // field what stands there, as in data[ca.crt]. A nil list was not read.
 type Objects struct {
 	Server string // URL that was asked
+	// Unreachable says why nothing could be asked; "": it could. Stranger tells that
+	// the API server does not know who asks.
+	Unreachable string
+	Stranger    bool
 	// Presented is where the API server's certificate is found among the materials:
 	// what it presented to this machine.
 	Presented Place
