@@ -45,6 +45,7 @@ func (w *wirer) objectLinks() {
 // asked is an API server in the eyes of those who trust it by objects.
 type asked struct {
 	id         string
+	files      bool // it is one of the nodes'
 	credential *trust.Credential
 	service    []string // names at which pods dial it
 }
@@ -54,7 +55,7 @@ type asked struct {
 func (w *wirer) asked(o *trust.Objects) []asked {
 	var all []asked
 	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
-		all = append(all, asked{c.ID(), w.serving(n, c), unique(append(w.serviceNames(n, c), o.ServiceAddresses...))})
+		all = append(all, asked{c.ID(), true, w.serving(n, c), unique(append(w.serviceNames(n, c), o.ServiceAddresses...))})
 	})
 	if len(all) > 0 || o.Presented.IsZero() {
 		return all
@@ -69,7 +70,7 @@ func (w *wirer) asked(o *trust.Objects) []asked {
 // reachedBy are links 4 and 9: the names at which kubeadm's settings say that the
 // API server is reached, and the kubeconfig itself.
 func (w *wirer) reachedBy(o *trust.Objects, callee asked) {
-	if names := KubeadmNames(o); len(names) > 0 && (o.Inside || callee.id != apiserverAsked || callee.credential == nil) {
+	if names := KubeadmNames(o); len(names) > 0 && (callee.files || o.Inside) {
 		w.link(trust.Link{Number: 4, Caller: "any client", Callee: callee.id, Server: &trust.ServerHalf{Credential: callee.credential, Bundle: w.authorityBundle(o, callee), Names: names}})
 	}
 	if !o.CA.IsZero() {

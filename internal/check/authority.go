@@ -437,7 +437,7 @@ func bundleExpired(c *Case) []Finding {
 	seen := map[trust.Place]bool{}
 	for _, b := range c.Bundles {
 		m := c.Material(b.Anchors)
-		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 {
+		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 || b.Anchors.InAPI() {
 			continue
 		}
 		seen[b.Anchors] = true

@@ -28,7 +28,7 @@ func (c *Case) broken(pick func(*trust.Material) bool, cause func(*trust.Materia
 		if !pick(m) {
 			return
 		}
-		f := Finding{Cause: cause(m), Fix: fix(m), cascade: true}.at(m.Place)
+		f := Finding{Cause: cause(m), Fix: fix(m), cascade: true, Links: c.linksOfObject(m.Place)}.at(m.Place)
 		out = append(out, c.breaksOf(f, trust.NoCertificate, trust.NoKey, trust.NoBundle))
 	})
 	return out

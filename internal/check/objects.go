@@ -146,6 +146,14 @@ func linkOf(u trust.BundleUse) int {
 	return 13
 }
 
+// linksOfObject is the link that a bundle of an object is of; nil for a file's.
+func (c *Case) linksOfObject(p trust.Place) []int {
+	if b := c.Objects().Bundle(p); b != nil {
+		return []int{linkOf(b.Use)}
+	}
+	return nil
+}
+
 // mendObject says what to do about what stands in an object of the API.
 func mendObject(path string) string {
 	resource, rest, _ := strings.Cut(path, "/")
@@ -162,7 +170,20 @@ func mendObject(path string) string {
 	case resource == "https:":
 		return "renew the serving certificate of kube-apiserver on its node: kubepki verify there names the file"
 	}
-	return fmt.Sprintf("kubepki trust add %s FILE --kubeconfig KUBECONFIG, with the authority of what stands behind it; kubepki trust prune takes out what has expired", path)
+	return mendAnchors(path)
+}
+
+// mendAnchors is for a target of kubepki trust.
+func mendAnchors(target string) string {
+	return fmt.Sprintf("kubepki trust add %s FILE --kubeconfig KUBECONFIG, FILE being the authority of what stands behind it; kubepki trust prune %s takes out what has expired", target, target)
+}
+
+// mendBundle says what to do about a bundle, one webhook among others where it is one's.
+func mendBundle(b *trust.ObjectBundle) string {
+	if b.Use == trust.WebhookCA && len(b.Copies) == 0 {
+		return mendAnchors(b.Place.Path + "/" + b.Name)
+	}
+	return mendObject(b.Place.Path)
 }
 
 // objectsNotSeen tells of what was read and cannot be judged.

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"bytes"
 	"crypto/x509"
 	"fmt"
 	"net/url"
@@ -27,10 +26,10 @@ func anchorsEmpty(c *Case) []Finding {
 		switch {
 		case b.Default && b.Service != "":
 			f := Finding{Cause: fmt.Sprintf("%s is empty: kube-apiserver trusts the authorities of its own machine for service %s, whose name no public authority certifies", objectsNamed([]*trust.ObjectBundle{b}), b.Service),
-				Fix: mendObject(b.Place.Path), Links: []int{linkOf(b.Use)}, cascade: true}
+				Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
 			out = append(out, f.at(b.Place))
 		case m.OK() && len(m.Certificates) == 0:
-			f := Finding{Cause: fmt.Sprintf("%s holds no certificate, so nobody is trusted", objectsNamed([]*trust.ObjectBundle{b})), Fix: mendObject(b.Place.Path), Links: []int{linkOf(b.Use)}, cascade: true}
+			f := Finding{Cause: fmt.Sprintf("%s holds no certificate, so nobody is trusted", objectsNamed([]*trust.ObjectBundle{b})), Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
 			f = c.breaksOf(f.at(b.Place), trust.NoBundle)
 			out = append(out, f)
 		}
@@ -57,13 +56,21 @@ func anchorsExpired(c *Case) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors: the last ended at %s", objectsNamed([]*trust.ObjectBundle{b}), date(lastEnd(expired))),
-			Fix: mendObject(b.Place.Path), Links: []int{linkOf(b.Use)}, cascade: true}
+			Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
 		if slices.ContainsFunc(m.Certificates, func(x certificate) bool { return !c.At.After(x.NotAfter) }) {
 			f.Severity, f.Cause, f.cascade, f.Links = Info, fmt.Sprintf("%s holds an expired anchor beside a good one", objectsNamed([]*trust.ObjectBundle{b})), false, nil
 		}
-		out = append(out, c.withBreaks(f.at(b.Place), func(x Break) bool { return x.Kind == trust.Expired && x.Place == b.Place }))
+		out = append(out, c.withBreaks(f.at(b.Place), func(x Break) bool {
+			return x.Kind == trust.Expired && x.Place == b.Place || len(f.Links) > 0 && c.blamesObject(x) && x.Bundle.Anchors == b.Place
+		}))
 	}
 	return sameAnchors(c, out)
+}
+
+// allExpired tells of anchors of which none is good any more.
+func (c *Case) allExpired(at trust.Place) bool {
+	m := c.Material(at)
+	return m.OK() && len(m.Certificates) > 0 && !slices.ContainsFunc(m.Certificates, func(x certificate) bool { return !c.At.After(x.NotAfter) || !c.onlyInObjects(x) })
 }
 
 // sameAnchors joins findings of one severity about the same anchors: they ended at
@@ -134,8 +141,8 @@ func (c *Case) refusingTheServer(o *trust.Objects) (out []Finding, said map[trus
 	breaks := map[trust.BundleUse][]int{}
 	var uses []trust.BundleUse
 	for i, b := range c.Breaks {
-		if !c.blamesObject(b) {
-			continue
+		if !c.blamesObject(b) || c.allExpired(b.Bundle.Anchors) {
+			continue // of the expired anchorsExpired tells
 		}
 		use := o.Bundle(b.Bundle.Anchors).Use
 		if breaks[use] == nil {
@@ -194,7 +201,7 @@ func (c *Case) rootCAsDiffer(o *trust.Objects, said map[trust.Place]bool) []Find
 	for i := range o.Bundles {
 		b := &o.Bundles[i]
 		m := c.Material(b.Place)
-		if b.Use != trust.RootCA || said[b.Place] || !m.OK() || len(m.Certificates) == 0 {
+		if b.Use != trust.RootCA || said[b.Place] || !m.OK() || len(m.Certificates) == 0 || c.allExpired(b.Place) {
 			continue
 		}
 		same := func(g []*trust.ObjectBundle) bool { return sameAuthorities(c.Material(g[0].Place), m) }
@@ -306,7 +313,8 @@ func (c *Case) current(o *trust.Objects) []certificate {
 }
 
 // oldCopies are anchors for extension API servers and webhooks that have the name of
-// an authority of the cluster, and another key. Those of others are theirs.
+// an authority of the cluster, and another key. Those of others are theirs. Names are
+// compared as texts: tools encode them in more than one way.
 func (c *Case) oldCopies(o *trust.Objects) []Finding {
 	current := c.current(o)
 	var out []Finding
@@ -317,13 +325,13 @@ func (c *Case) oldCopies(o *trust.Objects) []Finding {
 			continue
 		}
 		old := slices.IndexFunc(m.Certificates, func(x certificate) bool {
-			return slices.ContainsFunc(current, func(a certificate) bool { return bytes.Equal(a.RawSubject, x.RawSubject) })
+			return slices.ContainsFunc(current, func(a certificate) bool { return a.Subject.String() == x.Subject.String() })
 		})
 		if old < 0 || slices.ContainsFunc(current, func(a certificate) bool { return hasKeyOf(m, a) }) {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("%s holds an old %s: the authority of this name has another key now", objectsNamed([]*trust.ObjectBundle{b}), subject(m.Certificates[old])),
-			Fix: mendObject(b.Place.Path), Links: []int{linkOf(b.Use)}, cascade: true}
+			Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
 		out = append(out, f.at(b.Place))
 	}
 	return out
@@ -337,7 +345,7 @@ func (c *Case) publishedOtherwise(o *trust.Objects, said map[trust.Place]bool) [
 	for i := range o.Bundles {
 		b := &o.Bundles[i]
 		m := c.Material(b.Place)
-		if said[b.Place] || !m.OK() || len(m.Certificates) == 0 {
+		if said[b.Place] || !m.OK() || len(m.Certificates) == 0 || c.allExpired(b.Place) {
 			continue
 		}
 		component, flag, seen := catalog.APIServer, "", func(p *trust.Published) []*x509.Certificate { return p.ClientCAs }
@@ -373,7 +381,7 @@ func (c *Case) comparedWithFlag(b *trust.ObjectBundle, m *trust.Material, compon
 		}
 	}
 	if len(lacking) > 0 && (component == catalog.APIServer || len(lacking) == len(files)) {
-		f := Finding{Cause: fmt.Sprintf("%s lacks an authority of %s, which --%s names", name, base(lacking[0].Path), flag), Fix: mendObject(b.Place.Path), Links: []int{linkOf(b.Use)}, needs: lacking}
+		f := Finding{Cause: fmt.Sprintf("%s lacks an authority of %s, which --%s names", name, base(lacking[0].Path), flag), Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, needs: lacking}
 		return f.at(b.Place), true
 	}
 	if component != catalog.APIServer || len(files) == 0 {
@@ -382,7 +390,7 @@ func (c *Case) comparedWithFlag(b *trust.ObjectBundle, m *trust.Material, compon
 	for _, x := range m.Certificates {
 		if !c.outlived(x) && !slices.ContainsFunc(files, func(f *trust.Material) bool { return slices.ContainsFunc(f.Certificates, x.Equal) }) {
 			f := Finding{Severity: Warning, Links: []int{linkOf(b.Use)}, Cause: fmt.Sprintf("%s still holds %s (serial %X), which no --%s given here holds: extension API servers go on to trust it", name, subject(x), x.SerialNumber, flag),
-				Fix: mendObject(b.Place.Path)}
+				Fix: mendBundle(b)}
 			return f.at(b.Place), true
 		}
 	}

@@ -20,7 +20,7 @@ func judgedBeside(id string) func(*Case) []Finding {
 		var out []Finding
 		for _, b := range o.Bootstrap {
 			if b.ID == id {
-				out = append(out, Finding{Severity: Severity(b.Severity), Cause: b.Cause, Fix: b.Fix, Links: []int{16}}.at(b.Place))
+				out = append(out, Finding{Severity: Severity(b.Severity), Cause: b.Cause, Fix: b.Fix, Links: []int{16}, needs: []trust.Place{{Node: b.Place.Node, Path: b.Place.Path, Field: "data[kubeconfig]"}}}.at(b.Place))
 			}
 		}
 		return out

@@ -30,6 +30,9 @@ func (c *Case) roots(findings []Finding) []Finding {
 
 // precedence is the rule's, but for warnings: they never hide an error.
 func (f Finding) precedence() int {
+	if f.Severity == Error && !f.follows.IsZero() {
+		return max(ruleIndex(f.ID), ruleIndex("root-ca-mismatch")) // after that which explains it
+	}
 	if f.Severity == Error {
 		return ruleIndex(f.ID)
 	}
@@ -79,6 +82,7 @@ func (c *Case) number(f *Finding) {
 		}
 	}
 	slices.Sort(f.Links)
+	f.Links = slices.Compact(f.Links)
 	// Lists are never null in machine output.
 	f.Links, f.Paths = append([]int{}, f.Links...), append([]string{}, f.Paths...)
 	f.Consequences = append([]Consequence{}, f.Consequences...)

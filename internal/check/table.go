@@ -54,7 +54,6 @@ func init() {
 		{"sa-token-invalid", Error, saTokenInvalid},
 		{"sa-token-expired", Error, saTokenExpired},
 		{"bootstrap-token-malformed", Error, judgedBeside("bootstrap-token-malformed")},
-		{"cluster-info-signature", Error, judgedBeside("cluster-info-signature")},
 		{"client-auth-off", Error, clientAuthOff},
 		{"flag-conflict", Error, flagConflict},
 		{"verify-off", Error, verifyOff},

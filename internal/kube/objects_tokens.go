@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,8 +174,15 @@ func (r *objectReader) discovery(ctx context.Context, info, tokens noted) {
 }
 
 func (r *objectReader) bootstrapFaults(e *bootstrap.Entry) {
+	name := e.ID
+	if name == "" {
+		name = "of Secret " + e.Name
+	}
 	for _, f := range e.Findings {
-		r.found.Bootstrap = append(r.found.Bootstrap, trust.ObjectFault{ID: f.ID, Severity: f.Severity, Cause: "bootstrap token " + e.Name + ": " + f.Cause, Fix: f.Fix,
+		if key, is := strings.CutPrefix(f.Field, "data."); is {
+			f.Field = "data[" + key + "]"
+		}
+		r.found.Bootstrap = append(r.found.Bootstrap, trust.ObjectFault{ID: f.ID, Severity: f.Severity, Cause: "bootstrap token " + name + ": " + f.Cause, Fix: f.Fix,
 			Place: objectAt("secret", metav1.NamespaceSystem, e.Name, f.Field)})
 	}
 }
@@ -196,33 +205,38 @@ func (r *objectReader) clusterInfo(m *corev1.ConfigMap) {
 	r.bundle(trust.ObjectBundle{Use: trust.DiscoveryCA, Place: at(infoPath, "data["+api.KubeConfigKey+"].certificate-authority-data")}, ca)
 }
 
-// signatures compares those of cluster-info with the tokens that they name.
+// signatures compares those of cluster-info with the tokens that they name. What is
+// wrong with several at once has one cause, and is told once.
 func (r *objectReader) signatures(m *corev1.ConfigMap, known map[string]*bootstrap.Entry) {
-	const again = "look whether the controllers bootstrapsigner and tokencleaner of kube-controller-manager run: they make the signature anew within seconds"
+	var wrong, missing, gone []string
 	for id, e := range known {
 		signs := !e.Token.IsZero() && !e.Expired && (&bootstrap.Spec{Usages: e.Usages}).May(bootstrap.Signing)
-		if !signs {
-			continue
-		}
-		f := trust.ObjectFault{ID: "cluster-info-signature", Severity: "error", Place: at(infoPath, "data["+bootstrap.SignatureKey(id)+"]"), Fix: again}
 		switch err := bootstrap.VerifySignature(m.Data, e.Token); {
+		case !signs:
 		case errors.Is(err, bootstrap.ErrSignature):
-			f.Cause = "cluster-info is not signed with bootstrap token " + id + ": the signature that names it was made of another content or with another secret, so that no node joins with the token"
+			wrong = append(wrong, id)
 		case errors.Is(err, bootstrap.ErrNotSigned) && r.options.At.Sub(e.Created) > signed:
-			f.Cause = "cluster-info has no signature with bootstrap token " + id + ", which may sign: no node can discover the cluster with it"
-		default:
-			continue
+			missing = append(missing, id)
 		}
-		r.found.Bootstrap = append(r.found.Bootstrap, f)
 	}
 	for key := range m.Data {
-		id, is := strings.CutPrefix(key, api.JWSSignatureKeyPrefix)
-		if !is {
-			continue
-		}
-		if e := known[id]; e == nil {
-			r.found.Bootstrap = append(r.found.Bootstrap, trust.ObjectFault{ID: "cluster-info-signature", Severity: "info", Place: at(infoPath, "data["+shortened(key)+"]"),
-				Cause: "cluster-info has a signature with bootstrap token " + shortened(id) + ", which is not there any more", Fix: again})
+		if id, is := strings.CutPrefix(key, api.JWSSignatureKeyPrefix); is && known[id] == nil {
+			gone = append(gone, shortened(id))
 		}
 	}
+	r.unsigned(wrong, "warning", "cluster-info is not signed with bootstrap token %s: the signature that names it was made of another content or with another secret, so that no node joins with it")
+	r.unsigned(missing, "warning", "cluster-info has no signature with bootstrap token %s, which may sign: no node can discover the cluster with it")
+	r.unsigned(gone, "info", "cluster-info has a signature with bootstrap token %s, which is not there any more")
+}
+
+// unsigned notes what is wrong with the signatures of some tokens.
+func (r *objectReader) unsigned(ids []string, severity, cause string) {
+	if len(ids) == 0 {
+		return
+	}
+	slices.Sort(ids)
+	r.found.Bootstrap = append(r.found.Bootstrap, trust.ObjectFault{
+		ID: bootstrap.TokenUsage, Severity: severity, Place: at(infoPath, "data["+bootstrap.SignatureKey(ids[0])+"]"), Cause: fmt.Sprintf(cause, strings.Join(ids, ", ")),
+		Fix: "see whether the controllers bootstrap-signer-controller and token-cleaner-controller of kube-controller-manager run (--controllers=*,bootstrap-signer-controller,token-cleaner-controller): they sign anew within seconds",
+	})
 }
