@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"internal/tokentest":    {"token"},
 	"internal/tlstest":      {"internal/trust", "internal/issue", "mtls"},
 	"internal/bootstrap":    {"internal/trust"},
-	"internal/kube":         {"internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
+	"internal/kube":         {"token", "internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap"},
 	"internal/join":         {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},

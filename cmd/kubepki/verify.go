@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/proof"
@@ -31,6 +32,7 @@ type verifyOptions struct {
 	failOn   string
 	expiring string
 	live     liveFlags
+	access   kube.Access
 }
 
 func newVerifyCommand(s streams) *cobra.Command {
@@ -46,6 +48,10 @@ are at hand it proves the link by a true TLS handshake in memory.
 --live then dials every server of the cluster from here, compares what it
 presents with its file, and calls it with each credential that is at hand. It
 changes nothing. Addresses of loopback are dialled on the live / alone.
+
+--kubeconfig reads what the API itself holds of trust (ConfigMaps, caBundles,
+token Secrets, certificate requests) and compares it with the nodes' files; with
+no node given, it looks at the API alone. It asks for GET only.
 
 --root names nodes of one cluster. An argument DIR is a cluster: the root of one
 node, or a folder that holds one root per node, as kubepki init --out makes it.
@@ -63,6 +69,9 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
   # What the running components truly do, from this node
   sudo kubepki verify --live
 
+  # What the cluster itself holds, from a laptop
+  kubepki verify --kubeconfig ~/.kube/config
+
   # All that kubepki init --out made; the broken links alone, for a script
   kubepki verify ./cluster -o json | jq '.links[] | select(.ok | not)'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args) },
@@ -74,8 +83,10 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
 	f.StringVar(&o.expiring, "expiring", "", "warn of certificates that expire within this time, e.g. 30d (default 30d or a tenth of their life, whichever is shorter)")
+	f.StringVar(&o.access.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster, whose objects are looked at too; without nodes they alone are")
+	f.StringVar(&o.access.Context, "context", "", "context of the kubeconfig (default: the current one)")
 	f.BoolVar(&o.live.on, "live", false, "look at the running components too")
-	f.DurationVar(&o.live.timeout, "timeout", probe.DefaultTimeout, "with --live: how long to wait for each server")
+	f.DurationVar(&o.live.timeout, "timeout", probe.DefaultTimeout, "with --live and --kubeconfig: how long to wait for each answer")
 	return c
 }
 
@@ -85,6 +96,7 @@ type cluster struct {
 	nodes []nodeRoot
 	// layout, or else distribution, alone is read where it is not empty.
 	layout, distribution string
+	api                  *apiSource // nil: its API is not asked
 }
 
 type nodeRoot struct{ name, dir string }
@@ -100,6 +112,9 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	}
 	clusters, err := o.clusters(args)
 	if err != nil {
+		return err
+	}
+	if clusters, err = o.withAPI(clusters, len(args) > 0); err != nil {
 		return err
 	}
 	printer := &report.Printer{W: s.out, Format: o.output, Several: len(clusters) > 1, Palette: report.Palette{On: isTerminal(s.out)}}
@@ -237,6 +252,9 @@ type verdict struct {
 func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options) verdict {
 	nodes, keys, err := readCluster(c)
 	if err != nil {
+		return verdict{err: err}
+	}
+	if nodes, err = c.api.read(ctx, nodes, o.At); err != nil {
 		return verdict{err: err}
 	}
 	g := catalog.Wire(nodes)

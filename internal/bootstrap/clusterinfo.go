@@ -95,12 +95,26 @@ func ReadClusterInfo(data map[string]string, t Token) (*ClusterInfo, error) {
 
 // ParseClusterInfo reads the kubeconfig of cluster-info, without any proof.
 func ParseClusterInfo(kubeconfig []byte) (*ClusterInfo, error) {
+	server, ca, err := ClusterOf(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	info := &ClusterInfo{Server: server, CA: ca, Kubeconfig: kubeconfig}
+	if info.Anchors, err = trust.ParseCertificates(info.CA); err != nil {
+		return nil, fmt.Errorf("kubeconfig: certificate-authority-data: %w", err)
+	}
+	return info, nil
+}
+
+// ClusterOf returns the URL and the authorities, which may be anything, of the
+// cluster that the kubeconfig of cluster-info is about.
+func ClusterOf(kubeconfig []byte) (server string, ca []byte, err error) {
 	if len(kubeconfig) > trust.MaxPEM {
-		return nil, errors.New("kubeconfig: larger than 1 MiB")
+		return "", nil, errors.New("kubeconfig: larger than 1 MiB")
 	}
 	config, err := clientcmd.Load(kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+		return "", nil, fmt.Errorf("kubeconfig: %w", err)
 	}
 	// The order of kubeadm's GetClusterFromKubeConfig.
 	cluster := config.Clusters[""]
@@ -108,16 +122,12 @@ func ParseClusterInfo(kubeconfig []byte) (*ClusterInfo, error) {
 		cluster = config.Clusters[current.Cluster]
 	}
 	if cluster == nil {
-		return nil, errors.New("kubeconfig: it has no cluster without a name")
+		return "", nil, errors.New("kubeconfig: it has no cluster without a name")
 	}
-	info := &ClusterInfo{Server: cluster.Server, CA: cluster.CertificateAuthorityData, Kubeconfig: kubeconfig}
-	if _, err := Endpoint(info.Server); err != nil {
-		return nil, fmt.Errorf("kubeconfig: %w", err)
+	if _, err := Endpoint(cluster.Server); err != nil {
+		return "", nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	if info.Anchors, err = trust.ParseCertificates(info.CA); err != nil {
-		return nil, fmt.Errorf("kubeconfig: certificate-authority-data: %w", err)
-	}
-	return info, nil
+	return cluster.Server, cluster.CertificateAuthorityData, nil
 }
 
 // Pinned returns the anchors whose keys are pinned.

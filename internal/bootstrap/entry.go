@@ -135,6 +135,10 @@ func (e *Entry) readUsages(s *corev1.Secret) {
 		}
 	}
 	switch signs, authenticates := slices.Contains(e.Usages, Signing), slices.Contains(e.Usages, Authentication); {
+	case !signs && !authenticates && e.bounded(s):
+		// kubeadm makes one for upload-certs, to whose end another Secret is bound
+		// (cmd/kubeadm/app/phases/copycerts).
+		e.find(TokenUsage, severityInfo, "", "", "it has no usage: it does nothing but end, and what it owns with it")
 	case !signs && !authenticates:
 		e.find(TokenUsage, severityWarning, "", "", "it has no usage, and is good for nothing")
 	case !signs:
@@ -142,6 +146,15 @@ func (e *Entry) readUsages(s *corev1.Secret) {
 	case !authenticates:
 		e.find(TokenUsage, severityInfo, "", "", "it may not authenticate: nodes discover the cluster with it, and cannot ask for a certificate")
 	}
+}
+
+// bounded tells of a token that ends, and was not meant for anything.
+func (e *Entry) bounded(s *corev1.Secret) bool {
+	meant := false
+	for key := range s.Data {
+		meant = meant || strings.HasPrefix(key, api.BootstrapTokenUsagePrefix)
+	}
+	return !e.Expires.IsZero() && !meant
 }
 
 func (e *Entry) readGroups(s *corev1.Secret) {

@@ -37,6 +37,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.remoteLinks()
 	w.metricsLinks()
 	w.serviceLinks()
+	w.objectLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
 	return w.g
 }
@@ -62,6 +63,9 @@ func (w *wirer) each(name string, f func(n *trust.Node, c *trust.Component)) {
 func (w *wirer) authorities() {
 	for i := range w.g.Nodes {
 		n := &w.g.Nodes[i]
+		if n.Objects != nil {
+			continue // the API has no files
+		}
 		for _, a := range n.Authorities {
 			at, key := trust.Place{Node: n.Name, Path: a.Certificate}, trust.Place{}
 			if a.Key != "" {

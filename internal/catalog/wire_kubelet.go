@@ -21,7 +21,7 @@ func (w *wirer) kubeletLinks() {
 			}
 			bundle := w.bundle(m, caller, "kubelet-certificate-authority", false)
 			w.link(trust.Link{Number: 11, Caller: caller.ID(), Callee: callee.ID(),
-				Server: &trust.ServerHalf{Credential: serving, Bundle: bundle, Names: nodeNames(n), Unverified: bundle == nil},
+				Server: &trust.ServerHalf{Credential: serving, Bundle: bundle, Names: w.kubeletDialled(n, caller), Unverified: bundle == nil},
 				Client: &trust.ClientHalf{Credential: shown, Bundle: clients, Want: trust.Identity{Named: true}}})
 		})
 	})

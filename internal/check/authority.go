@@ -45,7 +45,7 @@ func (c *Case) trustFaults() []trustFault {
 		case trust.OtherAuthority, trust.UnknownAuthority, trust.ChainIncomplete:
 			// What a kubelet made itself has a finding of its own.
 			ofKubelet := b.Credential != nil && b.Credential.Name == "kubelet-server" && selfMade(c.Material(b.Credential.Certificate).Leaf())
-			if b.Bundle != nil && !ofKubelet {
+			if b.Bundle != nil && !ofKubelet && !c.blamesObject(b) {
 				out = append(out, c.classify(i, b))
 			}
 		}
@@ -522,7 +522,7 @@ func bundleExpired(c *Case) []Finding {
 	seen := map[trust.Place]bool{}
 	for _, b := range c.Bundles {
 		m := c.Material(b.Anchors)
-		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 {
+		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 || b.Anchors.InAPI() {
 			continue
 		}
 		seen[b.Anchors] = true

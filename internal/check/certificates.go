@@ -66,7 +66,7 @@ func (c *Case) dated(kind trust.Kind, pick func(standing) bool, say func(standin
 			continue
 		}
 		cause, fix := say(s)
-		f := Finding{Cause: cause, Fix: fix, cascade: s.IsCA}.at(s.places...)
+		f := Finding{Cause: cause, Fix: c.ownKubeconfig(s, fix), cascade: s.IsCA}.at(s.places...)
 		out = append(out, c.withBreaks(f, func(b Break) bool {
 			return b.Kind == kind && b.Certificate != nil && b.Certificate.Equal(s.certificate)
 		}))
@@ -82,7 +82,7 @@ const renewAuthority = "issue the authority's certificate anew with the same key
 
 func certExpired(c *Case) []Finding {
 	return c.dated(trust.Expired,
-		func(s standing) bool { return c.At.After(s.NotAfter) && !c.unneeded(s) },
+		func(s standing) bool { return c.At.After(s.NotAfter) && !c.unneeded(s) && !c.objectAnchor(s) },
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
 			if slices.ContainsFunc(s.places, c.standsAsAuthority) {

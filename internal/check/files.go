@@ -29,7 +29,7 @@ func (c *Case) broken(pick func(*trust.Material) bool, cause func(*trust.Materia
 		if !pick(m) {
 			return
 		}
-		f := Finding{Cause: cause(m), Fix: fix(m), cascade: true}.at(m.Place)
+		f := Finding{Cause: cause(m), Fix: fix(m), cascade: true, Links: c.linksOfObject(m.Place)}.at(m.Place)
 		out = append(out, c.breaksOf(f, trust.NoCertificate, trust.NoKey, trust.NoBundle))
 	})
 	return out
@@ -132,6 +132,8 @@ func (c *Case) isSigningKey(p trust.Place) bool {
 // replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
 	switch {
+	case trust.Place{Path: file}.InAPI():
+		return mendObject(file)
 	case strings.HasPrefix(path.Base(file), "kubelet-client"):
 		return "give the node a fresh /etc/kubernetes/kubelet.conf (kubepki kubeconfig node NAME) and restart the kubelet"
 	case strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet."):

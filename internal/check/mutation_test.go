@@ -747,7 +747,7 @@ func kubelet(c *testpki.Cluster, line string) {
 }
 
 // withoutRow are the rules that no mutation shows: what they find are infos.
-var withoutRow = []string{"kubelet-unverified", "not-seen"}
+var withoutRow = []string{"kubelet-unverified", "not-seen", "sa-token-legacy"}
 
 // TestEveryRuleHasItsMutation: a rule that no row breaks something for is a
 // rule that nobody knows to work.
@@ -758,7 +758,7 @@ func TestEveryRuleHasItsMutation(t *testing.T) {
 			t.Errorf("rule %s is there twice", r.ID)
 		}
 		seen[r.ID] = true
-		has := slices.ContainsFunc(mutations, func(m mutation) bool { return m.id == r.ID })
+		has := slices.ContainsFunc(mutations, func(m mutation) bool { return m.id == r.ID }) || slices.ContainsFunc(objectRows, func(o objectRow) bool { return o.id == r.ID })
 		if exempt := slices.Contains(withoutRow, r.ID); has == exempt {
 			t.Errorf("rule %s: a row %v, exempt %v", r.ID, has, exempt)
 		}

@@ -26,11 +26,12 @@ func sanMissing(c *Case) []Finding {
 	var out []Finding
 	for _, p := range order {
 		slices.Sort(missing[p])
+		settings, said := c.kubeadmSays(missing[p])
 		f := Finding{
-			Cause: fmt.Sprintf("%s does not hold %s, at which it is reached", named(p), strings.Join(missing[p], ", ")),
+			Cause: fmt.Sprintf("%s does not hold %s, at which it is reached%s", named(p), strings.Join(missing[p], ", "), said),
 			Fix:   replace(p.Path),
 			needs: []trust.Place{p},
-		}.at(p)
+		}.at(append([]trust.Place{p}, settings...)...)
 		out = append(out, c.byFlag(c.breaksOf(f, trust.NameMissing)))
 	}
 	return out

@@ -30,6 +30,9 @@ func (c *Case) roots(findings []Finding) []Finding {
 
 // precedence is the rule's, but for warnings: they never hide an error.
 func (f Finding) precedence() int {
+	if f.Severity == Error && !f.follows.IsZero() {
+		return max(ruleIndex(f.ID), ruleIndex("root-ca-mismatch")) // after that which explains it
+	}
 	if f.Severity == Error {
 		return ruleIndex(f.ID)
 	}
@@ -42,6 +45,9 @@ var stillRead = []string{"key-permissions", "ca-key-mismatch", "signer-not-singl
 
 // explains tells whether g merely follows from f.
 func (f Finding) explains(g Finding) bool {
+	if !g.follows.IsZero() && slices.Contains(f.places, g.follows) {
+		return true
+	}
 	if !f.cascade && !(g.live && f.Severity == Error) {
 		return false
 	}
@@ -76,6 +82,7 @@ func (c *Case) number(f *Finding) {
 		}
 	}
 	slices.Sort(f.Links)
+	f.Links = slices.Compact(f.Links)
 	// Lists are never null in machine output.
 	f.Links, f.Paths = append([]int{}, f.Links...), append([]string{}, f.Paths...)
 	f.Consequences = append([]Consequence{}, f.Consequences...)

@@ -103,7 +103,7 @@ func Run(g *trust.Graph, o Options) *Result {
 	c.judge()
 	c.trust, c.standings = c.trustFaults(), c.findStandings()
 	var findings []Finding
-	for _, r := range rules {
+	for _, r := range slices.Concat(rules, objectRules) {
 		for _, f := range r.Judge(c) {
 			f.ID = cmp.Or(f.ID, r.ID)
 			if f.Severity == "" {
@@ -113,6 +113,7 @@ func Run(g *trust.Graph, o Options) *Result {
 		}
 	}
 	findings = c.roots(findings)
+	c.copies(findings)
 	return &Result{Links: c.links(findings), Findings: findings}
 }
 
@@ -206,7 +207,7 @@ func (c *Case) half(link int, side string, p Proof, unseen bool) Half {
 	}
 	switch {
 	case h.State == Broken:
-	case c.provedLive(link, side):
+	case c.provedLive(link, side), c.provedByAPI(link, side):
 		h.Proof = ByLive
 	case unseen:
 		h.State, h.Proof = Unseen, NoProof

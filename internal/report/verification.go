@@ -15,14 +15,16 @@ import (
 
 // Verification is the answer of `kubepki verify` for one cluster.
 type Verification struct {
-	APIVersion string          `json:"apiVersion"`
-	Kind       string          `json:"kind"`
-	Name       string          `json:"name,omitempty"` // folder, when several clusters are verified
-	At         time.Time       `json:"at"`
-	Healthy    bool            `json:"healthy"`
-	Nodes      []VerifiedNode  `json:"nodes"`
-	Links      []VerifiedLink  `json:"links"`
-	Findings   []check.Finding `json:"findings"`
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Name       string         `json:"name,omitempty"` // folder, when several clusters are verified
+	At         time.Time      `json:"at"`
+	Healthy    bool           `json:"healthy"`
+	Nodes      []VerifiedNode `json:"nodes"`
+	// API is what was looked at in the cluster's API; absent when it was not.
+	API      *VerifiedAPI    `json:"api,omitempty"`
+	Links    []VerifiedLink  `json:"links"`
+	Findings []check.Finding `json:"findings"`
 	// Observations are what was seen of the running components; absent when
 	// they were not looked at.
 	Observations []Observed `json:"observations,omitempty"`
@@ -65,11 +67,12 @@ func NewVerification(g *trust.Graph, r *check.Result, at time.Time) Verification
 		v.Observations = append(v.Observations, newObserved(&g.Observations[i]))
 	}
 	for _, n := range g.Nodes {
-		if n.Layout == layoutUsers {
+		if n.Layout == layoutUsers || n.Objects != nil {
 			continue // a folder beside the nodes
 		}
 		v.Nodes = append(v.Nodes, VerifiedNode{Name: n.Name, Layout: n.Layout})
 	}
+	v.API = newVerifiedAPI(g.Objects())
 	for i := range r.Links {
 		l := &r.Links[i]
 		out := VerifiedLink{Number: l.Number, Caller: l.Caller, Callee: l.Callee, OK: l.OK(), Halves: []VerifiedHalf{}, Findings: append([]string{}, l.Findings...)}
@@ -95,6 +98,9 @@ func (v *Verification) Text(w io.Writer, p Palette) error {
 		if err := Table(w, []string{"SERVER", "ADDRESS", "TLS", "SERIAL", "LEFT", "CALLERS"}, v.observedRows(p)); err != nil {
 			return err
 		}
+	}
+	if v.API != nil {
+		v.API.text(w)
 	}
 	for i := range v.Findings {
 		v.finding(w, &v.Findings[i], p)
@@ -190,11 +196,7 @@ func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 	if where != "" {
 		fmt.Fprintf(w, "  where: %s\n", Plain(where))
 	}
-	for _, other := range f.Paths {
-		if other != f.Path {
-			fmt.Fprintf(w, "         %s\n", Plain(other))
-		}
-	}
+	others(w, f.Paths, f.Path)
 	if f.Fix != "" {
 		fmt.Fprintf(w, "  fix:   %s\n", Plain(f.Fix))
 	}

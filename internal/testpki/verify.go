@@ -30,7 +30,14 @@ func (c *Cluster) VerifyLive(o check.Options, r *Running) *check.Result {
 // LiveTimeout is how long VerifyLive waits for a server.
 const LiveTimeout = 10 * time.Second
 
-func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
+// VerifyWith is Verify with more nodes than those of the disk, as that which stands
+// for the cluster's API.
+func (c *Cluster) VerifyWith(o check.Options, more ...trust.Node) *check.Result {
+	c.t.Helper()
+	return c.verify(o, nil, more...)
+}
+
+func (c *Cluster) verify(o check.Options, running *Running, more ...trust.Node) *check.Result {
 	c.t.Helper()
 	if o.At.IsZero() {
 		o.At = At
@@ -54,7 +61,7 @@ func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
 			keys[p] = k
 		}
 	}
-	g := catalog.Wire(nodes)
+	g := catalog.Wire(append(nodes, more...))
 	if running != nil {
 		g.Observations = probe.Run(c.t.Context(), g, catalog.Servers(g), probe.Keys(keys), probe.Options{Dial: running.Dial, Timeout: LiveTimeout, At: o.At})
 	}

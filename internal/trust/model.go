@@ -196,6 +196,9 @@ type Node struct {
 	Files       []File
 	// NotSeen names sources that were not in what was given, for one info each.
 	NotSeen []NotSeen
+	// Objects are those of the node that stands for the cluster's API, nil for a
+	// node of files.
+	Objects *Objects
 	// Authorities are the authorities that the layout arranges, in its order.
 	Authorities []NodeAuthority
 }
