@@ -32,8 +32,10 @@ type verifyOptions struct {
 	live     liveFlags
 }
 
-func newVerifyCommand(s streams) *cobra.Command {
-	var o verifyOptions
+func newVerifyCommand(s streams) *cobra.Command { return newVerifyCommandOf(&verifyOptions{}, s) }
+
+// newVerifyCommandOf keeps in o what the flags say.
+func newVerifyCommandOf(o *verifyOptions, s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify [DIR...]",
 		Short: "Prove every link of a cluster, from the very files and flags that its components use",
@@ -68,7 +70,7 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	f := c.Flags()
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
 	f.StringVar(&o.at, "at", "", "judge as of this time (RFC 3339, or a date) instead of now")
-	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	f.StringVarP(&o.output, "output", "o", "table", "output: "+outputList)
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
 	f.StringVar(&o.expiring, "expiring", "", "warn of certificates that expire within this time, e.g. 30d (default 30d or a tenth of their life, whichever is shorter)")
 	f.BoolVar(&o.live.on, "live", false, "look at the running components too")
@@ -97,7 +99,7 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err != nil {
 		return err
 	}
-	printer := &report.Printer{W: s.out, Format: o.output, Several: len(clusters) > 1, Palette: report.Palette{On: isTerminal(s.out)}}
+	printer := newVerdictPrinter(ctx, s, o.output, len(clusters) > 1)
 	failed, printErr, errs := false, error(nil), []error(nil)
 	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
 		if v.err != nil {
@@ -105,12 +107,12 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 			return
 		}
 		failed = failed || v.result.Any(failOn)
-		printErr = cmp.Or(printErr, printer.Print(&v.verification))
+		printErr = cmp.Or(printErr, printer.print(&v))
 	})
 	if len(clusters) == 1 && len(errs) > 0 {
 		return errs[0]
 	}
-	if err := cmp.Or(printErr, printer.Close(), ctx.Err(), errors.Join(errs...)); err != nil {
+	if err := cmp.Or(printErr, printer.close(), ctx.Err(), errors.Join(errs...)); err != nil {
 		return err
 	}
 	if failed {
@@ -132,8 +134,8 @@ func (o *verifyOptions) parse() (check.Options, check.Severity, error) {
 			return opts, "", usagef("--expiring: %w", err)
 		}
 	}
-	if !slices.Contains([]string{"table", "json", "yaml"}, o.output) {
-		return opts, "", usagef("--output: unknown format %q: use table, json or yaml", o.output)
+	if !slices.Contains(outputs, o.output) {
+		return opts, "", usagef("--output: unknown format %q: use %s", o.output, outputList)
 	}
 	failOn := check.Severity(o.failOn)
 	if !slices.Contains([]check.Severity{check.Error, check.Warning, check.Info}, failOn) {
@@ -210,6 +212,7 @@ func parseRoots(values []string) ([]nodeRoot, error) {
 // verdict is what came of one cluster.
 type verdict struct {
 	verification report.Verification
+	graph        *trust.Graph
 	result       *check.Result
 	err          error
 }
@@ -235,7 +238,7 @@ func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options
 	}
 	v := report.NewVerification(g, r, o.At)
 	v.Name = c.name
-	return verdict{verification: v, result: r}
+	return verdict{verification: v, graph: g, result: r}
 }
 
 // readCluster reads the nodes of a cluster, and their keys apart.

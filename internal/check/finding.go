@@ -45,6 +45,7 @@ type Finding struct {
 	breaks  []int         // indices of the breaks that it explains
 	needs   []trust.Place // places whose content it took for good
 	cascade bool          // makes findings that need its places consequences
+	reaches []reach       // halves that it breaks
 	live    bool          // was seen of a process: any error of its needs is its cause
 }
 
