@@ -1,5 +1,10 @@
 package picture
 
+import (
+	"fmt"
+	"strings"
+)
+
 // colours is how many authorities are told apart by colour; more share one, and
 // are told apart by their names.
 const colours = 7
@@ -44,4 +49,58 @@ svg.kp{font-family:Helvetica,Arial,"Liberation Sans",sans-serif;font-size:13px;c
 .kp .link:focus{outline:none}
 .kp .link:focus-visible .num{stroke:var(--focus);stroke-width:4}
 .kp .link:focus-visible .hit{stroke:var(--focus);stroke-opacity:.28}
+`
+
+// colourStyle gives each colour to lines and tips.
+func colourStyle() string {
+	var b strings.Builder
+	for i := range colours {
+		fmt.Fprintf(&b, ".kp .half.c%d{stroke:var(--c%d)}.kp .tip.c%d{fill:var(--c%d)}\n", i, i, i, i)
+	}
+	return b.String()
+}
+
+// pageStyle is that of a page around pictures.
+const pageStyle = `
+html.kp{background:var(--bg);color:var(--ink);color-scheme:light dark;font:15px/1.5 Helvetica,Arial,"Liberation Sans",sans-serif}
+body{margin:0}
+main{max-width:1500px;margin:0 auto;padding:16px 24px 48px}
+h1{font-size:24px;margin:16px 0 4px}h2{font-size:19px;margin:32px 0 8px}h3{font-size:16px;margin:0 0 4px}
+a{color:var(--focus)}
+:focus-visible{outline:3px solid var(--focus);outline-offset:2px}
+.verdict{font-weight:700;margin:0 0 8px}.kp .verdict.bad,b.bad,.kp span.broken{color:var(--bad)}
+figure{margin:0;overflow-x:auto;border:1px solid var(--rule);border-radius:8px}
+figure>svg{display:block;max-width:100%;height:auto;margin:0 auto;min-width:820px}
+figcaption{padding:8px 16px;border-top:1px solid var(--rule);font-size:14px}
+.legend,.plain{list-style:none;margin:0;padding:0}.legend li{display:inline-block;margin-right:22px}
+.finding{border:1px solid var(--rule);border-left:6px solid var(--rule);border-radius:6px;padding:10px 16px;margin:10px 0}
+.finding.error{border-left-color:var(--bad)}.finding.warning{border-left-color:var(--c3)}
+.kp .finding.error h3{color:var(--bad)}
+dl{margin:0;display:grid;grid-template-columns:max-content 1fr;gap:4px 14px}dt{font-weight:700}dd{margin:0;min-width:0;overflow-wrap:anywhere}
+pre.fix{margin:0;padding:8px 10px;background:var(--group);border:1px solid var(--rule);border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all}
+.show{display:flex;flex-wrap:wrap;gap:4px 18px;border:1px solid var(--rule);border-radius:6px;margin:0 0 10px}
+.show input[type=search]{font:inherit;color:inherit;background:var(--box);border:1px solid var(--soft);border-radius:4px;padding:1px 6px}
+button{font:inherit;color:inherit;background:var(--box);border:1px solid var(--soft);border-radius:4px;padding:1px 10px;margin-top:4px;cursor:pointer}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:14px}
+th,td{text-align:left;vertical-align:top;padding:5px 10px;border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
+td:nth-child(4){text-align:right}
+tr:target,.finding:target{background:var(--group);outline:2px solid var(--focus)}
+tr.broken{background:var(--badbg)}
+.cluster:has(.show-broken:checked) tbody tr:not(.broken),.cluster:has(.show-unseen:checked) tbody tr:not(.unseen),.cluster:has(.show-found:checked) tbody tr:not(.found),tr.hidden{display:none}
+.skip{margin-right:14px}
+@media print{@page{size:A4 landscape;margin:10mm}main{max-width:none;padding:0}figure,.finding{break-inside:avoid}figure>svg{min-width:0}.show,.skip,button{display:none}table{font-size:10px}tr{break-inside:avoid}}
+`
+
+// script adds to a page what it is handier with: a button that copies each fix,
+// and a field that filters the table.
+const script = `
+for(const pre of document.querySelectorAll("pre.fix")){
+const button=document.createElement("button");button.type="button";button.textContent="copy";button.setAttribute("aria-label","copy the "+pre.getAttribute("aria-label"));
+button.addEventListener("click",async()=>{try{await navigator.clipboard.writeText(pre.textContent);button.textContent="copied"}catch{getSelection().selectAllChildren(pre);button.textContent="selected"}setTimeout(()=>button.textContent="copy",2000)});
+pre.after(button)}
+for(const show of document.querySelectorAll(".show")){
+const label=document.createElement("label");label.textContent="that name ";const field=document.createElement("input");field.type="search";label.append(field);show.append(label);
+const rows=show.parentElement.querySelectorAll("tbody tr");
+field.addEventListener("input",()=>{const text=field.value.toLowerCase();for(const row of rows)row.classList.toggle("hidden",!row.textContent.toLowerCase().includes(text))})}
 `

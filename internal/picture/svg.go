@@ -107,11 +107,9 @@ func (c *canvas) head(w, h float64) {
 		w, h, w, h, c.prefix, c.prefix)
 	c.printf("<title id=\"%vtitle\">%v</title>\n", c.prefix, title(c.d))
 	c.printf("<desc id=\"%vdesc\">%v. Boxes are components, by node; arrows are links, numbered as in kubepki's table of links. The half of an arrow at the caller has the colour of the authority that signed what the caller shows, the half at the callee that of what the callee shows.</desc>\n", c.prefix, verdict(c.d))
-	c.b.WriteString("<style>" + style)
-	for i := range colours {
-		c.printf(".kp .half.c%d{stroke:var(--c%d)}.kp .tip.c%d{fill:var(--c%d)}\n", i, i, i, i)
+	if c.legend {
+		c.b.WriteString("<style>" + style + colourStyle() + "</style>\n")
 	}
-	c.b.WriteString("</style>\n")
 	c.printf("<rect class=\"bg\" width=\"%v\" height=\"%v\"/>\n", w, h)
 }
 
