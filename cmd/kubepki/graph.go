@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/diagram"
 	"github.com/kubepki/kubepki/internal/picture"
 )
 
@@ -98,19 +100,16 @@ func (o *verifyOptions) draw(ctx context.Context, s streams, args []string) erro
 }
 
 func newGraphPrinter(ctx context.Context, s streams, format string) verdictPrinter {
+	drawing := func(draw func(*diagram.Diagram) error) verdictPrinter {
+		return printer{func(v *verdict) error { return draw(diagramOf(v)) }, func() error { return nil }}
+	}
 	switch format {
 	case "svg":
-		return drawing(func(v *verdict) error { return picture.SVG(ctx, s.out, diagramOf(v)) })
+		return drawing(func(d *diagram.Diagram) error { return picture.SVG(ctx, s.out, d) })
 	case "dot":
-		return drawing(func(v *verdict) error { return picture.DOT(s.out, diagramOf(v)) })
+		return drawing(func(d *diagram.Diagram) error { return picture.DOT(s.out, d) })
 	case "mermaid":
-		return drawing(func(v *verdict) error { return picture.Mermaid(s.out, diagramOf(v)) })
+		return drawing(func(d *diagram.Diagram) error { return picture.Mermaid(s.out, d) })
 	}
-	return newVerdictPrinter(ctx, s, format, false)
+	return newVerdictPrinter(ctx, s, format, false, check.Error)
 }
-
-// drawing prints one cluster.
-type drawing func(v *verdict) error
-
-func (d drawing) print(v *verdict) error { return d(v) }
-func (d drawing) close() error           { return nil }

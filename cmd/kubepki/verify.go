@@ -99,7 +99,7 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err != nil {
 		return err
 	}
-	printer := newVerdictPrinter(ctx, s, o.output, len(clusters) > 1)
+	printer := newVerdictPrinter(ctx, s, o.output, len(clusters) > 1, failOn)
 	failed, printErr, errs := false, error(nil), []error(nil)
 	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
 		if v.err != nil {

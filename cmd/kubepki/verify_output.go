@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/diagram"
 	"github.com/kubepki/kubepki/internal/picture"
 	"github.com/kubepki/kubepki/internal/report"
@@ -20,28 +21,34 @@ type verdictPrinter interface {
 	close() error
 }
 
-func newVerdictPrinter(ctx context.Context, s streams, format string, several bool) verdictPrinter {
+// newVerdictPrinter prints nothing yet. failOn is what counts as a failed test.
+func newVerdictPrinter(ctx context.Context, s streams, format string, several bool, failOn check.Severity) verdictPrinter {
 	switch format {
 	case "html":
-		return &pagePrinter{ctx: ctx, page: picture.NewPage(s.out)}
+		page := picture.NewPage(s.out)
+		return printer{func(v *verdict) error { return page.Add(ctx, diagramOf(v)) }, page.Close}
+	case "sarif":
+		d := report.NewSARIF(s.out, versionText(), several)
+		return printer{func(v *verdict) error { d.Add(&v.verification); return nil }, d.Close}
+	case "junit":
+		d := report.NewJUnit(s.out, failOn)
+		return printer{func(v *verdict) error { d.Add(&v.verification); return nil }, d.Close}
+	case "prometheus":
+		d := report.NewMetrics(s.out, several)
+		return printer{func(v *verdict) error { d.Add(&v.verification, v.graph); return nil }, d.Close}
 	}
-	return textPrinter{&report.Printer{W: s.out, Format: format, Several: several, Palette: report.Palette{On: isTerminal(s.out)}}}
+	text := &report.Printer{W: s.out, Format: format, Several: several, Palette: report.Palette{On: isTerminal(s.out)}}
+	return printer{func(v *verdict) error { return text.Print(&v.verification) }, text.Close}
 }
 
-// textPrinter prints tables, JSON and YAML.
-type textPrinter struct{ *report.Printer }
-
-func (p textPrinter) print(v *verdict) error { return p.Print(&v.verification) }
-func (p textPrinter) close() error           { return p.Close() }
-
-// pagePrinter prints one page with a section for each cluster.
-type pagePrinter struct {
-	ctx  context.Context
-	page *picture.Page
+// printer is made of two functions.
+type printer struct {
+	each func(v *verdict) error
+	end  func() error
 }
 
-func (p *pagePrinter) print(v *verdict) error { return p.page.Add(p.ctx, diagramOf(v)) }
-func (p *pagePrinter) close() error           { return p.page.Close() }
+func (p printer) print(v *verdict) error { return p.each(v) }
+func (p printer) close() error           { return p.end() }
 
 // diagramOf is what a picture of a cluster shows.
 func diagramOf(v *verdict) *diagram.Diagram {
