@@ -94,7 +94,11 @@ func (b *builder) ends(link int, like []int) [4][2]int {
 
 func (b *builder) key(link int, ends [2]int) string {
 	client, server := b.half(link, "client"), b.half(link, "server")
-	return fmt.Sprint(b.r.Links[link].Number, ends, stateKey(client), stateKey(server), authorityKey(client), "\x00", authorityKey(server), "\x00", b.ids(client), "\x00", b.ids(server))
+	state := fmt.Sprint(b.r.Links[link].Number, ends, stateKey(client), stateKey(server))
+	if b.detail >= byComponents {
+		return state
+	}
+	return fmt.Sprint(state, authorityKey(client), "\x00", authorityKey(server), "\x00", b.ids(client), "\x00", b.ids(server))
 }
 
 // ids names the kinds of findings of a half.

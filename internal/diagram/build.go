@@ -27,7 +27,7 @@ func New(g *trust.Graph, r *check.Result, signers Signer, authorities []Authorit
 		b.group(d)
 		b.boxes()
 		b.arrows()
-		if d == byComponents || len(b.d.Groups) <= maxGroups && len(b.d.Arrows) <= maxArrows {
+		if d == byNothing || len(b.d.Groups) <= maxGroups && len(b.d.Arrows) <= maxArrows {
 			break
 		}
 	}
@@ -43,6 +43,7 @@ type builder struct {
 	r       *check.Result
 	signers Signer
 	d       *Diagram
+	detail  detail
 	groupOf map[string]int // by node
 	boxOf   map[string]int // by component ID
 	// concerns are, by file, the findings that stand there.
@@ -261,8 +262,9 @@ func (h *Half) join(o *Half) {
 	if !o.NotAfter.IsZero() && (h.NotAfter.IsZero() || o.NotAfter.Before(h.NotAfter)) {
 		h.NotBefore, h.NotAfter, h.First = o.NotBefore, o.NotAfter, o.First
 	}
-	if o.Credential != h.Credential {
-		h.Credential = cmp.Or(h.Credential, o.Credential)
+	h.Credential = cmp.Or(h.Credential, o.Credential)
+	if o.Authority != h.Authority {
+		h.Authority = Several
 	}
 }
 

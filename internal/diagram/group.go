@@ -23,11 +23,13 @@ const (
 	byAll        detail = iota // components, links, authorities, findings
 	byHealth                   // components, and whether something is broken
 	byComponents               // components alone
+	byNothing                  // all are alike
 )
 
 // group sorts the nodes into groups of those that are alike, and says of each
 // node in which it is.
 func (b *builder) group(d detail) {
+	b.detail = d
 	facts := b.facts(d)
 	b.d.Groups, b.groupOf = nil, map[string]int{}
 	known := map[string]int{}
@@ -71,6 +73,9 @@ func (b *builder) unnamed() string {
 // facts are, of each node, the texts by which it is told from others.
 func (b *builder) facts(d detail) map[string][]string {
 	facts := map[string][]string{}
+	if d == byNothing {
+		return facts
+	}
 	add := func(node, format string, args ...any) {
 		facts[node] = append(facts[node], fmt.Sprintf(format, args...))
 	}

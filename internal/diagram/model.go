@@ -70,7 +70,8 @@ type Half struct {
 	Proofs []check.Proof // how the state is known, each once
 	// Credential is what is shown, as the catalogue names it.
 	Credential string
-	// Authority names who signed it; empty when that is not known.
+	// Authority names who signed it; empty when that is not known, [Several] when
+	// the picture has no place to tell them apart.
 	Authority string
 	// NotBefore and NotAfter are those of the credential that ends first; zero
 	// when it is no certificate or was not seen.
@@ -95,3 +96,6 @@ type Authority struct {
 // SigningKey is the name under which the service-account key stands in the
 // legend.
 const SigningKey = "service-account key"
+
+// Several stands for authorities that are not told apart.
+const Several = "several authorities"

@@ -22,7 +22,7 @@ const (
 )
 
 // patience is how long a layout may take.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 type point struct{ x, y float64 }
 

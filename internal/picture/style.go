@@ -84,12 +84,12 @@ button{font:inherit;color:inherit;background:var(--box);border:1px solid var(--s
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;vertical-align:top;padding:5px 10px;border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
-td:nth-child(4){text-align:right}
+th{overflow-wrap:normal;white-space:nowrap}td:nth-child(4){text-align:right}
 tr:target,.finding:target{background:var(--group);outline:2px solid var(--focus)}
 tr.broken{background:var(--badbg)}
 .cluster:has(.show-broken:checked) tbody tr:not(.broken),.cluster:has(.show-unseen:checked) tbody tr:not(.unseen),.cluster:has(.show-found:checked) tbody tr:not(.found),tr.hidden{display:none}
 .skip{margin-right:14px}
-@media print{@page{size:A4 landscape;margin:10mm}main{max-width:none;padding:0}figure,.finding{break-inside:avoid}figure>svg{min-width:0}.show,.skip,button{display:none}table{font-size:10px}tr{break-inside:avoid}}
+@media print{@page{size:A4 landscape;margin:10mm}main{max-width:none;padding:0}figure,.finding{break-inside:avoid}h2,h3{break-after:avoid}figure>svg{min-width:0}.show,.skip,button{display:none}table{font-size:10px}tr{break-inside:avoid}}
 `
 
 // script adds to a page what it is handier with: a button that copies each fix,

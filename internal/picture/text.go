@@ -2,6 +2,7 @@ package picture
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -147,22 +148,16 @@ func arrowText(d *diagram.Diagram, a *diagram.Arrow) []string {
 	return lines
 }
 
-// findingsOf are the findings of both halves, each once.
+// findingsOf are the findings of both halves, each once, the worst first.
 func findingsOf(a *diagram.Arrow) []int {
 	var all []int
-	seen := map[int]bool{}
 	for _, h := range []*diagram.Half{a.Client, a.Server} {
-		if h == nil {
-			continue
-		}
-		for _, i := range h.Findings {
-			if !seen[i] {
-				seen[i] = true
-				all = append(all, i)
-			}
+		if h != nil {
+			all = append(all, h.Findings...)
 		}
 	}
-	return all
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // verdict sums a diagram up in one line.
@@ -195,11 +190,15 @@ func wrap(text string, size, max float64) []string {
 	line := ""
 	for _, word := range strings.Fields(text) {
 		for width(word, size) > max { // a word that no line holds
-			cut := len([]rune(word))
-			for width(string([]rune(word)[:cut]), size) > max && cut > 1 {
+			if line != "" {
+				lines, line = append(lines, line), ""
+			}
+			runes := []rune(word)
+			cut := len(runes)
+			for cut > 1 && width(string(runes[:cut]), size) > max {
 				cut--
 			}
-			lines, line, word = append(lines, strings.TrimSpace(line+" "+string([]rune(word)[:cut]))), "", string([]rune(word)[cut:])
+			lines, word = append(lines, string(runes[:cut])), string(runes[cut:])
 		}
 		switch {
 		case line == "":

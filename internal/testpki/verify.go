@@ -30,7 +30,19 @@ func (c *Cluster) VerifyLive(o check.Options, r *Running) *check.Result {
 // LiveTimeout is how long VerifyLive waits for a server.
 const LiveTimeout = 10 * time.Second
 
+// Judge is Verify, and returns the graph too.
+func (c *Cluster) Judge(o check.Options) (*trust.Graph, *check.Result) {
+	c.t.Helper()
+	return c.judge(o, nil)
+}
+
 func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
+	c.t.Helper()
+	_, r := c.judge(o, running)
+	return r
+}
+
+func (c *Cluster) judge(o check.Options, running *Running) (*trust.Graph, *check.Result) {
 	c.t.Helper()
 	if o.At.IsZero() {
 		o.At = At
@@ -64,5 +76,5 @@ func (c *Cluster) verify(o check.Options, running *Running) *check.Result {
 	for _, x := range contradictions {
 		c.t.Errorf("link %d %s → %s: judged good, but the handshake fails: %v", r.Links[x.Link].Number, r.Links[x.Link].Caller, r.Links[x.Link].Callee, x.Err)
 	}
-	return r
+	return g, r
 }
