@@ -8,6 +8,7 @@ func commands(s streams) []*cobra.Command {
 		newInitCommand(s),
 		newVerifyCommand(s),
 		newShowCommand(s),
+		newGraphCommand(s),
 		newTrustCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),

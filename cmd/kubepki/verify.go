@@ -35,8 +35,10 @@ type verifyOptions struct {
 	access   kube.Access
 }
 
-func newVerifyCommand(s streams) *cobra.Command {
-	var o verifyOptions
+func newVerifyCommand(s streams) *cobra.Command { return newVerifyCommandOf(&verifyOptions{}, s) }
+
+// newVerifyCommandOf keeps in o what the flags say.
+func newVerifyCommandOf(o *verifyOptions, s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify [DIR...]",
 		Short: "Prove every link of a cluster, from the very files and flags that its components use",
@@ -80,7 +82,7 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
 	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "judge as of this time (RFC 3339, or a date) instead of now")
-	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	f.StringVarP(&o.output, "output", "o", "table", "output: "+outputList)
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
 	f.StringVar(&o.expiring, "expiring", "", "warn of certificates that expire within this time, e.g. 30d (default 30d or a tenth of their life, whichever is shorter)")
 	f.StringVar(&o.access.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster, whose objects are looked at too; without nodes they alone are")
@@ -114,32 +116,20 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err != nil {
 		return err
 	}
-	if clusters, err = o.withAPI(clusters, len(args) > 0); err != nil {
-		return err
-	}
-	printer := &report.Printer{W: s.out, Format: o.output, Several: len(clusters) > 1, Palette: report.Palette{On: isTerminal(s.out)}}
+	printer := newVerdictPrinter(ctx, s, o.output, len(clusters) > 1, failOn)
 	failed, printErr, errs := false, error(nil), []error(nil)
-	inOrder(ctx, clusters, func(c cluster) []verdict {
-		var all []verdict
-		for _, one := range c.apart() {
-			all = append(all, verify(ctx, one, opts, live))
+	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
+		if v.err != nil {
+			errs = append(errs, v.err)
+			return
 		}
-		return all
-	}, func(all []verdict) {
-		printer.Several = printer.Several || len(all) > 1
-		for _, v := range all {
-			if v.err != nil {
-				errs = append(errs, v.err)
-				continue
-			}
-			failed = failed || v.result.Any(failOn)
-			printErr = cmp.Or(printErr, printer.Print(&v.verification))
-		}
+		failed = failed || v.result.Any(failOn)
+		printErr = cmp.Or(printErr, printer.print(&v))
 	})
 	if len(clusters) == 1 && len(errs) > 0 {
 		return errs[0]
 	}
-	if err := cmp.Or(printErr, printer.Close(), ctx.Err(), errors.Join(errs...)); err != nil {
+	if err := cmp.Or(printErr, printer.close(), ctx.Err(), errors.Join(errs...)); err != nil {
 		return err
 	}
 	if failed {
@@ -161,8 +151,8 @@ func (o *verifyOptions) parse() (check.Options, check.Severity, error) {
 			return opts, "", usagef("--expiring: %w", err)
 		}
 	}
-	if !slices.Contains([]string{"table", "json", "yaml"}, o.output) {
-		return opts, "", usagef("--output: unknown format %q: use table, json or yaml", o.output)
+	if !slices.Contains(outputs, o.output) {
+		return opts, "", usagef("--output: unknown format %q: use %s", o.output, outputList)
 	}
 	failOn := check.Severity(o.failOn)
 	if !slices.Contains([]check.Severity{check.Error, check.Warning, check.Info}, failOn) {
@@ -193,7 +183,8 @@ func parseDays(s string) (time.Duration, error) {
 }
 
 // clusters tells what to verify: the nodes of --root are one cluster, each
-// argument is one.
+// argument is one, and of several distributions below them each is one. The API
+// of --kubeconfig belongs to the one cluster.
 func (o *verifyOptions) clusters(args []string) ([]cluster, error) {
 	only, err := parseLayout(o.layout)
 	if err != nil {
@@ -213,7 +204,11 @@ func (o *verifyOptions) clusters(args []string) ([]cluster, error) {
 	if len(all) == 1 {
 		all[0].name = ""
 	}
-	return all, nil
+	var clusters []cluster
+	for _, c := range all {
+		clusters = append(clusters, c.apart()...)
+	}
+	return o.withAPI(clusters, len(args) > 0)
 }
 
 // parseRoots reads the values of --root; without any, the machine itself.
@@ -243,6 +238,7 @@ func parseRoots(values []string) ([]nodeRoot, error) {
 // verdict is what came of one cluster.
 type verdict struct {
 	verification report.Verification
+	graph        *trust.Graph
 	result       *check.Result
 	err          error
 }
@@ -271,7 +267,7 @@ func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options
 	}
 	v := report.NewVerification(g, r, o.At)
 	v.Name = c.name
-	return verdict{verification: v, result: r}
+	return verdict{verification: v, graph: g, result: r}
 }
 
 // readCluster reads the nodes of a cluster, and their keys apart. Where several

@@ -46,6 +46,7 @@ type Finding struct {
 	needs   []trust.Place // places whose content it took for good
 	cascade bool          // makes findings that need its places consequences
 	follows trust.Place   // the setting that what is wrong was published from
+	reaches []reach       // halves that it breaks
 	live    bool          // was seen of a process: any error of its needs is its cause
 }
 

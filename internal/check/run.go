@@ -168,8 +168,10 @@ func (c *Case) links(findings []Finding) []JudgedLink {
 		l := &c.Links[i]
 		out[i] = JudgedLink{Link: l, Halves: c.halves(i, l)}
 	}
-	for _, f := range findings {
+	for i := range findings {
+		f := &findings[i]
 		for _, b := range f.breaks {
+			f.reaches = append(f.reaches, reach{c.Breaks[b].Link, c.Breaks[b].Server})
 			l := &out[c.Breaks[b].Link]
 			if !slices.Contains(l.Findings, f.ID) {
 				l.Findings = append(l.Findings, f.ID)
@@ -226,6 +228,7 @@ func (r *Result) Refused(link int, side string, err error) {
 	}
 	place := placeOf(l.Link, side)
 	f := Finding{ID: "refused", Severity: Error, Links: []int{l.Number}, Cause: fmt.Sprintf("the handshake from %s to %s fails: %v", l.Caller, l.Callee, err)}.at(place)
+	f.reaches = []reach{{link, side == "server"}}
 	r.Findings = append([]Finding{f}, r.Findings...)
 	l.Findings = append(l.Findings, f.ID)
 }

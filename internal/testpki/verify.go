@@ -37,7 +37,19 @@ func (c *Cluster) VerifyWith(o check.Options, more ...trust.Node) *check.Result 
 	return c.verify(o, nil, more...)
 }
 
+// Judge is Verify, and returns the graph too.
+func (c *Cluster) Judge(o check.Options) (*trust.Graph, *check.Result) {
+	c.t.Helper()
+	return c.judge(o, nil)
+}
+
 func (c *Cluster) verify(o check.Options, running *Running, more ...trust.Node) *check.Result {
+	c.t.Helper()
+	_, r := c.judge(o, running, more...)
+	return r
+}
+
+func (c *Cluster) judge(o check.Options, running *Running, more ...trust.Node) (*trust.Graph, *check.Result) {
 	c.t.Helper()
 	if o.At.IsZero() {
 		o.At = At
@@ -71,5 +83,5 @@ func (c *Cluster) verify(o check.Options, running *Running, more ...trust.Node) 
 	for _, x := range contradictions {
 		c.t.Errorf("link %d %s → %s: judged good, but the handshake fails: %v", r.Links[x.Link].Number, r.Links[x.Link].Caller, r.Links[x.Link].Callee, x.Err)
 	}
-	return r
+	return g, r
 }
