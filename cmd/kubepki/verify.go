@@ -210,6 +210,7 @@ func parseRoots(values []string) ([]nodeRoot, error) {
 // verdict is what came of one cluster.
 type verdict struct {
 	verification report.Verification
+	graph        *trust.Graph
 	result       *check.Result
 	err          error
 }
@@ -235,7 +236,7 @@ func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options
 	}
 	v := report.NewVerification(g, r, o.At)
 	v.Name = c.name
-	return verdict{verification: v, result: r}
+	return verdict{verification: v, graph: g, result: r}
 }
 
 // readCluster reads the nodes of a cluster, and their keys apart.
