@@ -26,14 +26,37 @@ func (f *FindingPage) Text(w io.Writer, p Palette) error {
 	fmt.Fprintf(&b, "%s %s\n%s\n", p.severity(f.Severity), p.Bold(f.ID), f.Summary)
 	for _, s := range f.Sections {
 		fmt.Fprintf(&b, "\n%s\n", p.Bold(strings.ToUpper(s.Title)))
-		for _, part := range s.Parts {
-			for line := range strings.SplitSeq(part.Text, "\n") {
+		for n, part := range s.Parts {
+			if n > 0 {
+				b.WriteByte('\n')
+			}
+			for _, line := range partLines(part) {
 				fmt.Fprintf(&b, "  %s\n", line)
 			}
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// pageWidth is how many letters a line of prose has for people.
+const pageWidth = 96
+
+// partLines are the lines of a part: those of a terminal as they are, prose
+// broken between words.
+func partLines(part explain.Part) []string {
+	if part.Console {
+		return strings.Split(part.Text, "\n")
+	}
+	var all []string
+	line := ""
+	for _, word := range strings.Fields(part.Text) {
+		if line != "" && len([]rune(line))+1+len([]rune(word)) > pageWidth {
+			all, line = append(all, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(all, line)
 }
 
 // PageRows prints one row for each page.
