@@ -73,6 +73,7 @@ var mayImport = map[string][]string{
 	"mtls/frontproxy/live":               {"mtls/frontproxy"},
 	"examples/extension-apiserver":       {"mtls", "mtls/frontproxy", "mtls/frontproxy/live"},
 	"internal/bundle":                    {"internal/trust", "internal/catalog", "internal/check"},
+	"internal/explain/saidtext":          {},
 	"internal/explain":                   {"internal/trust", "internal/catalog", "internal/check"},
 }
 

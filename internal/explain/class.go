@@ -105,6 +105,7 @@ var classes = map[string]class{
 	"unreachable":       {depth: what, sense: ofWire, means: "nobody answers where {caller} dials: {callee} does not run (its own log says why), or the address is wrong", findings: []string{"unreachable", "endpoint-mismatch", "file-missing", "cert-malformed", "key-mismatch"}},
 	"timeout":           {depth: where, sense: ofWire, means: "no answer came in time: a firewall, a wrong address, or a server that is too busy", findings: []string{"unreachable", "endpoint-mismatch"}},
 	"connection-closed": {depth: where, sense: ofWire, means: "the other end closed the connection. A server that refuses a client's certificate in TLS 1.3 can look so, for its alert is lost when a request is on its way: its own log says more", findings: allFaults},
+	"peer-closed":       {depth: why, sense: ofWire, means: "the other end closed the connection of its own will: it stops, or a limit of it has passed", findings: nil},
 	"server-tls":        {depth: where, sense: ofWire, means: "a connection failed in the TLS handshake; the line does not say why", findings: allFaults},
 	"webhook":           {depth: where, sense: ofWire, means: "kube-apiserver could not call a webhook", findings: allFaults},
 	"aggregated":        {depth: where, sense: ofWire, means: "kube-apiserver could not call an extension API server", findings: allFaults},

@@ -178,7 +178,9 @@ var faults = map[string]broken{
 	"authority-recreated":         {do: func(c *testpki.Cluster) { c.Recreate("cp1", "ca") }},
 	"authority-unknown":           {do: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver-etcd-client", "ca", nil) }},
 	"usage-missing":               {do: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", usages(x509.ExtKeyUsageClientAuth)) }},
-	"usage-excess":                {do: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.IsCA = true }) }},
+	"usage-excess": {do: func(c *testpki.Cluster) {
+		c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.IsCA = true })
+	}},
 	"requestheader-name-mismatch": {do: flag("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=foo,bar")},
 	"requestheader-any-name":      {do: flag("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=")},
 	"identity-wrong":              {do: func(c *testpki.Cluster) { c.Copy("cp1", "scheduler.conf", "cp1", "controller-manager.conf") }},

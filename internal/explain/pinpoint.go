@@ -397,7 +397,9 @@ func (p *pinpoint) breaks(f *check.Finding) bool {
 // holds a certificate which it names, or, where the finding breaks no link, that
 // a candidate uses.
 func (p *pinpoint) namesPlace(f *check.Finding) bool {
-	at := func(q trust.Place) bool { return slices.Contains(f.Paths, q.Path) && (f.Node == "" || f.Node == q.Node) }
+	at := func(q trust.Place) bool {
+		return slices.Contains(f.Paths, q.Path) && (f.Node == "" || f.Node == q.Node)
+	}
 	if p.e.Facts.Path != "" && slices.Contains(f.Paths, p.e.Facts.Path) {
 		return p.nodeNamed(p.e.Node) == "" || f.Node == p.nodeNamed(p.e.Node)
 	}
