@@ -162,8 +162,14 @@ func readContext(l *line, f *Facts, component string) context {
 	var marked []int
 	for i := range marks {
 		m := &marks[i]
-		// A mark of another component is of a text that is quoted.
-		if !strings.Contains(l.text, m.text) || c.component != "" && m.component != "" && m.component != c.component {
+		if !strings.Contains(l.text, m.text) {
+			continue
+		}
+		if c.component != "" && m.component != "" && m.component != c.component {
+			// Of a text that is quoted; or of kubectl with the kubeconfig of another.
+			if m.component == Kubectl && c.direction == "" {
+				c.direction = m.direction
+			}
 			continue
 		}
 		if c.component == "" {

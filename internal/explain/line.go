@@ -29,7 +29,7 @@ var frames = []*regexp.Regexp{
 	// the container runtime's files
 	regexp.MustCompile(`^\d{4}-\d\d-\d\dT\S+ (?:stdout|stderr) [FP] `),
 	// klog
-	regexp.MustCompile(`^[IWEF]\d{4} [\d:.]+ +\d+ (?P<source>[\w./-]+\.go:\d+)\] *`),
+	regexp.MustCompile(`^[IWEF]\d{4} [\d:.]+ +\d+ (?P<source>[^\]\s]+:\d+)\] *`),
 }
 
 // parseLine takes the frames off a line.
