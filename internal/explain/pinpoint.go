@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -248,6 +249,9 @@ func names(c *x509.Certificate, f *Facts) bool {
 		return trust.SerialText(c.SerialNumber) == f.Serial && (f.KeyID == "" || plainHex(hexOf(c.SubjectKeyId)) == f.KeyID || len(c.SubjectKeyId) == 0)
 	}
 	if len(f.Names) > 0 {
+		if c.IsCA {
+			return false // kubeadm's authorities hold their own name
+		}
 		held := slices.Clone(c.DNSNames)
 		for _, ip := range c.IPAddresses {
 			held = append(held, ip.String())
@@ -335,7 +339,7 @@ func (p *pinpoint) findings() []check.Finding {
 	var all []ranked
 	for _, f := range p.r.Findings {
 		kind := p.kind(&f)
-		if kind < 0 || f.Severity == check.Info && f.ID != "kubelet-unverified" && f.ID != "kubelet-serving-self-signed" {
+		if kind < 0 || f.Severity == check.Info && !p.kubeletsAlone() {
 			continue
 		}
 		named, linked := p.namesPlace(&f), p.breaks(&f)
@@ -356,6 +360,12 @@ func (p *pinpoint) findings() []check.Finding {
 		out = append(out, r.finding)
 	}
 	return out
+}
+
+// kubeletsAlone tells that the line is about a kubelet's serving certificate,
+// where what is otherwise only worth knowing explains an error.
+func (p *pinpoint) kubeletsAlone() bool {
+	return len(p.e.Links) > 0 && p.e.Half == HalfServer && !slices.ContainsFunc(p.e.Links, func(n int) bool { return linkOf(n).callee != catalog.Kubelet })
 }
 
 func yes(b bool) int {
@@ -424,7 +434,7 @@ func (p *pinpoint) says(f *Found) string {
 			facts.Serial, p.issuer())
 	case len(p.e.Links) > 0 && len(p.links) == 0:
 		return "no file of what was given explains it: none is of such a link; give the roots of all nodes concerned, or look at the running components with kubepki verify --live"
-	case facts.Name != "" && len(p.shown) > 0:
+	case p.e.Class == "name-mismatch" && facts.Name != "":
 		return p.saysName()
 	case len(p.links) == 0:
 		return "no file of what was given explains it; look at the running components with kubepki verify --live"
@@ -434,11 +444,21 @@ func (p *pinpoint) says(f *Found) string {
 
 // saysName compares the name that was dialled with the file as it is now.
 func (p *pinpoint) saysName() string {
-	s := p.shown[0]
-	if s.cert.VerifyHostname(p.e.Facts.Name) == nil {
-		return fmt.Sprintf("%s holds %s now: the process that shows the older certificate has not taken it up (kubepki verify --live)", s.place, p.e.Facts.Name)
+	now := p.shown
+	for _, l := range p.links {
+		for _, at := range p.credentials(l) {
+			if m := p.g.Material(at); len(now) == 0 && m.OK() && m.Leaf() != nil {
+				now = []standing{{at, m.Leaf()}}
+			}
+		}
 	}
-	return fmt.Sprintf("%s is the certificate; nothing in these files says that it is to be reached at %s: dial one of its names, or issue it anew with that name", s.place, p.e.Facts.Name)
+	switch {
+	case len(now) == 0:
+		return "no certificate of such a server is in what was given; kubepki show HOST:PORT shows what it presents"
+	case now[0].cert.VerifyHostname(p.e.Facts.Name) == nil:
+		return fmt.Sprintf("%s holds %s now: the process that shows another certificate has not taken the file up (kubepki verify --live)", now[0].place, p.e.Facts.Name)
+	}
+	return fmt.Sprintf("%s does not hold %s, and nothing in these files says that it is to be reached there: dial one of its names, or issue it anew with that name", now[0].place, p.e.Facts.Name)
 }
 
 // issuer says who signed a certificate of which only the key ids are known.
