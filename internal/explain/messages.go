@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"slices"
@@ -19,8 +20,10 @@ type message struct {
 	size  int // bytes of all parts
 }
 
-// catalogue holds all messages. The files are embedded, so that one which does
-// not parse is a mistake of the program; a test reads them all.
+// catalogue holds all messages, first those that tell most: one that says what is
+// wrong before one that says only where, and of those the longest. The files are
+// embedded, so that one which does not parse is a mistake of the program; every
+// test reads them.
 var catalogue = readCatalogue()
 
 func readCatalogue() []message {
@@ -40,6 +43,9 @@ func readCatalogue() []message {
 		}
 		all = append(all, found...)
 	}
+	slices.SortStableFunc(all, func(a, b message) int {
+		return cmp.Or(classes[b.class].depth-classes[a.class].depth, b.size-a.size)
+	})
 	return all
 }
 
@@ -85,28 +91,14 @@ func (m *message) in(text string) bool {
 	return true
 }
 
-// find returns the message that tells most of a text: one that says what is
-// wrong before one that says only where, and of those the longest.
+// find returns the message that tells most of a text.
 func find(text string) (message, bool) {
-	best := -1
 	for i := range catalogue {
-		m := &catalogue[i]
-		if best >= 0 && !more(m, &catalogue[best]) {
-			continue
-		}
-		if m.in(text) {
-			best = i
+		if catalogue[i].in(text) {
+			return catalogue[i], true
 		}
 	}
-	if best < 0 {
-		return message{}, false
-	}
-	return catalogue[best], true
-}
-
-func more(a, b *message) bool {
-	x, y := classes[a.class].depth, classes[b.class].depth
-	return x > y || x == y && a.size > b.size
+	return message{}, false
 }
 
 // Messages returns the texts of the catalogue, with * for any text, in order.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
@@ -203,14 +202,11 @@ func TestNothingIsFoundInHealthyClusters(t *testing.T) {
 	}
 }
 
-// The time of day that a whole journal takes is bounded: no line is worse than
-// its length.
-func TestManyLinesAreQuick(t *testing.T) {
-	begin := time.Now()
+// What says the same is said once, with how often it was.
+func TestManyLinesAreOneExplanation(t *testing.T) {
 	line := unknownByW1 + "\n"
-	all, others, err := explain.Lines(strings.NewReader(strings.Repeat(line, 2000)+strings.Repeat("a line of nothing\n", 2000)), "")
-	if err != nil || len(all) != 1 || all[0].Count != 2000 || others != 2000 {
+	all, others, err := explain.Lines(strings.NewReader(strings.Repeat(line, 500)+strings.Repeat("a line of nothing\n", 500)), "")
+	if err != nil || len(all) != 1 || all[0].Count != 500 || others != 500 {
 		t.Errorf("%d explanations, %d others, %v", len(all), others, err)
 	}
-	t.Logf("%s for a line", time.Since(begin)/4000)
 }
