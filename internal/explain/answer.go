@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -305,7 +306,7 @@ func Lines(r io.Reader, component string) (all []*Explanation, others int, err e
 	in := bufio.NewReaderSize(r, MaxLine)
 	for range maxLines {
 		text, err := readLine(in)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return all, others, fmt.Errorf("reading the log: %w", err)
 		}
 		if strings.TrimSpace(text) != "" {
@@ -321,7 +322,7 @@ func Lines(r io.Reader, component string) (all []*Explanation, others int, err e
 				all = append(all, e)
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, others, nil
 		}
 	}
@@ -332,7 +333,7 @@ func Lines(r io.Reader, component string) (all []*Explanation, others int, err e
 func readLine(in *bufio.Reader) (string, error) {
 	text, err := in.ReadSlice('\n')
 	kept := string(text)
-	for err == bufio.ErrBufferFull {
+	for errors.Is(err, bufio.ErrBufferFull) {
 		_, err = in.ReadSlice('\n')
 	}
 	return kept, err

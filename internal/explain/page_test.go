@@ -121,7 +121,7 @@ func dated(from, to time.Duration) testpki.Change {
 	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(to) }
 }
 
-func flag(component, from, to string) func(*testpki.Cluster) {
+func setting(component, from, to string) func(*testpki.Cluster) {
 	return func(c *testpki.Cluster) { c.Edit("cp1", "manifests/"+component+".yaml", from, to) }
 }
 
@@ -174,15 +174,15 @@ var faults = map[string]broken{
 	}},
 	"kubelet-serving-self-signed": {kind: testpki.KubeletCA, do: func(c *testpki.Cluster) { c.SelfMade("cp1", "/var/lib/kubelet/pki/kubelet") }},
 	"bundle-stale":                {do: func(c *testpki.Cluster) { c.SetConfCA("cp1", "scheduler.conf", c.Read("cp1", "pki/etcd/ca.crt")) }},
-	"root-ca-mismatch":            {do: flag("kube-controller-manager", "--root-ca-file=/etc/kubernetes/pki/ca.crt", "--root-ca-file=/etc/kubernetes/pki/etcd/ca.crt")},
+	"root-ca-mismatch":            {do: setting("kube-controller-manager", "--root-ca-file=/etc/kubernetes/pki/ca.crt", "--root-ca-file=/etc/kubernetes/pki/etcd/ca.crt")},
 	"authority-recreated":         {do: func(c *testpki.Cluster) { c.Recreate("cp1", "ca") }},
 	"authority-unknown":           {do: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver-etcd-client", "ca", nil) }},
 	"usage-missing":               {do: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", usages(x509.ExtKeyUsageClientAuth)) }},
 	"usage-excess": {do: func(c *testpki.Cluster) {
 		c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.IsCA = true })
 	}},
-	"requestheader-name-mismatch": {do: flag("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=foo,bar")},
-	"requestheader-any-name":      {do: flag("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=")},
+	"requestheader-name-mismatch": {do: setting("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=foo,bar")},
+	"requestheader-any-name":      {do: setting("kube-apiserver", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=")},
 	"identity-wrong":              {do: func(c *testpki.Cluster) { c.Copy("cp1", "scheduler.conf", "cp1", "controller-manager.conf") }},
 	"identity-privileged": {do: func(c *testpki.Cluster) {
 		c.ReissueConf("cp1", "scheduler.conf", "ca", func(x *x509.Certificate) {
@@ -197,15 +197,15 @@ var faults = map[string]broken{
 	"signer-not-single": {do: func(c *testpki.Cluster) {
 		c.Write("cp1", "pki/ca.crt", append(c.Read("cp1", "pki/ca.crt"), c.Read("cp1", "pki/etcd/ca.crt")...))
 	}},
-	"signer-untrusted":   {do: flag("kube-controller-manager", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/etcd/ca.crt")},
-	"client-auth-off":    {do: flag("etcd", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")},
-	"flag-conflict":      {do: flag("etcd", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")},
-	"authorization-open": {do: flag("kube-apiserver", "--authorization-mode=Node,RBAC", "--authorization-mode=AlwaysAllow")},
+	"signer-untrusted":   {do: setting("kube-controller-manager", "--cluster-signing-cert-file=/etc/kubernetes/pki/ca.crt", "--cluster-signing-cert-file=/etc/kubernetes/pki/etcd/ca.crt")},
+	"client-auth-off":    {do: setting("etcd", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")},
+	"flag-conflict":      {do: setting("etcd", "    - --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt\n", "")},
+	"authorization-open": {do: setting("kube-apiserver", "--authorization-mode=Node,RBAC", "--authorization-mode=AlwaysAllow")},
 	"verify-off": {do: func(c *testpki.Cluster) {
 		c.Edit("cp1", "admin.conf", "    server:", "    insecure-skip-tls-verify: true\n    server:")
 	}},
-	"plain-http":        {do: flag("etcd", "--listen-client-urls=https://127.0.0.1:2379,https://10.0.0.11:2379", "--listen-client-urls=https://127.0.0.1:2379,http://10.0.0.11:2379")},
-	"static-token-file": {do: flag("kube-apiserver", "    - --authorization-mode", "    - --token-auth-file=/etc/kubernetes/tokens.csv\n    - --authorization-mode")},
+	"plain-http":        {do: setting("etcd", "--listen-client-urls=https://127.0.0.1:2379,https://10.0.0.11:2379", "--listen-client-urls=https://127.0.0.1:2379,http://10.0.0.11:2379")},
+	"static-token-file": {do: setting("kube-apiserver", "    - --authorization-mode", "    - --token-auth-file=/etc/kubernetes/tokens.csv\n    - --authorization-mode")},
 	"key-permissions":   {do: func(c *testpki.Cluster) { c.Chmod("cp1", "pki/sa.key", 0o644) }},
 	"authority-shared": {do: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/front-proxy-ca.crt")
@@ -252,7 +252,7 @@ func TestCommandsOfPagesShowTheFault(t *testing.T) {
 				sick, healthy := testpki.New(t, kindOf(f)), testpki.New(t, kindOf(f))
 				f.do(sick)
 				if p.ID == "kubelet-unverified" {
-					flag("kube-apiserver", "    - --authorization-mode", "    - --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt\n    - --authorization-mode")(healthy)
+					setting("kube-apiserver", "    - --authorization-mode", "    - --kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt\n    - --authorization-mode")(healthy)
 				}
 				got, code := shell(t, sick, block)
 				for _, line := range want {

@@ -61,7 +61,7 @@ func explanation(w io.Writer, e *explain.Explanation, p Palette) {
 	if e.Found != nil {
 		found(w, e, p)
 	} else {
-		looks(w, e, say)
+		looks(e, say)
 	}
 	for i, command := range e.Next {
 		label := "next:"
@@ -137,7 +137,7 @@ func told(f *explain.Facts) string {
 }
 
 // looks lists the files to look at.
-func looks(w io.Writer, e *explain.Explanation, say func(label, text string)) {
+func looks(e *explain.Explanation, say func(label, text string)) {
 	for i, l := range e.Look {
 		if i == shownLooks {
 			say("", fmt.Sprintf("and %d more: -o json lists them; --root DIR finds the one", len(e.Look)-i))
