@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload bench bench-sa bench-mtls bench-csr lint fuzz deps clean
+.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ reload: ## measure the reload matrix on two versions of Kubernetes, for docs/rel
 			go test -v -timeout 20m -count=1 -run 'TestComponentsTakeUpFiles' .) || exit 1; \
 	done
 	go test ./internal/catalog -run TestReloadPage -update
+
+findings: ## write docs/findings.md from the pages of kubepki explain
+	go test ./internal/explain -run TestFindingsPage -update
 
 bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm and Kubernetes' code
 	lab/build.sh

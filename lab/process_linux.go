@@ -216,6 +216,10 @@ func (p *Process) explain(err error) error {
 	return fmt.Errorf("%s on %s: %w\n--- end of %s ---\n%s", p.Manifest.Name, p.node.Name, err, filepath.Base(p.log), p.Log())
 }
 
+// LogFile is the path of the file that the component's output goes to, with
+// whatever it says: see [Redact].
+func (p *Process) LogFile() string { return p.log }
+
 // Log returns the end of the component's log (the last 6 KiB, whole lines),
 // without whatever looks like a key or a token.
 func (p *Process) Log() string {

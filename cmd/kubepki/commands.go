@@ -7,6 +7,7 @@ func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
 		newInitCommand(s),
 		newVerifyCommand(s),
+		newExplainCommand(s),
 		newShowCommand(s),
 		newGraphCommand(s),
 		newTrustCommand(s),
