@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
 	"path"
@@ -33,6 +34,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.kubeconfigLinks()
 	w.kubeletLinks()
 	w.tokenLinks()
+	w.supervisorLinks()
 	w.serviceLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
 	return w.g
@@ -84,8 +86,8 @@ func file(n *trust.Node, c *trust.Component, flag string) trust.Place {
 // credential returns the credential of two flags, nil when they are not set.
 func (w *wirer) credential(name string, n *trust.Node, c *trust.Component, certFlag, keyFlag string, u usages) *trust.Credential {
 	known := w.credentialAt(name, n.Name, file(n, c, certFlag), file(n, c, keyFlag), u)
-	if known != nil && !c.Source.IsZero() {
-		known.KeySetting = c.Source.In("--" + keyFlag)
+	if at := c.Setting(keyFlag); known != nil && !at.IsZero() {
+		known.KeySetting = at
 	}
 	return known
 }
@@ -114,11 +116,7 @@ func (w *wirer) bundle(n *trust.Node, c *trust.Component, flag string, ofClients
 	if at.IsZero() {
 		return nil
 	}
-	setting := at
-	if !c.Source.IsZero() {
-		setting = c.Source.In("--" + flag)
-	}
-	return w.bundleAt(at, setting, ofClients)
+	return w.bundleAt(at, cmp.Or(c.Setting(flag), at), ofClients)
 }
 
 func (w *wirer) bundleAt(anchors, setting trust.Place, ofClients bool) *trust.Bundle {
@@ -215,7 +213,7 @@ func (w *wirer) etcdNames(n *trust.Node, c *trust.Component) []string {
 // memberHosts are the hosts of a flag, or, without a manifest, the advertise
 // address of the node's apiserver, at which kubeadm lets its member listen.
 func (w *wirer) memberHosts(n *trust.Node, c *trust.Component, flag string) []string {
-	if !c.Source.IsZero() {
+	if _, set := c.Flag(flag); set || !c.Source.IsZero() {
 		return hosts(c, flag)
 	}
 	for i := range n.Components {

@@ -155,7 +155,7 @@ func certOutlivesCA(c *Case) []Finding {
 			continue
 		}
 		a := c.issuer(cred.Node, leaf)
-		if a == nil || !leaf.NotAfter.After(c.certificateOf(*a).Leaf().NotAfter) {
+		if a == nil || !leaf.NotAfter.Add(-c.mayOutlive(cred.Node)).After(c.certificateOf(*a).Leaf().NotAfter) {
 			continue
 		}
 		end := c.certificateOf(*a).Leaf().NotAfter

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -361,7 +362,7 @@ func (c *Case) verifiesKubelets() bool {
 // authority that it forgot at once (k8s.io/client-go/util/cert,
 // GenerateSelfSignedCertKey names it NODE-ca@TIME).
 func selfMade(leaf *x509.Certificate) bool {
-	return trust.SignedBy(leaf, leaf) || strings.Contains(leaf.Issuer.CommonName, "-ca@")
+	return trust.SignedBy(leaf, leaf) || catalog.SelfMadeIssuer(leaf.Issuer.CommonName)
 }
 
 func kubeletServingSelfSigned(c *Case) []Finding {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -220,6 +221,9 @@ func keyPermissions(c *Case) []Finding {
 	for i := range c.Nodes {
 		var ofNode []Finding
 		for _, f := range c.Nodes[i].Files {
+			if d := catalog.DistributionNamed(c.Nodes[i].Layout); d != nil && !f.IsDir {
+				f.Mode &^= d.Modes
+			}
 			if f.Private {
 				ofNode = append(ofNode, permissions(f)...)
 			}

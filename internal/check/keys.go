@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -264,7 +265,7 @@ func (c *Case) isWorker(node string) bool {
 			continue
 		}
 		return !slices.ContainsFunc(c.Nodes[i].Components, func(p trust.Component) bool {
-			return p.Name != "kubelet" && p.Name != "kube-proxy"
+			return p.Name != "kubelet" && p.Name != "kube-proxy" && p.Name != catalog.NodeController
 		})
 	}
 	return false

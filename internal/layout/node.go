@@ -132,9 +132,9 @@ func (r *nodeReader) readService() {
 	r.readFiles()
 }
 
-// readManifests reads the static pods of a folder: all files in it, as the
-// kubelet does, whatever their names end with.
-func (r *nodeReader) readManifests(folder string) {
+// readPods reads the static pods of a folder: all files in it, as the kubelet
+// does, whatever their names end with.
+func (r *nodeReader) readPods(folder string) {
 	names, err := r.list(folder)
 	if errors.Is(err, fs.ErrPermission) {
 		r.denied = append(r.denied, folder)
@@ -157,6 +157,11 @@ func (r *nodeReader) readManifests(folder string) {
 			r.addComponent(c)
 		}
 	}
+}
+
+// readManifests reads the static pods of a folder, and what kubeadm's etcd tells.
+func (r *nodeReader) readManifests(folder string) {
+	r.readPods(folder)
 	etcd, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
 	if !ok {
 		return

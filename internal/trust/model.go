@@ -102,8 +102,24 @@ type Component struct {
 	// they are the defaults of the layout.
 	Source Place
 	// Flags maps a flag's name without dashes to its values in order. A flag
-	// given without a value has the value "true".
+	// given without a value has the value "true". What a configuration file sets
+	// is here too, under the name of the flag that means the same.
 	Flags map[string][]string
+	// Settings are the places of those flags that do not stand as "--flag" in
+	// Source: the field of a configuration file, or another file with flags.
+	Settings map[string]Place
+}
+
+// Setting returns where the value of a flag stands, or would stand; zero when
+// the component's flags are the defaults of the layout.
+func (c *Component) Setting(flag string) Place {
+	if p, ok := c.Settings[flag]; ok {
+		return p
+	}
+	if c.Source.IsZero() {
+		return Place{}
+	}
+	return c.Source.In("--" + flag)
 }
 
 // ID returns "node/name", or the name alone when the node has none.
