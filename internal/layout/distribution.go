@@ -1,0 +1,179 @@
+package layout
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// setting is what a distribution's own configuration says under one key.
+type setting struct {
+	values []string
+	at     trust.Place
+}
+
+// settings are those of configuration files and units, by key.
+type settings map[string]setting
+
+func (s settings) last(key string) string {
+	if v := s[key].values; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+func (s settings) on(key string) bool { return s.last(key) == "true" }
+
+// first returns the setting of the first key that is set.
+func (s settings) first(keys ...string) setting {
+	for _, k := range keys {
+		if len(s[k].values) > 0 {
+			return s[k]
+		}
+	}
+	return setting{}
+}
+
+// readConfiguration reads a file of keys and values; a key that ends with "+"
+// adds to what other files say.
+func (r *nodeReader) readConfiguration(at string, into settings) {
+	content, err := r.read(at, false)
+	if err != nil {
+		if err.State == trust.Unreadable {
+			r.notSeen(at, "the configuration "+err.Reason)
+		}
+		return
+	}
+	var keys map[string]any
+	if err := decodeYAML(content.Data, &keys); err != nil {
+		r.notSeen(at, "the configuration was not understood: "+err.Error())
+		return
+	}
+	for key, value := range keys {
+		if strings.Contains(key, "token") {
+			continue // a secret, and nothing here asks for it
+		}
+		name, adds := strings.CutSuffix(key, "+")
+		v := setting{values: texts(value), at: r.place(at).In(key)}
+		if adds {
+			v.values = append(slices.Clone(into[name].values), v.values...)
+		}
+		into[name] = v
+	}
+}
+
+// texts are the values of a list, or a single one, as text.
+func texts(value any) []string {
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case []any:
+		var all []string
+		for _, e := range v {
+			all = append(all, texts(e)...)
+		}
+		return all
+	case map[string]any:
+		return nil
+	}
+	return []string{fmt.Sprint(value)} // a text, a number, true or false
+}
+
+// readUnit reads the flags of a program that a systemd unit starts. They win
+// over the files.
+func (r *nodeReader) readUnit(names []string, program string, into settings) {
+	for _, name := range names {
+		for _, folder := range []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+			at := path.Join(folder, name)
+			content, err := r.read(at, false)
+			if err != nil {
+				continue
+			}
+			for flag, values := range unitFlags(string(content.Data), program) {
+				into[flag] = setting{values: values, at: r.place(at).In("--" + flag)}
+			}
+			break
+		}
+	}
+}
+
+// unitFlags are the flags of the last ExecStart of a unit that runs a program.
+func unitFlags(text, program string) map[string][]string {
+	var flags map[string][]string
+	text = strings.ReplaceAll(text, "\\\n", " ")
+	for line := range strings.Lines(text) {
+		command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart=")
+		if !ok {
+			continue
+		}
+		for _, words := range splitShell(strings.TrimLeft(command, "-@:+!")) {
+			if i := slices.IndexFunc(words, func(w string) bool { return path.Base(w) == program }); i >= 0 {
+				flags = parseFlags(words[i+1:])
+			}
+		}
+	}
+	return flags
+}
+
+// component returns the component of a name, which is added where it is not there.
+func (r *nodeReader) component(name string) *trust.Component {
+	i := slices.IndexFunc(r.node.Components, func(c trust.Component) bool { return c.Name == name })
+	if i < 0 {
+		i = len(r.node.Components)
+		r.node.Components = append(r.node.Components, trust.Component{Node: r.node.Name, Name: name, Flags: map[string][]string{}})
+	}
+	return &r.node.Components[i]
+}
+
+func (r *nodeReader) has(name string) bool {
+	return slices.ContainsFunc(r.node.Components, func(c trust.Component) bool { return c.Name == name })
+}
+
+// set gives a component a flag that a file sets.
+func set(c *trust.Component, flag string, at trust.Place, values ...string) {
+	if len(values) == 0 {
+		return
+	}
+	if c.Settings == nil {
+		c.Settings = map[string]trust.Place{}
+	}
+	c.Flags[flag], c.Settings[flag] = values, at
+}
+
+// addArguments gives a component the flags that its distribution hands on from
+// its own configuration: a list of NAME=VALUE.
+func (r *nodeReader) addArguments(component string, s setting) {
+	if len(s.values) == 0 {
+		return
+	}
+	c := r.component(component)
+	c.Source = s.at.File()
+	for _, argument := range s.values {
+		name, value, given := strings.Cut(strings.TrimLeft(argument, "-"), "=")
+		if !given {
+			value = "true"
+		}
+		set(c, name, c.Source.In("--"+name), value)
+	}
+}
+
+// finish reads what the components and the authorities name, and says what is
+// there and not read.
+func (r *nodeReader) finish(d *catalog.Distribution, data string) {
+	r.readDynamic()
+	for _, u := range catalog.FilesOf(&r.node) {
+		r.use(u)
+	}
+	if r.has(catalog.APIServer) {
+		for _, u := range d.Unseen {
+			if at := path.Join(data, u.Path); r.exists(at) {
+				r.notSeen(at, u.Reason)
+			}
+		}
+	}
+	r.readFiles()
+}
