@@ -56,6 +56,9 @@ type Distribution struct {
 	// Fronted tells that all but the node's own components reach the API server
 	// through the supervisor, which serves a certificate of its own.
 	Fronted bool
+	// Chained tells that the file of an authority that is not its own root holds
+	// those above it, which then are anchors too.
+	Chained bool
 	// Unnamed tells that the API server's certificate holds no node name.
 	Unnamed bool
 	// Modes are the permission bits that private files have by design.

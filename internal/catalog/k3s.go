@@ -29,7 +29,7 @@ func rancher(program string) *Distribution {
 			{Name: "client-ca", File: "agent/client-ca.crt", Key: "agent/client-ca.key", Signs: []string{Clients}},
 			{Name: "server-ca", File: "agent/server-ca.crt", Key: "agent/server-ca.key", Signs: []string{"apiserver", "kubelet-server", Supervisor}},
 		},
-		Ports: []string{"6443", "6444"}, Balanced: true, Fronted: program == "k3s",
+		Ports: []string{"6443", "6444"}, Balanced: true, Fronted: program == "k3s", Chained: true,
 		Unseen: []UnseenSource{{"server/db", "the datastore keeps the authorities too, encrypted with the server token, for servers that join: they are not read there"}},
 		Mends:  rancherMends(program),
 	}

@@ -27,6 +27,7 @@ func authorityShared(c *Case) []Finding {
 				return
 			}
 			f := Finding{Severity: s, Cause: fmt.Sprintf(cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + flag), anchors}, cascade: s == Error}
+			f = c.byCommonRoot(f, intruder)
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)

@@ -132,3 +132,18 @@ func (c *Case) authorityNames() []string {
 	}
 	return names
 }
+
+// byCommonRoot tells an authority that is shared only through the root behind it
+// as what it is where the distribution has all of its authorities below one root
+// by design: worth knowing.
+func (c *Case) byCommonRoot(f Finding, intruder *trust.Credential) Finding {
+	anchors := f.needs[len(f.needs)-1]
+	d := c.distribution(anchors.Node)
+	if d == nil || !d.Chained || admits(c.Material(anchors).Certificates[:1], c.Material(intruder.Certificate).Certificates) {
+		return f
+	}
+	f.Severity, f.cascade = Info, false
+	f.Cause += fmt.Sprintf(" (through the common root, which %s keeps in the files of all authorities)", d.Name)
+	f.Fix = "keep the root out of this file where that matters: an authority's own certificate is enough of an anchor"
+	return f
+}
