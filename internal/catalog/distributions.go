@@ -59,8 +59,6 @@ type Distribution struct {
 	// Chained tells that the file of an authority that is not its own root holds
 	// those above it, which then are anchors too.
 	Chained bool
-	// Unnamed tells that the API server's certificate holds no node name.
-	Unnamed bool
 	// Modes are the permission bits that private files have by design.
 	Modes uint32
 	// Outlives is by how much a certificate may outlive its authority, where both

@@ -53,7 +53,7 @@ var k0s = Distribution{
 		{Name: ClusterCA, File: "pki/ca.crt", Key: "pki/ca.key", Signs: []string{Clients, "apiserver", "kubelet-server", ControlAPI}},
 	},
 	// 7443: node-local load balancing.
-	Ports: []string{"6443", "7443"}, Balanced: true, Unnamed: true,
+	Ports: []string{"6443", "7443"}, Balanced: true,
 	Modes: 0o040, // CertSecureMode is 0640, for each component is a user of its own
 	Mends: Mends{
 		ServerUnit: "k0scontroller", NodeUnit: "k0sworker",

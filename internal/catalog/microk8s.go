@@ -25,7 +25,7 @@ var microK8s = Distribution{
 	// What a node that joined as a worker keeps of the cluster; its own authority
 	// of before, beside it, signs nothing any more.
 	NodeAuthorities: []AuthorityFile{{Name: ClusterCA, File: "certs/ca.remote.crt", Signs: []string{Clients, "apiserver", "kubelet-server", "kubelet.config"}}},
-	Ports:           []string{"16443"}, Balanced: true, Unnamed: true,
+	Ports:           []string{"16443"}, Balanced: true,
 	Modes:    0o060, // the group microk8s administers the cluster by reading its files
 	Outlives: 24 * time.Hour,
 	// Authorization comes with the rbac addon, tokens in a file were the default

@@ -162,7 +162,7 @@ func (w *wirer) apiserverReached(n *trust.Node, c *trust.Component) []string {
 	if a := w.advertised(n, c); a != "" {
 		names = append(names, a)
 	}
-	if d := design(n); n.NodeName != "" && (d == nil || !d.Unnamed) {
+	if n.NodeName != "" && layoutOf(n).NodeNames {
 		names = append(names, n.NodeName)
 	}
 	names = append(names, list(c, "tls-san")...)

@@ -140,7 +140,7 @@ serverTLSBootstrap: true
 func TestHealthyClustersOfK0sAreSilent(t *testing.T) {
 	three := []string{"c1", "c2", "c3"}
 	for name, c := range map[string]k0sCluster{
-		"a controller":                                {controllers: three[:1]},
+		"a controller": {controllers: three[:1]},
 		"a controller that is a worker, with kine":    {controllers: three[:1], worker: true, kine: true},
 		"three controllers and a worker":              {controllers: three, workers: []string{"w1"}, dial: "https://10.0.1.10:6443"},
 		"workers behind node-local load balancing":    {controllers: three, workers: []string{"w1", "w2"}, dial: "https://127.0.0.1:7443"},

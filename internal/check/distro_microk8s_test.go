@@ -166,7 +166,9 @@ func TestFaultsOfMicroK8sAreNamed(t *testing.T) {
 			id: "cert-expired", node: "m1", path: certs + "front-proxy-client.crt", fix: "microk8s refresh-certs --cert front-proxy-client.crt"},
 		{name: "the apiserver's certificate lacks the service's address", brk: func(x *tree) { x.reissue("m1", certs+"server.crt", "ca", without("10.152.183.1")) },
 			id: "san-missing", node: "m1", path: certs + "server.crt", fix: "--cert server.crt"},
-		{name: "the scheduler is somebody else", brk: func(x *tree) { c.user(x, "m1", "scheduler", "scheduler.config", "ca", local, leaf{cn: "system:nobody"}) },
+		{name: "the scheduler is somebody else", brk: func(x *tree) {
+			c.user(x, "m1", "scheduler", "scheduler.config", "ca", local, leaf{cn: "system:nobody"})
+		},
 			id: "identity-wrong", node: "m1", path: confs + "scheduler.config", fix: "refresh-certs"},
 		{name: "the controller-manager trusts an authority of before", brk: func(x *tree) {
 			old := x.ca("old", "10.152.183.1", caUsage, nil)

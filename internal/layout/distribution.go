@@ -10,37 +10,37 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// setting is what a distribution's own configuration says under one key.
-type setting struct {
+// ownSetting is what a distribution's own configuration says under one key.
+type ownSetting struct {
 	values []string
 	at     trust.Place
 }
 
-// settings are those of configuration files and units, by key.
-type settings map[string]setting
+// ownSettings are those of configuration files and units, by key.
+type ownSettings map[string]ownSetting
 
-func (s settings) last(key string) string {
+func (s ownSettings) last(key string) string {
 	if v := s[key].values; len(v) > 0 {
 		return v[len(v)-1]
 	}
 	return ""
 }
 
-func (s settings) on(key string) bool { return s.last(key) == "true" }
+func (s ownSettings) on(key string) bool { return s.last(key) == "true" }
 
 // first returns the setting of the first key that is set.
-func (s settings) first(keys ...string) setting {
+func (s ownSettings) first(keys ...string) ownSetting {
 	for _, k := range keys {
 		if len(s[k].values) > 0 {
 			return s[k]
 		}
 	}
-	return setting{}
+	return ownSetting{}
 }
 
 // readConfiguration reads a file of keys and values; a key that ends with "+"
 // adds to what other files say.
-func (r *nodeReader) readConfiguration(at string, into settings) {
+func (r *nodeReader) readConfiguration(at string, into ownSettings) {
 	content, err := r.read(at, false)
 	if err != nil {
 		if err.State == trust.Unreadable {
@@ -58,7 +58,7 @@ func (r *nodeReader) readConfiguration(at string, into settings) {
 			continue // a secret, and nothing here asks for it
 		}
 		name, adds := strings.CutSuffix(key, "+")
-		v := setting{values: texts(value), at: r.place(at).In(key)}
+		v := ownSetting{values: texts(value), at: r.place(at).In(key)}
 		if adds {
 			v.values = append(slices.Clone(into[name].values), v.values...)
 		}
@@ -83,40 +83,32 @@ func texts(value any) []string {
 	return []string{fmt.Sprint(value)} // a text, a number, true or false
 }
 
-// readUnit reads the flags of a program that a systemd unit starts. They win
-// over the files.
-func (r *nodeReader) readUnit(names []string, program string, into settings) {
-	for _, name := range names {
-		for _, folder := range []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
-			at := path.Join(folder, name)
-			content, err := r.read(at, false)
-			if err != nil {
+// unitSettings adds the flags of a program that systemd units start, and what
+// their environment says of some of them. They win over the files.
+func (r *nodeReader) unitSettings(program string, variables map[string]string, into ownSettings) {
+	for _, s := range r.services() {
+		for _, command := range s.commands {
+			if path.Base(command.words[0]) != program {
 				continue
 			}
-			for flag, values := range unitFlags(string(content.Data), program) {
-				into[flag] = setting{values: values, at: r.place(at).In("--" + flag)}
+			for variable, key := range variables {
+				if v := s.environment[variable]; v != "" {
+					into[key] = ownSetting{values: []string{v}, at: r.place(s.from[variable]).In(variable)}
+				}
 			}
-			break
+			for flag, values := range parseFlags(command.words[1:]) {
+				into[flag] = ownSetting{values: values, at: r.place(s.at).In("--" + flag)}
+			}
 		}
 	}
 }
 
-// unitFlags are the flags of the last ExecStart of a unit that runs a program.
-func unitFlags(text, program string) map[string][]string {
-	var flags map[string][]string
-	text = strings.ReplaceAll(text, "\\\n", " ")
-	for line := range strings.Lines(text) {
-		command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart=")
-		if !ok {
-			continue
-		}
-		for _, words := range splitShell(strings.TrimLeft(command, "-@:+!")) {
-			if i := slices.IndexFunc(words, func(w string) bool { return path.Base(w) == program }); i >= 0 {
-				flags = parseFlags(words[i+1:])
-			}
-		}
-	}
-	return flags
+// apart is a reader of the same root that leaves no trace in this one.
+func (r *nodeReader) apart() *nodeReader {
+	r.services()
+	other := newNodeReader(r.dir, r.node.Name)
+	other.links, other.units = r.links, r.units
+	return other
 }
 
 // component returns the component of a name, which is added where it is not there.
@@ -146,7 +138,7 @@ func set(c *trust.Component, flag string, at trust.Place, values ...string) {
 
 // addArguments gives a component the flags that its distribution hands on from
 // its own configuration: a list of NAME=VALUE.
-func (r *nodeReader) addArguments(component string, s setting) {
+func (r *nodeReader) addArguments(component string, s ownSetting) {
 	if len(s.values) == 0 {
 		return
 	}

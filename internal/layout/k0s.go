@@ -51,9 +51,9 @@ type k0sConfiguration struct {
 }
 
 // k0sUnits are the flags of k0s' own units.
-func (r *nodeReader) k0sUnits() settings {
-	s := settings{}
-	r.readUnit([]string{"k0sworker.service", "k0scontroller.service"}, "k0s", s)
+func (r *nodeReader) k0sUnits() ownSettings {
+	s := ownSettings{}
+	r.unitSettings("k0s", nil, s)
 	return s
 }
 
@@ -62,7 +62,7 @@ func (r *nodeReader) isK0s() bool {
 	if r.isFolder(usual+"/pki") || r.exists(usual+"/kubelet.conf") {
 		return true
 	}
-	data := newNodeReader(r.dir, "").k0sUnits().last("data-dir")
+	data := r.apart().k0sUnits().last("data-dir")
 	return path.IsAbs(data) && r.isFolder(data+"/pki")
 }
 

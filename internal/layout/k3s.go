@@ -28,14 +28,14 @@ func (r *nodeReader) isRancher(program string) bool {
 	if !r.exists("/etc/rancher/" + program) {
 		return false
 	}
-	data := newNodeReader(r.dir, "").rancherSettings(program).last("data-dir")
+	data := r.apart().rancherSettings(program).last("data-dir")
 	return path.IsAbs(data) && (r.isFolder(data+"/server/tls") || r.isFolder(data+"/agent"))
 }
 
 // rancherSettings are the keys of config.yaml, of its drop-ins, and of the
 // command line of the unit (k3s-io/k3s pkg/configfilearg).
-func (r *nodeReader) rancherSettings(program string) settings {
-	s := settings{}
+func (r *nodeReader) rancherSettings(program string) ownSettings {
+	s := ownSettings{}
 	folder := "/etc/rancher/" + program
 	if r.exists(folder + "/config.yaml") {
 		r.readConfiguration(folder+"/config.yaml", s)
@@ -46,7 +46,9 @@ func (r *nodeReader) rancherSettings(program string) settings {
 			r.readConfiguration(path.Join(folder, "config.yaml.d", name), s)
 		}
 	}
-	r.readUnit([]string{program + ".service", program + "-agent.service", program + "-server.service"}, program, s)
+	prefix := strings.ToUpper(program) + "_"
+	r.unitSettings(program, map[string]string{prefix + "DATA_DIR": "data-dir", prefix + "NODE_NAME": "node-name", prefix + "KUBECONFIG_OUTPUT": "write-kubeconfig",
+		prefix + "DATASTORE_ENDPOINT": "datastore-endpoint"}, s)
 	return s
 }
 
@@ -85,7 +87,7 @@ func (r *nodeReader) readRancher(program string) {
 	r.finish(d, data)
 }
 
-func rancherKubeconfig(program string, s settings) string {
+func rancherKubeconfig(program string, s ownSettings) string {
 	if v := s.last("write-kubeconfig"); path.IsAbs(v) {
 		return v
 	}
@@ -94,7 +96,7 @@ func rancherKubeconfig(program string, s settings) string {
 
 // rancherWithout are the parts of a server that the configuration turns off, and
 // etcd where the datastore is another: its pairs are made all the same.
-func (r *nodeReader) rancherWithout(s settings, data string) []string {
+func (r *nodeReader) rancherWithout(s ownSettings, data string) []string {
 	var off []string
 	for _, p := range []struct{ key, component string }{
 		{"disable-apiserver", catalog.APIServer}, {"disable-controller-manager", catalog.ControllerManager}, {"disable-scheduler", catalog.Scheduler},
@@ -116,7 +118,7 @@ func (r *nodeReader) rancherWithout(s settings, data string) []string {
 
 // addRancherServer gives the API server what the node's configuration says and
 // what follows from it.
-func (r *nodeReader) addRancherServer(program string, s settings, data string) {
+func (r *nodeReader) addRancherServer(program string, s ownSettings, data string) {
 	c := r.component(catalog.APIServer)
 	if names := s["tls-san"]; len(names.values) > 0 {
 		c.Flags["tls-san"] = listOf(names.values)
@@ -145,7 +147,7 @@ func (r *nodeReader) addRancherServer(program string, s settings, data string) {
 
 // addRancherStore gives the API server the flags of its datastore. What is no
 // etcd is reached through kine, over a socket of the node.
-func (r *nodeReader) addRancherStore(c *trust.Component, s settings, data string) {
+func (r *nodeReader) addRancherStore(c *trust.Component, s ownSettings, data string) {
 	if endpoint := s["datastore-endpoint"]; len(endpoint.values) > 0 {
 		u, err := url.Parse(strings.Split(endpoint.values[0], ",")[0])
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" {

@@ -83,6 +83,9 @@ func formatBool(b *bool) string {
 // readKubelet reads the kubelet's configuration and kubeadm's additional flags
 // for it, and returns the folder of the static pods.
 func (r *nodeReader) readKubelet() string {
+	if c, ok := r.unitKubelet(); ok {
+		return r.readUnitKubelet(c)
+	}
 	config, extra := path.Join(catalog.KubeletDir, "config.yaml"), path.Join(catalog.KubeletDir, "kubeadm-flags.env")
 	kubelet := trust.Component{Node: r.node.Name, Name: catalog.Kubelet, Flags: map[string][]string{}}
 	found := false

@@ -30,6 +30,9 @@ const (
 	RoleAuthority   Role = "authority"   // an authority's own certificate
 	RoleVerifyKeys  Role = "verify-keys" // public keys that verify service-account tokens
 	RoleCombined    Role = "combined"    // certificate and key in one file, as the kubelet writes
+	// RoleConfiguration is a component's configuration file, which holds none of
+	// the above: only whether it can be read is kept.
+	RoleConfiguration Role = "configuration"
 )
 
 // Material is what stands at one place: the parsed content of one PEM file or
@@ -44,6 +47,9 @@ type Material struct {
 	// Keys are the public keys of the file: public key blocks, certificates
 	// used as keys, and the public half of each private key.
 	Keys []crypto.PublicKey
+	// Headed are the lines of CERTIFICATE blocks with headers (RFC 1421) in a
+	// bundle. Go passes over them, so they are none of Certificates.
+	Headed []int
 	// HasPrivateKey tells that a private key that parses stands here.
 	HasPrivateKey bool
 	// Target is the path that a symbolic link ends at, as on the node; empty
@@ -69,6 +75,8 @@ type File struct {
 	UID     int    // owner; -1 when not known
 	IsDir   bool
 	Private bool // holds, or is a folder that holds, a private key or token
+	// Holds says what is private in it, where that is no private key.
+	Holds string
 }
 
 // Kubeconfig is what the current context of one kubeconfig file says. Tokens
@@ -91,6 +99,8 @@ type Kubeconfig struct {
 	Context              string
 	// Server, CA, user fields as written in the file, for findings.
 	ServerField string
+	// Remote tells that it leads to a webhook, not to kube-apiserver.
+	Remote bool
 }
 
 // Component is a running part of the cluster on one node, as its manifest,
@@ -108,6 +118,33 @@ type Component struct {
 	// Settings are the places of those flags that do not stand as "--flag" in
 	// Source: the field of a configuration file, or another file with flags.
 	Settings map[string]Place
+	// Remotes are the servers beside the cluster's components that it calls.
+	Remotes []Remote
+	// Conflicts are settings that make the component refuse its configuration.
+	Conflicts []Conflict
+}
+
+// Remote is a server that a component's configuration names and that is none of
+// the components that a graph knows: a webhook, an issuer of tokens, a proxy.
+type Remote struct {
+	Number  int    // of the link: 14 or 21, 0 when it has none
+	Name    string // for people: "authorization webhook"
+	Setting Place  // the flag or field that names it
+	// Kubeconfig is the file that says how it is called; zero when the settings
+	// below say it.
+	Kubeconfig           Place
+	URL                  string
+	ServerName           string // to verify instead of the URL's host
+	CA, Certificate, Key Place  // zero when not set
+	// CASetting and KeySetting are where CA and Key are set.
+	CASetting, KeySetting Place
+}
+
+// Conflict is a setting that a component refuses, or that cannot be meant.
+type Conflict struct {
+	Place  Place
+	Reason string // a sentence
+	Fix    string
 }
 
 // Setting returns where the value of a flag stands, or would stand; zero when
@@ -212,6 +249,9 @@ type Bundle struct {
 	// Client tells that the bundle authenticates clients, so that whoever it
 	// admits becomes a user.
 	Client bool
+	// Foreign tells that it verifies servers beside the cluster's components,
+	// whose own certificate may be an anchor, authority or not.
+	Foreign bool
 }
 
 // Identity is what a callee maps a client certificate to.
