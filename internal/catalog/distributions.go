@@ -83,8 +83,9 @@ type Mends struct {
 	ServerUnit, NodeUnit string
 	// Anew make leaves anew, by file.
 	Anew []Mend
-	// Authority replaces an authority, Restart takes up what was changed.
-	Authority, Restart string
+	// Authority replaces an authority, Leaves makes anew all that are not of the
+	// authority that is there, Restart takes up what was changed.
+	Authority, Leaves, Restart string
 }
 
 // Mend is the command that makes some files anew.

@@ -167,6 +167,8 @@ func rancherMends(program string) Mends {
 			{Files: []string{"./server/tls/*.nochain.crt", "./server/tls/service.current.key"}, Command: "systemctl restart UNIT (at each start it writes this file anew)", Always: true},
 		},
 		Authority: program + " certificate rotate-ca --path FOLDER, with the new authorities in FOLDER; then restart each server, and after them each agent",
-		Restart:   "systemctl restart UNIT",
+		// It compares key identifiers at each start (fieldsChanged in deps.go).
+		Leaves:  "restart " + server + " on each server, and then " + program + "-agent on each agent: at the start they make and get what is not of the authority that is there",
+		Restart: "systemctl restart UNIT",
 	}
 }

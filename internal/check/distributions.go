@@ -56,7 +56,7 @@ func (c *Case) inItsTerms(f Finding) Finding {
 	switch {
 	case f.ID == "key-permissions":
 		f.Fix = permissionFix(d, f)
-	case known && (always || makesAnew(f.Fix)):
+	case known && (always || makesAnew(f.Fix) || f.ID == "kubelet-serving-self-signed"):
 		f.Fix = command
 	case strings.HasPrefix(f.Fix, renewAuthority):
 		f.Fix = d.Mends.OnUnit(d.Mends.Authority, server)
@@ -66,6 +66,10 @@ func (c *Case) inItsTerms(f Finding) Finding {
 		f.Fix = fmt.Sprintf("restore %s from a backup, and then %s", f.Path, d.Mends.OnUnit(d.Mends.Restart, server))
 	case f.ID == "kubelet-unverified":
 		f.Fix = "set --kubelet-certificate-authority of kube-apiserver to " + c.serverAuthority(f.Node)
+	}
+	if d.Mends.Leaves != "" {
+		f.Fix = strings.Replace(f.Fix, "or make all of its certificates anew", "or "+d.Mends.Leaves, 1)
+		f.Fix = strings.Replace(f.Fix, "and make the certificates there anew", "and "+d.Mends.OnUnit(d.Mends.Restart, server)+" there", 1)
 	}
 	f.Fix = strings.ReplaceAll(f.Fix, "/etc/kubernetes/pki/ca.crt", c.serverAuthority(f.Node))
 	for _, component := range []string{"kube-apiserver there", "kube-apiserver", "kube-controller-manager"} {
@@ -146,4 +150,19 @@ func (c *Case) byCommonRoot(f Finding, intruder *trust.Credential) Finding {
 	f.Cause += fmt.Sprintf(" (through the common root, which %s keeps in the files of all authorities)", d.Name)
 	f.Fix = "keep the root out of this file where that matters: an authority's own certificate is enough of an anchor"
 	return f
+}
+
+// joinUnseen adds a place to the finding that says the same of the same path on
+// another node of a distribution: each of its servers has one.
+func (c *Case) joinUnseen(all []Finding, n trust.NotSeen) bool {
+	if n.Denied || c.distribution(n.Place.Node) == nil {
+		return false
+	}
+	for i := range all {
+		if all[i].Cause == n.Reason && all[i].Path == n.Place.Path {
+			all[i] = all[i].at(append(all[i].places, n.Place)...)
+			return true
+		}
+	}
+	return false
 }

@@ -198,6 +198,9 @@ func notSeen(c *Case) []Finding {
 	var out []Finding
 	for i := range c.Nodes {
 		for _, n := range c.Nodes[i].NotSeen {
+			if c.joinUnseen(out, n) {
+				continue
+			}
 			f := Finding{Cause: n.Reason}.at(n.Place)
 			if n.Denied {
 				f.Severity, f.ID = Error, "file-unreadable"
