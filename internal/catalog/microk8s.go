@@ -28,8 +28,8 @@ var microK8s = Distribution{
 	Ports:           []string{"16443"}, Balanced: true,
 	Modes:    0o060, // the group microk8s administers the cluster by reading its files
 	Outlives: 24 * time.Hour,
-	// Authorization comes with the rbac addon, tokens in a file were the default
-	// before 1.28, and an etcd of the time before dqlite shares the authority.
+	// Authorization comes with the rbac addon, and tokens in a file were the
+	// default of older releases.
 	ByDesign: []string{"authorization-open", "static-token-file"},
 	Unseen: []UnseenSource{
 		{"var/kubernetes/backend", "dqlite's members know each other by a certificate of their own (cluster.crt), which is no Kubernetes credential: its links are not judged"},

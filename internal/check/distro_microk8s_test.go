@@ -21,7 +21,7 @@ func b64(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 type microCluster struct {
 	nodes, workers []string
 	rbac           bool
-	old            bool // before 1.28: tokens in a file, one pair for server and kubelet client
+	old            bool // an older release: tokens in a file, one pair for server and kubelet client
 }
 
 const snapData = "/var/snap/microk8s/current"

@@ -121,7 +121,7 @@ func (r *nodeReader) rancherWithout(s ownSettings, data string) []string {
 func (r *nodeReader) addRancherServer(program string, s ownSettings, data string) {
 	c := r.component(catalog.APIServer)
 	if names := s["tls-san"]; len(names.values) > 0 {
-		c.Flags["tls-san"] = listOf(names.values)
+		set(c, "tls-san", names.at, listOf(names.values)...)
 	}
 	if strings.HasPrefix(c.Source.Path, data) {
 		return // a static pod, which has all of its flags
