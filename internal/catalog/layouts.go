@@ -56,6 +56,10 @@ type AuthorityFile struct {
 var layouts = []Layout{
 	{Name: LayoutKubeadm, Distribution: LayoutKubeadm, Dir: DefaultCertificatesDir, FollowsFlag: true, NodeNames: true, Authorities: kubeadmAuthorities, defaults: kubeadmDefaults},
 	{Name: LayoutHardway, Distribution: LayoutKubeadm, Dir: "/var/lib/kubernetes", FollowsFlag: true},
+	{Name: LayoutK3s, Distribution: LayoutK3s, Dir: "/var/lib/rancher/k3s/server/tls", FollowsFlag: true, NodeNames: true},
+	{Name: LayoutRKE2, Distribution: LayoutRKE2, Dir: "/var/lib/rancher/rke2/server/tls", FollowsFlag: true, NodeNames: true},
+	{Name: LayoutK0s, Distribution: LayoutK0s, Dir: "/var/lib/k0s/pki", FollowsFlag: true},
+	{Name: LayoutMicroK8s, Distribution: LayoutMicroK8s, Dir: "/var/snap/microk8s/current/certs", FollowsFlag: true},
 	{Name: LayoutService, Distribution: LayoutService, Dir: "/", Authorities: []AuthorityFile{{Name: ClusterCA, File: "ca.crt", Key: "ca.key"}}},
 	{Name: LayoutUsers, Distribution: LayoutKubeadm},
 }

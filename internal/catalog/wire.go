@@ -36,6 +36,7 @@ func Wire(nodes []trust.Node) *trust.Graph {
 	w.tokenLinks()
 	w.remoteLinks()
 	w.metricsLinks()
+	w.supervisorLinks()
 	w.serviceLinks()
 	w.objectLinks()
 	slices.SortStableFunc(w.g.Links, func(a, b trust.Link) int { return a.Number - b.Number })
@@ -122,8 +123,7 @@ func (w *wirer) bundle(n *trust.Node, c *trust.Component, flag string, ofClients
 	if at.IsZero() {
 		return nil
 	}
-	setting := cmp.Or(c.Setting(flag), at)
-	return w.bundleAt(at, setting, ofClients)
+	return w.bundleAt(at, cmp.Or(c.Setting(flag), at), ofClients)
 }
 
 func (w *wirer) bundleAt(anchors, setting trust.Place, ofClients bool) *trust.Bundle {
@@ -239,7 +239,7 @@ func (w *wirer) etcdNames(n *trust.Node, c *trust.Component) []string {
 // memberHosts are the hosts of a flag, or, without a manifest, the advertise
 // address of the node's apiserver, at which kubeadm lets its member listen.
 func (w *wirer) memberHosts(n *trust.Node, c *trust.Component, flag string) []string {
-	if !c.Source.IsZero() {
+	if _, set := c.Flag(flag); set || !c.Source.IsZero() {
 		return hosts(c, flag)
 	}
 	for i := range n.Components {

@@ -65,19 +65,32 @@ func AllowedNames(c *trust.Component) []string {
 	return out
 }
 
+// list splits a flag's comma-separated values; nil when it is empty or not set.
+func list(c *trust.Component, flag string) []string {
+	var out []string
+	for _, v := range c.Flags[flag] {
+		for s := range strings.SplitSeq(v, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
 // serviceNames are what pods dial: the service "kubernetes", by its names and
 // its first address. The cluster's domain is known from the issuer of tokens,
 // as kubeadm sets it.
 func (w *wirer) serviceNames(n *trust.Node, c *trust.Component) []string {
 	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") && w.fitsDomain(n, c, strings.TrimPrefix(issuer, "https://")) {
+	if issuer, _ := c.Flag("service-account-issuer"); strings.HasPrefix(issuer, "https://kubernetes.default.svc.") && !c.Setting("service-account-issuer").IsZero() && w.fitsDomain(n, c, strings.TrimPrefix(issuer, "https://")) {
 		names = append(names, strings.TrimPrefix(issuer, "https://"))
 	}
-	if c.Source.IsZero() && w.noFullName(n, c) {
+	if c.Setting("service-account-issuer").IsZero() && w.noFullName(n, c) {
 		names = append(names, "kubernetes.default.svc."+DefaultDNSDomain)
 	}
 	subnets, _ := c.Flag("service-cluster-ip-range")
-	if a, err := ServiceAddress(subnets); err == nil && (!c.Source.IsZero() || w.noServiceAddress(n, c)) {
+	if a, err := ServiceAddress(subnets); err == nil && (!c.Setting("service-cluster-ip-range").IsZero() || w.noServiceAddress(n, c)) {
 		names = append(names, a.String())
 	}
 	return names
@@ -133,6 +146,11 @@ func (w *wirer) learnNodeNames() {
 			namesAreNodes = namesAreNodes || n.NodeName == n.Name
 			continue
 		}
+		if design(n) != nil {
+			n.NodeName = w.nodeName(n)
+			namesAreNodes = namesAreNodes || n.Name != "" && n.NodeName == n.Name
+			continue
+		}
 		votes := map[string]int{}
 		vote := func(p trust.Place, prefix string) {
 			if leaf := w.g.Material(p).Leaf(); leaf != nil {
@@ -176,6 +194,7 @@ func (w *wirer) apiserverReached(n *trust.Node, c *trust.Component) []string {
 	if n.NodeName != "" && layoutOf(n).NodeNames {
 		names = append(names, n.NodeName)
 	}
+	names = append(names, list(c, "tls-san")...)
 	for e := range w.endpoints {
 		host, _ := SplitHostPort(e)
 		if !w.otherNodes(n, host) {
@@ -211,7 +230,7 @@ func (w *wirer) advertised(n *trust.Node, c *trust.Component) string {
 		}
 	}
 	if len(dialled) == 2 && dialled[0] == dialled[1] {
-		if _, err := netip.ParseAddr(dialled[0]); err == nil {
+		if a, err := netip.ParseAddr(dialled[0]); err == nil && !a.IsLoopback() {
 			return dialled[0]
 		}
 	}
@@ -275,8 +294,11 @@ func (w *wirer) learnEndpoints() {
 		}
 	}
 	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
-		if v, ok := c.Flag("advertise-address"); ok && !c.Source.IsZero() {
+		if v, ok := c.Flag("advertise-address"); ok && !c.Setting("advertise-address").IsZero() {
 			port, ok := c.Flag("secure-port")
+			if v, set := c.Flag("advertise-port"); set {
+				port, ok = v, true
+			}
 			if !ok {
 				port = "6443"
 			}

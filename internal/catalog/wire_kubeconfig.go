@@ -42,6 +42,7 @@ func (w *wirer) kubeconfigLinks() {
 			w.kubeconfigLink(16, c, n, at, trust.Identity{})
 		}
 	})
+	w.ownClientLinks()
 	// Kubeconfigs beside the known ones are users'.
 	for i := range w.g.Nodes {
 		n := &w.g.Nodes[i]
@@ -125,7 +126,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		}
 		found = true
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
-			Credential: w.servingTo(m, callee, k), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(k), Unverified: k.Insecure || strings.HasPrefix(k.Server, "http:"),
+			Credential: w.presentedTo(n, k, m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(n, k), Unverified: k.Insecure || strings.HasPrefix(k.Server, "http:"),
 		}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}
@@ -133,7 +134,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		w.link(l)
 	})
 	if !found {
-		l := trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver elsewhere", Server: &trust.ServerHalf{Bundle: bundle, Dialled: w.endpoint(k)}}
+		l := trust.Link{Number: number, Caller: caller.ID(), Callee: "kube-apiserver elsewhere", Server: &trust.ServerHalf{Bundle: bundle, Dialled: w.endpoint(n, k)}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.ownAuthority(n, Clients, ClusterCA), Want: want}
 		}
@@ -189,7 +190,7 @@ func dialledNames(k *trust.Kubeconfig) []string {
 }
 
 // endpoint tells where a kubeconfig dials, and whether anything serves there.
-func (w *wirer) endpoint(k *trust.Kubeconfig) *trust.Endpoint {
+func (w *wirer) endpoint(n *trust.Node, k *trust.Kubeconfig) *trust.Endpoint {
 	host, port, ok := serverOf(k)
 	if !ok {
 		return nil
@@ -199,7 +200,7 @@ func (w *wirer) endpoint(k *trust.Kubeconfig) *trust.Endpoint {
 			Served: w.servedByName(k.ServerName, "")}
 	}
 	e := &trust.Endpoint{Setting: k.Place.In("clusters[" + k.Cluster + "].cluster.server"), Host: host, Port: port}
-	e.Served = len(w.endpoints) == 0 || w.endpoints[joinHostPort(host, port)] || isLoopback(host) || w.servedByName(host, port)
+	e.Served = len(w.endpoints) == 0 && !(isLoopback(host) && design(n) != nil) || w.endpoints[joinHostPort(host, port)] || isLoopback(host) && w.loopbackServed(n, port) || w.servedByName(host, port)
 	return e
 }
 
@@ -232,7 +233,7 @@ func (w *wirer) dials(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, apiserv
 		return false
 	}
 	if isLoopback(host) {
-		return n == m
+		return n == m || balanced(n)
 	}
 	if w.advertised(m, apiserver) == host {
 		return true

@@ -161,10 +161,7 @@ func (w *wirer) kubeletDialled(n *trust.Node, apiserver *trust.Component) []stri
 	if node == nil || n.NodeName == "" {
 		return nodeNames(n)
 	}
-	var types []string
-	if v, _ := apiserver.Flag("kubelet-preferred-address-types"); v != "" {
-		types = strings.Split(v, ",")
-	}
+	types := list(apiserver, "kubelet-preferred-address-types")
 	if len(types) == 0 {
 		types = []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}
 	}

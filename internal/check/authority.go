@@ -138,6 +138,10 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 			return "kubelet-ca"
 		}
 	}
+	// The kubeconfigs of users stand on no node of the cluster.
+	if i := slices.IndexFunc(c.Authorities, func(a trust.Authority) bool { return slices.Contains(a.Signs, catalog.Clients) }); i >= 0 && cred.Client && c.authority("ca", cred.Node) == nil {
+		return c.Authorities[i].Name
+	}
 	return "ca"
 }
 
@@ -220,7 +224,8 @@ func (c *Case) controlPlane(node string) bool {
 }
 
 func (c *Case) sameName(a *trust.Authority, leaf certificate) bool {
-	return bytes.Equal(c.certificateOf(*a).Leaf().RawSubject, leaf.RawIssuer)
+	own := c.certificateOf(*a).Leaf()
+	return bytes.Equal(own.RawSubject, leaf.RawIssuer) || sameAuthorityName(own.Subject.CommonName, leaf.Issuer.CommonName)
 }
 
 // ownFile returns the authority whose own file stands at a place.

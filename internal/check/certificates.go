@@ -49,9 +49,10 @@ func (c *Case) findStandings() []standing {
 	return all
 }
 
-// copyRank is 0 for an authority's own file and 1 for any other place.
+// copyRank is 0 for an authority's own file and 1 for any other place, a worker's
+// copy too.
 func (c *Case) copyRank(p trust.Place) int {
-	if slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool { return a.Certificate == p }) {
+	if slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool { return a.Certificate == p && !c.onlyCopy(&a) }) {
 		return 0
 	}
 	return 1
@@ -182,7 +183,7 @@ func certOutlivesCA(c *Case) []Finding {
 			continue
 		}
 		a := c.issuer(cred.Node, leaf)
-		if a == nil || !leaf.NotAfter.After(c.certificateOf(*a).Leaf().NotAfter) {
+		if a == nil || !leaf.NotAfter.Add(-c.mayOutlive(cred.Node)).After(c.certificateOf(*a).Leaf().NotAfter) {
 			continue
 		}
 		end := c.certificateOf(*a).Leaf().NotAfter

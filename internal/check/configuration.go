@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -38,6 +39,7 @@ func authorityShared(c *Case) []Finding {
 				return
 			}
 			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
+			f = c.byCommonRoot(f, intruder)
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil {
 				places = append(places, a.Certificate)
@@ -459,7 +461,7 @@ func (c *Case) verifiesKubelets() bool {
 // authority that it forgot at once (k8s.io/client-go/util/cert,
 // GenerateSelfSignedCertKey names it NODE-ca@TIME).
 func selfMade(leaf *x509.Certificate) bool {
-	return trust.SignedBy(leaf, leaf) || strings.Contains(leaf.Issuer.CommonName, "-ca@")
+	return trust.SignedBy(leaf, leaf) || catalog.SelfMadeIssuer(leaf.Issuer.CommonName)
 }
 
 func kubeletServingSelfSigned(c *Case) []Finding {

@@ -11,7 +11,7 @@ import (
 // share though each works with its own; the nodes that stand alone come first.
 func haDivergence(c *Case) []Finding {
 	var out []Finding
-	for _, name := range []string{"ca", "front-proxy-ca", "etcd-ca"} {
+	for _, name := range c.authorityNames() {
 		odd, others := c.divided(name)
 		if len(odd) == 0 {
 			continue

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -235,6 +236,9 @@ func notSeen(c *Case) []Finding {
 	var out []Finding
 	for i := range c.Nodes {
 		for _, n := range c.Nodes[i].NotSeen {
+			if c.joinUnseen(out, n) {
+				continue
+			}
 			f := Finding{Cause: n.Reason}.at(n.Place)
 			if n.Denied {
 				f.Severity, f.ID = Error, "file-unreadable"
@@ -258,6 +262,9 @@ func keyPermissions(c *Case) []Finding {
 	for i := range c.Nodes {
 		var ofNode []Finding
 		for _, f := range c.Nodes[i].Files {
+			if d := catalog.DistributionNamed(c.Nodes[i].Layout); d != nil && !f.IsDir {
+				f.Mode &^= d.Modes
+			}
 			if f.Private && (kindOf(f.Place.Path) == trust.RoleKey || len(c.misnamed(f.Place)) == 0) {
 				ofNode = append(ofNode, permissions(f)...)
 			}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -90,7 +91,7 @@ func (c *Case) signingKeyMismatch() []Finding {
 			cert, _ := p.Flag("cluster-signing-" + s + "cert-file")
 			file, _ := p.Flag("cluster-signing-" + s + "key-file")
 			m, k := c.Material(trust.Place{Node: p.Node, Path: cert}), c.Material(trust.Place{Node: p.Node, Path: file})
-			if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || stem(cert) == stem(file) {
+			if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || stem(cert) == stem(file) || c.pairOfAuthority(m.Leaf(), k.Place) {
 				continue
 			}
 			setting, wrong, right := "--cluster-signing-"+s+"key-file", k.Place, stem(cert)+".key"
@@ -103,6 +104,15 @@ func (c *Case) signingKeyMismatch() []Finding {
 		}
 	})
 	return out
+}
+
+// pairOfAuthority tells whether a certificate and a key stand in an authority's
+// own files, which are judged by themselves: the certificate may be a copy.
+func (c *Case) pairOfAuthority(cert certificate, key trust.Place) bool {
+	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool {
+		m := c.certificateOf(a)
+		return a.Key == key && m != nil && m.Leaf().Equal(cert)
+	})
 }
 
 // signedAnything tells whether the certificate of an authority verifies a
@@ -389,7 +399,7 @@ func (c *Case) isWorker(node string) bool {
 			continue
 		}
 		return !slices.ContainsFunc(c.Nodes[i].Components, func(p trust.Component) bool {
-			return p.Name != "kubelet" && p.Name != "kube-proxy"
+			return p.Name != "kubelet" && p.Name != "kube-proxy" && p.Name != catalog.NodeController
 		})
 	}
 	return false

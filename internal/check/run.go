@@ -109,11 +109,14 @@ func Run(g *trust.Graph, o Options) *Result {
 			if f.Severity == "" {
 				f.Severity = r.Severity
 			}
-			findings = append(findings, f)
+			findings = append(findings, c.byDesign(f))
 		}
 	}
 	findings = c.roots(findings)
 	c.copies(findings)
+	for i := range findings {
+		findings[i] = c.inItsTerms(findings[i])
+	}
 	return &Result{Links: c.links(findings), Findings: findings}
 }
 

@@ -35,6 +35,10 @@ var kinds = []kind{
 		depends: func(r *nodeReader) bool { return !r.onlyHardway() }},
 	{name: catalog.LayoutHardway, looked: "etc/systemd/system/*.service that run components", found: (*nodeReader).isHardway, read: (*nodeReader).readHardway,
 		depends: (*nodeReader).onlyHardway},
+	{name: catalog.LayoutK3s, looked: "var/lib/rancher/k3s/{server/tls,agent}", found: (*nodeReader).isK3s, read: (*nodeReader).readK3s},
+	{name: catalog.LayoutRKE2, looked: "var/lib/rancher/rke2/{server/tls,agent}", found: (*nodeReader).isRKE2, read: (*nodeReader).readRKE2},
+	{name: catalog.LayoutK0s, looked: "var/lib/k0s/{pki,kubelet.conf}", found: (*nodeReader).isK0s, read: (*nodeReader).readK0s},
+	{name: catalog.LayoutMicroK8s, looked: "var/snap/microk8s/current/args", found: (*nodeReader).isMicroK8s, read: (*nodeReader).readMicroK8s},
 	{name: catalog.LayoutService, looked: "ca.crt with client/ and server/", found: (*nodeReader).isService, read: (*nodeReader).readService},
 }
 

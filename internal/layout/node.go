@@ -134,9 +134,9 @@ func (r *nodeReader) readService() {
 	r.readFiles()
 }
 
-// readManifests reads the static pods of a folder: all files in it, as the
+// readPods reads the static pods of a folder: all files in it, as the
 // kubelet does, whatever their names end with. Without a folder there are none.
-func (r *nodeReader) readManifests(folder string) {
+func (r *nodeReader) readPods(folder string) {
 	var names []string
 	var err error
 	if folder != "" {
@@ -163,6 +163,11 @@ func (r *nodeReader) readManifests(folder string) {
 			r.addComponent(c)
 		}
 	}
+}
+
+// readManifests reads the static pods of a folder, and what kubeadm's etcd tells.
+func (r *nodeReader) readManifests(folder string) {
+	r.readPods(folder)
 	r.configure()
 	etcd, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
 	if !ok {
