@@ -149,6 +149,8 @@ func (c *Case) authorityFor(cred *trust.Credential) string {
 // flag names for it.
 func (c *Case) authorityOf(b Break) string {
 	switch n := c.Links[b.Link].Number; {
+	case c.signsByTable():
+		return c.authorityFor(b.Credential)
 	case n == 1 || n == 2 || n == 3 || n == 15:
 		return "etcd-ca"
 	case n == aggregation:
@@ -157,6 +159,11 @@ func (c *Case) authorityOf(b Break) string {
 		return c.authorityFor(b.Credential)
 	}
 	return "ca"
+}
+
+// signsByTable tells whether the layout says which authority signs what.
+func (c *Case) signsByTable() bool {
+	return slices.ContainsFunc(c.Authorities, func(a trust.Authority) bool { return len(a.Signs) > 0 })
 }
 
 // authority returns an authority of a node, or, when the node has none of the
