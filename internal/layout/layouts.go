@@ -55,6 +55,9 @@ type Options struct {
 	Layout string
 	// Distribution, where it is set, leaves the layouts of others out.
 	Distribution string
+	// Processes is the folder that shows the processes of a node whose root is
+	// the live "/", as /proc does; empty: they are not looked at.
+	Processes string
 }
 
 // Reading is what was read of one node in one layout.
@@ -128,6 +131,9 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	slash, _ := os.Stat("/")
 	live := slash != nil && os.SameFile(slash, info)
 	first := newNodeReader(dir, o.Name)
+	if live {
+		first.running.folder = o.Processes
+	}
 	found := first.kinds()
 	if o.Layout != "" {
 		i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.Layout })
@@ -148,7 +154,7 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	var all []Reading
 	for _, k := range found {
 		r := newNodeReader(dir, o.Name)
-		r.links, r.units = first.links, first.units
+		r.links, r.units, r.running = first.links, first.units, first.running
 		r.node.Live, r.node.Layout = live, k.name
 		k.read(r)
 		all = append(all, Reading{Node: r.node, Keys: r.keys})
