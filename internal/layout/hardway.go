@@ -10,9 +10,13 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// isHardway tells whether units run components, or some run at all.
+// isHardway tells whether units run components, or some run at all, or units may
+// not be read.
 func (r *nodeReader) isHardway() bool {
-	return len(r.unitComponents()) > 0 || len(r.ownProcesses()) > 0
+	if len(r.unitComponents()) > 0 || len(r.ownProcesses()) > 0 || len(r.units.denied) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(r.services(), func(s service) bool { return len(s.denied) > 0 })
 }
 
 // onlyHardway tells whether the control plane is run by units and not by static
