@@ -162,15 +162,25 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	return all, nil
 }
 
-// Found are the names of the layouts that are found below root, none when it
-// cannot be looked at.
-func Found(root string) []string {
+// Distributions are those whose layouts are found below root, none when it cannot
+// be looked at.
+func Distributions(root string) []string {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	return namesOf(newNodeReader(dir, "").kinds())
+	r := newNodeReader(dir, "")
+	var all []string
+	for _, k := range kinds {
+		if d := catalog.DistributionOf(k.name); !slices.Contains(all, d) && k.found(r) {
+			all = append(all, d)
+		}
+	}
+	if len(all) > 1 && !r.searchable("/etc", "/var/lib") {
+		return all[:1] // each would be said to be there
+	}
+	return all
 }
 
 func namesOf(kinds []kind) []string {
