@@ -98,3 +98,19 @@ func TestPublishedCluster(t *testing.T) {
 		t.Errorf("three client certificates have expired: %+v", expired.Findings)
 	}
 }
+
+// verifyAny is verifyJSON for a cluster that may have findings.
+func verifyAny(t *testing.T, args []string, code *int) report.Verification {
+	t.Helper()
+	var out, talk bytes.Buffer
+	*code = run(context.Background(), append([]string{"verify", "-o", "json"}, args...), streams{out: &out, err: &talk})
+	var v report.Verification
+	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
+		t.Fatalf("exit code %d: %v: %s", *code, err, talk.String())
+	}
+	return v
+}
+
+func edit(text, old, with string) string { return strings.ReplaceAll(text, old, with) }
+
+func indexOf(text, part string) int { return max(strings.Index(text, part), 0) }

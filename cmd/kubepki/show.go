@@ -21,6 +21,7 @@ import (
 
 type showOptions struct {
 	roots  []string
+	layout string
 	at     string
 	output string
 	pem    bool
@@ -70,6 +71,7 @@ of its clients. Nothing of it is verified, and nothing is sent.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
+	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "tell what is left at this time (RFC 3339, or a date) instead of now")
 	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name; of files: text (default), json or yaml; of servers: text (default), table, wide, json or yaml")
 	f.BoolVar(&o.pem, "pem", false, "print the certificates alone, as PEM")
@@ -90,6 +92,10 @@ func (o *showOptions) run(ctx context.Context, s streams, args []string) error {
 	if err := o.check(args); err != nil {
 		return err
 	}
+	only, err := parseLayout(o.layout)
+	if err != nil {
+		return err
+	}
 	var all []shown
 	var errs []error
 	add := func(one shown, err error) {
@@ -105,13 +111,17 @@ func (o *showOptions) run(ctx context.Context, s streams, args []string) error {
 		if err != nil {
 			return err
 		}
-		add(showCluster(s, cluster{nodes: nodes}, at))
+		for _, c := range (cluster{nodes: nodes, layout: only}).apart() {
+			add(showCluster(s, c, at))
+		}
 	}
 	for _, arg := range args {
 		if address, ok := serverAddress(arg); ok {
 			add(o.showServer(ctx, address, at))
 		} else if isFolder(arg) {
-			add(showCluster(s, cluster{name: arg, nodes: []nodeRoot{{dir: arg}}}, at))
+			for _, c := range (cluster{name: arg, nodes: []nodeRoot{{dir: arg}}, layout: only}).apart() {
+				add(showCluster(s, c, at))
+			}
 		} else {
 			add(o.showFile(s, arg, at))
 		}

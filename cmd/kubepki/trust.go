@@ -83,6 +83,7 @@ func (o *trustFlags) completeTargets(most int) cobra.CompletionFunc {
 // trustFlags say where bundles are looked for.
 type trustFlags struct {
 	roots  []string
+	layout string
 	access kube.Access
 	at     string
 	output string
@@ -90,6 +91,7 @@ type trustFlags struct {
 
 func (o *trustFlags) add(f *pflag.FlagSet, formats string) {
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR, or a folder of such roots; repeatable (default /)")
+	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "judge as of this time (RFC 3339, or a date) instead of now")
 	f.StringVarP(&o.output, "output", "o", "table", "output: "+formats)
 	addAccess(f, &o.access)

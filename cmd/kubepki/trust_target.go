@@ -28,9 +28,16 @@ type trustNodes struct {
 	settings []bundle.Setting
 }
 
-func readTrustNodes(values []string) (*trustNodes, error) {
+func readTrustNodes(values []string, only string) (*trustNodes, error) {
 	roots, err := parseRoots(values)
 	if err != nil {
+		return nil, err
+	}
+	one := cluster{nodes: roots}
+	if one.layout, err = parseLayout(only); err != nil {
+		return nil, err
+	}
+	if one, err = one.alone(); err != nil {
 		return nil, err
 	}
 	t := &trustNodes{dirs: map[string]string{}}
@@ -42,7 +49,7 @@ func readTrustNodes(values []string) (*trustNodes, error) {
 			t.dirs[r.name] = r.dir
 		}
 	}
-	if t.nodes, _, err = readCluster(cluster{nodes: roots}); err != nil {
+	if t.nodes, _, err = readCluster(one); err != nil {
 		return nil, err
 	}
 	t.graph = catalog.Wire(t.nodes)
@@ -175,7 +182,7 @@ func (s *trustSource) readNodes() error {
 		return nil
 	}
 	var err error
-	s.nodes, err = readTrustNodes(s.flags.roots)
+	s.nodes, err = readTrustNodes(s.flags.roots, s.flags.layout)
 	return err
 }
 

@@ -25,6 +25,7 @@ import (
 
 type verifyOptions struct {
 	roots    []string
+	layout   string
 	at       string
 	output   string
 	failOn   string
@@ -48,7 +49,8 @@ changes nothing. Addresses of loopback are dialled on the live / alone.
 
 --root names nodes of one cluster. An argument DIR is a cluster: the root of one
 node, or a folder that holds one root per node, as kubepki init --out makes it.
-Several DIRs are several clusters.
+Several DIRs are several clusters, and so is a distribution that brings all of
+its own (k3s, MicroK8s, ...) on a node beside another.
 
 Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 --fail-on.`,
@@ -67,6 +69,7 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	}
 	f := c.Flags()
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
+	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "judge as of this time (RFC 3339, or a date) instead of now")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
@@ -80,6 +83,8 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 type cluster struct {
 	name  string
 	nodes []nodeRoot
+	// layout, or else distribution, alone is read where it is not empty.
+	layout, distribution string
 }
 
 type nodeRoot struct{ name, dir string }
@@ -99,13 +104,22 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	}
 	printer := &report.Printer{W: s.out, Format: o.output, Several: len(clusters) > 1, Palette: report.Palette{On: isTerminal(s.out)}}
 	failed, printErr, errs := false, error(nil), []error(nil)
-	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
-		if v.err != nil {
-			errs = append(errs, v.err)
-			return
+	inOrder(ctx, clusters, func(c cluster) []verdict {
+		var all []verdict
+		for _, one := range c.apart() {
+			all = append(all, verify(ctx, one, opts, live))
 		}
-		failed = failed || v.result.Any(failOn)
-		printErr = cmp.Or(printErr, printer.Print(&v.verification))
+		return all
+	}, func(all []verdict) {
+		printer.Several = printer.Several || len(all) > 1
+		for _, v := range all {
+			if v.err != nil {
+				errs = append(errs, v.err)
+				continue
+			}
+			failed = failed || v.result.Any(failOn)
+			printErr = cmp.Or(printErr, printer.Print(&v.verification))
+		}
 	})
 	if len(clusters) == 1 && len(errs) > 0 {
 		return errs[0]
@@ -166,16 +180,20 @@ func parseDays(s string) (time.Duration, error) {
 // clusters tells what to verify: the nodes of --root are one cluster, each
 // argument is one.
 func (o *verifyOptions) clusters(args []string) ([]cluster, error) {
+	only, err := parseLayout(o.layout)
+	if err != nil {
+		return nil, err
+	}
 	var all []cluster
 	if len(o.roots) > 0 || len(args) == 0 {
 		nodes, err := parseRoots(o.roots)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, cluster{nodes: nodes})
+		all = append(all, cluster{nodes: nodes, layout: only})
 	}
 	for _, dir := range args {
-		all = append(all, cluster{name: dir, nodes: []nodeRoot{{dir: dir}}})
+		all = append(all, cluster{name: dir, nodes: []nodeRoot{{dir: dir}}, layout: only})
 	}
 	if len(all) == 1 {
 		all[0].name = ""
@@ -238,20 +256,26 @@ func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options
 	return verdict{verification: v, result: r}
 }
 
-// readCluster reads the nodes of a cluster, and their keys apart.
+// readCluster reads the nodes of a cluster, and their keys apart. Where several
+// distributions are there and none is chosen, it is the first one's.
 func readCluster(c cluster) ([]trust.Node, proof.Keys, error) {
 	keys := proof.Keys{}
 	var nodes []trust.Node
+	var other *layout.UnknownError
 	for _, root := range c.nodes {
 		for _, r := range expand(root) {
-			node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name})
+			node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name, Layout: c.layout, Distribution: c.distribution})
+			if errors.As(err, &other) && c.layout == "" && len(other.Found) > 0 {
+				continue // a node of another distribution
+			}
 			if err != nil {
 				return nil, nil, err
 			}
+			c.distribution = catalog.DistributionOf(node.Layout)
 			maps.Copy(keys, ring)
 			nodes = append(nodes, node)
 		}
-		if users, ring, ok := layout.ReadUsers(root.dir); ok && !layout.IsRoot(root.dir) {
+		if users, ring, ok := layout.ReadUsers(root.dir); ok && !layout.IsRoot(root.dir) && c.distribution == catalog.DistributionOf(users.Layout) {
 			maps.Copy(keys, ring)
 			nodes = append(nodes, users)
 		}

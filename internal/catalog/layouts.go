@@ -34,6 +34,8 @@ type Layout struct {
 	Dir         string
 	FollowsFlag bool
 	Authorities []AuthorityFile
+	// NodeNames tells that the API server's certificate holds the node's name.
+	NodeNames bool
 
 	// defaults are the components whose flags no manifest or unit tells.
 	defaults func(dir string) []componentDefaults
@@ -51,7 +53,7 @@ type AuthorityFile struct {
 
 // layouts in the order in which they are looked for.
 var layouts = []Layout{
-	{Name: LayoutKubeadm, Distribution: LayoutKubeadm, Dir: DefaultCertificatesDir, FollowsFlag: true, Authorities: kubeadmAuthorities, defaults: kubeadmDefaults},
+	{Name: LayoutKubeadm, Distribution: LayoutKubeadm, Dir: DefaultCertificatesDir, FollowsFlag: true, NodeNames: true, Authorities: kubeadmAuthorities, defaults: kubeadmDefaults},
 	{Name: LayoutHardway, Distribution: LayoutKubeadm, Dir: "/var/lib/kubernetes", FollowsFlag: true},
 	{Name: LayoutService, Distribution: LayoutService, Dir: "/", Authorities: []AuthorityFile{{Name: ClusterCA, File: "ca.crt", Key: "ca.key"}}},
 	{Name: LayoutUsers, Distribution: LayoutKubeadm},

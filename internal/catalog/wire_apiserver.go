@@ -159,7 +159,7 @@ func (w *wirer) apiserverReached(n *trust.Node, c *trust.Component) []string {
 	if a := w.advertised(n, c); a != "" {
 		names = append(names, a)
 	}
-	if n.NodeName != "" {
+	if n.NodeName != "" && layoutOf(n).NodeNames {
 		names = append(names, n.NodeName)
 	}
 	for e := range w.endpoints {

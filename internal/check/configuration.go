@@ -94,10 +94,10 @@ func admits(anchors, chain []*x509.Certificate) bool {
 
 // clientCAs are the flags without which a server verifies no client, and the
 // flag of etcd that demands certificates all the same.
-var clientCAs = []struct{ component, ca, demand, cause string }{
-	{"etcd", "trusted-ca-file", "client-cert-auth", "etcd verifies no client certificate (--trusted-ca-file is not set): whoever reaches it may read every Secret"},
-	{"etcd", "peer-trusted-ca-file", "peer-client-cert-auth", "etcd verifies no peer certificate (--peer-trusted-ca-file is not set): whoever reaches it may join"},
-	{"kube-apiserver", "client-ca-file", "", "kube-apiserver verifies no client certificate (--client-ca-file is not set)"},
+var clientCAs = []struct{ component, ca, demand, urls, cause string }{
+	{"etcd", "trusted-ca-file", "client-cert-auth", "listen-client-urls", "etcd verifies no client certificate (--trusted-ca-file is not set): whoever reaches it may read every Secret"},
+	{"etcd", "peer-trusted-ca-file", "peer-client-cert-auth", "listen-peer-urls", "etcd verifies no peer certificate (--peer-trusted-ca-file is not set): whoever reaches it may join"},
+	{"kube-apiserver", "client-ca-file", "", "", "kube-apiserver verifies no client certificate (--client-ca-file is not set)"},
 }
 
 func clientAuthOff(c *Case) []Finding {
@@ -122,14 +122,22 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || !pick(demand == "true") {
+			if ca != "" || p.Source.IsZero() || !pick(demand == "true") || withoutTLS(p, f.urls) {
 				return
 			}
-			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
-			out = append(out, finding.at(p.Setting(f.ca)))
+			at := p.Setting(f.ca)
+			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set %s in %s", at.Field, at.Path)}
+			out = append(out, finding.at(at))
 		})
 	}
 	return out
+}
+
+// withoutTLS tells whether a server speaks without TLS at all of its URLs: that is
+// the fault then (plain-http), and not that nobody shows it a certificate.
+func withoutTLS(p *trust.Component, flag string) bool {
+	urls, ok := p.Flag(flag)
+	return ok && !strings.Contains(urls, "https:") && !strings.Contains(urls, "unixs:")
 }
 
 func verifyOff(c *Case) []Finding {

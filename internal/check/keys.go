@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -166,7 +167,7 @@ func (c *Case) verifiedElsewhere(link int) bool {
 func stem(p string) string {
 	for i := len(p) - 1; i >= 0 && p[i] != '/'; i-- {
 		if p[i] == '.' {
-			return p[:i]
+			return strings.TrimSuffix(p[:i], "-key") // cfssl's name for the key
 		}
 	}
 	return p

@@ -31,7 +31,10 @@ type kind struct {
 // kinds are the layouts that are known, in the order in which they are looked
 // for. Several may be found below one root.
 var kinds = []kind{
-	{name: catalog.LayoutKubeadm, looked: "etc/kubernetes/{manifests,pki,*.conf}", found: (*nodeReader).isKubeadm, read: (*nodeReader).readKubeadm},
+	{name: catalog.LayoutKubeadm, looked: "etc/kubernetes/{manifests,pki,*.conf}", found: (*nodeReader).isKubeadm, read: (*nodeReader).readKubeadm,
+		depends: func(r *nodeReader) bool { return !r.onlyHardway() }},
+	{name: catalog.LayoutHardway, looked: "etc/systemd/system/*.service that run components", found: (*nodeReader).isHardway, read: (*nodeReader).readHardway,
+		depends: (*nodeReader).onlyHardway},
 	{name: catalog.LayoutService, looked: "ca.crt with client/ and server/", found: (*nodeReader).isService, read: (*nodeReader).readService},
 }
 
@@ -50,6 +53,8 @@ type Options struct {
 	Name string // name of the node in places and components; may be empty
 	// Layout is one of [Layouts]: it alone is read. Empty: all that are found.
 	Layout string
+	// Distribution, where it is set, leaves the layouts of others out.
+	Distribution string
 }
 
 // Reading is what was read of one node in one layout.
@@ -131,18 +136,35 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 		}
 		found = kinds[i : i+1]
 	}
+	if there := namesOf(found); o.Distribution != "" && len(there) > 0 {
+		found = slices.DeleteFunc(found, func(k kind) bool { return catalog.DistributionOf(k.name) != o.Distribution })
+		if len(found) == 0 {
+			return nil, &UnknownError{Root: root, Found: there}
+		}
+	}
 	if len(found) == 0 {
 		return nil, &UnknownError{Root: root}
 	}
 	var all []Reading
 	for _, k := range found {
 		r := newNodeReader(dir, o.Name)
-		r.links = first.links
+		r.links, r.units = first.links, first.units
 		r.node.Live, r.node.Layout = live, k.name
 		k.read(r)
 		all = append(all, Reading{Node: r.node, Keys: r.keys})
 	}
 	return all, nil
+}
+
+// Found are the names of the layouts that are found below root, none when it
+// cannot be looked at.
+func Found(root string) []string {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	return namesOf(newNodeReader(dir, "").kinds())
 }
 
 func namesOf(kinds []kind) []string {

@@ -179,6 +179,20 @@ func (c *container) addEtcdEnvironment(flags map[string][]string) {
 // Words that belong to no flag are passed over, and "--" ends the flags.
 func parseFlags(words []string) map[string][]string {
 	flags := map[string][]string{}
+	for _, f := range flagsIn(words) {
+		flags[f.name] = append(flags[f.name], f.value)
+	}
+	return flags
+}
+
+// flagWord is a flag as a command line has it.
+type flagWord struct {
+	name, value string
+	word        string // the word with the dashes
+}
+
+func flagsIn(words []string) []flagWord {
+	var flags []flagWord
 	for i := 0; i < len(words); i++ {
 		w := words[i]
 		if w == "--" {
@@ -198,7 +212,7 @@ func parseFlags(words []string) map[string][]string {
 		}
 		// Kubernetes takes _ for - in flags (k8s.io/component-base/cli/flag).
 		name = strings.ReplaceAll(name, "_", "-")
-		flags[name] = append(flags[name], value)
+		flags = append(flags, flagWord{name, value, w})
 	}
 	return flags
 }

@@ -24,12 +24,13 @@ type nodeReader struct {
 	absent  []catalog.FileUse
 	why     map[string]*ReadError // of absent files
 	denied  []string              // paths
+	units   *unitCache            // of all layouts of the node
 }
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
 		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
-		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{},
 	}
 }
 
@@ -99,6 +100,7 @@ func (r *nodeReader) list(nodePath string) ([]string, error) {
 // readKubeadm reads a node of kubeadm's layout.
 func (r *nodeReader) readKubeadm() {
 	manifests := r.readKubelet()
+	r.addUnits()
 	r.readManifests(manifests)
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
@@ -133,9 +135,13 @@ func (r *nodeReader) readService() {
 }
 
 // readManifests reads the static pods of a folder: all files in it, as the
-// kubelet does, whatever their names end with.
+// kubelet does, whatever their names end with. Without a folder there are none.
 func (r *nodeReader) readManifests(folder string) {
-	names, err := r.list(folder)
+	var names []string
+	var err error
+	if folder != "" {
+		names, err = r.list(folder)
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		r.denied = append(r.denied, folder)
 	}
@@ -162,23 +168,46 @@ func (r *nodeReader) readManifests(folder string) {
 	if !ok {
 		return
 	}
+	if isUnit(etcd.Source.Path) {
+		return // its member has any name
+	}
 	r.node.NodeName, _ = etcd.Flag("name") // kubeadm names its members after the nodes
 }
 
-// addComponent adds a component of a manifest. Of two for one program, which
-// the kubelet would run by turns, the one with the usual file name counts.
+// addComponent adds a component of a manifest or unit. Of two manifests for one
+// program, which the kubelet would run by turns, the one with the usual file name
+// counts; of two units the first; of a manifest and a unit the manifest on
+// kubeadm's nodes, else the unit.
 func (r *nodeReader) addComponent(c trust.Component) {
 	i := slices.IndexFunc(r.node.Components, func(have trust.Component) bool { return have.Name == c.Name })
 	if i < 0 {
 		r.node.Components = append(r.node.Components, c)
 		return
 	}
-	drop := c
-	if path.Base(c.Source.Path) == c.Name+".yaml" {
-		drop, r.node.Components[i] = r.node.Components[i], c
+	have := r.node.Components[i]
+	kept, dropped := have, c
+	if r.prefers(c, have) {
+		kept, dropped = c, have
 	}
-	r.notSeen(drop.Source.Path, "a second manifest for "+c.Name+" beside "+r.node.Components[i].Source.Path+": the kubelet reads both, move this one away")
+	r.node.Components[i] = kept
+	if isUnit(dropped.Source.Path) || isUnit(kept.Source.Path) {
+		r.notSeen(dropped.Source.Path, "configures "+c.Name+" too, as "+kept.Source.Path+" does, which was read: only one of them can run, take the other away")
+		return
+	}
+	r.notSeen(dropped.Source.Path, "a second manifest for "+c.Name+" beside "+kept.Source.Path+": the kubelet reads both, move this one away")
 }
+
+func (r *nodeReader) prefers(c, have trust.Component) bool {
+	switch {
+	case isUnit(c.Source.Path):
+		return false
+	case isUnit(have.Source.Path):
+		return r.node.Layout == catalog.LayoutKubeadm
+	}
+	return path.Base(c.Source.Path) == c.Name+".yaml"
+}
+
+func isUnit(file string) bool { return strings.Contains(file, "/systemd/system/") }
 
 func (r *nodeReader) notSeen(nodePath, reason string) {
 	r.node.NotSeen = append(r.node.NotSeen, trust.NotSeen{Place: r.place(nodePath), Reason: reason})

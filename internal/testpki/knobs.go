@@ -198,6 +198,21 @@ func (c *Cluster) putAuthority(node, name string, key crypto.Signer, subject pki
 	return issue.Authority{Certificate: cert, Key: key}
 }
 
+// writeAuthority signs an authority's certificate for a key that is written.
+func (c *Cluster) writeAuthority(node, cert string, key crypto.Signer, commonName string) issue.Authority {
+	c.t.Helper()
+	t := &x509.Certificate{
+		SerialNumber: c.serial(), Subject: pkix.Name{CommonName: commonName}, NotBefore: Made.Add(-issue.Backdate), NotAfter: Made.AddDate(10, 0, 0),
+		KeyUsage: x509.KeyUsageCRLSign | x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	c.check(err)
+	signed, err := x509.ParseCertificate(der)
+	c.check(err)
+	c.Write(node, cert, trust.EncodeCertificates(signed))
+	return issue.Authority{Certificate: signed, Key: key}
+}
+
 // NewKey replaces a private key file by a fresh key of an algorithm.
 func (c *Cluster) NewKey(node, name string, a issue.Algorithm) crypto.Signer {
 	c.t.Helper()

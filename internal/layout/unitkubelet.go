@@ -1,0 +1,30 @@
+package layout
+
+import (
+	"path"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// unitKubelet is the kubelet as its unit starts it. A bare one without flags is
+// that of a package whose drop-in was not given, and tells nothing.
+func (r *nodeReader) unitKubelet() (trust.Component, bool) {
+	return find(r.unitComponents(), func(c trust.Component) bool { return c.Name == catalog.Kubelet && len(c.Flags) > 0 })
+}
+
+// readUnitKubelet completes a kubelet, whose flags are all of its command line,
+// from its configuration file, and returns the folder of its static pods.
+func (r *nodeReader) readUnitKubelet(c trust.Component) string {
+	// Without --kubeconfig the command line is hardly all that there is.
+	_, whole := c.Flag("kubeconfig")
+	r.configureKubelet(&c, "", whole)
+	r.node.Components = append(r.node.Components, c)
+	if folder, ok := c.Flag("pod-manifest-path"); ok && path.IsAbs(folder) {
+		return path.Clean(folder)
+	}
+	if r.node.Layout == catalog.LayoutKubeadm {
+		return path.Join(catalog.KubernetesDir, "manifests")
+	}
+	return ""
+}
