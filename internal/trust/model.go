@@ -95,9 +95,11 @@ type Kubeconfig struct {
 	CA, Certificate, Key Place
 	Insecure             bool // insecure-skip-tls-verify
 	HasToken             bool
-	User                 string // name of the user entry, not an identity
-	Cluster              string
-	Context              string
+	// Secret tells that a key, a token or a password stands in the file itself.
+	Secret  bool
+	User    string // name of the user entry, not an identity
+	Cluster string
+	Context string
 	// Server, CA, user fields as written in the file, for findings.
 	ServerField string
 	// Remote tells that it leads to a webhook, not to kube-apiserver.
