@@ -22,9 +22,10 @@ type Setting struct {
 	Role trust.Role // bundle, or authority where it signs with it
 	// Anchors is where the certificates stand: a file, or a field of a kubeconfig.
 	Anchors trust.Place
-	// Source is the manifest or configuration that has the flag, or the
-	// kubeconfig; zero for defaults of the layout.
+	// Source is the manifest or unit that has the flag, the kubeconfig, or the field
+	// of a configuration file; zero for defaults of the layout.
 	Source trust.Place
+	at     trust.Place // the setting itself, as the graph's bundles have it
 }
 
 // Target is how a command names the setting: COMPONENT/NAME, and the node before
@@ -42,6 +43,9 @@ func Settings(g *trust.Graph) []Setting {
 			for _, u := range catalog.FlagUses(c.Name) {
 				for _, v := range c.Flags[u.Flag] {
 					s := Setting{Node: n.Name, Component: c.Name, Name: u.Flag, Role: u.Role, Anchors: trust.Place{Node: n.Name, Path: path.Clean(v)}, Source: c.Source}
+					if s.at = c.Setting(u.Flag); s.at != c.Source.In("--"+u.Flag) {
+						s.Source = s.at // no flag of the manifest or unit, but a field of a file
+					}
 					switch {
 					case !path.IsAbs(v):
 					case u.Role == trust.RoleBundle || u.Role == trust.RoleAuthority:
@@ -169,7 +173,7 @@ func (s Setting) is(b *trust.Bundle, component string) bool {
 	if b == nil || b.Anchors != s.Anchors {
 		return false
 	}
-	if b.Setting.Field == "--"+s.Name && b.Setting.File() == s.Source {
+	if !s.at.IsZero() && b.Setting == s.at {
 		return true
 	}
 	node, name := trust.SplitID(component)

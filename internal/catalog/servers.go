@@ -58,7 +58,7 @@ func (s *servers) add(n *trust.Node, c *trust.Component, v trust.Server, certFla
 		v.Skip = "listens on " + host + " alone, which only its own node can dial"
 	}
 	for i, l := range s.g.Links {
-		if l.Callee == v.Component && (l.Number == 1) == (v.Kind == trust.ServesEtcdPeers) {
+		if l.Callee == v.Component && !isSNI(l.Server) && (l.Number == 1) == (v.Kind == trust.ServesEtcdPeers) {
 			v.Links = append(v.Links, i)
 		}
 	}

@@ -37,7 +37,16 @@ func sniPairs(c *trust.Component) []sniPair {
 	return all
 }
 
-const sniFlag = "tls-sni-cert-key"
+const (
+	sniFlag   = "tls-sni-cert-key"
+	sniSuffix = "-sni" // of the names of such credentials
+)
+
+// isSNI tells whether a callee shows a pair that is asked for by name: who dials
+// its address, as a probe does, is shown another.
+func isSNI(h *trust.ServerHalf) bool {
+	return h != nil && h.Credential != nil && strings.HasSuffix(h.Credential.Name, sniSuffix)
+}
 
 // sniFiles are the files of all pairs of a node.
 func sniFiles(n *trust.Node) []FileUse {
@@ -70,7 +79,7 @@ func (w *wirer) servingAt(n *trust.Node, c *trust.Component, name string) *trust
 	if len(pairs) == 0 {
 		return w.serving(n, c)
 	}
-	credentials := w.sniCredentials(n, c, "apiserver-sni")
+	credentials := w.sniCredentials(n, c, "apiserver"+sniSuffix)
 	name = strings.ToLower(name)
 	forms := []string{name}
 	if _, err := netip.ParseAddr(name); err != nil {
@@ -128,7 +137,7 @@ func (w *wirer) sniLinks(n *trust.Node, c *trust.Component, reached []served) {
 		names[s.credential] = s.names
 	}
 	pairs := sniPairs(c)
-	for i, cred := range w.sniCredentials(n, c, "apiserver-sni") {
+	for i, cred := range w.sniCredentials(n, c, "apiserver"+sniSuffix) {
 		asked := names[cred]
 		for _, name := range pairs[i].names {
 			if !strings.HasPrefix(name, "*.") && w.servingAt(n, c, name) == cred {

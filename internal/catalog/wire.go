@@ -123,7 +123,12 @@ func (w *wirer) bundle(n *trust.Node, c *trust.Component, flag string, ofClients
 	if at.IsZero() {
 		return nil
 	}
-	return w.bundleAt(at, cmp.Or(c.Setting(flag), at), ofClients)
+	setting := cmp.Or(c.Setting(flag), at)
+	b := w.bundleAt(at, setting, ofClients)
+	// etcd reads its bundles itself, and those of its clients (etcd
+	// client/pkg/tlsutil/tlsutil.go): each block is a certificate to it.
+	b.Headed = b.Headed || c.Name == Etcd || c.Name == Etcdctl || flag == "etcd-cafile"
+	return b
 }
 
 func (w *wirer) bundleAt(anchors, setting trust.Place, ofClients bool) *trust.Bundle {
@@ -224,7 +229,9 @@ func (w *wirer) ownAuthority(n *trust.Node, signs, name string) *trust.Bundle {
 	} {
 		for _, a := range w.g.Authorities {
 			if a.Node == n.Name && fits(a) {
-				return w.bundleAt(a.Certificate, a.Certificate, false)
+				b := w.bundleAt(a.Certificate, a.Certificate, false)
+				b.Headed = name == EtcdCA
+				return b
 			}
 		}
 	}

@@ -70,7 +70,7 @@ func (w *wirer) remoteLinks() {
 func (w *wirer) metricsLinks() {
 	for _, name := range []string{ControllerManager, Scheduler} {
 		w.each(name, func(n *trust.Node, c *trust.Component) {
-			pairs := w.sniCredentials(n, c, name+"-sni")
+			pairs := w.sniCredentials(n, c, name+sniSuffix)
 			if serving := w.credential(name+"-server", n, c, "tls-cert-file", "tls-private-key-file", server); serving != nil {
 				pairs = append([]*trust.Credential{serving}, pairs...)
 			}

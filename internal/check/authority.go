@@ -21,6 +21,7 @@ const (
 	stale                   // the verifier's copy is of an old or foreign authority
 	incomplete              // the leaf's file lacks an intermediate
 	diverged                // the nodes have authorities of their own
+	headed                  // the authority is in the bundle, in a block that is passed over
 )
 
 // trustFault is a break of trust with its reason. Where the mend is made
@@ -63,6 +64,8 @@ func (c *Case) classify(i int, b Break) trustFault {
 	f := trustFault{at: i, place: b.Credential.Certificate, own: own}
 	home := c.signer(name, leaf, b.Credential.Node)
 	switch {
+	case c.passedOver(b.Bundle, b.Certificate):
+		f.class, f.place = headed, b.Bundle.Anchors
 	case b.Kind == trust.ChainIncomplete:
 		f.class = incomplete
 	case home == nil && own != nil && c.sameName(own, leaf) && !c.altered(own, leaf):
@@ -390,7 +393,7 @@ func authorityUnknown(c *Case) []Finding {
 		f.cascade = true
 		out = append(out, c.byFlag(f))
 	}
-	out = c.exchangedPairs(out)
+	out = append(c.exchangedPairs(out), c.passedOverAnchors()...)
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
 		b := c.Breaks[g[0].at]
 		if b.Bundle.Setting.Field == rootCAFlag {

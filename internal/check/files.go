@@ -224,9 +224,12 @@ func named(p trust.Place) string {
 func bundleEmpty(c *Case) []Finding {
 	return c.broken(
 		func(m *trust.Material) bool {
-			return m.OK() && len(m.Certificates) == 0 && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
+			return m.OK() && len(m.Certificates) == 0 && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority) && !(len(m.Headed) > 0 && c.takesHeaded(m.Place))
 		},
 		func(m *trust.Material) string {
+			if n := len(m.Headed); n > 0 {
+				return fmt.Sprintf("%s holds no certificate that is read: all %d stand in PEM blocks with headers, which are passed over, so nobody is trusted", named(m.Place), n)
+			}
 			return fmt.Sprintf("%s holds no certificate, so nobody is trusted", named(m.Place))
 		},
 		func(m *trust.Material) string { return c.mend(m.Place) })

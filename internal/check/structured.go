@@ -64,3 +64,31 @@ func plainRemotes(c *Case) []Finding {
 	}
 	return out
 }
+
+// takesHeaded tells whether all who trust by a file take its blocks with headers.
+func (c *Case) takesHeaded(p trust.Place) bool {
+	of := slices.DeleteFunc(slices.Clone(c.Bundles), func(b *trust.Bundle) bool { return b.Anchors != p || b.Setting == p })
+	return len(of) > 0 && !slices.ContainsFunc(of, func(b *trust.Bundle) bool { return !b.Headed })
+}
+
+// passedOver tells whether the authority that is missed in a bundle stands there
+// in a block with headers.
+func (c *Case) passedOver(b *trust.Bundle, missed certificate) bool {
+	m := c.Material(b.Anchors)
+	return m != nil && !b.Headed && slices.ContainsFunc(m.Headed, func(a certificate) bool { return trust.SignedBy(missed, a) })
+}
+
+// passedOverAnchors are the bundles in which an authority stands that nobody
+// reads.
+func (c *Case) passedOverAnchors() []Finding {
+	var out []Finding
+	for _, g := range c.ofClass(headed, byPlace) {
+		b := c.Breaks[g[0].at]
+		cause := fmt.Sprintf("the authority of %s is in %s, but in a PEM block with headers, which is passed over", named(b.Credential.Certificate), named(b.Bundle.Anchors))
+		fix := fmt.Sprintf("take the headers (the lines between BEGIN and the first empty line) out of the blocks of %s", b.Bundle.Anchors.Path)
+		f := c.finding(g, placesOf(g), cause, fix)
+		f.cascade = true
+		out = append(out, f)
+	}
+	return out
+}

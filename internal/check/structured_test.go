@@ -152,10 +152,18 @@ var configuredWell = map[string]struct {
 	}},
 	"a kubelet whose serving certificate the cluster signed": {kind: testpki.KubeletCA, do: func(c *testpki.Cluster) { servingCurrent(c) }},
 	"etcd by its configuration file, whatever its flags say": {do: func(c *testpki.Cluster) { etcdFile(c, etcdConfig) }},
+	"etcd's authority in a block with headers, which etcd and its clients read": {do: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/etcd/ca.crt", headers(c.Read("cp1", "pki/etcd/ca.crt")))
+	}},
 	"the scheduler by its configuration file": {do: func(c *testpki.Cluster) {
 		c.Edit("cp1", "manifests/kube-scheduler.yaml", "--kubeconfig=/etc/kubernetes/scheduler.conf", "--config="+conf+"scheduler.yaml")
 		c.Write("cp1", conf+"scheduler.yaml", []byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nclientConnection: {kubeconfig: /etc/kubernetes/scheduler.conf}\n"))
 	}},
+}
+
+// headers puts a header into the first block of a text.
+func headers(text []byte) []byte {
+	return []byte(strings.Replace(string(text), "-----\n", "-----\nSubject: x\n\n", 1))
 }
 
 func external(c *testpki.Cluster) {
@@ -360,6 +368,17 @@ var misconfigured = []mutation{
 		configuredWell["the scheduler by its configuration file"].do(c)
 		c.Remove("cp1", "scheduler.conf")
 	}, id: "file-missing", path: "/etc/kubernetes/scheduler.conf", links: []int{6}},
+
+	// PEM blocks with headers.
+	{name: "the cluster's authority stands in a block with headers", brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/ca.crt", headers(c.Read("cp1", "pki/ca.crt")))
+	}, id: "bundle-empty", path: pki + "ca.crt"},
+	{name: "one of two authorities of clients stands in a block with headers", kind: testpki.KubeletCA, node: "cp1", brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/client-ca.crt", headers(c.Read("cp1", "pki/client-ca.crt")))
+	}, id: "authority-unknown", path: pki + "client-ca.crt"},
+	{name: "the authority of a webhook stands in a block with headers", brk: then(webhook, authorization(hookAuth), func(c *testpki.Cluster) {
+		c.Write("cp1", conf+"webhook-ca.crt", headers(c.Read("cp1", conf+"webhook-ca.crt")))
+	}), id: "bundle-empty", path: conf + "webhook-ca.crt", links: []int{14}},
 
 	// The ports for scrapers.
 	{name: "the pair of the controller-manager's own port is none", brk: func(c *testpki.Cluster) {

@@ -49,7 +49,7 @@ func (r *nodeReader) configureEtcd(c *trust.Component) bool {
 		*c = trust.Component{Node: c.Node, Name: c.Name, Flags: map[string][]string{}, Conflicts: c.Conflicts}
 		return true
 	}
-	c.Flags, c.Settings, c.Source = map[string][]string{"config-file": {at}}, map[string]trust.Place{"config-file": c.Source.In("--config-file")}, r.place(at)
+	c.Flags, c.Settings = map[string][]string{"config-file": {at}}, map[string]trust.Place{"config-file": c.Setting("config-file")}
 	for field, value := range map[string]string{
 		"name": f.Name, "listen-peer-urls": f.ListenPeerURLs, "listen-client-urls": f.ListenClientURLs, "listen-metrics-urls": f.ListenMetricsURLs,
 		"initial-advertise-peer-urls": f.AdvertisePeerURLs, "advertise-client-urls": f.AdvertiseClientURLs, "initial-cluster": f.InitialCluster,

@@ -108,7 +108,7 @@ func (r *nodeReader) readKubeconfig(u catalog.FileUse) {
 	k, materials, keys := ParseKubeconfig(r.place(u.Path), content.Data)
 	k.Remote = remote
 	r.node.Kubeconfigs = append(r.node.Kubeconfigs, k)
-	if remote && (len(keys) > 0 || k.HasToken) {
+	if remote && k.Secret {
 		r.makePrivate(u.Path, "") // one that leads to a webhook may hold nothing private
 	}
 	r.node.Materials = append(r.node.Materials, materials...)

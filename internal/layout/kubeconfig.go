@@ -103,6 +103,9 @@ func readKubeconfig(k *trust.Kubeconfig, data []byte) ([]*trust.Material, Keyrin
 	k.Server, k.ServerName, k.Insecure = c.Server, c.TLSServerName, c.Insecure
 	k.ServerField = clusterField(k.Cluster, "server")
 	k.HasToken = u.Token != "" || u.TokenFile != "" || u.Username != "" || u.Password != "" || u.AuthProvider != nil || u.Exec != nil
+	for _, other := range f.Users {
+		k.Secret = k.Secret || other.User.KeyData != "" || other.User.Token != "" || other.User.Password != ""
+	}
 	e := embedded{keys: Keyring{}}
 	k.CA = e.place(k.Place, clusterField(k.Cluster, "certificate-authority-data"), trust.RoleBundle, c.CAData, c.CAFile)
 	k.Certificate = e.place(k.Place, userField(k.User, "client-certificate-data"), trust.RoleCertificate, u.CertificateData, u.CertificateFile)

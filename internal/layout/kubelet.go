@@ -20,6 +20,9 @@ var kubeletLines = []struct{ file, variable string }{
 // readKubelet reads the kubelet's additional flags and its configuration, and
 // returns the folder of the static pods.
 func (r *nodeReader) readKubelet() string {
+	if c, ok := r.unitKubelet(); ok {
+		return r.readUnitKubelet(c)
+	}
 	kubelet := trust.Component{Node: r.node.Name, Name: catalog.Kubelet, Flags: map[string][]string{}, Settings: map[string]trust.Place{}}
 	for _, line := range kubeletLines {
 		content, err := r.read(line.file, false)

@@ -174,7 +174,10 @@ func (r *nodeReader) configureKubelet(c *trust.Component, config string, whole b
 	var documents []kubeletDocument
 	if config != "" {
 		if d, ok := r.readKubeletConfig(c, config, named != ""); ok {
-			documents, c.Source = append(documents, d), d.place
+			documents = append(documents, d)
+			if source.IsZero() {
+				c.Source = d.place
+			}
 		}
 	}
 	if folder, ok := last(line["config-dir"]); ok && folder != "" {

@@ -44,7 +44,7 @@ var roleAccepts = map[trust.Role]accepts{
 //     PARAMETERS); certificates beside it are fine
 //   - combined: both
 //   - bundle, authority: certificates only; none at all in an empty file, which
-//     is a fault of its own
+//     is a fault of its own; those in blocks with headers are kept apart
 //   - verify-keys: public keys, certificates or private keys, at least one, as
 //     k8s.io/client-go/util/keyutil.ParsePublicKeysPEM reads them
 //
@@ -124,6 +124,10 @@ func addBlock(m *trust.Material, accept accepts, b trust.Block) (crypto.Signer, 
 		if err != nil {
 			return nil, fmt.Errorf("line %d: the certificate does not parse: %w", b.Line, err)
 		}
+		if b.Headers && accept.onlyAnchors() {
+			m.Headed = append(m.Headed, c)
+			return nil, nil
+		}
 		m.Certificates = append(m.Certificates, c)
 		if m.Role == trust.RoleVerifyKeys {
 			m.Keys = append(m.Keys, c.PublicKey)
@@ -173,7 +177,7 @@ func finish(m *trust.Material, accept accepts, key crypto.Signer) error {
 	case trust.RoleVerifyKeys:
 		lacks = len(m.Keys) == 0
 	default:
-		lacks = len(m.Certificates) == 0
+		lacks = len(m.Certificates)+len(m.Headed) == 0
 	}
 	if lacks {
 		return fmt.Errorf("holds PEM, but no %s", accept.need)

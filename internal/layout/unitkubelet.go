@@ -16,24 +16,9 @@ func (r *nodeReader) unitKubelet() (trust.Component, bool) {
 // readUnitKubelet completes a kubelet, whose flags are all of its command line,
 // from its configuration file, and returns the folder of its static pods.
 func (r *nodeReader) readUnitKubelet(c trust.Component) string {
-	if config, ok := c.Flag("config"); ok && path.IsAbs(config) {
-		switch content, err := r.read(config, false); {
-		case err == nil:
-			k, parseErr := ParseKubeletConfiguration(r.place(config), content.Data)
-			if parseErr != nil {
-				r.notSeen(config, "the kubelet's configuration was not understood: "+parseErr.Error())
-				break
-			}
-			for flag, values := range k.Flags {
-				if _, set := c.Flags[flag]; !set {
-					c.Flags[flag] = values
-					c.Settings[flag] = r.place(config).In("--" + flag)
-				}
-			}
-		case err.State == trust.Unreadable:
-			r.notSeen(config, "the kubelet's configuration "+err.Reason)
-		}
-	}
+	// Without --kubeconfig the command line is hardly all that there is.
+	_, whole := c.Flag("kubeconfig")
+	r.configureKubelet(&c, "", whole)
 	r.node.Components = append(r.node.Components, c)
 	if folder, ok := c.Flag("pod-manifest-path"); ok && path.IsAbs(folder) {
 		return path.Clean(folder)

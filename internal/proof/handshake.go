@@ -93,11 +93,11 @@ func (p *prover) pool(b *trust.Bundle) (*x509.CertPool, error) {
 		return nil, errors.New("nobody knows who verifies it")
 	}
 	m := p.graph.Material(b.Anchors)
-	if !m.OK() || len(m.Certificates) == 0 {
+	if !m.OK() || len(p.graph.AnchorsOf(b)) == 0 {
 		return nil, fmt.Errorf("no anchors in %s", b.Anchors)
 	}
 	pool := x509.NewCertPool()
-	for _, c := range m.Certificates {
+	for _, c := range p.graph.AnchorsOf(b) {
 		pool.AddCert(c)
 	}
 	return pool, nil

@@ -110,7 +110,7 @@ func (g *Graph) judgeBundle(b *Bundle, at time.Time) []Break {
 	if b == nil || g.Material(b.Anchors).notGiven() {
 		return nil
 	}
-	anchors := g.Material(b.Anchors).Certificates
+	anchors := g.AnchorsOf(b)
 	if len(anchors) == 0 {
 		return []Break{{Kind: NoBundle, Place: b.Anchors}}
 	}
@@ -198,6 +198,23 @@ func (m *Material) notGiven() bool {
 	return m == nil || m.State == NotGiven || m.State == Denied
 }
 
+// AnchorsOf returns the anchors that a bundle comes to for who trusts it; none
+// where its file cannot be used.
+func (g *Graph) AnchorsOf(b *Bundle) []*x509.Certificate {
+	m := g.Material(b.Anchors)
+	if m == nil || !b.Headed {
+		return m.certificates()
+	}
+	return slices.Concat(m.Certificates, m.Headed)
+}
+
+func (m *Material) certificates() []*x509.Certificate {
+	if m == nil {
+		return nil
+	}
+	return m.Certificates
+}
+
 // Unseen tells whether a half cannot be judged because a part of it is not in
 // what was given.
 func (g *Graph) Unseen(c *Credential, b *Bundle) bool {
@@ -209,11 +226,11 @@ func (g *Graph) Unseen(c *Credential, b *Bundle) bool {
 
 // judgeChain judges a chain, which stands at a place, against a bundle.
 func (g *Graph) judgeChain(chain []*x509.Certificate, place Place, b *Bundle, usage x509.ExtKeyUsage, at time.Time) []Break {
-	anchors := g.Material(b.Anchors)
-	if anchors.notGiven() {
+	if g.Material(b.Anchors).notGiven() {
 		return nil
 	}
-	if len(anchors.Certificates) == 0 {
+	anchors := g.AnchorsOf(b)
+	if len(anchors) == 0 {
 		return []Break{{Kind: NoBundle, Place: b.Anchors}}
 	}
 	var breaks []Break
@@ -221,7 +238,7 @@ func (g *Graph) judgeChain(chain []*x509.Certificate, place Place, b *Bundle, us
 	if k, ok := outside(leaf, at); ok {
 		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
-	path, broken := g.path(chain, anchors.Certificates)
+	path, broken := g.path(chain, anchors)
 	if broken != nil {
 		broken.Place = place
 		return append(breaks, *broken)
@@ -236,7 +253,7 @@ func (g *Graph) judgeChain(chain []*x509.Certificate, place Place, b *Bundle, us
 	if !ok {
 		return breaks
 	}
-	if k, ok := verifyKind(chain, anchors.Certificates, usage, when); !ok {
+	if k, ok := verifyKind(chain, anchors, usage, when); !ok {
 		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
 	return breaks

@@ -47,9 +47,10 @@ type Material struct {
 	// Keys are the public keys of the file: public key blocks, certificates
 	// used as keys, and the public half of each private key.
 	Keys []crypto.PublicKey
-	// Headed are the lines of CERTIFICATE blocks with headers (RFC 1421) in a
-	// bundle. Go passes over them, so they are none of Certificates.
-	Headed []int
+	// Headed are the certificates of blocks with headers (RFC 1421) in a bundle. Go
+	// passes over them (crypto/x509 AppendCertsFromPEM, client-go util/cert
+	// ParseCertsPEM), so they are none of Certificates; etcd takes them all the same.
+	Headed []*x509.Certificate
 	// HasPrivateKey tells that a private key that parses stands here.
 	HasPrivateKey bool
 	// Target is the path that a symbolic link ends at, as on the node; empty
@@ -94,9 +95,11 @@ type Kubeconfig struct {
 	CA, Certificate, Key Place
 	Insecure             bool // insecure-skip-tls-verify
 	HasToken             bool
-	User                 string // name of the user entry, not an identity
-	Cluster              string
-	Context              string
+	// Secret tells that a key, a token or a password stands in the file itself.
+	Secret  bool
+	User    string // name of the user entry, not an identity
+	Cluster string
+	Context string
 	// Server, CA, user fields as written in the file, for findings.
 	ServerField string
 	// Remote tells that it leads to a webhook, not to kube-apiserver.
@@ -275,6 +278,8 @@ type Bundle struct {
 	// Foreign tells that it verifies servers beside the cluster's components,
 	// whose own certificate may be an anchor, authority or not.
 	Foreign bool
+	// Headed tells that who trusts it takes the blocks with headers too.
+	Headed bool
 }
 
 // Identity is what a callee maps a client certificate to.

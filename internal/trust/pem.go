@@ -34,6 +34,9 @@ type Block struct {
 	Line int // line of its BEGIN, counted from 1
 	// Encrypted tells of a header that marks an encrypted key (RFC 1421).
 	Encrypted bool
+	// Headers tells that it has headers (RFC 1421), with which Go passes over a
+	// CERTIFICATE block in a bundle.
+	Headers bool
 }
 
 // Blocks splits a text into its PEM blocks. Text outside the blocks and CRLF
@@ -89,7 +92,7 @@ func decodeBlock(data []byte, line int, label string) (Block, error) {
 		return Block{}, fmt.Errorf("line %d: %s block does not decode", line, label)
 	}
 	_, dek := p.Headers["DEK-Info"]
-	return Block{Type: p.Type, DER: p.Bytes, Line: line, Encrypted: dek || p.Type == "ENCRYPTED PRIVATE KEY"}, nil
+	return Block{Type: p.Type, DER: p.Bytes, Line: line, Encrypted: dek || p.Type == "ENCRYPTED PRIVATE KEY", Headers: len(p.Headers) > 0}, nil
 }
 
 // ParseCertificates parses the certificates of a PEM text, in order. Blocks of
