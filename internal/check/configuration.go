@@ -39,8 +39,8 @@ func authorityShared(c *Case) []Finding {
 			}
 			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
 			places := []trust.Place{anchors}
-			if a := c.authority("ca", p.Node); a != nil {
-				places = append(places, a.Certificate)
+			if a := c.authority("ca", p.Node); a != nil && a.Certificate != anchors {
+				places, f.shown = append(places, a.Certificate), []trust.Place{a.Certificate}
 			}
 			out = mergeShared(out, f.at(places...))
 		})
@@ -70,6 +70,7 @@ func mergeSame(all []Finding, f Finding) []Finding {
 	for i := range all {
 		if all[i].Severity == f.Severity && all[i].Path == f.Path {
 			node := all[i].Node
+			all[i].shown = append(all[i].shown, f.shown...)
 			all[i] = all[i].at(append(all[i].places, f.places...)...)
 			all[i].Node = node
 			return all
