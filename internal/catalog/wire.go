@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"net/url"
 	"path"
@@ -190,14 +191,37 @@ func (w *wirer) etcdElsewhere() {
 	})
 }
 
-// ownAuthority is the bundle of a careful client: the authority's own file.
+// ownAuthority is the bundle of a careful client: the authority's own file, or,
+// during a rotation, what holds more and is given to clients.
 func (w *wirer) ownAuthority(n *trust.Node, name string) *trust.Bundle {
 	for _, a := range w.g.Authorities {
-		if a.Node == n.Name && a.Name == name {
-			return w.bundleAt(a.Certificate, a.Certificate, false)
+		if a.Node != n.Name || a.Name != name {
+			continue
 		}
+		for i := range n.Components {
+			c := &n.Components[i]
+			flag := map[string]string{ControllerManager + ClusterCA: "root-ca-file", Etcd + EtcdCA: "trusted-ca-file"}[c.Name+name]
+			if flag == "" || c.Source.IsZero() {
+				continue
+			}
+			if given := file(n, c, flag); given != a.Certificate && w.holdsAll(given, a.Certificate) {
+				return w.bundleAt(given, a.Certificate, false)
+			}
+		}
+		return w.bundleAt(a.Certificate, a.Certificate, false)
 	}
 	return nil
+}
+
+// holdsAll tells whether a bundle holds every key of another, and more.
+func (w *wirer) holdsAll(bundle, other trust.Place) bool {
+	all, some := w.g.Material(bundle), w.g.Material(other)
+	if !all.OK() || !some.OK() || len(some.Certificates) == 0 || len(all.Certificates) <= len(some.Certificates) {
+		return false
+	}
+	return !slices.ContainsFunc(some.Certificates, func(x *x509.Certificate) bool {
+		return !slices.ContainsFunc(all.Certificates, func(y *x509.Certificate) bool { return trust.SameKey(x.PublicKey, y.PublicKey) })
+	})
 }
 
 // etcdNames are the names at which an etcd member is configured to be reached.
@@ -243,7 +267,7 @@ func hosts(c *trust.Component, flag string) []string {
 		if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.IsUnspecified() {
 			continue
 		}
-		out = append(out, u.Hostname())
+		out = append(out, canonicalHost(u.Hostname()))
 	}
 	return unique(out)
 }

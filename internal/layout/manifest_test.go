@@ -157,7 +157,8 @@ staticPodPath: /etc/kubernetes/manifests
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"client-ca-file": {"/etc/kubernetes/pki/ca.crt"}, "anonymous-auth": {"false"}, "authorization-mode": {"Webhook"},
+		"client-ca-file": {"/etc/kubernetes/pki/ca.crt"}, "anonymous-auth": {"false"},
+		"authentication-token-webhook": {"true"}, "authorization-mode": {"Webhook"},
 		"rotate-certificates": {"true"}, "server-tls-bootstrap": {"true"}, "read-only-port": {"10255"},
 		"address": {"10.0.0.21"}, "port": {"11250"},
 		"tls-cert-file": {"/c"}, "tls-private-key-file": {"/k"}, "pod-manifest-path": {"/etc/kubernetes/manifests"},
