@@ -175,7 +175,7 @@ func (c *Case) signer(name string, leaf certificate, node string) *trust.Authori
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
 		m := c.certificateOf(*a)
-		if a.Name != name || m == nil || c.onlyCopy(a) || !trust.SignedBy(leaf, m.Leaf()) {
+		if a.Name != name || m == nil || c.onlyCopy(a) || !c.signed(leaf, m.Leaf()) {
 			continue
 		}
 		if a.Node == node {
@@ -395,7 +395,7 @@ func (c *Case) exchangedPairs(found []Finding) []Finding {
 		b := c.Breaks[f.breaks[0]]
 		if own := c.ownFile(f.places[0]); own != nil {
 			other := c.authority(by, own.Node)
-			return other != nil && trust.SignedBy(c.Material(b.Credential.Certificate).Leaf(), c.certificateOf(*other).Leaf())
+			return other != nil && c.signed(c.Material(b.Credential.Certificate).Leaf(), c.certificateOf(*other).Leaf())
 		}
 		return c.signer(by, b.Certificate, f.Node) != nil
 	}

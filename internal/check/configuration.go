@@ -337,7 +337,7 @@ func signerUntrusted(c *Case) []Finding {
 			c.components("kube-apiserver", func(q *trust.Component) {
 				ca, _ := q.Flag("client-ca-file")
 				anchors := c.Material(trust.Place{Node: q.Node, Path: ca})
-				if q.Node != p.Node || !anchors.OK() || len(anchors.Certificates) == 0 || hasKeyOf(anchors, m.Leaf()) || admitsAuthority(anchors.Certificates, m.Leaf()) {
+				if q.Node != p.Node || !anchors.OK() || len(anchors.Certificates) == 0 || hasKeyOf(anchors, m.Leaf()) || c.admitsAuthority(anchors.Certificates, m.Leaf()) {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
@@ -361,8 +361,8 @@ func (c *Case) trustSigner(signer trust.Place, flag, file, bundle string) string
 }
 
 // admitsAuthority tells whether an anchor signed the authority itself.
-func admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) bool {
-	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return trust.SignedBy(authority, a) })
+func (c *Case) admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) bool {
+	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return c.signed(authority, a) })
 }
 
 // saIssuerMismatch: most apiservers are right, those that differ from them are not.

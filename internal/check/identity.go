@@ -96,7 +96,7 @@ func usageExcess(c *Case) []Finding {
 	return out
 }
 
-func (c *Case) selfSigned(leaf certificate) bool { return trust.SignedBy(leaf, leaf) }
+func (c *Case) selfSigned(leaf certificate) bool { return c.signed(leaf, leaf) }
 
 func excessOf(c certificate) string {
 	switch {

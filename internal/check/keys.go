@@ -109,7 +109,7 @@ func (c *Case) signingKeyMismatch() []Finding {
 func (c *Case) signedAnything(name string, authority *trust.Material) bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		leaf := c.Material(cred.Certificate).Leaf()
-		return cred.Node == authority.Place.Node && c.authorityFor(cred) == name && leaf != nil && trust.SignedBy(leaf, authority.Leaf())
+		return cred.Node == authority.Place.Node && c.authorityFor(cred) == name && leaf != nil && c.signed(leaf, authority.Leaf())
 	})
 }
 

@@ -90,9 +90,19 @@ func (p *prover) pool(b *trust.Bundle) (*x509.CertPool, error) {
 	if !m.OK() || len(m.Certificates) == 0 {
 		return nil, fmt.Errorf("no anchors in %s", b.Anchors)
 	}
-	pool := x509.NewCertPool()
+	var content []byte
 	for _, c := range m.Certificates {
-		pool.AddCert(c)
+		content = append(content, c.Raw...)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pool := p.pools[string(content)]
+	if pool == nil {
+		pool = x509.NewCertPool()
+		for _, c := range m.Certificates {
+			pool.AddCert(c)
+		}
+		p.pools[string(content)] = pool
 	}
 	return pool, nil
 }
