@@ -103,6 +103,12 @@ func readKubeconfig(k *trust.Kubeconfig, data []byte) ([]*trust.Material, Keyrin
 	k.Server, k.ServerName, k.Insecure = c.Server, c.TLSServerName, c.Insecure
 	k.ServerField = clusterField(k.Cluster, "server")
 	k.HasToken = u.Token != "" || u.TokenFile != "" || u.Username != "" || u.Password != "" || u.AuthProvider != nil || u.Exec != nil
+	switch {
+	case u.Exec != nil:
+		k.Plugin = "exec"
+	case u.AuthProvider != nil:
+		k.Plugin = "auth-provider"
+	}
 	e := embedded{keys: Keyring{}}
 	k.CA = e.place(k.Place, clusterField(k.Cluster, "certificate-authority-data"), trust.RoleBundle, c.CAData, c.CAFile)
 	k.Certificate = e.place(k.Place, userField(k.User, "client-certificate-data"), trust.RoleCertificate, u.CertificateData, u.CertificateFile)

@@ -86,9 +86,11 @@ type Kubeconfig struct {
 	CA, Certificate, Key Place
 	Insecure             bool // insecure-skip-tls-verify
 	HasToken             bool
-	User                 string // name of the user entry, not an identity
-	Cluster              string
-	Context              string
+	// Plugin is exec or auth-provider when a program gives the credential.
+	Plugin  string
+	User    string // name of the user entry, not an identity
+	Cluster string
+	Context string
 	// Server, CA, user fields as written in the file, for findings.
 	ServerField string
 }
