@@ -474,5 +474,13 @@ func kubeletUnverified(c *Case) []Finding {
 	}
 	f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
 		Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
+	for _, cred := range c.Credentials {
+		leaf := c.Material(cred.Certificate).Leaf()
+		if cred.Name == "kubelet-server" && leaf != nil && !selfMade(leaf) && c.issuer(cred.Node, leaf) != nil {
+			f.Severity = Warning
+			f.Cause = fmt.Sprintf("kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set), though they serve certificates that it could verify (%s)", base(cred.Certificate.Path))
+			f.Fix = "set --kubelet-certificate-authority to the authority of the kubelets' serving certificates"
+		}
+	}
 	return []Finding{f.at(places...)}
 }

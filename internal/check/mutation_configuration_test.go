@@ -123,7 +123,15 @@ var configurationMutations = []mutation{
 	{name: "etcd verifies peers with the cluster's authority", brk: setFlag("etcd", "peer-trusted-ca-file", pki+"etcd/ca.crt", pki+"ca.crt"),
 		id: "authority-unknown", path: etcdManifest, field: "--peer-trusted-ca-file", links: []int{1}},
 
+	{name: "kubelets serve certificates of an authority, and the apiserver does not look", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "kubelet-certificate-authority", pki+"kubelet-ca.crt")
+	}, id: "kubelet-unverified", node: "cp1", path: apiserverManifest, field: "--kubelet-certificate-authority", severity: check.Warning},
+
 	// Keys where they should not be, and what signs.
+	{name: "the cluster's authority has its key on a member of etcd", kind: testpki.ExternalEtcd, brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/ca.crt", "etcd1", "pki/ca.crt")
+		c.Copy("cp1", "pki/ca.key", "etcd1", "pki/ca.key")
+	}, id: "ca-key-present", node: "etcd1", path: pki + "ca.key"},
 	{name: "the front proxy's authority has its key on a worker", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/front-proxy-ca.key", "w1", "pki/front-proxy-ca.key")
 	}, id: "ca-key-present", node: "w1", path: pki + "front-proxy-ca.key"},
