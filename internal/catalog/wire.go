@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"crypto/x509"
 	"net/netip"
 	"net/url"
 	"path"
@@ -221,7 +222,8 @@ func (w *wirer) etcdElsewhere() {
 
 // ownAuthority is the bundle of a careful client: the own file of the authority
 // that, as the layout says, signs credentials of a name, or else of the
-// authority of a name.
+// authority of a name; or, during a rotation, what holds more and is given to
+// clients.
 func (w *wirer) ownAuthority(n *trust.Node, signs, name string) *trust.Bundle {
 	for _, fits := range []func(trust.Authority) bool{
 		func(a trust.Authority) bool { return slices.Contains(a.Signs, signs) },
@@ -229,13 +231,40 @@ func (w *wirer) ownAuthority(n *trust.Node, signs, name string) *trust.Bundle {
 	} {
 		for _, a := range w.g.Authorities {
 			if a.Node == n.Name && fits(a) {
-				b := w.bundleAt(a.Certificate, a.Certificate, false)
+				b := w.bundleAt(w.given(n, a), a.Certificate, false)
 				b.Headed = name == EtcdCA
 				return b
 			}
 		}
 	}
 	return nil
+}
+
+// given is the file of an authority that its clients are given: its own, or one
+// that holds more.
+func (w *wirer) given(n *trust.Node, a trust.Authority) trust.Place {
+	for i := range n.Components {
+		c := &n.Components[i]
+		flag := map[string]string{ControllerManager + ClusterCA: "root-ca-file", Etcd + EtcdCA: "trusted-ca-file"}[c.Name+a.Name]
+		if flag == "" || c.Source.IsZero() {
+			continue
+		}
+		if given := file(n, c, flag); given != a.Certificate && w.holdsAll(given, a.Certificate) {
+			return given
+		}
+	}
+	return a.Certificate
+}
+
+// holdsAll tells whether a bundle holds every key of another, and more.
+func (w *wirer) holdsAll(bundle, other trust.Place) bool {
+	all, some := w.g.Material(bundle), w.g.Material(other)
+	if !all.OK() || !some.OK() || len(some.Certificates) == 0 || len(all.Certificates) <= len(some.Certificates) {
+		return false
+	}
+	return !slices.ContainsFunc(some.Certificates, func(x *x509.Certificate) bool {
+		return !slices.ContainsFunc(all.Certificates, func(y *x509.Certificate) bool { return trust.SameKey(x.PublicKey, y.PublicKey) })
+	})
 }
 
 // etcdNames are the names at which an etcd member is configured to be reached.
@@ -281,7 +310,7 @@ func hosts(c *trust.Component, flag string) []string {
 		if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.IsUnspecified() {
 			continue
 		}
-		out = append(out, u.Hostname())
+		out = append(out, canonicalHost(u.Hostname()))
 	}
 	return unique(out)
 }

@@ -219,7 +219,7 @@ func (w *wirer) otherNodes(n *trust.Node, host string) bool {
 // both dial.
 func (w *wirer) advertised(n *trust.Node, c *trust.Component) string {
 	if v, ok := c.Flag("advertise-address"); ok {
-		return v
+		return canonicalHost(v)
 	}
 	var dialled []string
 	for _, name := range []string{ControllerManager, Scheduler} {
@@ -266,7 +266,16 @@ func serverOf(k *trust.Kubeconfig) (host, port string, ok bool) {
 	if port == "" {
 		port = "443"
 	}
-	return u.Hostname(), port, true
+	return canonicalHost(u.Hostname()), port, true
+}
+
+// canonicalHost brings the forms of one name or address together: capitals, a dot at
+// the end, the many forms of IPv6. crypto/x509 takes any of them.
+func canonicalHost(host string) string {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.Unmap().WithZone("").String()
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 // learnEndpoints finds the host:port pairs at which the control plane is
@@ -302,7 +311,7 @@ func (w *wirer) learnEndpoints() {
 			if !ok {
 				port = "6443"
 			}
-			w.endpoints[joinHostPort(v, port)] = true
+			w.endpoints[joinHostPort(canonicalHost(v), port)] = true
 		}
 	})
 }

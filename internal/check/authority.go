@@ -204,7 +204,7 @@ func (c *Case) signer(name string, leaf certificate, node string) *trust.Authori
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
 		m := c.certificateOf(*a)
-		if a.Name != name || m == nil || c.onlyCopy(a) || !trust.SignedBy(leaf, m.Leaf()) {
+		if a.Name != name || m == nil || c.onlyCopy(a) || !c.signed(leaf, m.Leaf()) {
 			continue
 		}
 		if a.Node == node {
@@ -293,7 +293,7 @@ func (c *Case) finding(group []trustFault, places []trust.Place, cause, fix stri
 	f := Finding{Cause: cause, Fix: fix}
 	for _, t := range group {
 		f.breaks = append(f.breaks, t.at)
-		f.needs = append(f.needs, c.Breaks[t.at].Bundle.Anchors)
+		f.bundles = append(f.bundles, c.Breaks[t.at].Bundle.Anchors)
 		if t.own != nil {
 			f.needs = append(f.needs, t.own.Certificate)
 		}
@@ -425,7 +425,7 @@ func (c *Case) exchangedPairs(found []Finding) []Finding {
 		b := c.Breaks[f.breaks[0]]
 		if own := c.ownFile(f.places[0]); own != nil {
 			other := c.authority(by, own.Node)
-			return other != nil && trust.SignedBy(c.Material(b.Credential.Certificate).Leaf(), c.certificateOf(*other).Leaf())
+			return other != nil && c.signed(c.Material(b.Credential.Certificate).Leaf(), c.certificateOf(*other).Leaf())
 		}
 		return c.signer(by, b.Certificate, f.Node) != nil
 	}
@@ -534,7 +534,7 @@ func chainIncomplete(c *Case) []Finding {
 
 func bundleExpired(c *Case) []Finding {
 	var out []Finding
-	seen := map[trust.Place]bool{}
+	seen, same := map[trust.Place]bool{}, map[string]int{}
 	for _, b := range c.Bundles {
 		m := c.Material(b.Anchors)
 		if seen[b.Anchors] || !m.OK() || len(m.Certificates) == 0 || b.Anchors.InAPI() {
@@ -551,7 +551,18 @@ func bundleExpired(c *Case) []Finding {
 			f.Fix = "take the expired certificate out"
 		}
 		f = f.at(b.Anchors)
-		out = append(out, c.withBreaks(f, func(x Break) bool { return x.Kind == trust.Expired && x.Place == b.Anchors && x.Certificate.IsCA }))
+		f = c.withBreaks(f, func(x Break) bool { return x.Kind == trust.Expired && x.Place == b.Anchors && x.Certificate.IsCA })
+		id := string(f.Severity)
+		for _, x := range m.Certificates {
+			id += string(x.Raw)
+		}
+		if i, said := same[id]; said {
+			out[i].breaks = append(out[i].breaks, f.breaks...)
+			out[i] = out[i].at(sortedPlaces(append(out[i].places, f.places...))...)
+			continue
+		}
+		same[id] = len(out)
+		out = append(out, f)
 	}
 	return out
 }

@@ -49,6 +49,37 @@ func (c *Case) findStandings() []standing {
 	return all
 }
 
+// signed tells whether a's name and key are the issuer's of x. Many rules ask the same,
+// and each answer is a signature to verify: it is remembered.
+func (c *Case) signed(x, a certificate) bool {
+	if !bytes.Equal(a.RawSubject, x.RawIssuer) {
+		return false
+	}
+	if c.signatures == nil {
+		c.signatures = map[[2]int]bool{}
+	}
+	pair := [2]int{c.numberOf(x), c.numberOf(a)}
+	known, asked := c.signatures[pair]
+	if !asked {
+		known = trust.SignedBy(x, a)
+		c.signatures[pair] = known
+	}
+	return known
+}
+
+// numberOf numbers certificates by their content.
+func (c *Case) numberOf(x certificate) int {
+	n, seen := c.numbers[string(x.Raw)]
+	if !seen {
+		if c.numbers == nil {
+			c.numbers = map[string]int{}
+		}
+		n = len(c.numbers)
+		c.numbers[string(x.Raw)] = n
+	}
+	return n
+}
+
 // copyRank is 0 for an authority's own file and 1 for any other place, a worker's
 // copy too.
 func (c *Case) copyRank(p trust.Place) int {
@@ -111,7 +142,7 @@ func (c *Case) unneeded(s standing) bool {
 	}
 	return !slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		return slices.ContainsFunc(c.shownBy(cred), func(x certificate) bool {
-			return trust.SignedBy(x, s.certificate) && !slices.ContainsFunc(c.standings, func(o standing) bool { return c.valid(o.certificate) && trust.SignedBy(x, o.certificate) })
+			return c.signed(x, s.certificate) && !slices.ContainsFunc(c.standings, func(o standing) bool { return c.valid(o.certificate) && c.signed(x, o.certificate) })
 		})
 	})
 }
@@ -204,7 +235,7 @@ func (c *Case) issuer(node string, leaf certificate) *trust.Authority {
 	for i := range c.Authorities {
 		a := &c.Authorities[i]
 		m := c.certificateOf(*a)
-		if m == nil || !trust.SignedBy(leaf, m.Leaf()) {
+		if m == nil || !c.signed(leaf, m.Leaf()) {
 			continue
 		}
 		if a.Node == node {
@@ -284,7 +315,7 @@ func caInvalid(c *Case) []Finding {
 		f := Finding{Cause: cause,
 			Fix: "restore the authority's certificate, or issue it anew with the same key and basicConstraints CA:TRUE, keyUsage keyCertSign", cascade: true}
 		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool {
-			return b.Kind == trust.NotAnAuthority && slices.ContainsFunc(c.Material(b.Credential.Certificate).Certificates, func(x certificate) bool { return trust.SignedBy(x, s.certificate) })
+			return b.Kind == trust.NotAnAuthority && slices.ContainsFunc(c.Material(b.Credential.Certificate).Certificates, func(x certificate) bool { return c.signed(x, s.certificate) })
 		}))
 	}
 	return out
@@ -317,7 +348,7 @@ func (c *Case) standsAsAuthority(p trust.Place) bool {
 func (c *Case) signsAt(x certificate, p trust.Place) bool {
 	m := c.Material(p)
 	return c.standsAsAuthority(p) || m != nil && slices.ContainsFunc(m.Certificates, func(o certificate) bool {
-		return !o.Equal(x) && trust.SignedBy(o, x)
+		return !o.Equal(x) && c.signed(o, x)
 	})
 }
 
@@ -331,13 +362,13 @@ func (c *Case) pathTooLong(authority certificate) string {
 		chain := c.Material(b.Credential.Certificate).Certificates
 		current := chain[0]
 		for below := range len(chain) {
-			if trust.SignedBy(current, authority) {
+			if c.signed(current, authority) {
 				if below > authority.MaxPathLen {
 					return fmt.Sprintf("its path length allows %d authorities below it, %d are shown", authority.MaxPathLen, below)
 				}
 				break
 			}
-			next := slices.IndexFunc(chain[1:], func(o certificate) bool { return !o.Equal(current) && trust.SignedBy(current, o) })
+			next := slices.IndexFunc(chain[1:], func(o certificate) bool { return !o.Equal(current) && c.signed(current, o) })
 			if next < 0 {
 				break
 			}

@@ -41,8 +41,8 @@ func authorityShared(c *Case) []Finding {
 			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
 			f = c.byCommonRoot(f, intruder)
 			places := []trust.Place{anchors}
-			if a := c.authority("ca", p.Node); a != nil {
-				places = append(places, a.Certificate)
+			if a := c.authority("ca", p.Node); a != nil && a.Certificate != anchors {
+				places, f.shown = append(places, a.Certificate), []trust.Place{a.Certificate}
 			}
 			out = mergeShared(out, f.at(places...))
 		})
@@ -72,6 +72,7 @@ func mergeSame(all []Finding, f Finding) []Finding {
 	for i := range all {
 		if all[i].Severity == f.Severity && all[i].Path == f.Path {
 			node := all[i].Node
+			all[i].shown = append(all[i].shown, f.shown...)
 			all[i] = all[i].at(append(all[i].places, f.places...)...)
 			all[i].Node = node
 			return all
@@ -358,7 +359,7 @@ func signerUntrusted(c *Case) []Finding {
 			c.components("kube-apiserver", func(q *trust.Component) {
 				ca, _ := q.Flag("client-ca-file")
 				anchors := c.Material(trust.Place{Node: q.Node, Path: ca})
-				if q.Node != p.Node || !anchors.OK() || len(anchors.Certificates) == 0 || hasKeyOf(anchors, m.Leaf()) || admitsAuthority(anchors.Certificates, m.Leaf()) {
+				if q.Node != p.Node || !anchors.OK() || len(anchors.Certificates) == 0 || hasKeyOf(anchors, m.Leaf()) || c.admitsAuthority(anchors.Certificates, m.Leaf()) {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
@@ -382,8 +383,8 @@ func (c *Case) trustSigner(signer trust.Place, flag, file, bundle string) string
 }
 
 // admitsAuthority tells whether an anchor signed the authority itself.
-func admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) bool {
-	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return trust.SignedBy(authority, a) })
+func (c *Case) admitsAuthority(anchors []*x509.Certificate, authority *x509.Certificate) bool {
+	return slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return c.signed(authority, a) })
 }
 
 // saIssuerMismatch: most apiservers are right, those that differ from them are not.
@@ -495,5 +496,13 @@ func kubeletUnverified(c *Case) []Finding {
 	}
 	f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
 		Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
+	for _, cred := range c.Credentials {
+		leaf := c.Material(cred.Certificate).Leaf()
+		if cred.Name == "kubelet-server" && leaf != nil && !selfMade(leaf) && c.issuer(cred.Node, leaf) != nil {
+			f.Severity = Warning
+			f.Cause = fmt.Sprintf("kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set), though they serve certificates that it could verify (%s)", base(cred.Certificate.Path))
+			f.Fix = "set --kubelet-certificate-authority to the authority of the kubelets' serving certificates"
+		}
+	}
 	return []Finding{f.at(places...)}
 }

@@ -250,7 +250,49 @@ func notSeen(c *Case) []Finding {
 			out = append(out, f)
 		}
 	}
-	return append(out, c.notDialled()...)
+	return slices.Concat(out, c.manifestsNotGiven(), c.pluginsNotJudged(), c.notDialled())
+}
+
+// manifestsNotGiven: where some components of a node have manifests and others have
+// none, the others' flags are kubeadm's, as long as nobody says otherwise.
+func (c *Case) manifestsNotGiven() []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		var folder string
+		var without []string
+		for _, p := range n.Components {
+			switch {
+			case !slices.Contains(catalog.Components(), p.Name):
+			case p.Source.IsZero():
+				without = append(without, p.Name)
+			default:
+				folder = path.Dir(p.Source.Path)
+			}
+		}
+		if folder == "" || len(without) == 0 || n.Layout != "kubeadm" {
+			continue
+		}
+		f := Finding{Cause: fmt.Sprintf("no manifest of %s is in what was given: its flags are taken to be kubeadm's", strings.Join(without, ", "))}
+		out = append(out, f.at(trust.Place{Node: n.Name, Path: folder}))
+	}
+	return out
+}
+
+// pluginsNotJudged: what a program or a token gives for a credential is not in the
+// file.
+func (c *Case) pluginsNotJudged() []Finding {
+	var out []Finding
+	for i := range c.Nodes {
+		for _, k := range c.Nodes[i].Kubeconfigs {
+			if k.Plugin == "" {
+				continue
+			}
+			f := Finding{Cause: fmt.Sprintf("%s gets its credential from a program (%s), which is not run: it is not judged", base(k.Place.Path), k.Plugin)}
+			out = append(out, f.at(k.Place.In("users["+k.User+"].user."+k.Plugin)))
+		}
+	}
+	return out
 }
 
 // Permission bits.
@@ -268,6 +310,9 @@ func keyPermissions(c *Case) []Finding {
 			if d := catalog.DistributionNamed(c.Nodes[i].Layout); d != nil && !f.IsDir {
 				f.Mode &^= d.Modes
 			}
+			if finding, ok := c.owned(&c.Nodes[i], f); ok {
+				out = append(out, finding)
+			}
 			if f.Private && (kindOf(f.Place.Path) == trust.RoleKey || len(c.misnamed(f.Place)) == 0) {
 				ofNode = append(ofNode, permissions(f)...)
 			}
@@ -281,6 +326,23 @@ func keyPermissions(c *Case) []Finding {
 		out = append(out, joinModes(ofNode, private)...)
 	}
 	return out
+}
+
+// firstUser is the least number that systems give to people; services have less
+// (login.defs UID_MIN). kubeadm's rootless control plane and etcd's own user are below.
+const firstUser = 1000
+
+// owned judges the owner of a private file, on a live root alone: a copy belongs to
+// whoever made it.
+func (c *Case) owned(n *trust.Node, f trust.File) (Finding, bool) {
+	if !n.Live || !f.Private || f.UID < firstUser {
+		return Finding{}, false
+	}
+	what := "use this private key"
+	if f.IsDir {
+		what = "replace the keys in it"
+	}
+	return Finding{Severity: Warning, Cause: fmt.Sprintf("%s belongs to user %d, who may %s", f.Place.Path, f.UID, what), Fix: "chown root:root " + f.Place.Path}.at(f.Place), true
 }
 
 // several files of a node with the same wrong mode, and the half of its private

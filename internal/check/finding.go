@@ -41,9 +41,11 @@ type Finding struct {
 	// Consequences merely follow; they vanish with the cause.
 	Consequences []Consequence `json:"consequences"`
 
+	shown   []trust.Place // of the places, those that are only named: what is there is right
 	places  []trust.Place // where it is found: the first is the root
 	breaks  []int         // indices of the breaks that it explains
 	needs   []trust.Place // places whose content it took for good
+	bundles []trust.Place // whose content it took for good: one that is wrong explains it only with all others
 	cascade bool          // makes findings that need its places consequences
 	follows trust.Place   // the setting that what is wrong was published from
 	reaches []reach       // halves that it breaks

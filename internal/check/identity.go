@@ -96,7 +96,7 @@ func usageExcess(c *Case) []Finding {
 	return out
 }
 
-func (c *Case) selfSigned(leaf certificate) bool { return trust.SignedBy(leaf, leaf) }
+func (c *Case) selfSigned(leaf certificate) bool { return c.signed(leaf, leaf) }
 
 func excessOf(c certificate) string {
 	switch {
@@ -283,6 +283,9 @@ func requestheaderAnyName(c *Case) []Finding {
 		}
 		f := Finding{Cause: "--requestheader-allowed-names is empty: any certificate of the front-proxy authority may speak for any user",
 			Fix: "set --requestheader-allowed-names=front-proxy-client in " + p.Source.Path}
+		if at, _ := p.Flag("requestheader-client-ca-file"); c.intruder(trust.Place{Node: p.Node, Path: at}, ofCluster) != nil {
+			f.Severity, f.Cause = Error, "--requestheader-allowed-names is empty, and the front proxy's authority is shared: any client of the cluster may speak for any user"
+		}
 		out = append(out, f.at(p.Source.In("--requestheader-allowed-names")))
 	})
 	return out

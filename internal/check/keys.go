@@ -120,7 +120,7 @@ func (c *Case) pairOfAuthority(cert certificate, key trust.Place) bool {
 func (c *Case) signedAnything(name string, authority *trust.Material) bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *trust.Credential) bool {
 		leaf := c.Material(cred.Certificate).Leaf()
-		return cred.Node == authority.Place.Node && c.authorityFor(cred) == name && leaf != nil && trust.SignedBy(leaf, authority.Leaf())
+		return cred.Node == authority.Place.Node && c.authorityFor(cred) == name && leaf != nil && c.signed(leaf, authority.Leaf())
 	})
 }
 
@@ -355,12 +355,17 @@ func caKeyPresent(c *Case) []Finding {
 	var out []Finding
 	for _, a := range c.Authorities {
 		k := c.Material(a.Key)
-		if k == nil || !k.HasPrivateKey || !c.isWorker(a.Node) {
+		if k == nil || !k.HasPrivateKey {
 			continue
 		}
-		f := Finding{
-			Cause: fmt.Sprintf("the key of an authority (%s) is on a worker: whoever takes the worker takes the cluster", base(a.Key.Path)),
-			Fix:   "shred -u " + a.Key.Path,
+		f := Finding{Fix: "shred -u " + a.Key.Path}
+		switch {
+		case c.isWorker(a.Node):
+			f.Cause = fmt.Sprintf("the key of an authority (%s) is on a worker: whoever takes the worker takes the cluster", base(a.Key.Path))
+		case a.Name != "etcd-ca" && c.etcdAlone(a.Node) && !c.signs(&a):
+			f.Cause = fmt.Sprintf("the key of an authority (%s) is on a node with nothing but etcd, which it signs nothing for", base(a.Key.Path))
+		default:
+			continue
 		}
 		out = append(out, f.at(a.Key))
 	}
@@ -391,6 +396,23 @@ func (c *Case) signsElsewhere() []Finding {
 		out = append(out, f.at(a.Key))
 	})
 	return out
+}
+
+// etcdAlone tells of a node that has a member of etcd and no control plane.
+func (c *Case) etcdAlone(node string) bool {
+	etcd := false
+	for i := range c.Nodes {
+		for _, p := range c.Nodes[i].Components {
+			switch {
+			case c.Nodes[i].Name != node:
+			case p.Name == "etcd":
+				etcd = true
+			case p.Name != "etcdctl" && p.Name != "kubelet" && p.Name != "kube-proxy":
+				return false
+			}
+		}
+	}
+	return etcd
 }
 
 func (c *Case) isWorker(node string) bool {

@@ -107,6 +107,12 @@ var configurationMutations = []mutation{
 		id: "authority-unknown", path: apiserverManifest, field: "--etcd-cafile", links: []int{3}},
 	{name: "a key stands where an authority is needed, by flag", brk: setFlag("kube-apiserver", "client-ca-file", pki+"ca.crt", pki+"ca.key"),
 		id: "flag-conflict", path: apiserverManifest, field: "--client-ca-file"},
+	{name: "all kubeconfigs of a node hold an authority that expired", brk: func(c *testpki.Cluster) {
+		old := expiredAnchor(c, "kubernetes")
+		for _, conf := range allConfs {
+			c.SetConfCA("cp1", conf, old)
+		}
+	}, id: "bundle-expired", path: "/etc/kubernetes/admin.conf", links: []int{5, 6, 8, 9}, wide: true},
 	{name: "a certificate stands where a key is needed, by flag", brk: setFlag("kube-apiserver", "tls-private-key-file", pki+"apiserver.key", pki+"apiserver.crt"),
 		id: "flag-conflict", path: apiserverManifest, field: "--tls-private-key-file"},
 	{name: "the key of tokens stands where an authority is needed, by flag", brk: setFlag("kube-controller-manager", "root-ca-file", pki+"ca.crt", pki+"sa.pub"),
@@ -117,7 +123,15 @@ var configurationMutations = []mutation{
 	{name: "etcd verifies peers with the cluster's authority", brk: setFlag("etcd", "peer-trusted-ca-file", pki+"etcd/ca.crt", pki+"ca.crt"),
 		id: "authority-unknown", path: etcdManifest, field: "--peer-trusted-ca-file", links: []int{1}},
 
+	{name: "kubelets serve certificates of an authority, and the apiserver does not look", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "kubelet-certificate-authority", pki+"kubelet-ca.crt")
+	}, id: "kubelet-unverified", node: "cp1", path: apiserverManifest, field: "--kubelet-certificate-authority", severity: check.Warning},
+
 	// Keys where they should not be, and what signs.
+	{name: "the cluster's authority has its key on a member of etcd", kind: testpki.ExternalEtcd, brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/ca.crt", "etcd1", "pki/ca.crt")
+		c.Copy("cp1", "pki/ca.key", "etcd1", "pki/ca.key")
+	}, id: "ca-key-present", node: "etcd1", path: pki + "ca.key"},
 	{name: "the front proxy's authority has its key on a worker", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/front-proxy-ca.key", "w1", "pki/front-proxy-ca.key")
 	}, id: "ca-key-present", node: "w1", path: pki + "front-proxy-ca.key"},
@@ -137,7 +151,7 @@ var configurationMutations = []mutation{
 	}, id: "sa-issuer-mismatch", node: "cp1", path: apiserverManifest},
 	{name: "a worker joined with a kubeconfig of a bootstrap token that is left", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		c.Copy("w1", "kubelet.conf", "w1", "bootstrap-kubelet.conf")
-	}, id: "bootstrap-leftover", node: "w1", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
+	}, id: "bootstrap-leftover", node: "w1", path: "/etc/kubernetes/bootstrap-kubelet.conf", wide: true},
 	{name: "three control planes sign tokens with three keys", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		for _, n := range []string{"cp2", "cp3"} {
 			c.Write(n, "pki/sa.pub", publicKey(c.NewKey(n, "pki/sa.key", issue.ECDSAP256)))

@@ -230,10 +230,12 @@ var fileMutations = []mutation{
 	{name: "the key of another certificate comes first in a key's file", brk: func(c *testpki.Cluster) {
 		c.Write("cp1", "pki/apiserver.key", append(c.Read("cp1", "pki/etcd/server.key"), c.Read("cp1", "pki/apiserver.key")...))
 	}, id: "key-mismatch", path: pki + "apiserver.key"},
-	{name: "a kubelet's link holds another node's key", brk: func(c *testpki.Cluster) {
+	{name: "a kubelet's link holds another key", brk: func(c *testpki.Cluster) {
 		both := currentLink(c)
 		cert, _ := pem.Decode(both)
-		c.Write("cp1", currentTarget, append(pem.EncodeToMemory(cert), c.Read("cp1", "pki/apiserver.key")...))
+		c.NewKey("cp1", "/x.key", issue.ECDSAP256)
+		c.Write("cp1", currentTarget, append(pem.EncodeToMemory(cert), c.Read("cp1", "/x.key")...))
+		c.Remove("cp1", "/x.key")
 	}, id: "key-mismatch", path: current, links: []int{8}},
 	{name: "two certificates are swapped", brk: func(c *testpki.Cluster) { swap(c, "pki/apiserver.crt", "pki/front-proxy-client.crt") },
 		id: "key-mismatch", path: pki + "apiserver.crt", says: "swapped"},

@@ -494,7 +494,7 @@ var commonMutations = []mutation{
 	{name: "a kubelet serves what it made itself, and is to be verified", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) { c.SelfMade("w1", "/var/lib/kubelet/pki/kubelet") },
 		id: "kubelet-serving-self-signed", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt", severity: check.Warning},
 	{name: "the bootstrap kubeconfig is still there", brk: func(c *testpki.Cluster) { c.Copy("cp1", "kubelet.conf", "cp1", "bootstrap-kubelet.conf") },
-		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf"},
+		id: "bootstrap-leftover", path: "/etc/kubernetes/bootstrap-kubelet.conf", wide: true},
 
 	// What runs.
 	{name: "the apiserver presents another certificate than its file holds", brk: func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", nil) }, live: asItIs,
@@ -747,7 +747,7 @@ func kubelet(c *testpki.Cluster, line string) {
 }
 
 // withoutRow are the rules that no mutation shows: what they find are infos.
-var withoutRow = []string{"kubelet-unverified", "not-seen", "sa-token-legacy"}
+var withoutRow = []string{"not-seen", "sa-token-legacy"}
 
 // TestEveryRuleHasItsMutation: a rule that no row breaks something for is a
 // rule that nobody knows to work.

@@ -106,7 +106,7 @@ func constraintViolated(c *Case) []Finding {
 func (c *Case) constrained(leaf certificate) certificate {
 	found, current := leaf, leaf
 	for range 8 {
-		i := slices.IndexFunc(c.standings, func(s standing) bool { return s.IsCA && !s.Equal(current) && trust.SignedBy(current, s.certificate) })
+		i := slices.IndexFunc(c.standings, func(s standing) bool { return s.IsCA && !s.Equal(current) && c.signed(current, s.certificate) })
 		if i < 0 {
 			break
 		}

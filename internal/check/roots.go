@@ -54,14 +54,15 @@ func (f Finding) explains(g Finding) bool {
 	if g.live && slices.Contains(stillRead, f.ID) {
 		return false
 	}
-	for _, p := range f.places {
-		for _, need := range g.needs {
-			if p == need || p.Field == "" && p == need.File() {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.needs, f.blames) ||
+		len(g.bundles) > 0 && !slices.ContainsFunc(g.bundles, func(p trust.Place) bool { return !f.blames(p) })
+}
+
+// blames tells whether a finding says that what stands at a place is wrong.
+func (f Finding) blames(need trust.Place) bool {
+	return slices.ContainsFunc(f.places, func(p trust.Place) bool {
+		return (p == need || p.Field == "" && p == need.File()) && !slices.Contains(f.shown, p)
+	})
 }
 
 func (f *Finding) follow(g Finding) {

@@ -95,6 +95,9 @@ type Case struct {
 	Breaks    []Break
 	trust     []trustFault
 	standings []standing
+	// signatures that were verified, by the numbers of both certificates.
+	signatures map[[2]int]bool
+	numbers    map[string]int // by their DER
 }
 
 // Run judges every link of the graph and applies all rules.

@@ -50,6 +50,16 @@ var nameTwins = []twin{
 		dial(c, "https://[fd00:0:0:0:0:0:0:11]:6443", "kubelet.conf", "super-admin.conf")
 		c.Reissue("cp1", "apiserver", "ca", more("fd00::11"))
 	}},
+	{name: "three apiservers are reached at IPv6 addresses in another form each", kind: testpki.HA, change: func(t *testing.T, c *testpki.Cluster) {
+		for i, forms := range [][2]string{{"fd00::11", "FD00:0:0::11"}, {"fd00::12", "fd00:0::0012"}, {"fd00::13", "fd00:0:0:0:0:0:0:13"}} {
+			n := []string{"cp1", "cp2", "cp3"}[i]
+			c.Edit(n, "manifests/kube-apiserver.yaml", "--advertise-address=10.0.0.1"+forms[0][7:], "--advertise-address="+forms[0])
+			for _, conf := range []string{"scheduler.conf", "controller-manager.conf", "kubelet.conf"} {
+				c.Edit(n, conf, "https://10.0.0.1"+forms[0][7:]+":6443", "https://["+forms[1]+"]:6443")
+			}
+			c.Reissue(n, "apiserver", "ca", more(forms[0]))
+		}
+	}},
 	{name: "kubeconfigs dial in capitals, with a trailing dot", change: func(t *testing.T, c *testpki.Cluster) {
 		c.Reissue("cp1", "apiserver", "ca", more("api.example.test"))
 		dial(c, "https://API.example.test:6443", "admin.conf", "super-admin.conf")

@@ -209,6 +209,28 @@ var rotationTwins = []twin{
 		cross := c.Sign(c.Authority("cp1", "ca").Certificate, c.Authority("cp1", "etcd/ca"), nil)
 		c.SetConfCA("cp1", "scheduler.conf", cross)
 	}},
+	{name: "the authority's own file holds the new one alone, and all bundles both", change: func(t *testing.T, c *testpki.Cluster) {
+		for _, name := range []string{"ca", "etcd/ca"} {
+			old := c.Read("cp1", "pki/"+name+".crt")
+			fresh := c.Recreate("cp1", name)
+			both := append(old, trust.EncodeCertificates(fresh.Certificate)...)
+			c.Write("cp1", "pki/"+name+"-bundle.crt", both)
+			if name == "ca" {
+				for _, conf := range allConfs {
+					c.SetConfCA("cp1", conf, both)
+				}
+			}
+		}
+		setFlag("kube-apiserver", "client-ca-file", pki+"ca.crt", pki+"ca-bundle.crt")(c)
+		setFlag("kube-controller-manager", "root-ca-file", pki+"ca.crt", pki+"ca-bundle.crt")(c)
+		setFlag("kube-apiserver", "etcd-cafile", pki+"etcd/ca.crt", pki+"etcd/ca-bundle.crt")(c)
+		setFlag("etcd", "trusted-ca-file", pki+"etcd/ca.crt", pki+"etcd/ca-bundle.crt")(c)
+		setFlag("etcd", "peer-trusted-ca-file", pki+"etcd/ca.crt", pki+"etcd/ca-bundle.crt")(c)
+		kubelet(c, "authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca-bundle.crt}}")
+		// kubeadm's probes know no other file.
+		c.Remove("cp1", "pki/etcd/healthcheck-client.crt")
+		c.Remove("cp1", "pki/etcd/healthcheck-client.key")
+	}},
 	{name: "three apiservers have issuers of tokens in another order", kind: testpki.HA, change: func(t *testing.T, c *testpki.Cluster) {
 		const issuer = "    - --service-account-issuer=https://kubernetes.default.svc.cluster.local\n"
 		other := "    - --service-account-issuer=https://issuer.example.test\n"

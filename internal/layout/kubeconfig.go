@@ -106,6 +106,12 @@ func readKubeconfig(k *trust.Kubeconfig, data []byte) ([]*trust.Material, Keyrin
 	for _, other := range f.Users {
 		k.Secret = k.Secret || other.User.KeyData != "" || other.User.Token != "" || other.User.Password != ""
 	}
+	switch {
+	case u.Exec != nil:
+		k.Plugin = "exec"
+	case u.AuthProvider != nil:
+		k.Plugin = "auth-provider"
+	}
 	e := embedded{keys: Keyring{}}
 	k.CA = e.place(k.Place, clusterField(k.Cluster, "certificate-authority-data"), trust.RoleBundle, c.CAData, c.CAFile)
 	k.Certificate = e.place(k.Place, userField(k.User, "client-certificate-data"), trust.RoleCertificate, u.CertificateData, u.CertificateFile)

@@ -93,12 +93,23 @@ func (p *prover) pool(b *trust.Bundle) (*x509.CertPool, error) {
 		return nil, errors.New("nobody knows who verifies it")
 	}
 	m := p.graph.Material(b.Anchors)
-	if !m.OK() || len(p.graph.AnchorsOf(b)) == 0 {
+	anchors := p.graph.AnchorsOf(b)
+	if !m.OK() || len(anchors) == 0 {
 		return nil, fmt.Errorf("no anchors in %s", b.Anchors)
 	}
-	pool := x509.NewCertPool()
-	for _, c := range p.graph.AnchorsOf(b) {
-		pool.AddCert(c)
+	var content []byte
+	for _, c := range anchors {
+		content = append(content, c.Raw...)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pool := p.pools[string(content)]
+	if pool == nil {
+		pool = x509.NewCertPool()
+		for _, c := range anchors {
+			pool.AddCert(c)
+		}
+		p.pools[string(content)] = pool
 	}
 	return pool, nil
 }

@@ -35,14 +35,15 @@ type prover struct {
 	// stand is an ephemeral callee for links whose callee is not here.
 	stand *tls.Certificate
 
-	mu   sync.Mutex
-	done map[question]*answer
+	mu    sync.Mutex
+	done  map[question]*answer
+	pools map[string]*x509.CertPool // by content: copies of a bundle are one
 }
 
 // question identifies a handshake: many links ask the same one.
 type question struct {
 	caller, callee       *trust.Credential
-	callerBy, calleeBy   trust.Place
+	callerBy, calleeBy   *x509.CertPool
 	name                 string
 	askCaller, askCallee bool
 }
@@ -60,7 +61,7 @@ func Prove(g *trust.Graph, links []check.JudgedLink, keys Keys, at time.Time) ([
 	if err != nil {
 		return nil, err
 	}
-	p := &prover{graph: g, keys: keys, at: at, stand: stand, done: map[question]*answer{}}
+	p := &prover{graph: g, keys: keys, at: at, stand: stand, done: map[question]*answer{}, pools: map[string]*x509.CertPool{}}
 	work := make(chan int)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -143,7 +144,7 @@ func (p *prover) ask(l *trust.Link, server, client bool) (*answer, bool) {
 			return nil, false
 		}
 		caller.name = dialled(l.Server.Names, callee.shows.Leaf)
-		q.callee, q.callerBy, q.name, q.askCaller = l.Server.Credential, l.Server.Bundle.Anchors, caller.name, true
+		q.callee, q.callerBy, q.name, q.askCaller = l.Server.Credential, caller.anchors, caller.name, true
 	}
 	if client {
 		if caller.shows, err = p.shown(l.Client.Credential); err != nil {
@@ -152,7 +153,7 @@ func (p *prover) ask(l *trust.Link, server, client bool) (*answer, bool) {
 		if callee.anchors, err = p.pool(l.Client.Bundle); err != nil {
 			return nil, false
 		}
-		q.caller, q.calleeBy, q.askCallee = l.Client.Credential, l.Client.Bundle.Anchors, true
+		q.caller, q.calleeBy, q.askCallee = l.Client.Credential, callee.anchors, true
 	}
 	p.mu.Lock()
 	a := p.done[q]

@@ -96,7 +96,9 @@ type Kubeconfig struct {
 	Insecure             bool // insecure-skip-tls-verify
 	HasToken             bool
 	// Secret tells that a key, a token or a password stands in the file itself.
-	Secret  bool
+	Secret bool
+	// Plugin is exec or auth-provider when a program gives the credential.
+	Plugin  string
 	User    string // name of the user entry, not an identity
 	Cluster string
 	Context string

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -167,8 +168,39 @@ func (b *bench) single() error {
 		if err != nil {
 			return err
 		}
+		if err := b.manyNodes(algorithm); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// manyNodes verifies one cluster of three control planes and fifty workers.
+func (b *bench) manyNodes(algorithm string) error {
+	dir, err := os.MkdirTemp(b.temp, "nodes")
+	if err != nil {
+		return err
+	}
+	var config strings.Builder
+	fmt.Fprintf(&config, "apiVersion: kubepki.dev/v1alpha1\nkind: Cluster\ncontrolPlaneEndpoint: api.example.test:6443\nencryptionAlgorithm: %s\ncontrolPlanes:\n", algorithm)
+	for i := range 3 {
+		fmt.Fprintf(&config, "- {name: cp%d, address: 10.0.0.%d}\n", i+1, i+11)
+	}
+	config.WriteString("workers:\n")
+	for i := range 50 {
+		fmt.Fprintf(&config, "- {name: w%d, address: 10.0.1.%d}\n", i+1, i+1)
+	}
+	file := filepath.Join(dir, "cluster.yaml")
+	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
+		return err
+	}
+	cluster := filepath.Join(dir, "cluster")
+	if _, err := b.command("kubepki", "init", "--config="+file, "--out="+cluster, "--manifests"); err != nil {
+		return err
+	}
+	return b.repeat("`kubepki verify` of three control planes and fifty workers, "+algorithm, "≤ 1 s", func() (usage, error) {
+		return b.command("kubepki", "verify", cluster)
+	})
 }
 
 // repeat runs something as often as the pairs, after one run to warm up.
