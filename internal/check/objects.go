@@ -406,3 +406,25 @@ func (c *Case) ownKubeconfig(s standing, fix string) string {
 	}
 	return "make the kubeconfig anew on a control plane: kubepki kubeconfig user NAME, or kubeadm kubeconfig user"
 }
+
+// readRootCAs tells that kube-root-ca.crt of all namespaces was read.
+func (c *Case) readRootCAs() bool {
+	o := c.Objects()
+	return o != nil && slices.ContainsFunc(o.Bundles, func(b trust.ObjectBundle) bool { return b.Use == trust.RootCA })
+}
+
+// caBundlesOf are the anchors of an APIService: where they are wrong, that it is not
+// available follows.
+func (c *Case) caBundlesOf(name string) []trust.Place {
+	o := c.Objects()
+	if o == nil {
+		return nil
+	}
+	var all []trust.Place
+	for i := range o.Bundles {
+		if b := &o.Bundles[i]; b.Use == trust.ServiceCA && b.Name == name {
+			all = append(all, b.Place)
+		}
+	}
+	return all
+}

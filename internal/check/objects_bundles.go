@@ -355,7 +355,7 @@ func (c *Case) publishedOtherwise(o *trust.Objects, said map[trust.Place]bool) [
 		case trust.RequestheaderCA:
 			flag, seen = "requestheader-client-ca-file", func(p *trust.Published) []*x509.Certificate { return p.RequestheaderCAs }
 		case trust.RootCA:
-			component, flag, seen = catalog.ControllerManager, "root-ca-file", func(p *trust.Published) []*x509.Certificate { return p.RootCAs }
+			component, flag, seen = catalog.ControllerManager, "root-ca-file", func(*trust.Published) []*x509.Certificate { return nil }
 		default:
 			continue
 		}

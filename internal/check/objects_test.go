@@ -685,3 +685,30 @@ func TestWhatStandsBeforeTheAPIServer(t *testing.T) {
 		t.Errorf("insecure:\n%s", describe(got))
 	}
 }
+
+// TestNodeAddresses: the address at which the API server dials a kubelet is its Node's,
+// where the kubelet is verified at all.
+func TestNodeAddresses(t *testing.T) {
+	for name, row := range map[string]struct {
+		kind testpki.Kind
+		want int
+	}{
+		"a kubelet that is verified":                      {testpki.KubeletCA, 1},
+		"a kubelet that nobody verifies, as is kubeadm's": {testpki.HA, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testpki.New(t, row.kind)
+			w := newWorld(t, c)
+			for _, n := range w.nodes {
+				if n.Name == "w1" {
+					n.Status.Addresses[0].Address = "10.0.0.99"
+				}
+			}
+			got := weighty(c.VerifyWith(check.Options{}, w.read()))
+			if len(got) != row.want || row.want > 0 && (got[0].ID != "san-missing" || got[0].Node != "w1" || !strings.Contains(got[0].Cause, "10.0.0.99")) {
+				t.Errorf("got:\n%s", describe(got))
+			}
+		})
+	}
+}
