@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -268,9 +269,9 @@ func (w *world) keepsNoSecret(n *trust.Node) {
 	}
 }
 
-// alone judges what the API holds without any file of a node: what the API server
+// graph is of what the API holds without any file of a node: what the API server
 // presented to this machine is all that is known beside it.
-func (w *world) alone(presented []byte) *check.Result {
+func (w *world) graph(presented []byte) *trust.Graph {
 	w.t.Helper()
 	n := w.read()
 	chain, err := trust.ParseCertificates(presented)
@@ -282,7 +283,13 @@ func (w *world) alone(presented []byte) *check.Result {
 		trust.Place{Path: "/home/a/.kube/config", Field: "clusters[kubernetes].cluster.certificate-authority-data"}, slices.Contains(chain[0].DNSNames, "kubernetes.default.svc"), w.insecure
 	n.Materials = append(n.Materials, &trust.Material{Place: o.Presented, Role: trust.RoleCertificate, State: trust.Present, Certificates: chain},
 		&trust.Material{Place: o.CA, Role: trust.RoleAnchors, State: trust.Present, Certificates: ca})
-	return check.Run(catalog.Wire([]trust.Node{n}), check.Options{At: testpki.At})
+	return catalog.Wire([]trust.Node{n})
+}
+
+// alone judges that.
+func (w *world) alone(presented []byte) *check.Result {
+	w.t.Helper()
+	return check.Run(w.graph(presented), check.Options{At: testpki.At})
 }
 
 // objectRow breaks one thing in the API and names the one finding expected, with the
@@ -708,6 +715,59 @@ func TestNodeAddresses(t *testing.T) {
 			got := weighty(c.VerifyWith(check.Options{}, w.read()))
 			if len(got) != row.want || row.want > 0 && (got[0].ID != "san-missing" || got[0].Node != "w1" || !strings.Contains(got[0].Cause, "10.0.0.99")) {
 				t.Errorf("got:\n%s", describe(got))
+			}
+		})
+	}
+}
+
+// TestKubeletsSeenByTheAPIAlone: what the kubelets of Nodes present, whose files were
+// not given.
+func TestKubeletsSeenByTheAPIAlone(t *testing.T) {
+	c := testpki.New(t, testpki.Single)
+	w := newWorld(t, c)
+	sign := func(a issue.Authority, change testpki.Change) []*x509.Certificate {
+		key, err := issue.GenerateKey(issue.ECDSAP256)
+		w.must(err)
+		template := x509.Certificate{NotAfter: testpki.Made.AddDate(1, 0, 0), DNSNames: []string{"w1"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 21)}}
+		change(&template)
+		leaf, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: "system:node:w1", Organization: []string{"system:nodes"}}, DNSNames: template.DNSNames, Addresses: template.IPAddresses,
+			Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: testpki.Made.AddDate(-1, 0, 0), NotAfter: template.NotAfter}, key.Public(), a)
+		w.must(err)
+		return []*x509.Certificate{leaf}
+	}
+	ca := c.Authority("cp1", "ca")
+	own, _ := w.authority("w1-ca@1760000000", testpki.Made.AddDate(1, 0, 0))
+	moved := func(t *x509.Certificate) { t.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 77)} }
+	for name, row := range map[string]struct {
+		chain   []*x509.Certificate
+		outcome trust.Outcome
+		want    string
+	}{
+		"a good one":                               {sign(ca, func(*x509.Certificate) {}), trust.Answered, ""},
+		"one that was at another address":          {sign(ca, moved), trust.Answered, "error san-missing node/w1: the certificate that the kubelet of w1 presents does not hold 10.0.0.21"},
+		"one that has expired":                     {sign(ca, until(testpki.Made)), trust.Answered, "error cert-expired node/w1"},
+		"one that made its certificate itself":     {sign(own, moved), trust.Answered, ""},
+		"one that cannot be reached from a laptop": {nil, trust.Unreachable, "info not-seen node/w1: not proved live: kubelet of w1: cannot be reached from here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := w.graph(c.Read("cp1", "pki/apiserver.crt"))
+			servers := catalog.Servers(g)
+			i := slices.IndexFunc(servers, func(s trust.Server) bool { return s.NodeName == "w1" })
+			if len(servers) != 2 || i < 0 || servers[i].Address != "10.0.0.21:10250" {
+				t.Fatalf("servers %+v", servers)
+			}
+			g.Observations = []trust.Observation{{Server: servers[i], Outcome: row.outcome, Chain: row.chain, Reason: "nobody answers"}}
+			if row.outcome == trust.Answered {
+				g.Observations[0].Reason = ""
+			}
+			var got []string
+			for _, f := range check.Run(g, check.Options{At: testpki.At}).Findings {
+				if f.ID != "sa-token-legacy" {
+					got = append(got, fmt.Sprintf("%s %s %s: %s", f.Severity, f.ID, f.Path, f.Cause))
+				}
+			}
+			if text := strings.Join(got, "\n"); len(got) > 1 || (row.want == "") != (text == "") || !strings.HasPrefix(text, row.want) {
+				t.Errorf("want %q, got %q", row.want, text)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -313,6 +314,9 @@ func (r *objectReader) nodes(ctx context.Context) (int, error) {
 	return eachPage(ctx, r.getter, "/api/v1/nodes", query(""), pageSize, "", func(page []corev1.Node) {
 		for i := range page {
 			n := trust.NodeAddresses{Name: page[i].Name}
+			if port := page[i].Status.DaemonEndpoints.KubeletEndpoint.Port; port > 0 {
+				n.Port = strconv.Itoa(int(port))
+			}
 			for _, a := range page[i].Status.Addresses {
 				n.Addresses = append(n.Addresses, trust.NodeAddress{Type: string(a.Type), Address: a.Address})
 			}

@@ -91,7 +91,7 @@ func (g *getter) get(ctx context.Context, path string, q url.Values, accept stri
 	if err != nil {
 		return nil, g.plain(ctx, err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	var chain []*x509.Certificate
 	if response.TLS != nil {
 		chain = response.TLS.PeerCertificates

@@ -174,6 +174,7 @@ type WaitingRequest struct {
 type NodeAddresses struct {
 	Name      string
 	Addresses []NodeAddress
+	Port      string // of the kubelet; "": not told
 }
 
 // NodeAddress is one address with its type, such as InternalIP.
