@@ -204,7 +204,7 @@ func (w *apiWorld) noRights(t *testing.T) {
 			unseen++
 		}
 	}
-	if all := 14; unseen != all {
+	if all := 15; unseen != all {
 		t.Errorf("%d sources could not be looked at, want %d", unseen, all)
 	}
 }

@@ -145,7 +145,7 @@ func TestManifestsStartTheControllerWithFlagsThatItHas(t *testing.T) {
 func TestVerifyReadsAlone(t *testing.T) {
 	objects := readManifests(t, "verify-rbac.yaml")
 	want := []string{
-		"* list apiservices", "* list certificatesigningrequests", "* list configmaps kube-root-ca.crt", "* list customresourcedefinitions",
+		"* list apiservices", "* list certificatesigningrequests", "* list clustertrustbundles", "* list configmaps kube-root-ca.crt", "* list customresourcedefinitions",
 		"* list mutatingwebhookconfigurations", "* list namespaces", "* list nodes", "* list secrets", "* list serviceaccounts", "* list validatingwebhookconfigurations",
 		"default get services kubernetes", "kube-public get configmaps cluster-info", "kube-system get configmaps extension-apiserver-authentication kubeadm-config",
 	}

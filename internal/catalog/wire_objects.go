@@ -29,6 +29,8 @@ func (w *wirer) objectLinks() {
 				w.trusts(17, "pod of "+namespaceOf(b.Place)+more(len(b.Copies)), callee, b, callee.service)
 			case trust.TokenCA:
 				w.trusts(17, "user of a token of "+namespaceOf(b.Place)+more(len(b.Copies)), callee, b, callee.service)
+			case trust.ServingCA:
+				w.trusts(17, "pod by ClusterTrustBundle", callee, b, callee.service)
 			case trust.DiscoveryCA:
 				w.trusts(16, "joining kubelet (cluster-info)", callee, b, nil)
 			}

@@ -80,6 +80,9 @@ const again = "kubepki init --config FILE (the cluster's configuration; only wha
 // mend says what to do about a file that cannot be used. init refuses half of
 // a pair, and an authority made anew would fit nothing that is there.
 func (c *Case) mend(p trust.Place) string {
+	if b := c.Objects().Bundle(p); b != nil {
+		return mendBundle(b, anyFile)
+	}
 	if c.isAuthority(p) || c.isSigningKey(p) {
 		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
 	}

@@ -43,6 +43,7 @@ type world struct {
 	webhook    *admissionv1.ValidatingWebhookConfiguration
 	service    map[string]any // APIService
 	definition map[string]any
+	bundle     map[string]any // ClusterTrustBundle
 	requests   []*certificatesv1.CertificateSigningRequest
 	keys       string // /openid/v1/jwks
 	status     map[string]int
@@ -95,6 +96,7 @@ func newWorld(t *testing.T, c *testpki.Cluster) *world {
 		"status": map[string]any{"conditions": []any{map[string]any{"type": "Available", "status": "True"}}}}
 	w.definition = map[string]any{"metadata": map[string]any{"name": "things.example.com"}, "spec": map[string]any{"conversion": map[string]any{"strategy": "Webhook",
 		"webhook": map[string]any{"clientConfig": map[string]any{"service": map[string]any{"namespace": "shop", "name": "convert"}, "caBundle": foreign}}}}}
+	w.bundle = map[string]any{"metadata": map[string]any{"name": "kubernetes.io:kube-apiserver-serving:x"}, "spec": map[string]any{"signerName": "kubernetes.io/kube-apiserver-serving", "trustBundle": ca}}
 	for name, ip := range map[string]string{"cp1": "10.0.0.11", "w1": "10.0.0.21"} {
 		w.nodes = append(w.nodes, &corev1.Node{ObjectMeta: meta("", name), Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}, {Type: corev1.NodeHostName, Address: name}}}})
 	}
@@ -226,6 +228,7 @@ func (w *world) read() trust.Node {
 	s.Put("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", w.webhook)
 	s.Put("/apis/apiregistration.k8s.io/v1/apiservices", w.service, map[string]any{"metadata": map[string]any{"name": "v1."}, "spec": map[string]any{}})
 	s.Put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", w.definition, map[string]any{"metadata": map[string]any{"name": "plain.example.com"}, "spec": map[string]any{"conversion": map[string]any{"strategy": "None"}}})
+	s.Put("/apis/certificates.k8s.io/v1beta1/clustertrustbundles", w.bundle)
 	for _, r := range w.requests {
 		s.Put("/apis/certificates.k8s.io/v1/certificatesigningrequests", r)
 	}
@@ -354,6 +357,13 @@ var objectRows = []objectRow{
 	}, id: "bundle-expired", path: fmt.Sprintf(rootOf, "shop"), links: []int{17}},
 	{name: "one namespace has no kube-root-ca.crt", brk: func(w *world) { delete(w.maps, "shop/kube-root-ca.crt") },
 		id: "file-missing", path: fmt.Sprintf(rootOf, "shop"), links: []int{17}},
+
+	{name: "the ClusterTrustBundle of the API server is an old authority's", brk: func(w *world) { w.bundle["spec"].(map[string]any)["trustBundle"] = string(w.old()) },
+		id: "bundle-stale", path: "clustertrustbundle/kubernetes.io:kube-apiserver-serving:x", field: "spec.trustBundle", links: []int{17}},
+	{name: "a ClusterTrustBundle of somebody else has expired", brk: func(w *world) {
+		_, gone := w.authority("gone", testpki.Made.AddDate(0, 0, -1))
+		w.bundle["spec"] = map[string]any{"signerName": "example.com/pods", "trustBundle": string(gone)}
+	}, id: "bundle-expired", path: "clustertrustbundle/kubernetes.io:kube-apiserver-serving:x", links: []int{}},
 
 	{name: "cluster-info holds an old authority", brk: func(w *world) { w.sign(string(w.old()), "https://10.0.0.11:6443") },
 		id: "bundle-stale", path: infoMap, field: "data[kubeconfig].certificate-authority-data", links: []int{16}},
@@ -532,6 +542,9 @@ func TestHealthyAPI(t *testing.T) {
 			w.webhook.Webhooks[0].ClientConfig.CABundle = trust.EncodeCertificates(cert)
 		},
 		"a webhook by the cluster's own authority": func(w *world) { w.webhook.Webhooks[0].ClientConfig.CABundle = w.c.Read("cp1", "pki/ca.crt") },
+		"a webhook with an old authority of the cluster beside its own": func(w *world) {
+			w.webhook.Webhooks[0].ClientConfig.CABundle = append(w.old(), w.webhook.Webhooks[1].ClientConfig.CABundle...)
+		},
 		"a webhook with the old authority beside the new": func(w *world) {
 			w.webhook.Webhooks[0].ClientConfig.CABundle = append(w.old(), w.c.Read("cp1", "pki/ca.crt")...)
 		},

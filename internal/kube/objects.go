@@ -108,6 +108,7 @@ func (r *objectReader) sources() []source {
 	return []source{
 		{"ConfigMap kube-root-ca.crt of each namespace", "configmaps/kube-root-ca.crt", "list configmaps", r.rootCAs},
 		{"namespaces", "namespaces", "list namespaces", nil},
+		{"ClusterTrustBundles", "clustertrustbundles", "list clustertrustbundles.certificates.k8s.io", r.trustBundles},
 		{"ConfigMap kube-system/extension-apiserver-authentication", authenticationPath, "get configmaps in kube-system", r.authentication},
 		{"ConfigMap kube-public/cluster-info", infoPath, "get configmaps in kube-public", nil},
 		{"ConfigMap kube-system/kubeadm-config", kubeadmPath, "get configmaps in kube-system", r.kubeadm},

@@ -343,3 +343,36 @@ func (r *objectReader) service(ctx context.Context) (int, error) {
 	}
 	return 1, nil
 }
+
+// servingSigner is whose bundle kube-controller-manager publishes for pods
+// (k8s.io/kubernetes/pkg/controller/certificates/clustertrustbundlepublisher).
+const servingSigner = "kubernetes.io/kube-apiserver-serving"
+
+// trustBundle has the fields of a ClusterTrustBundle, which are the same in all
+// versions of certificates.k8s.io.
+type trustBundle struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+	Spec     struct {
+		SignerName  string `json:"signerName"`
+		TrustBundle string `json:"trustBundle"`
+	} `json:"spec"`
+}
+
+// trustBundles reads ClusterTrustBundles in the newest version that is served.
+func (r *objectReader) trustBundles(ctx context.Context) (int, error) {
+	for _, version := range []string{"v1", "v1beta1"} {
+		count, err := eachPage(ctx, r.getter, "/apis/certificates.k8s.io/"+version+"/clustertrustbundles", query(""), pageSize, "", func(page []trustBundle) {
+			for i := range page {
+				b := trust.ObjectBundle{Use: trust.OtherTrust, Name: page[i].Metadata.Name, Place: objectAt("clustertrustbundle", "", page[i].Metadata.Name, "spec.trustBundle")}
+				if page[i].Spec.SignerName == servingSigner {
+					b.Use = trust.ServingCA
+				}
+				r.bundle(b, []byte(page[i].Spec.TrustBundle))
+			}
+		})
+		if !absent(err) {
+			return count, err
+		}
+	}
+	return 0, nil
+}
