@@ -67,7 +67,7 @@ func ReadObjects(ctx context.Context, config *rest.Config, o ObjectOptions) (tru
 	}
 	r := &objectReader{getter: g, options: o}
 	r.node = trust.Node{Name: trust.ClusterNode, Layout: trust.ClusterNode, Objects: &r.found}
-	r.found.Server, r.found.Insecure = g.base.String(), config.Insecure
+	r.found.Server, r.found.Insecure = g.base.Redacted(), config.Insecure
 	if err := r.greet(ctx); err != nil {
 		return trust.Node{}, &UnreachableError{Server: g.base.Redacted(), Err: err}
 	}

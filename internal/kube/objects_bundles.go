@@ -123,6 +123,9 @@ type kubeadmCluster struct {
 	CACertificateValidityPeriod *metav1.Duration `json:"caCertificateValidityPeriod"`
 }
 
+// maxNames bounds the names that are compared with a certificate.
+const maxNames = 500
+
 func (r *objectReader) kubeadm(ctx context.Context) (int, error) {
 	m, err := r.configMap(ctx, metav1.NamespaceSystem, "kubeadm-config")
 	if m == nil || err != nil {
@@ -136,8 +139,11 @@ func (r *objectReader) kubeadm(ctx context.Context) (int, error) {
 	} else if m.Data[key] == "" {
 		s.Reason = "there is no ClusterConfiguration in it"
 	}
-	s.ControlPlaneEndpoint, s.CertSANs = c.ControlPlaneEndpoint, c.APIServer.CertSANs
-	s.DNSDomain, s.ServiceSubnet = c.Networking.DNSDomain, c.Networking.ServiceSubnet
+	s.ControlPlaneEndpoint = shortened(c.ControlPlaneEndpoint)
+	s.DNSDomain, s.ServiceSubnet = shortened(c.Networking.DNSDomain), shortened(c.Networking.ServiceSubnet)
+	for _, name := range c.APIServer.CertSANs[:min(len(c.APIServer.CertSANs), maxNames)] {
+		s.CertSANs = append(s.CertSANs, shortened(name))
+	}
 	if d := c.CertificateValidityPeriod; d != nil {
 		s.Validity = d.Duration
 	}

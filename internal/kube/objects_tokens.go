@@ -201,7 +201,7 @@ func (r *objectReader) clusterInfo(m *corev1.ConfigMap) {
 		c.Reason = err.Error()
 		return
 	}
-	c.Server = server
+	c.Server = shortened(server)
 	r.bundle(trust.ObjectBundle{Use: trust.DiscoveryCA, Place: at(infoPath, "data["+api.KubeConfigKey+"].certificate-authority-data")}, ca)
 }
 
