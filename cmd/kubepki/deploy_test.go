@@ -139,3 +139,22 @@ func TestManifestsStartTheControllerWithFlagsThatItHas(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyReadsAlone: the roles of verify --kubeconfig give the right to read, and the
+// one to read Secrets is by itself; lab/verify_cluster_test.go uses them.
+func TestVerifyReadsAlone(t *testing.T) {
+	objects := readManifests(t, "verify-rbac.yaml")
+	want := []string{
+		"* list apiservices", "* list certificatesigningrequests", "* list clustertrustbundles", "* list configmaps kube-root-ca.crt", "* list customresourcedefinitions",
+		"* list mutatingwebhookconfigurations", "* list namespaces", "* list nodes", "* list secrets", "* list serviceaccounts", "* list validatingwebhookconfigurations",
+		"default get services kubernetes", "kube-public get configmaps cluster-info", "kube-system get configmaps extension-apiserver-authentication kubeadm-config",
+	}
+	if d := cmp.Diff(want, rights(objects)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	for _, o := range objects {
+		if b, ok := o.(*rbacv1.ClusterRoleBinding); ok && b.RoleRef.Name != "kubepki-verify" {
+			t.Errorf("%s is bound", b.RoleRef.Name)
+		}
+	}
+}

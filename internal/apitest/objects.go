@@ -83,7 +83,7 @@ func (s *Objects) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	items, ok := s.lists[all]
 	if !ok {
 		items, ok = s.lists[path.Dir(all)]
-		all, name = path.Dir(all), path.Base(all)
+		name = path.Base(all)
 	}
 	switch {
 	case !ok:

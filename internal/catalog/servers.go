@@ -31,6 +31,7 @@ func Servers(g *trust.Graph) []trust.Server {
 	}
 	s.endpoints()
 	s.etcdElsewhere()
+	s.nodesOfAPI()
 	return s.all
 }
 

@@ -29,6 +29,8 @@ func (w *wirer) objectLinks() {
 				w.trusts(17, "pod of "+namespaceOf(b.Place)+more(len(b.Copies)), callee, b, callee.service)
 			case trust.TokenCA:
 				w.trusts(17, "user of a token of "+namespaceOf(b.Place)+more(len(b.Copies)), callee, b, callee.service)
+			case trust.ServingCA:
+				w.trusts(17, "pod by ClusterTrustBundle", callee, b, callee.service)
 			case trust.DiscoveryCA:
 				w.trusts(16, "joining kubelet (cluster-info)", callee, b, nil)
 			}
@@ -173,4 +175,31 @@ func (w *wirer) kubeletDialled(n *trust.Node, apiserver *trust.Component) []stri
 		}
 	}
 	return nodeNames(n)
+}
+
+// nodesOfAPI are the kubelets of Nodes whose files were not given, at the address that
+// kubeadm's API servers prefer. Nothing of their own is known beside.
+func (s *servers) nodesOfAPI() {
+	o := s.g.Objects()
+	if o == nil {
+		return
+	}
+	given := map[string]bool{}
+	for i := range s.g.Nodes {
+		given[s.g.Nodes[i].NodeName], given[s.g.Nodes[i].Name] = true, true
+	}
+	for _, n := range o.Nodes {
+		if given[n.Name] {
+			continue
+		}
+		v := trust.Server{Component: n.Name + "/" + Kubelet, Kind: trust.ServesNode, NodeName: n.Name, Settings: places(trust.Place{Node: trust.ClusterNode, Path: "node/" + n.Name})}
+		for _, kind := range []string{"InternalIP", "ExternalIP", "Hostname"} {
+			i := slices.IndexFunc(n.Addresses, func(a trust.NodeAddress) bool { return a.Type == kind })
+			if i >= 0 {
+				v.Address = joinHostPort(n.Addresses[i].Address, cmp.Or(n.Port, strconv.Itoa(KubeletPort)))
+				break
+			}
+		}
+		s.all = append(s.all, unknownAddress(v))
+	}
 }

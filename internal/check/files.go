@@ -113,6 +113,9 @@ func (c *Case) mend(p trust.Place) string {
 	if m := c.Material(p); m != nil && m.Role == trust.RoleConfiguration {
 		return fmt.Sprintf("restore %s from a backup, or take the flag that names it out", p.Path)
 	}
+	if b := c.Objects().Bundle(p); b != nil {
+		return mendBundle(b, anyFile)
+	}
 	if c.isAuthority(p) || c.isSigningKey(p) {
 		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
 	}

@@ -12,7 +12,7 @@ func takeUpServing(s trust.Server) string {
 		return "it takes a new pair up within a second, so it refuses this one (its log says why), was started with another file, or was not told of the change (a network file system, a link that was switched): write the pair again, or restart it"
 	case trust.ServesEtcd, trust.ServesEtcdPeers:
 		return "restart etcd: it reads this file at each handshake, so it was started with another file or cannot read this one"
-	case trust.ServesKubelet:
+	case trust.ServesKubelet, trust.ServesNode:
 		return "restart the kubelet"
 	}
 	return "restart it"
@@ -34,7 +34,7 @@ func takeUpTrust(s trust.Server) string {
 
 // takeUpRefusal says what to do about a server that refuses every handshake.
 func takeUpRefusal(o *trust.Observation) string {
-	if o.Server.Kind == trust.ServesKubelet && o.Alert == "internal_error" {
+	if (o.Server.Kind == trust.ServesKubelet || o.Server.Kind == trust.ServesNode) && o.Alert == "internal_error" {
 		return "the kubelet has no serving certificate yet: approve its request (kubectl get csr), once it is sure that it is the node's"
 	}
 	return "see its log for the reason"

@@ -25,6 +25,9 @@ func (c *Case) notDialled() []Finding {
 		if o.Outcome == trust.NotDialled {
 			add(o, label(o.Server.Component), o.Reason)
 		}
+		if o.Server.Kind == trust.ServesNode && o.Outcome == trust.Unreachable {
+			add(o, label(o.Server.Component), "cannot be reached from here")
+		}
 		for _, call := range o.Calls {
 			if call.Outcome == trust.NotDialled {
 				add(o, fmt.Sprintf("%s as %s", label(o.Server.Component), call.Credential.ID), call.Reason)

@@ -162,8 +162,8 @@ func (c *Case) configMapStale(o *trust.Observation) []Finding {
 		{catalog.ControllerManager, "root-ca-file", "the ConfigMap kube-root-ca.crt, which pods trust,",
 			"restart kube-controller-manager: it reads --root-ca-file only when it starts", o.Published.RootCAs},
 	} {
-		if p.certificates == nil {
-			continue
+		if p.certificates == nil || p.flag == "root-ca-file" && c.readRootCAs() {
+			continue // of all namespaces bundle-stale tells
 		}
 		out = append(out, c.publishedMissing(p)...)
 		out = append(out, c.publishedBeyond(p)...)
@@ -236,6 +236,7 @@ func (c *Case) aggregationFails(o *trust.Observation) []Finding {
 		if strings.Contains(s.Message, "x509: ") || strings.Contains(s.Message, "tls: ") || strings.Contains(s.Message, "certificate") {
 			f.ID = "refused"
 		}
+		f.needs = c.caBundlesOf(s.Name)
 		f = f.at(trust.Place{Field: "apiservice " + s.Name})
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.seen == o && b.call == nil && c.Links[b.Link].Number == aggregation }))
 	}

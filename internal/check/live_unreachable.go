@@ -20,7 +20,7 @@ func unreachable(c *Case) []Finding {
 		if o.Outcome == trust.Answered {
 			reason = hung(o)
 		}
-		if o.Outcome == trust.NotDialled || o.Outcome == trust.Refused || reason == "" {
+		if o.Outcome == trust.NotDialled || o.Server.Kind == trust.ServesNode || o.Outcome == trust.Refused || reason == "" {
 			continue
 		}
 		f := Finding{

@@ -17,9 +17,11 @@ var objectRules = []Rule{
 	{"file-missing", Error, rootCAAbsent},
 	{"bundle-empty", Error, anchorsEmpty},
 	{"authority-shared", Error, authorityPublishedTwice},
+	{"cert-expired", Error, kubeletExpired},
 	{"bundle-expired", Error, anchorsExpired},
 	{"endpoint-mismatch", Error, clusterInfoElsewhere},
 	{"bundle-stale", Error, objectsStale},
+	{"san-missing", Error, kubeletNames},
 	{"verify-off", Error, objectsUnverified},
 	{"unreachable", Error, apiServiceUnavailable},
 	{"requestheader-any-name", Warning, anyNamePublished},
@@ -107,6 +109,8 @@ func objectsNamed(bundles []*trust.ObjectBundle) string {
 		text = "kube-root-ca.crt of namespace " + namespaceOf(first.Place)
 	case trust.TokenCA:
 		text = "ca.crt of Secret " + strings.TrimPrefix(first.Place.Path, "secret/")
+	case trust.ServingCA, trust.OtherTrust:
+		text = "ClusterTrustBundle " + first.Name
 	case trust.DiscoveryCA:
 		text = "kube-public/cluster-info"
 	case trust.ClientCA, trust.RequestheaderCA:
@@ -136,12 +140,14 @@ func namespaceOf(p trust.Place) string {
 // linkOf is the number of the link that anchors of a use are of.
 func linkOf(u trust.BundleUse) int {
 	switch u {
-	case trust.RootCA, trust.TokenCA:
+	case trust.RootCA, trust.TokenCA, trust.ServingCA:
 		return 17
 	case trust.DiscoveryCA:
 		return 16
 	case trust.WebhookCA, trust.ConversionCA:
 		return 14
+	case trust.OtherTrust:
+		return 0
 	}
 	return 13
 }
@@ -149,7 +155,9 @@ func linkOf(u trust.BundleUse) int {
 // linksOfObject is the link that a bundle of an object is of; nil for a file's.
 func (c *Case) linksOfObject(p trust.Place) []int {
 	if b := c.Objects().Bundle(p); b != nil {
-		return []int{linkOf(b.Use)}
+		if n := linkOf(b.Use); n != 0 {
+			return []int{n}
+		}
 	}
 	return nil
 }
@@ -158,6 +166,8 @@ func (c *Case) linksOfObject(p trust.Place) []int {
 func mendObject(path string) string {
 	resource, rest, _ := strings.Cut(path, "/")
 	switch {
+	case resource == "clustertrustbundle":
+		return fmt.Sprintf("kubepki trust diff %s ca.crt --kubeconfig KUBECONFIG shows what differs; whoever signs for it publishes it: for kubernetes.io/kube-apiserver-serving kube-controller-manager, from its --root-ca-file", path)
 	case strings.HasSuffix(path, "/kube-root-ca.crt"):
 		return fmt.Sprintf("kubectl -n %s delete configmap kube-root-ca.crt: kube-controller-manager makes it anew from its --root-ca-file, which it reads only when it starts", namespaceOf(trust.Place{Path: path}))
 	case path == "configmap/kube-public/cluster-info":
@@ -170,20 +180,39 @@ func mendObject(path string) string {
 	case resource == "https:":
 		return "renew the serving certificate of kube-apiserver on its node: kubepki verify there names the file"
 	}
-	return mendAnchors(path)
+	return mendAnchors(path, anyFile)
 }
+
+// anyFile stands for a file that only whoever runs the webhook knows.
+const anyFile = "FILE"
 
 // mendAnchors is for a target of kubepki trust.
-func mendAnchors(target string) string {
-	return fmt.Sprintf("kubepki trust add %s FILE --kubeconfig KUBECONFIG, FILE being the authority of what stands behind it; kubepki trust prune %s takes out what has expired", target, target)
+func mendAnchors(target, file string) string {
+	fix := fmt.Sprintf("kubepki trust add %s %s --kubeconfig KUBECONFIG", target, file)
+	if file == anyFile {
+		fix += ", FILE being the authority of what stands behind it"
+	}
+	return fix + "; kubepki trust prune takes out what has expired, and trust remove what is old"
 }
 
-// mendBundle says what to do about a bundle, one webhook among others where it is one's.
-func mendBundle(b *trust.ObjectBundle) string {
-	if b.Use == trust.WebhookCA && len(b.Copies) == 0 {
-		return mendAnchors(b.Place.Path + "/" + b.Name)
+// mendBundle says what to do about a bundle; of webhooks about each one's, for others
+// of the object may be as they should be.
+func mendBundle(b *trust.ObjectBundle, file string) string {
+	if b.Use != trust.WebhookCA && b.Use != trust.ServiceCA && b.Use != trust.ConversionCA {
+		return mendObject(b.Place.Path)
 	}
-	return mendObject(b.Place.Path)
+	target := b.Place.Path
+	if b.Use == trust.WebhookCA {
+		target += "/" + b.Name
+	}
+	fix := mendAnchors(target, file)
+	if b.Default {
+		fix = strings.Replace(fix, "--kubeconfig", "--force --kubeconfig", 1)
+	}
+	if n := len(b.Copies); n > 0 {
+		fix += fmt.Sprintf("; and so for %d more", n)
+	}
+	return fix
 }
 
 // objectsNotSeen tells of what was read and cannot be judged.
@@ -405,4 +434,26 @@ func (c *Case) ownKubeconfig(s standing, fix string) string {
 		return "put the authority's current certificate into " + s.places[0].Path + " (kubepki show HOST:PORT names what is presented)"
 	}
 	return "make the kubeconfig anew on a control plane: kubepki kubeconfig user NAME, or kubeadm kubeconfig user"
+}
+
+// readRootCAs tells that kube-root-ca.crt of all namespaces was read.
+func (c *Case) readRootCAs() bool {
+	o := c.Objects()
+	return o != nil && slices.ContainsFunc(o.Bundles, func(b trust.ObjectBundle) bool { return b.Use == trust.RootCA })
+}
+
+// caBundlesOf are the anchors of an APIService: where they are wrong, that it is not
+// available follows.
+func (c *Case) caBundlesOf(name string) []trust.Place {
+	o := c.Objects()
+	if o == nil {
+		return nil
+	}
+	var all []trust.Place
+	for i := range o.Bundles {
+		if b := &o.Bundles[i]; b.Use == trust.ServiceCA && b.Name == name {
+			all = append(all, b.Place)
+		}
+	}
+	return all
 }

@@ -26,10 +26,10 @@ func anchorsEmpty(c *Case) []Finding {
 		switch {
 		case b.Default && b.Service != "":
 			f := Finding{Cause: fmt.Sprintf("%s is empty: kube-apiserver trusts the authorities of its own machine for service %s, whose name no public authority certifies", objectsNamed([]*trust.ObjectBundle{b}), b.Service),
-				Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
+				Fix: mendBundle(b, anyFile), Links: c.linksOfObject(b.Place), cascade: true}
 			out = append(out, f.at(b.Place))
 		case m.OK() && len(m.Certificates) == 0:
-			f := Finding{Cause: fmt.Sprintf("%s holds no certificate, so nobody is trusted", objectsNamed([]*trust.ObjectBundle{b})), Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
+			f := Finding{Cause: fmt.Sprintf("%s holds no certificate, so nobody is trusted", objectsNamed([]*trust.ObjectBundle{b})), Fix: mendBundle(b, anyFile), Links: c.linksOfObject(b.Place), cascade: true}
 			f = c.breaksOf(f.at(b.Place), trust.NoBundle)
 			out = append(out, f)
 		}
@@ -56,12 +56,12 @@ func anchorsExpired(c *Case) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors: the last ended at %s", objectsNamed([]*trust.ObjectBundle{b}), date(lastEnd(expired))),
-			Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
+			Fix: mendBundle(b, anyFile), Links: c.linksOfObject(b.Place), cascade: true}
 		if slices.ContainsFunc(m.Certificates, func(x certificate) bool { return !c.At.After(x.NotAfter) }) {
 			f.Severity, f.Cause, f.cascade, f.Links = Info, fmt.Sprintf("%s holds an expired anchor beside a good one", objectsNamed([]*trust.ObjectBundle{b})), false, nil
 		}
 		out = append(out, c.withBreaks(f.at(b.Place), func(x Break) bool {
-			return x.Kind == trust.Expired && x.Place == b.Place || len(f.Links) > 0 && c.blamesObject(x) && x.Bundle.Anchors == b.Place
+			return x.Kind == trust.Expired && x.Place == b.Place || f.cascade && c.blamesObject(x) && x.Bundle.Anchors == b.Place
 		}))
 	}
 	return sameAnchors(c, out)
@@ -182,7 +182,7 @@ func (c *Case) servingNamed(cred *trust.Credential) string {
 // rootCauseOf makes what kube-controller-manager publishes a consequence of its flag,
 // where that is as wrong.
 func (c *Case) rootCauseOf(use trust.BundleUse, f Finding) Finding {
-	if use != trust.RootCA && use != trust.TokenCA {
+	if use != trust.RootCA && use != trust.TokenCA && use != trust.ServingCA {
 		return f
 	}
 	for _, b := range c.Breaks {
@@ -312,29 +312,41 @@ func (c *Case) current(o *trust.Objects) []certificate {
 	return all
 }
 
-// oldCopies are anchors for extension API servers and webhooks that have the name of
-// an authority of the cluster, and another key. Those of others are theirs. Names are
-// compared as texts: tools encode them in more than one way.
+// oldCopies are anchors for extension API servers and webhooks that are nothing but
+// copies of authorities of the cluster as they were: of the name, with another key.
+// Those of others are theirs. Names are compared as texts: tools encode them in more
+// than one way.
 func (c *Case) oldCopies(o *trust.Objects) []Finding {
 	current := c.current(o)
+	old := func(x certificate) bool {
+		return slices.ContainsFunc(current, func(a certificate) bool { return a.Subject.String() == x.Subject.String() })
+	}
 	var out []Finding
 	for i := range o.Bundles {
 		b := &o.Bundles[i]
 		m := c.Material(b.Place)
-		if b.Use != trust.ServiceCA && b.Use != trust.WebhookCA && b.Use != trust.ConversionCA || b.Available || !m.OK() {
+		if b.Use != trust.ServiceCA && b.Use != trust.WebhookCA && b.Use != trust.ConversionCA || b.Available || !m.OK() || len(m.Certificates) == 0 || c.allExpired(b.Place) {
 			continue
 		}
-		old := slices.IndexFunc(m.Certificates, func(x certificate) bool {
-			return slices.ContainsFunc(current, func(a certificate) bool { return a.Subject.String() == x.Subject.String() })
-		})
-		if old < 0 || slices.ContainsFunc(current, func(a certificate) bool { return hasKeyOf(m, a) }) {
+		if slices.ContainsFunc(m.Certificates, func(x certificate) bool { return !old(x) }) || slices.ContainsFunc(current, func(a certificate) bool { return hasKeyOf(m, a) }) {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s holds an old %s: the authority of this name has another key now", objectsNamed([]*trust.ObjectBundle{b}), subject(m.Certificates[old])),
-			Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, cascade: true}
+		x := m.Certificates[0]
+		f := Finding{Cause: fmt.Sprintf("%s holds an old %s: the authority of this name has another key now", objectsNamed([]*trust.ObjectBundle{b}), subject(x)),
+			Fix: mendBundle(b, c.fileOf(x)), Links: c.linksOfObject(b.Place), cascade: true}
 		out = append(out, f.at(b.Place))
 	}
 	return out
+}
+
+// fileOf is the file of the authority that has the name of a certificate.
+func (c *Case) fileOf(x certificate) string {
+	for _, a := range c.Authorities {
+		if m := c.certificateOf(a); m != nil && m.Leaf().Subject.String() == x.Subject.String() {
+			return a.Certificate.Path
+		}
+	}
+	return anyFile
 }
 
 // publishedOtherwise compares what the API servers and kube-controller-managers
@@ -355,7 +367,7 @@ func (c *Case) publishedOtherwise(o *trust.Objects, said map[trust.Place]bool) [
 		case trust.RequestheaderCA:
 			flag, seen = "requestheader-client-ca-file", func(p *trust.Published) []*x509.Certificate { return p.RequestheaderCAs }
 		case trust.RootCA:
-			component, flag, seen = catalog.ControllerManager, "root-ca-file", func(p *trust.Published) []*x509.Certificate { return p.RootCAs }
+			component, flag, seen = catalog.ControllerManager, "root-ca-file", func(*trust.Published) []*x509.Certificate { return nil }
 		default:
 			continue
 		}
@@ -381,7 +393,7 @@ func (c *Case) comparedWithFlag(b *trust.ObjectBundle, m *trust.Material, compon
 		}
 	}
 	if len(lacking) > 0 && (component == catalog.APIServer || len(lacking) == len(files)) {
-		f := Finding{Cause: fmt.Sprintf("%s lacks an authority of %s, which --%s names", name, base(lacking[0].Path), flag), Fix: mendBundle(b), Links: []int{linkOf(b.Use)}, needs: lacking}
+		f := Finding{Cause: fmt.Sprintf("%s lacks an authority of %s, which --%s names", name, base(lacking[0].Path), flag), Fix: mendBundle(b, anyFile), Links: c.linksOfObject(b.Place), needs: lacking}
 		return f.at(b.Place), true
 	}
 	if component != catalog.APIServer || len(files) == 0 {
@@ -389,8 +401,8 @@ func (c *Case) comparedWithFlag(b *trust.ObjectBundle, m *trust.Material, compon
 	}
 	for _, x := range m.Certificates {
 		if !c.outlived(x) && !slices.ContainsFunc(files, func(f *trust.Material) bool { return slices.ContainsFunc(f.Certificates, x.Equal) }) {
-			f := Finding{Severity: Warning, Links: []int{linkOf(b.Use)}, Cause: fmt.Sprintf("%s still holds %s (serial %X), which no --%s given here holds: extension API servers go on to trust it", name, subject(x), x.SerialNumber, flag),
-				Fix: mendBundle(b)}
+			f := Finding{Severity: Warning, Links: c.linksOfObject(b.Place), Cause: fmt.Sprintf("%s still holds %s (serial %X), which no --%s given here holds: extension API servers go on to trust it", name, subject(x), x.SerialNumber, flag),
+				Fix: mendBundle(b, anyFile)}
 			return f.at(b.Place), true
 		}
 	}

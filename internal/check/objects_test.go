@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -42,6 +43,7 @@ type world struct {
 	webhook    *admissionv1.ValidatingWebhookConfiguration
 	service    map[string]any // APIService
 	definition map[string]any
+	bundle     map[string]any // ClusterTrustBundle
 	requests   []*certificatesv1.CertificateSigningRequest
 	keys       string // /openid/v1/jwks
 	status     map[string]int
@@ -94,6 +96,7 @@ func newWorld(t *testing.T, c *testpki.Cluster) *world {
 		"status": map[string]any{"conditions": []any{map[string]any{"type": "Available", "status": "True"}}}}
 	w.definition = map[string]any{"metadata": map[string]any{"name": "things.example.com"}, "spec": map[string]any{"conversion": map[string]any{"strategy": "Webhook",
 		"webhook": map[string]any{"clientConfig": map[string]any{"service": map[string]any{"namespace": "shop", "name": "convert"}, "caBundle": foreign}}}}}
+	w.bundle = map[string]any{"metadata": map[string]any{"name": "kubernetes.io:kube-apiserver-serving:x"}, "spec": map[string]any{"signerName": "kubernetes.io/kube-apiserver-serving", "trustBundle": ca}}
 	for name, ip := range map[string]string{"cp1": "10.0.0.11", "w1": "10.0.0.21"} {
 		w.nodes = append(w.nodes, &corev1.Node{ObjectMeta: meta("", name), Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}, {Type: corev1.NodeHostName, Address: name}}}})
 	}
@@ -225,6 +228,7 @@ func (w *world) read() trust.Node {
 	s.Put("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", w.webhook)
 	s.Put("/apis/apiregistration.k8s.io/v1/apiservices", w.service, map[string]any{"metadata": map[string]any{"name": "v1."}, "spec": map[string]any{}})
 	s.Put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", w.definition, map[string]any{"metadata": map[string]any{"name": "plain.example.com"}, "spec": map[string]any{"conversion": map[string]any{"strategy": "None"}}})
+	s.Put("/apis/certificates.k8s.io/v1beta1/clustertrustbundles", w.bundle)
 	for _, r := range w.requests {
 		s.Put("/apis/certificates.k8s.io/v1/certificatesigningrequests", r)
 	}
@@ -268,9 +272,9 @@ func (w *world) keepsNoSecret(n *trust.Node) {
 	}
 }
 
-// alone judges what the API holds without any file of a node: what the API server
+// graph is of what the API holds without any file of a node: what the API server
 // presented to this machine is all that is known beside it.
-func (w *world) alone(presented []byte) *check.Result {
+func (w *world) graph(presented []byte) *trust.Graph {
 	w.t.Helper()
 	n := w.read()
 	chain, err := trust.ParseCertificates(presented)
@@ -282,7 +286,13 @@ func (w *world) alone(presented []byte) *check.Result {
 		trust.Place{Path: "/home/a/.kube/config", Field: "clusters[kubernetes].cluster.certificate-authority-data"}, slices.Contains(chain[0].DNSNames, "kubernetes.default.svc"), w.insecure
 	n.Materials = append(n.Materials, &trust.Material{Place: o.Presented, Role: trust.RoleCertificate, State: trust.Present, Certificates: chain},
 		&trust.Material{Place: o.CA, Role: trust.RoleAnchors, State: trust.Present, Certificates: ca})
-	return check.Run(catalog.Wire([]trust.Node{n}), check.Options{At: testpki.At})
+	return catalog.Wire([]trust.Node{n})
+}
+
+// alone judges that.
+func (w *world) alone(presented []byte) *check.Result {
+	w.t.Helper()
+	return check.Run(w.graph(presented), check.Options{At: testpki.At})
 }
 
 // objectRow breaks one thing in the API and names the one finding expected, with the
@@ -347,6 +357,13 @@ var objectRows = []objectRow{
 	}, id: "bundle-expired", path: fmt.Sprintf(rootOf, "shop"), links: []int{17}},
 	{name: "one namespace has no kube-root-ca.crt", brk: func(w *world) { delete(w.maps, "shop/kube-root-ca.crt") },
 		id: "file-missing", path: fmt.Sprintf(rootOf, "shop"), links: []int{17}},
+
+	{name: "the ClusterTrustBundle of the API server is an old authority's", brk: func(w *world) { w.bundle["spec"].(map[string]any)["trustBundle"] = string(w.old()) },
+		id: "bundle-stale", path: "clustertrustbundle/kubernetes.io:kube-apiserver-serving:x", field: "spec.trustBundle", links: []int{17}},
+	{name: "a ClusterTrustBundle of somebody else has expired", brk: func(w *world) {
+		_, gone := w.authority("gone", testpki.Made.AddDate(0, 0, -1))
+		w.bundle["spec"] = map[string]any{"signerName": "example.com/pods", "trustBundle": string(gone)}
+	}, id: "bundle-expired", path: "clustertrustbundle/kubernetes.io:kube-apiserver-serving:x", links: []int{}},
 
 	{name: "cluster-info holds an old authority", brk: func(w *world) { w.sign(string(w.old()), "https://10.0.0.11:6443") },
 		id: "bundle-stale", path: infoMap, field: "data[kubeconfig].certificate-authority-data", links: []int{16}},
@@ -525,6 +542,9 @@ func TestHealthyAPI(t *testing.T) {
 			w.webhook.Webhooks[0].ClientConfig.CABundle = trust.EncodeCertificates(cert)
 		},
 		"a webhook by the cluster's own authority": func(w *world) { w.webhook.Webhooks[0].ClientConfig.CABundle = w.c.Read("cp1", "pki/ca.crt") },
+		"a webhook with an old authority of the cluster beside its own": func(w *world) {
+			w.webhook.Webhooks[0].ClientConfig.CABundle = append(w.old(), w.webhook.Webhooks[1].ClientConfig.CABundle...)
+		},
 		"a webhook with the old authority beside the new": func(w *world) {
 			w.webhook.Webhooks[0].ClientConfig.CABundle = append(w.old(), w.c.Read("cp1", "pki/ca.crt")...)
 		},
@@ -683,5 +703,85 @@ func TestWhatStandsBeforeTheAPIServer(t *testing.T) {
 	r = w.alone(c.Read("cp1", "pki/apiserver.crt"))
 	if got := weighty(r); len(got) != 1 || got[0].ID != "verify-off" {
 		t.Errorf("insecure:\n%s", describe(got))
+	}
+}
+
+// TestNodeAddresses: the address at which the API server dials a kubelet is its Node's,
+// where the kubelet is verified at all.
+func TestNodeAddresses(t *testing.T) {
+	for name, row := range map[string]struct {
+		kind testpki.Kind
+		want int
+	}{
+		"a kubelet that is verified":                      {testpki.KubeletCA, 1},
+		"a kubelet that nobody verifies, as is kubeadm's": {testpki.HA, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := testpki.New(t, row.kind)
+			w := newWorld(t, c)
+			for _, n := range w.nodes {
+				if n.Name == "w1" {
+					n.Status.Addresses[0].Address = "10.0.0.99"
+				}
+			}
+			got := weighty(c.VerifyWith(check.Options{}, w.read()))
+			if len(got) != row.want || row.want > 0 && (got[0].ID != "san-missing" || got[0].Node != "w1" || !strings.Contains(got[0].Cause, "10.0.0.99")) {
+				t.Errorf("got:\n%s", describe(got))
+			}
+		})
+	}
+}
+
+// TestKubeletsSeenByTheAPIAlone: what the kubelets of Nodes present, whose files were
+// not given.
+func TestKubeletsSeenByTheAPIAlone(t *testing.T) {
+	c := testpki.New(t, testpki.Single)
+	w := newWorld(t, c)
+	sign := func(a issue.Authority, change testpki.Change) []*x509.Certificate {
+		key, err := issue.GenerateKey(issue.ECDSAP256)
+		w.must(err)
+		template := x509.Certificate{NotAfter: testpki.Made.AddDate(1, 0, 0), DNSNames: []string{"w1"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 21)}}
+		change(&template)
+		leaf, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: "system:node:w1", Organization: []string{"system:nodes"}}, DNSNames: template.DNSNames, Addresses: template.IPAddresses,
+			Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: testpki.Made.AddDate(-1, 0, 0), NotAfter: template.NotAfter}, key.Public(), a)
+		w.must(err)
+		return []*x509.Certificate{leaf}
+	}
+	ca := c.Authority("cp1", "ca")
+	own, _ := w.authority("w1-ca@1760000000", testpki.Made.AddDate(1, 0, 0))
+	moved := func(t *x509.Certificate) { t.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 77)} }
+	for name, row := range map[string]struct {
+		chain   []*x509.Certificate
+		outcome trust.Outcome
+		want    string
+	}{
+		"a good one":                               {sign(ca, func(*x509.Certificate) {}), trust.Answered, ""},
+		"one that was at another address":          {sign(ca, moved), trust.Answered, "error san-missing node/w1: the certificate that the kubelet of w1 presents does not hold 10.0.0.21"},
+		"one that has expired":                     {sign(ca, until(testpki.Made)), trust.Answered, "error cert-expired node/w1"},
+		"one that made its certificate itself":     {sign(own, moved), trust.Answered, ""},
+		"one that cannot be reached from a laptop": {nil, trust.Unreachable, "info not-seen node/w1: not proved live: kubelet of w1: cannot be reached from here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := w.graph(c.Read("cp1", "pki/apiserver.crt"))
+			servers := catalog.Servers(g)
+			i := slices.IndexFunc(servers, func(s trust.Server) bool { return s.NodeName == "w1" })
+			if len(servers) != 2 || i < 0 || servers[i].Address != "10.0.0.21:10250" {
+				t.Fatalf("servers %+v", servers)
+			}
+			g.Observations = []trust.Observation{{Server: servers[i], Outcome: row.outcome, Chain: row.chain, Reason: "nobody answers"}}
+			if row.outcome == trust.Answered {
+				g.Observations[0].Reason = ""
+			}
+			var got []string
+			for _, f := range check.Run(g, check.Options{At: testpki.At}).Findings {
+				if f.ID != "sa-token-legacy" {
+					got = append(got, fmt.Sprintf("%s %s %s: %s", f.Severity, f.ID, f.Path, f.Cause))
+				}
+			}
+			if text := strings.Join(got, "\n"); len(got) > 1 || (row.want == "") != (text == "") || !strings.HasPrefix(text, row.want) {
+				t.Errorf("want %q, got %q", row.want, text)
+			}
+		})
 	}
 }

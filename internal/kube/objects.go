@@ -67,7 +67,7 @@ func ReadObjects(ctx context.Context, config *rest.Config, o ObjectOptions) (tru
 	}
 	r := &objectReader{getter: g, options: o}
 	r.node = trust.Node{Name: trust.ClusterNode, Layout: trust.ClusterNode, Objects: &r.found}
-	r.found.Server, r.found.Insecure = g.base.String(), config.Insecure
+	r.found.Server, r.found.Insecure = g.base.Redacted(), config.Insecure
 	if err := r.greet(ctx); err != nil {
 		return trust.Node{}, &UnreachableError{Server: g.base.Redacted(), Err: err}
 	}
@@ -108,6 +108,7 @@ func (r *objectReader) sources() []source {
 	return []source{
 		{"ConfigMap kube-root-ca.crt of each namespace", "configmaps/kube-root-ca.crt", "list configmaps", r.rootCAs},
 		{"namespaces", "namespaces", "list namespaces", nil},
+		{"ClusterTrustBundles", "clustertrustbundles", "list clustertrustbundles.certificates.k8s.io", r.trustBundles},
 		{"ConfigMap kube-system/extension-apiserver-authentication", authenticationPath, "get configmaps in kube-system", r.authentication},
 		{"ConfigMap kube-public/cluster-info", infoPath, "get configmaps in kube-public", nil},
 		{"ConfigMap kube-system/kubeadm-config", kubeadmPath, "get configmaps in kube-system", r.kubeadm},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,6 +123,9 @@ type kubeadmCluster struct {
 	CACertificateValidityPeriod *metav1.Duration `json:"caCertificateValidityPeriod"`
 }
 
+// maxNames bounds the names that are compared with a certificate.
+const maxNames = 500
+
 func (r *objectReader) kubeadm(ctx context.Context) (int, error) {
 	m, err := r.configMap(ctx, metav1.NamespaceSystem, "kubeadm-config")
 	if m == nil || err != nil {
@@ -135,8 +139,11 @@ func (r *objectReader) kubeadm(ctx context.Context) (int, error) {
 	} else if m.Data[key] == "" {
 		s.Reason = "there is no ClusterConfiguration in it"
 	}
-	s.ControlPlaneEndpoint, s.CertSANs = c.ControlPlaneEndpoint, c.APIServer.CertSANs
-	s.DNSDomain, s.ServiceSubnet = c.Networking.DNSDomain, c.Networking.ServiceSubnet
+	s.ControlPlaneEndpoint = shortened(c.ControlPlaneEndpoint)
+	s.DNSDomain, s.ServiceSubnet = shortened(c.Networking.DNSDomain), shortened(c.Networking.ServiceSubnet)
+	for _, name := range c.APIServer.CertSANs[:min(len(c.APIServer.CertSANs), maxNames)] {
+		s.CertSANs = append(s.CertSANs, shortened(name))
+	}
 	if d := c.CertificateValidityPeriod; d != nil {
 		s.Validity = d.Duration
 	}
@@ -313,6 +320,9 @@ func (r *objectReader) nodes(ctx context.Context) (int, error) {
 	return eachPage(ctx, r.getter, "/api/v1/nodes", query(""), pageSize, "", func(page []corev1.Node) {
 		for i := range page {
 			n := trust.NodeAddresses{Name: page[i].Name}
+			if port := page[i].Status.DaemonEndpoints.KubeletEndpoint.Port; port > 0 {
+				n.Port = strconv.Itoa(int(port))
+			}
 			for _, a := range page[i].Status.Addresses {
 				n.Addresses = append(n.Addresses, trust.NodeAddress{Type: string(a.Type), Address: a.Address})
 			}
@@ -338,4 +348,37 @@ func (r *objectReader) service(ctx context.Context) (int, error) {
 		r.found.ServiceAddresses = append(r.found.ServiceAddresses, ip)
 	}
 	return 1, nil
+}
+
+// servingSigner is whose bundle kube-controller-manager publishes for pods
+// (k8s.io/kubernetes/pkg/controller/certificates/clustertrustbundlepublisher).
+const servingSigner = "kubernetes.io/kube-apiserver-serving"
+
+// trustBundle has the fields of a ClusterTrustBundle, which are the same in all
+// versions of certificates.k8s.io.
+type trustBundle struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+	Spec     struct {
+		SignerName  string `json:"signerName"`
+		TrustBundle string `json:"trustBundle"`
+	} `json:"spec"`
+}
+
+// trustBundles reads ClusterTrustBundles in the newest version that is served.
+func (r *objectReader) trustBundles(ctx context.Context) (int, error) {
+	for _, version := range []string{"v1", "v1beta1"} {
+		count, err := eachPage(ctx, r.getter, "/apis/certificates.k8s.io/"+version+"/clustertrustbundles", query(""), pageSize, "", func(page []trustBundle) {
+			for i := range page {
+				b := trust.ObjectBundle{Use: trust.OtherTrust, Name: page[i].Metadata.Name, Place: objectAt("clustertrustbundle", "", page[i].Metadata.Name, "spec.trustBundle")}
+				if page[i].Spec.SignerName == servingSigner {
+					b.Use = trust.ServingCA
+				}
+				r.bundle(b, []byte(page[i].Spec.TrustBundle))
+			}
+		})
+		if !absent(err) {
+			return count, err
+		}
+	}
+	return 0, nil
 }

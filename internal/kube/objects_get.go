@@ -41,13 +41,14 @@ func newGetter(config *rest.Config, timeout time.Duration) (*getter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: server: %w", err)
 	}
-	client, err := rest.HTTPClientFor(config)
+	shared, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
+	client := *shared // it may be that of net/http
 	// A redirect would take the request to whom nobody has named.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &getter{client: client, base: base, timeout: timeout}, nil
+	return &getter{client: &client, base: base, timeout: timeout}, nil
 }
 
 // answerError is an answer other than 200.
@@ -91,7 +92,7 @@ func (g *getter) get(ctx context.Context, path string, q url.Values, accept stri
 	if err != nil {
 		return nil, g.plain(ctx, err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	var chain []*x509.Certificate
 	if response.TLS != nil {
 		chain = response.TLS.PeerCertificates

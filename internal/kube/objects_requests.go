@@ -32,7 +32,7 @@ func (r *objectReader) requests(ctx context.Context) (int, error) {
 func waitingRequest(o *certificatesv1.CertificateSigningRequest, s csr.State) trust.WaitingRequest {
 	w := trust.WaitingRequest{
 		Place:  objectAt("certificatesigningrequest", "", o.Name, ""),
-		Signer: o.Spec.SignerName, User: o.Spec.Username, Created: o.CreationTimestamp.Time, Since: o.CreationTimestamp.Time, State: strings.ToLower(string(s)),
+		Signer: o.Spec.SignerName, User: shortened(o.Spec.Username), Created: o.CreationTimestamp.Time, Since: o.CreationTimestamp.Time, State: strings.ToLower(string(s)),
 	}
 	for _, c := range o.Status.Conditions {
 		if since := latest(c.LastTransitionTime.Time, c.LastUpdateTime.Time); since.After(w.Since) {

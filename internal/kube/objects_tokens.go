@@ -58,11 +58,6 @@ func (r *objectReader) tokens(ctx context.Context, keys, secrets, accounts noted
 // there are none.
 func (r *objectReader) keySet(ctx context.Context, seen noted) *token.KeySet {
 	var all []token.Key
-	for _, k := range r.options.Keys {
-		if key, err := token.NewKey(k); err == nil {
-			all = append(all, key)
-		}
-	}
 	var document json.RawMessage
 	_, err := r.get(ctx, token.JWKSPath, nil, "application/jwk-set+json, application/json", &document)
 	var published []token.Key
@@ -76,7 +71,12 @@ func (r *objectReader) keySet(ctx context.Context, seen noted) *token.KeySet {
 		for _, k := range published {
 			r.found.KeyIDs = append(r.found.KeyIDs, k.ID)
 		}
-		all = append(all, published...)
+		all = published // first: they have the ids that tokens name
+	}
+	for _, k := range r.options.Keys {
+		if key, err := token.NewKey(k); err == nil {
+			all = append(all, key)
+		}
 	}
 	seen(len(published), err)
 	if len(all) == 0 {
@@ -201,7 +201,7 @@ func (r *objectReader) clusterInfo(m *corev1.ConfigMap) {
 		c.Reason = err.Error()
 		return
 	}
-	c.Server = server
+	c.Server = shortened(server)
 	r.bundle(trust.ObjectBundle{Use: trust.DiscoveryCA, Place: at(infoPath, "data["+api.KubeConfigKey+"].certificate-authority-data")}, ca)
 }
 

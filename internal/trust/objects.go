@@ -66,14 +66,16 @@ type BundleUse string
 
 // The uses of an [ObjectBundle].
 const (
-	RootCA          BundleUse = "kube-root-ca.crt" // pods, of the API server
-	ClientCA        BundleUse = "client-ca"        // extension API servers, of clients
-	RequestheaderCA BundleUse = "requestheader-ca" // extension API servers, of the front proxy
-	DiscoveryCA     BundleUse = "cluster-info"     // joining nodes, of the API server
-	TokenCA         BundleUse = "token-secret"     // users of a token's Secret, of the API server
-	ServiceCA       BundleUse = "apiservice"       // the API server, of an extension API server
-	WebhookCA       BundleUse = "webhook"          // the API server, of an admission webhook
-	ConversionCA    BundleUse = "conversion"       // the API server, of a conversion webhook
+	RootCA          BundleUse = "kube-root-ca.crt"       // pods, of the API server
+	ClientCA        BundleUse = "client-ca"              // extension API servers, of clients
+	RequestheaderCA BundleUse = "requestheader-ca"       // extension API servers, of the front proxy
+	DiscoveryCA     BundleUse = "cluster-info"           // joining nodes, of the API server
+	ServingCA       BundleUse = "kube-apiserver-serving" // pods, of the API server, by a ClusterTrustBundle
+	OtherTrust      BundleUse = "clustertrustbundle"     // whoever mounts it
+	TokenCA         BundleUse = "token-secret"           // users of a token's Secret, of the API server
+	ServiceCA       BundleUse = "apiservice"             // the API server, of an extension API server
+	WebhookCA       BundleUse = "webhook"                // the API server, of an admission webhook
+	ConversionCA    BundleUse = "conversion"             // the API server, of a conversion webhook
 )
 
 // ObjectBundle is a bundle that objects hold, those with the very same bytes
@@ -174,6 +176,7 @@ type WaitingRequest struct {
 type NodeAddresses struct {
 	Name      string
 	Addresses []NodeAddress
+	Port      string // of the kubelet; "": not told
 }
 
 // NodeAddress is one address with its type, such as InternalIP.

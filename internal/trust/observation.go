@@ -48,6 +48,7 @@ const (
 	ServesAPI       ServerKind = "apiserver"  // kube-apiserver
 	ServesKubelet   ServerKind = "kubelet"    // kubelet
 	ServesMetrics   ServerKind = "metrics"    // kube-controller-manager, kube-scheduler
+	ServesNode      ServerKind = "node"       // the kubelet of a Node whose files were not given
 	ServesEndpoint  ServerKind = "endpoint"   // what stands before apiservers, or one elsewhere
 	ServesElsewhere ServerKind = "etcd-other" // an etcd member whose node was not given
 )
