@@ -52,6 +52,9 @@ changes nothing. Addresses of loopback are dialled on the live / alone.
 node, or a folder that holds one root per node, as kubepki init --out makes it.
 Several DIRs are several clusters.
 
+-o html is a page with the picture of kubepki graph, -o sarif for code scanning,
+-o junit for CI, -o prometheus for dashboards (docs/graph.md).
+
 Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 --fail-on.`,
 		Example: `  # This node, as root
@@ -62,6 +65,9 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 
   # What the running components truly do, from this node
   sudo kubepki verify --live
+
+  # For node_exporter's textfile collector
+  kubepki verify -o prometheus > kubepki.prom
 
   # All that kubepki init --out made; the broken links alone, for a script
   kubepki verify ./cluster -o json | jq '.links[] | select(.ok | not)'`,
