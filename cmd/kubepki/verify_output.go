@@ -55,7 +55,7 @@ func diagramOf(v *verdict) *diagram.Diagram {
 	known := report.NewInventory(v.graph, v.verification.At)
 	var authorities []diagram.Authority
 	for _, a := range known.Authorities {
-		authorities = append(authorities, diagram.Authority{Name: a.Name, Subject: a.Certificate.Subject, NotAfter: a.Certificate.NotAfter})
+		authorities = append(authorities, diagram.Authority{Name: a.Name, Subject: a.Subject, NotAfter: a.NotAfter})
 	}
 	d := diagram.New(v.graph, v.result, known.Signers(), authorities, v.verification.At)
 	d.Name = v.verification.Name

@@ -229,5 +229,5 @@ func relativeURI(path string) string {
 	for i, p := range parts {
 		parts[i] = url.PathEscape(p)
 	}
-	return strings.Replace(strings.Join(parts, "/"), ":", "%3A", -1)
+	return strings.ReplaceAll(strings.Join(parts, "/"), ":", "%3A")
 }
