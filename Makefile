@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-csr lint fuzz deps clean
+.PHONY: help picture graphviz build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,14 @@ bench-mtls: ## how fast handshakes of package mtls are, in pairs with a fixed tl
 bench-csr: ## how fast nodes get certificates, beside kube-controller-manager (15 minutes)
 	lab/build.sh
 	cd lab && go run ./cmd/bench-csr -build $(KUBEPKI_BUILD)
+
+picture: build ## look at what kubepki draws in Chromium: contrast, names, keyboard, overlaps; by Mermaid's own parser too (needs npm, chromium)
+	cd hack/picture && npm install --no-audit --no-fund --silent
+	hack/picture/look.sh
+
+graphviz: ## take Graphviz, compiled to WebAssembly, out of its package again (needs npm)
+	cd hack/picture && npm install --no-audit --no-fund --silent
+	node hack/picture/graphviz.mjs internal/graphviz/graphviz.wasm.gz
 
 lint: ## formatting, vet, linters, known vulnerabilities
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,7 +12,7 @@ import (
 )
 
 func newGraphCommand(s streams) *cobra.Command {
-	var o verifyOptions
+	o := verifyOptions{formats: []string{"svg", "html", "dot", "mermaid"}, printer: newPicturePrinter, draws: true}
 	verify := newVerifyCommandOf(&o, s)
 	c := &cobra.Command{
 		Use:   "graph [DIR...]",
@@ -50,10 +48,10 @@ Exit codes: 0 drawn, whatever was found, 1 could not look, 2 wrong usage.`,
 
   # By Graphviz, in its own style
   kubepki graph ./cluster -o dot | dot -Tpdf > cluster.pdf`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.draw(cmd.Context(), s, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args) },
 	}
 	f := c.Flags()
-	f.StringVarP(&o.output, "output", "o", "svg", "output: svg, html, dot or mermaid")
+	f.StringVarP(&o.output, "output", "o", "svg", "output: "+orList(o.formats))
 	verify.Flags().VisitAll(func(of *pflag.Flag) {
 		// A picture is no judgement: it has no --fail-on.
 		if of.Name != "output" && of.Name != "fail-on" {
@@ -63,53 +61,29 @@ Exit codes: 0 drawn, whatever was found, 1 could not look, 2 wrong usage.`,
 	return c
 }
 
-// draw judges the clusters as verify does, and draws them.
-func (o *verifyOptions) draw(ctx context.Context, s streams, args []string) error {
-	format := o.output
-	if !slices.Contains([]string{"svg", "html", "dot", "mermaid"}, format) {
-		return usagef("--output: unknown format %q: use svg, html, dot or mermaid", format)
-	}
-	o.output = "html" // which verify knows
-	opts, _, err := o.parse()
-	if err != nil {
-		return err
-	}
-	live, err := o.live.options(s, o.at)
-	if err != nil {
-		return err
-	}
-	clusters, err := o.clusters(args)
-	if err != nil {
-		return err
-	}
-	if len(clusters) > 1 && format != "html" {
-		return usagef("%d clusters were given, and -o %s draws one: use -o html, or name one", len(clusters), format)
-	}
-	printer := newGraphPrinter(ctx, s, format)
-	var errs []error
-	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
-		if v.err == nil {
-			v.err = printer.print(&v)
-		}
-		errs = append(errs, v.err)
-	})
-	if len(clusters) == 1 && errs[0] != nil {
-		return errs[0]
-	}
-	return errors.Join(append(errs, printer.close(), ctx.Err())...)
+// severalPictures says that a form of picture is one cluster's.
+func severalPictures(clusters int, format string) error {
+	return usagef("%d clusters were given, and -o %s draws one: use -o html, or name one", clusters, format)
 }
 
-func newGraphPrinter(ctx context.Context, s streams, format string) verdictPrinter {
-	drawing := func(draw func(*diagram.Diagram) error) verdictPrinter {
-		return printer{func(v *verdict) error { return draw(diagramOf(v)) }, func() error { return nil }}
-	}
+// newPicturePrinter draws one cluster, when it knows that there is no other.
+func newPicturePrinter(ctx context.Context, s streams, format string, several bool, failOn check.Severity) verdictPrinter {
+	var draw func(d *diagram.Diagram) error
 	switch format {
+	case "html":
+		return newVerdictPrinter(ctx, s, format, several, failOn)
 	case "svg":
-		return drawing(func(d *diagram.Diagram) error { return picture.SVG(ctx, s.out, d) })
+		draw = func(d *diagram.Diagram) error { return picture.SVG(ctx, s.out, d) }
 	case "dot":
-		return drawing(func(d *diagram.Diagram) error { return picture.DOT(s.out, d) })
-	case "mermaid":
-		return drawing(func(d *diagram.Diagram) error { return picture.Mermaid(s.out, d) })
+		draw = func(d *diagram.Diagram) error { return picture.DOT(s.out, d) }
+	default:
+		draw = func(d *diagram.Diagram) error { return picture.Mermaid(s.out, d) }
 	}
-	return newVerdictPrinter(ctx, s, format, false, check.Error)
+	var all []*diagram.Diagram
+	return printer{func(v *verdict) error { all = append(all, diagramOf(v)); return nil }, func() error {
+		if len(all) != 1 {
+			return severalPictures(len(all), format)
+		}
+		return draw(all[0])
+	}}
 }

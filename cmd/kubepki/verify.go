@@ -33,9 +33,16 @@ type verifyOptions struct {
 	expiring string
 	live     liveFlags
 	access   kube.Access
+	// formats are what --output may be, and printer prints the one that it is.
+	formats []string
+	printer func(ctx context.Context, s streams, format string, several bool, failOn check.Severity) verdictPrinter
+	// draws tells that the answer is a picture, whatever was found.
+	draws bool
 }
 
-func newVerifyCommand(s streams) *cobra.Command { return newVerifyCommandOf(&verifyOptions{}, s) }
+func newVerifyCommand(s streams) *cobra.Command {
+	return newVerifyCommandOf(&verifyOptions{formats: outputs, printer: newVerdictPrinter}, s)
+}
 
 // newVerifyCommandOf keeps in o what the flags say.
 func newVerifyCommandOf(o *verifyOptions, s streams) *cobra.Command {
@@ -60,6 +67,9 @@ node, or a folder that holds one root per node, as kubepki init --out makes it.
 Several DIRs are several clusters, and so is a distribution that brings all of
 its own (k3s, MicroK8s, ...) on a node beside another.
 
+-o html is a page with the picture of kubepki graph, -o sarif for code scanning,
+-o junit for CI, -o prometheus for dashboards (docs/graph.md).
+
 Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 --fail-on.`,
 		Example: `  # This node, as root
@@ -74,6 +84,9 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
   # What the cluster itself holds, from a laptop
   kubepki verify --kubeconfig ~/.kube/config
 
+  # For node_exporter's textfile collector
+  kubepki verify -o prometheus > kubepki.prom
+
   # All that kubepki init --out made; the broken links alone, for a script
   kubepki verify ./cluster -o json | jq '.links[] | select(.ok | not)'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args) },
@@ -82,7 +95,7 @@ Exit codes: 0 healthy, 1 could not look, 2 wrong usage, 3 findings at or above
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
 	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "judge as of this time (RFC 3339, or a date) instead of now")
-	f.StringVarP(&o.output, "output", "o", "table", "output: "+outputList)
+	f.StringVarP(&o.output, "output", "o", "table", "output: "+orList(o.formats))
 	f.StringVar(&o.failOn, "fail-on", "error", "exit with 3 on findings of this severity or worse: error, warning or info")
 	f.StringVar(&o.expiring, "expiring", "", "warn of certificates that expire within this time, e.g. 30d (default 30d or a tenth of their life, whichever is shorter)")
 	f.StringVar(&o.access.Kubeconfig, "kubeconfig", "", "kubeconfig of the cluster, whose objects are looked at too; without nodes they alone are")
@@ -118,7 +131,10 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err != nil {
 		return err
 	}
-	printer := newVerdictPrinter(ctx, s, o.output, len(clusters) > 1, failOn)
+	if o.draws && o.output != "html" && len(clusters) > 1 {
+		return severalPictures(len(clusters), o.output)
+	}
+	printer := o.printer(ctx, s, o.output, len(clusters) > 1, failOn)
 	failed, printErr, errs := false, error(nil), []error(nil)
 	inOrder(ctx, clusters, func(c cluster) verdict { return verify(ctx, c, opts, live) }, func(v verdict) {
 		if v.err != nil {
@@ -134,7 +150,7 @@ func (o *verifyOptions) run(ctx context.Context, s streams, args []string) error
 	if err := cmp.Or(printErr, printer.close(), ctx.Err(), errors.Join(errs...)); err != nil {
 		return err
 	}
-	if failed {
+	if failed && !o.draws {
 		return errFindings
 	}
 	return nil
@@ -153,8 +169,8 @@ func (o *verifyOptions) parse() (check.Options, check.Severity, error) {
 			return opts, "", usagef("--expiring: %w", err)
 		}
 	}
-	if !slices.Contains(outputs, o.output) {
-		return opts, "", usagef("--output: unknown format %q: use %s", o.output, outputList)
+	if !slices.Contains(o.formats, o.output) {
+		return opts, "", usagef("--output: unknown format %q: use %s", o.output, orList(o.formats))
 	}
 	failOn := check.Severity(o.failOn)
 	if !slices.Contains([]check.Severity{check.Error, check.Warning, check.Info}, failOn) {

@@ -31,7 +31,7 @@ func draw(t *testing.T, c *testpki.Cluster) (*diagram.Diagram, *check.Result) {
 	known := report.NewInventory(g, testpki.At)
 	var authorities []diagram.Authority
 	for _, a := range known.Authorities {
-		authorities = append(authorities, diagram.Authority{Name: a.Name, Subject: a.Certificate.Subject, NotAfter: a.Certificate.NotAfter})
+		authorities = append(authorities, diagram.Authority{Name: a.Name, Subject: a.Subject, NotAfter: a.NotAfter})
 	}
 	d := diagram.New(g, r, known.Signers(), authorities, testpki.At)
 	complete(t, d, r)

@@ -4,5 +4,5 @@
 // called, which then takes half a second to compile it.
 //
 // graphviz.wasm.gz is the file of npm's @viz-js/viz, extracted by
-// hack/graphviz.mjs; see NOTICE.md for version, sums and licences.
+// hack/picture/graphviz.mjs; see NOTICE.md for version, sums and licences.
 package graphviz

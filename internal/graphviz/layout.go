@@ -69,7 +69,7 @@ func Layout(ctx context.Context, dot, format string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("starting Graphviz: %w", err)
 	}
-	defer m.Close(context.WithoutCancel(ctx))
+	defer func() { _ = m.Close(context.WithoutCancel(ctx)) }()
 	p := &process{ctx: ctx, module: m}
 	p.call(exportConstructor)
 	graph := p.call(exportReadGraph, p.text(dot))

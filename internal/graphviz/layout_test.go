@@ -1,8 +1,13 @@
 package graphviz_test
 
 import (
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -51,5 +56,29 @@ func TestLayoutEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if _, err := graphviz.Layout(ctx, dot.String()+"}", "json"); err == nil {
 		t.Error("it goes on when nobody waits any more")
+	}
+}
+
+// What is embedded is what NOTICE.md says, and no other program.
+func TestTheProgramIsThatOfTheNotice(t *testing.T) {
+	f, err := os.Open("graphviz.wasm.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, unzipped); err != nil {
+		t.Fatal(err)
+	}
+	notice, err := os.ReadFile("NOTICE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); !strings.Contains(string(notice), "`"+got+"`") {
+		t.Errorf("the program has the sum %s, of which NOTICE.md does not know", got)
 	}
 }

@@ -215,11 +215,14 @@ func (s *section) row(i int) {
 	s.cell(a.Client)
 	s.cell(a.Server)
 	s.printf("<td>")
-	for j, f := range found {
+	for j, f := range found[:min(len(found), maxFindings)] {
 		if j > 0 {
 			s.printf(", ")
 		}
 		s.printf("<a href=\"#%vfinding-%d\">%v</a>", s.prefix, f, s.d.Findings[f].ID)
+	}
+	if more := len(found) - maxFindings; more > 0 {
+		s.printf(" and %v more", strconv.Itoa(more))
 	}
 	s.printf("</td></tr>\n")
 }

@@ -260,6 +260,21 @@ func mermaidLines(t *testing.T, plain, evil string) {
 	}
 }
 
+// A thousand findings at one arrow are no text of a thousand lines.
+func TestManyFindingsAreCounted(t *testing.T) {
+	d := sample("cp")
+	for range 1000 {
+		d.Arrows[2].Server.Findings = append(d.Arrows[2].Server.Findings, len(d.Findings))
+		d.Groups[1].Findings = append(d.Groups[1].Findings, len(d.Findings))
+		d.Findings = append(d.Findings, check.Finding{ID: "cert-expired", Severity: check.Error, Cause: strings.Repeat("x", 1000)})
+	}
+	for form, most := range map[string]int{"svg": 48 << 10, "dot": 48 << 10, "mermaid": 1 << 10} {
+		if text := drawn(t, form, d); len(text) > most || form != "mermaid" && !strings.Contains(text, "and 996 more findings") {
+			t.Errorf("%s: %d bytes", form, len(text))
+		}
+	}
+}
+
 func TestSeveralClustersAreOnePage(t *testing.T) {
 	var b bytes.Buffer
 	p := picture.NewPage(&b)

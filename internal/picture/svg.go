@@ -156,11 +156,7 @@ func groupText(d *diagram.Diagram, g *diagram.Group) string {
 	if len(g.Nodes) > 3 {
 		lines = append(lines, clip(strings.Join(g.Nodes, ", "), maxSentence))
 	}
-	for _, i := range g.Findings {
-		f := &d.Findings[i]
-		lines = append(lines, fmt.Sprintf("%s %s: %s", f.Severity, f.ID, clip(f.Cause, maxSentence)))
-	}
-	return strings.Join(lines, "\n")
+	return strings.Join(append(lines, findingLines(d, g.Findings)...), "\n")
 }
 
 func (c *canvas) boxes() {
@@ -333,7 +329,7 @@ func (c *canvas) authorities(y, w float64) float64 {
 	entry("broken", "bad", "✗")
 	entry("not seen", "unseen", "?")
 	entry("works, with a finding", "cn", "!")
-	entry("signed by nobody that is known", "cn", "")
+	entry("signed by itself, or by nobody known", "cn", "")
 	entry("shows no certificate", "idle", "")
 	c.printf("</g>\n")
 	return y + 34
@@ -413,7 +409,7 @@ func whereText(f *check.Finding) string {
 		where = strings.TrimSpace(where + " (" + f.Field + ")")
 	}
 	if more := len(f.Paths) - 1; more > 0 {
-		where += fmt.Sprintf(" and %s more", count(more, "file"))
+		where += " and " + count(more, "more file")
 	}
 	return where
 }

@@ -141,9 +141,21 @@ func arrowText(d *diagram.Diagram, a *diagram.Arrow) []string {
 		}
 		lines = append(lines, side.name+": "+halfText(d, side.half))
 	}
-	for _, i := range findingsOf(a) {
+	return append(lines, findingLines(d, findingsOf(a))...)
+}
+
+// maxFindings is how many findings are told where there is little room.
+const maxFindings = 6
+
+// findingLines tell of findings in a line each.
+func findingLines(d *diagram.Diagram, findings []int) []string {
+	var lines []string
+	for _, i := range findings[:min(len(findings), maxFindings)] {
 		f := &d.Findings[i]
 		lines = append(lines, fmt.Sprintf("%s %s: %s", f.Severity, f.ID, clip(f.Cause, maxSentence)))
+	}
+	if more := len(findings) - maxFindings; more > 0 {
+		lines = append(lines, "and "+count(more, "more finding"))
 	}
 	return lines
 }

@@ -45,7 +45,7 @@ func TestSARIFIsWhatTheStandardWants(t *testing.T) {
 	v, _ := judged(t)
 	for _, several := range []bool{false, true} {
 		var b bytes.Buffer
-		s := report.NewSARIF(&b, "v1.2.3", several)
+		s := report.NewSARIF(&b, "v1.2.3")
 		s.Add(&v)
 		if several {
 			v.Name = "other"
@@ -143,7 +143,7 @@ func TestTheSchemaOfSARIFIsAsked(t *testing.T) {
 func TestFingerprintsAreOfTheFaultAlone(t *testing.T) {
 	print := func(f check.Finding) string {
 		var b bytes.Buffer
-		s := report.NewSARIF(&b, "", false)
+		s := report.NewSARIF(&b, "")
 		s.Add(&report.Verification{Findings: []check.Finding{f}})
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func value(t *testing.T, families map[string]*dto.MetricFamily, name string, lab
 func TestMetricsAreThoseThatDashboardsRead(t *testing.T) {
 	v, g := judged(t)
 	var b bytes.Buffer
-	m := report.NewMetrics(&b, false)
+	m := report.NewMetrics(&b)
 	m.Add(&v, g)
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
@@ -325,7 +325,7 @@ func TestMetricsAreThoseThatDashboardsRead(t *testing.T) {
 func TestMetricsOfSeveralClustersAreTold(t *testing.T) {
 	v, g := judged(t)
 	var b bytes.Buffer
-	m := report.NewMetrics(&b, true)
+	m := report.NewMetrics(&b)
 	for i := range 2 {
 		v.Name = fmt.Sprintf("c%d", i)
 		m.Add(&v, g)
@@ -348,7 +348,7 @@ func TestMetricsSayNothingTwice(t *testing.T) {
 	x := b.certificate(long, false, at.AddDate(1, 0, 0), nil).Certificate
 	b.put("cp1", "/a.crt", present(x, x))
 	var out bytes.Buffer
-	m := report.NewMetrics(&out, false)
+	m := report.NewMetrics(&out)
 	m.Add(&report.Verification{At: at, Links: []report.VerifiedLink{
 		{Number: 8, Caller: "a", Callee: "b", Halves: []report.VerifiedHalf{{Side: "client", State: check.OK}}},
 		{Number: 8, Caller: "a", Callee: "b", Halves: []report.VerifiedHalf{{Side: "client", State: check.Broken}}},

@@ -51,18 +51,15 @@ var help = map[string]string{
 	"kubepki_verify_timestamp_seconds": "Time as of which the cluster was judged, since the epoch.",
 }
 
-// NewMetrics prints nothing yet. With several clusters each series has a label
-// cluster, the folder as it was given.
-func NewMetrics(w io.Writer, several bool) *Metrics {
-	return &Metrics{w: w, several: several, samples: map[string]map[string]sample{}}
+// NewMetrics prints nothing yet. Each series of a cluster that has a name, as
+// several clusters have, has it as label cluster.
+func NewMetrics(w io.Writer) *Metrics {
+	return &Metrics{w: w, samples: map[string]map[string]sample{}}
 }
 
 // Add adds a cluster: what was found, and the graph in which.
 func (m *Metrics) Add(v *Verification, g *trust.Graph) {
-	cluster := ""
-	if m.several {
-		cluster = v.Name
-	}
+	cluster := v.Name
 	errors := 0
 	for _, p := range placesOf(g) {
 		at := g.Materials[p]

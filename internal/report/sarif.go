@@ -29,7 +29,11 @@ type (
 		Automation  *sarifAutomation         `json:"automationDetails,omitempty"`
 		Bases       map[string]sarifArtifact `json:"originalUriBaseIds,omitempty"`
 		Results     []sarifResult            `json:"results"`
+		Properties  sarifRunProperties       `json:"properties"`
 		Columns     string                   `json:"columnKind"`
+	}
+	sarifRunProperties struct {
+		At string `json:"at"` // as of when was judged
 	}
 	sarifTool struct {
 		Driver sarifDriver `json:"driver"`
@@ -49,8 +53,7 @@ type (
 		Level string `json:"level"`
 	}
 	sarifInvocation struct {
-		Successful bool   `json:"executionSuccessful"`
-		End        string `json:"endTimeUtc,omitempty"`
+		Successful bool `json:"executionSuccessful"`
 	}
 	sarifAutomation struct {
 		ID string `json:"id"`
@@ -108,25 +111,25 @@ const (
 type SARIF struct {
 	w       io.Writer
 	version string
-	several bool
 	runs    []sarifRun
 }
 
 // NewSARIF prints nothing yet. Version is that of kubepki.
-func NewSARIF(w io.Writer, version string, several bool) *SARIF {
-	return &SARIF{w: w, version: version, several: several, runs: []sarifRun{}}
+func NewSARIF(w io.Writer, version string) *SARIF {
+	return &SARIF{w: w, version: version, runs: []sarifRun{}}
 }
 
 // Add adds a cluster.
 func (s *SARIF) Add(v *Verification) {
 	run := sarifRun{
 		Tool:        sarifTool{sarifDriver{Name: "kubepki", Version: s.version, InformationURI: informationURI, Rules: sarifRules(v.Findings)}},
-		Invocations: []sarifInvocation{{Successful: true, End: v.At.Format(time.RFC3339)}},
+		Invocations: []sarifInvocation{{Successful: true}},
 		Results:     []sarifResult{},
 		Columns:     "unicodeCodePoints",
+		Properties:  sarifRunProperties{v.At.Format(time.RFC3339)},
 		Bases:       map[string]sarifArtifact{},
 	}
-	if s.several {
+	if v.Name != "" {
 		run.Automation = &sarifAutomation{ID: v.Name + "/"}
 	}
 	for _, n := range v.Nodes {
@@ -229,5 +232,5 @@ func relativeURI(path string) string {
 	for i, p := range parts {
 		parts[i] = url.PathEscape(p)
 	}
-	return strings.Replace(strings.Join(parts, "/"), ":", "%3A", -1)
+	return strings.ReplaceAll(strings.Join(parts, "/"), ":", "%3A")
 }
