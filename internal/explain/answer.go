@@ -123,6 +123,9 @@ func kept(links []int, half, name string, k class) []int {
 	}
 	var out []int
 	for _, n := range links {
+		if name == "registry" || name == "making" || name == "internal" {
+			break
+		}
 		l := linkOf(n)
 		switch {
 		case name == "sa-key-file" && n != 12, name != "sa-key-file" && n == 12,

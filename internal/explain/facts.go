@@ -49,7 +49,7 @@ const (
 var (
 	urlForm       = regexp.MustCompile(`https?://([^/\s"'@]+)`)
 	dialForm      = regexp.MustCompile(`(?:dial tcp:? |Addr: "|failed to connect to |endpoint://|etcd-endpoints://[^/\s]+/|connect to |The connection to the server )` + addrForm)
-	fromForm      = regexp.MustCompile(`(?:handshake error from |remote-addr="|remote address |from )` + addrForm)
+	fromForm      = regexp.MustCompile(`(?:handshake error from |remote-addr="|remote address |from "?)` + addrForm)
 	betweenForm   = regexp.MustCompile(`(?:read|write) tcp ` + addrForm + `->` + addrForm)
 	serialForm    = regexp.MustCompile(`SN=(\d{1,60})\b`)
 	keyIDForm     = regexp.MustCompile(`\bSKID=([0-9A-Fa-f:]{2,120})`)
@@ -59,6 +59,7 @@ var (
 	beforeForm    = regexp.MustCompile(`current time (\S+) is before (\S+?)[,;"\])]*(?:\s|$)`)
 	validForm     = regexp.MustCompile(`certificate is valid for (.+), not (` + hostForm + `)`)
 	noIPForm      = regexp.MustCompile(`cannot validate certificate for (` + hostForm + `) because`)
+	targetForm    = regexp.MustCompile(`target (?:host name|ipv[46] address) '([^']+)'`)
 	noNameForm    = regexp.MustCompile(`(?:not valid for any names, but wanted to match|but none matched) (` + hostForm + `)`)
 	dnsNamesForm  = regexp.MustCompile(`tls: "([^"]+)" does not match any of DNSNames \[([^\]]*)\]`)
 	cnForm        = regexp.MustCompile(`subject with cn=(.+?) is not in the allowed list`)
@@ -72,7 +73,7 @@ func readFacts(text string) Facts {
 	f := Facts{
 		Peer: first(fromForm, text), KeyID: plainHex(first(keyIDForm, text)), AuthorityKeyID: plainHex(first(authKeyForm, text)),
 		Authority: first(candidateForm, text), CommonName: first(cnForm, text), Path: readPath(text),
-		Name: trimHost(firstOf(text, noIPForm, noNameForm)),
+		Name: trimHost(firstOf(text, noIPForm, noNameForm, targetForm)),
 	}
 	f.Dialled = first(dialForm, text)
 	if f.Dialled == "" {
