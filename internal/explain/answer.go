@@ -68,6 +68,9 @@ func Line(text, component string) *Explanation {
 		return nil
 	}
 	f := readFacts(redact(l.text))
+	if m.besideCredentials(l.text, &f) {
+		return nil
+	}
 	c := readContext(&l, &f, component)
 	k := classes[m.class]
 	e := &Explanation{Line: shorten(redact(strings.TrimSpace(text))), Count: 1, Message: m.text, Class: m.class, Component: c.component, Direction: c.direction,
@@ -84,6 +87,18 @@ func Line(text, component string) *Explanation {
 	e.Look = e.look(k)
 	e.Next = e.next(k)
 	return e
+}
+
+// besideCredentials tells that a message which is not of credentials alone is here
+// of something else: another file, a unix socket.
+func (m *message) besideCredentials(text string, f *Facts) bool {
+	switch m.class {
+	case "file-missing", "file-unreadable":
+		return !ofCredential(f.Path) || strings.Contains(text, "dial unix")
+	case "unreachable", "timeout", "connection-closed":
+		return strings.Contains(text, "dial unix")
+	}
+	return false
 }
 
 // maxShown is how many bytes of a line are shown.
@@ -129,8 +144,9 @@ func kept(links []int, half, name string, k class) []int {
 		l := linkOf(n)
 		switch {
 		case name == "sa-key-file" && n != 12, name != "sa-key-file" && n == 12,
+			k.api && l.callee == catalog.Etcd,
 			// A caller with a token shows no certificate.
-			half == HalfClient && l.token && !k.token && (k.sense == ofPeer || k.sense == ofWriter || name == "client-expired"),
+			half == HalfClient && l.token && !k.token && (k.sense == ofPeer || k.sense == ofWriter || slices.Contains([]string{"client-expired", "no-client-certificate", "refused-nothing", "identity"}, name)),
 			half == HalfClient && l.client == (spot{}), half == HalfServer && l.serving == (spot{}),
 			name == "peer-address" && n != 1, name == "proxy-name" && n != 13:
 		default:
@@ -269,7 +285,7 @@ func (e *Explanation) next(k class) []string {
 		all = append(all, "kubepki show "+quoteArg(e.Facts.Dialled))
 	}
 	for _, l := range e.Look {
-		if l.Path == "" || !k.sense.ofCredential() || len(all) > 2 {
+		if l.Path == "" || k.sense == ofWire || len(all) > 2 || len(e.Look) > maxUseful {
 			continue
 		}
 		switch {
@@ -282,7 +298,9 @@ func (e *Explanation) next(k class) []string {
 	return append(all, "sudo kubepki verify --live")
 }
 
-func (s sense) ofCredential() bool { return s != ofWire }
+// maxUseful is how many files may come into question for commands about the first
+// of them to be of use.
+const maxUseful = 8
 
 // quoteArg quotes an argument for a shell, where it needs it.
 func quoteArg(text string) string {

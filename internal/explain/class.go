@@ -34,6 +34,8 @@ type class struct {
 	findings []string
 	// bundle tells that what the judge trusts is to be looked at first.
 	bundle bool
+	// api tells that only a server of an HTTP API says so: etcd does not.
+	api bool
 	// token tells that the caller's credential is a token.
 	token bool
 }
@@ -130,13 +132,13 @@ var classes = map[string]class{
 
 	// Client certificates and identities.
 	"client-expired":    {depth: sure, sense: ofCaller, means: "the client certificate of {caller} is past its end", findings: []string{"cert-expired"}},
-	"client-unverified": {depth: what, sense: ofCaller, means: "{callee} does not accept the credential of {caller}", findings: concat(allFaults, tokenFaults)},
+	"client-unverified": {depth: what, sense: ofCaller, api: true, means: "{callee} does not accept the credential of {caller}", findings: concat(allFaults, tokenFaults)},
 	"csr-not-signed":    {depth: what, sense: ofCaller, means: "{caller} asked for a certificate and got none: nobody approved the request, nobody signed it, or it was denied", findings: []string{"csr-pending", "signer-not-single", "signer-untrusted", "ca-key-mismatch", "bootstrap-token-expired", "file-missing"}},
 	"proxy-name":        {depth: sure, sense: ofCaller, means: "a client of the front-proxy authority has a name that --requestheader-allowed-names does not list", findings: []string{"requestheader-name-mismatch", "identity-wrong"}},
 	"requestheader":     {depth: what, sense: ofFile, means: "the settings of the front proxy (--requestheader-*, or the ConfigMap extension-apiserver-authentication that they are published in) cannot be used", findings: []string{"authority-shared", "requestheader-any-name", "requestheader-name-mismatch", "flag-conflict"}},
-	"anonymous":         {depth: what, sense: ofCaller, means: "{callee} does not know {caller} at all: it showed no credential, or one that was not looked at", findings: concat([]string{"kubeconfig-broken", "file-missing", "client-auth-off"}, trustFaults, tokenFaults)},
-	"forbidden":         {depth: what, sense: ofCaller, means: "{callee} knows who {caller} is, and that user may not do this: the wrong name or group in the certificate, or a missing role binding", findings: []string{"identity-wrong", "identity-privileged"}},
-	"identity":          {depth: why, sense: ofCaller, means: "the subject of the certificate of {caller} cannot be turned into a user", findings: []string{"identity-wrong"}},
+	"anonymous":         {depth: what, sense: ofCaller, api: true, means: "{callee} does not know {caller} at all: it showed no credential, or one that was not looked at", findings: concat([]string{"kubeconfig-broken", "file-missing", "client-auth-off"}, trustFaults, tokenFaults)},
+	"forbidden":         {depth: what, sense: ofCaller, api: true, means: "{callee} knows who {caller} is, and that user may not do this: the wrong name or group in the certificate, or a missing role binding", findings: []string{"identity-wrong", "identity-privileged"}},
+	"identity":          {depth: why, sense: ofCaller, api: true, means: "the subject of the certificate of {caller} cannot be turned into a user", findings: []string{"identity-wrong"}},
 
 	"bootstrap-needed": {depth: why, sense: ofCaller, means: "{caller} has no client certificate that is still good (what its kubeconfig names is missing or has expired), and no bootstrap kubeconfig to ask for another",
 		findings: []string{"cert-expired", "file-missing", "kubeconfig-broken", "cert-malformed", "key-mismatch", "file-unreadable"}},
@@ -151,7 +153,7 @@ var classes = map[string]class{
 
 	// Tokens.
 	"oidc":             {depth: why, sense: ofCaller, token: true, means: "{callee} does not accept the ID token of {caller}, or cannot reach its issuer: see --oidc-* or --authentication-config, and the certificate of the issuer", findings: nil},
-	"token-refused":    {depth: what, sense: ofCaller, token: true, means: "{callee} does not accept the credential of {caller} (401): a token that is wrong, expired or of another cluster, or a client certificate that it does not verify. The log of {callee} says which", findings: concat(tokenFaults, allFaults)},
+	"token-refused":    {depth: what, sense: ofCaller, api: true, token: true, means: "{callee} does not accept the credential of {caller} (401): a token that is wrong, expired or of another cluster, or a client certificate that it does not verify. The log of {callee} says which", findings: concat(tokenFaults, allFaults)},
 	"token-expired":    {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is past its end: its holder has not read the file again, or a clock is wrong", findings: []string{"sa-token-expired", "bootstrap-token-expired"}},
 	"token-early":      {depth: why, sense: ofCaller, token: true, means: "the token of {caller} begins later than {callee}'s clock says: the clocks of two control planes differ", findings: []string{"sa-token-invalid", "cert-not-yet-valid"}},
 	"token-signature":  {depth: why, sense: ofCaller, token: true, means: "no key that {callee} verifies tokens with made the signature of {caller}'s token: it was signed with a key that is not in --service-account-key-file, or in another cluster", findings: tokenFaults},

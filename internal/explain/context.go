@@ -196,7 +196,7 @@ func readContext(l *line, f *Facts, component string) context {
 		c.direction = Dialling
 	}
 	c.links = linksOf(c.component, c.direction, f)
-	if l.klog && c.component == "" && c.direction == Serving {
+	if c.component == "" && c.direction == Serving && (l.klog || strings.Contains(l.text, "http: TLS handshake error")) {
 		c.links = slices.DeleteFunc(c.links, func(n int) bool { return linkOf(n).callee == catalog.Etcd }) // etcd logs otherwise
 	}
 	if marked != nil {

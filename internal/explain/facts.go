@@ -131,6 +131,9 @@ func readURL(text string) string {
 	if m == nil {
 		return ""
 	}
+	if strings.Contains(m[1], "%2F") {
+		return "" // a unix socket
+	}
 	host := strings.TrimRight(m[1], `.,;:)]}`)
 	if strings.HasPrefix(m[1], "[") && !strings.Contains(host, "]") {
 		host += "]"
@@ -197,4 +200,19 @@ func portOf(address string) string {
 		return address[i+1:]
 	}
 	return ""
+}
+
+// ofCredential tells whether a path is one at which credentials are kept.
+func ofCredential(path string) bool {
+	for _, end := range []string{".crt", ".pem", ".key", ".pub", ".conf", ".cert", ".kubeconfig", "/token"} {
+		if strings.HasSuffix(path, end) {
+			return true
+		}
+	}
+	for _, part := range []string{"/pki", "/tls", "/ssl", "/certs", "/cred", "/secrets/kubernetes.io/", "kubeconfig"} {
+		if strings.Contains(path, part) {
+			return true
+		}
+	}
+	return false
 }

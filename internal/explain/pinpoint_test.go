@@ -186,7 +186,7 @@ func TestNothingIsFoundInHealthyClusters(t *testing.T) {
 			g, r := judged(t, testpki.New(t, k))
 			for _, text := range explain.Messages() {
 				for _, component := range []string{"", catalog.APIServer, catalog.Etcd} {
-					e := explain.Line(strings.ReplaceAll(text, "*", "10.0.0.11"), component)
+					e := explain.Line("open /etc/kubernetes/pki/ca.crt: "+strings.ReplaceAll(text, "*", "10.0.0.11"), component)
 					if e == nil {
 						t.Fatalf("%q is not explained", text)
 					}
