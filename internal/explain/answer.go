@@ -63,6 +63,10 @@ type Look struct {
 // It returns nil where the line holds no message of the catalogue.
 func Line(text, component string) *Explanation {
 	l := parseLine(text)
+	return l.explain(text, component)
+}
+
+func (l *line) explain(text, component string) *Explanation {
 	m, ok := find(l.text)
 	if !ok {
 		return nil
@@ -71,7 +75,7 @@ func Line(text, component string) *Explanation {
 	if m.besideCredentials(l.text, &f) {
 		return nil
 	}
-	c := readContext(&l, &f, component)
+	c := readContext(l, &f, component)
 	k := classes[m.class]
 	e := &Explanation{Line: shorten(redact(strings.TrimSpace(text))), Count: 1, Message: m.text, Class: m.class, Component: c.component, Direction: c.direction,
 		Node: redact(l.node), Facts: f, Findings: append([]string{}, k.findings...)}
@@ -317,6 +321,7 @@ func quoteArg(text string) string {
 const (
 	maxLines    = 1_000_000
 	maxDistinct = 1000
+	maxSaid     = 4096 // texts that are remembered
 )
 
 // Lines explains each distinct error of many lines, in the order of their first,
@@ -324,6 +329,8 @@ const (
 // longer than [MaxLine] bytes the rest is left out.
 func Lines(r io.Reader, component string) (all []*Explanation, others int, err error) {
 	known := map[string]*Explanation{}
+	// A process that fails says the same again and again.
+	said := map[string]*Explanation{}
 	in := bufio.NewReaderSize(r, MaxLine)
 	for range maxLines {
 		text, err := readLine(in)
@@ -331,11 +338,23 @@ func Lines(r io.Reader, component string) (all []*Explanation, others int, err e
 			return all, others, fmt.Errorf("reading the log: %w", err)
 		}
 		if strings.TrimSpace(text) != "" {
-			switch e := Line(text, component); {
+			l := parseLine(text)
+			e, again := said[l.identity()]
+			if !again {
+				e = l.explain(text, component)
+			}
+			first := e
+			if e != nil && known[e.key()] != nil {
+				first = known[e.key()]
+			}
+			if len(said) < maxSaid && len(l.text) < maxShown {
+				said[l.identity()] = first
+			}
+			switch {
 			case e == nil:
 				others++
-			case known[e.key()] != nil:
-				known[e.key()].Count++
+			case first != e || again:
+				first.Count++
 			case len(all) == maxDistinct:
 				return all, others, fmt.Errorf("more than %d different errors: give the lines of one component and a shorter time", maxDistinct)
 			default:
