@@ -163,7 +163,7 @@ var classes = map[string]class{
 	"token-malformed":  {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is not one of a service account as {callee} reads it", findings: []string{"sa-token-invalid"}},
 	"token-unreadable": {depth: what, sense: ofFile, token: true, means: "a file that holds a token is empty or cannot be read", findings: []string{"file-missing", "file-unreadable", "kubeconfig-broken"}},
 	"token-feature":    {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is bound in a way that a feature gate of {callee} turns off", findings: nil},
-	"bootstrap-token":  {depth: why, sense: ofCaller, token: true, means: "the bootstrap token of {caller} is not one that {callee} accepts: its Secret is gone, expired, of another secret, or not for authentication", findings: []string{"bootstrap-token-expired", "bootstrap-token-usage", "bootstrap-leftover"}},
+	"bootstrap-token":  {depth: why, sense: ofCaller, token: true, means: "the bootstrap token of {caller} is not one that {callee} accepts: its Secret is gone, expired, of another secret, or not for authentication", findings: []string{"bootstrap-token-malformed", "bootstrap-token-expired", "bootstrap-token-usage", "bootstrap-leftover"}},
 
 	// The program itself.
 	"internal": {depth: why, sense: ofWire, means: "a mistake in a program or in how it uses TLS, not in a credential", findings: nil},
