@@ -7,7 +7,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/explain"
 	"github.com/kubepki/kubepki/internal/report"
 )
@@ -68,10 +70,12 @@ func (o *explainOptions) explainErrors(ctx context.Context, s streams, args []st
 
 // pinpoint looks at the files of the cluster as verify does.
 func (o *explainOptions) pinpoint(ctx context.Context, items []*explain.Explanation, args []string) error {
-	o.cluster.output, o.cluster.failOn = "json", "error" // verify's own, not asked for here
-	opts, _, err := o.cluster.parse()
-	if err != nil {
-		return err
+	opts := check.Options{At: time.Now()}
+	if o.cluster.at != "" {
+		var err error
+		if opts.At, err = parseTime(o.cluster.at); err != nil {
+			return usagef("--at: %w", err)
+		}
 	}
 	clusters, err := o.cluster.clusters(args)
 	if err != nil {

@@ -63,12 +63,19 @@ type Look struct {
 // It returns nil where the line holds no message of the catalogue.
 func Line(text, component string) *Explanation {
 	l := parseLine(text)
+	return l.explain(text, component)
+}
+
+func (l *line) explain(text, component string) *Explanation {
 	m, ok := find(l.text)
 	if !ok {
 		return nil
 	}
 	f := readFacts(redact(l.text))
-	c := readContext(&l, &f, component)
+	if m.besideCredentials(l.text, &f) {
+		return nil
+	}
+	c := readContext(l, &f, component)
 	k := classes[m.class]
 	e := &Explanation{Line: shorten(redact(strings.TrimSpace(text))), Count: 1, Message: m.text, Class: m.class, Component: c.component, Direction: c.direction,
 		Node: redact(l.node), Facts: f, Findings: append([]string{}, k.findings...)}
@@ -84,6 +91,18 @@ func Line(text, component string) *Explanation {
 	e.Look = e.look(k)
 	e.Next = e.next(k)
 	return e
+}
+
+// besideCredentials tells that a message which is not of credentials alone is here
+// of something else: another file, a unix socket.
+func (m *message) besideCredentials(text string, f *Facts) bool {
+	switch m.class {
+	case "file-missing", "file-unreadable":
+		return !ofCredential(f.Path) || strings.Contains(text, "dial unix")
+	case "unreachable", "timeout", "connection-closed":
+		return strings.Contains(text, "dial unix")
+	}
+	return false
 }
 
 // maxShown is how many bytes of a line are shown.
@@ -123,11 +142,15 @@ func kept(links []int, half, name string, k class) []int {
 	}
 	var out []int
 	for _, n := range links {
+		if name == "registry" || name == "making" || name == "internal" {
+			break
+		}
 		l := linkOf(n)
 		switch {
 		case name == "sa-key-file" && n != 12, name != "sa-key-file" && n == 12,
+			k.api && l.callee == catalog.Etcd,
 			// A caller with a token shows no certificate.
-			half == HalfClient && l.token && !k.token && (k.sense == ofPeer || k.sense == ofWriter || name == "client-expired"),
+			half == HalfClient && l.token && !k.token && (k.sense == ofPeer || k.sense == ofWriter || slices.Contains([]string{"client-expired", "no-client-certificate", "refused-nothing", "identity"}, name)),
 			half == HalfClient && l.client == (spot{}), half == HalfServer && l.serving == (spot{}),
 			name == "peer-address" && n != 1, name == "proxy-name" && n != 13:
 		default:
@@ -266,7 +289,7 @@ func (e *Explanation) next(k class) []string {
 		all = append(all, "kubepki show "+quoteArg(e.Facts.Dialled))
 	}
 	for _, l := range e.Look {
-		if l.Path == "" || !k.sense.ofCredential() || len(all) > 2 {
+		if l.Path == "" || k.sense == ofWire || len(all) > 2 || len(e.Look) > maxUseful {
 			continue
 		}
 		switch {
@@ -279,7 +302,9 @@ func (e *Explanation) next(k class) []string {
 	return append(all, "sudo kubepki verify --live")
 }
 
-func (s sense) ofCredential() bool { return s != ofWire }
+// maxUseful is how many files may come into question for commands about the first
+// of them to be of use.
+const maxUseful = 8
 
 // quoteArg quotes an argument for a shell, where it needs it.
 func quoteArg(text string) string {
@@ -296,6 +321,7 @@ func quoteArg(text string) string {
 const (
 	maxLines    = 1_000_000
 	maxDistinct = 1000
+	maxSaid     = 4096 // texts that are remembered
 )
 
 // Lines explains each distinct error of many lines, in the order of their first,
@@ -303,6 +329,8 @@ const (
 // longer than [MaxLine] bytes the rest is left out.
 func Lines(r io.Reader, component string) (all []*Explanation, others int, err error) {
 	known := map[string]*Explanation{}
+	// A process that fails says the same again and again.
+	said := map[string]*Explanation{}
 	in := bufio.NewReaderSize(r, MaxLine)
 	for range maxLines {
 		text, err := readLine(in)
@@ -310,11 +338,23 @@ func Lines(r io.Reader, component string) (all []*Explanation, others int, err e
 			return all, others, fmt.Errorf("reading the log: %w", err)
 		}
 		if strings.TrimSpace(text) != "" {
-			switch e := Line(text, component); {
+			l := parseLine(text)
+			e, again := said[l.identity()]
+			if !again {
+				e = l.explain(text, component)
+			}
+			first := e
+			if e != nil && known[e.key()] != nil {
+				first = known[e.key()]
+			}
+			if len(said) < maxSaid && len(l.text) < maxShown {
+				said[l.identity()] = first
+			}
+			switch {
 			case e == nil:
 				others++
-			case known[e.key()] != nil:
-				known[e.key()].Count++
+			case first != e || again:
+				first.Count++
 			case len(all) == maxDistinct:
 				return all, others, fmt.Errorf("more than %d different errors: give the lines of one component and a shorter time", maxDistinct)
 			default:

@@ -19,6 +19,7 @@ const (
 	where = iota // only where something failed
 	what         // what happened, for one of several reasons
 	why          // the reason
+	sure         // the reason, whatever other reasons stand beside it
 )
 
 // class is a kind of fault that messages tell of.
@@ -33,6 +34,8 @@ type class struct {
 	findings []string
 	// bundle tells that what the judge trusts is to be looked at first.
 	bundle bool
+	// api tells that only a server of an HTTP API says so: etcd does not.
+	api bool
 	// token tells that the caller's credential is a token.
 	token bool
 }
@@ -128,17 +131,29 @@ var classes = map[string]class{
 	"system-roots":          {depth: why, sense: ofFile, bundle: true, means: "no bundle of authorities is configured, and the machine has none of its own", findings: []string{"bundle-empty", "file-missing"}},
 
 	// Client certificates and identities.
-	"client-expired":    {depth: why, sense: ofCaller, means: "the client certificate of {caller} is past its end", findings: []string{"cert-expired"}},
-	"client-unverified": {depth: what, sense: ofCaller, means: "{callee} does not accept the credential of {caller}", findings: concat(allFaults, tokenFaults)},
+	"client-expired":    {depth: sure, sense: ofCaller, means: "the client certificate of {caller} is past its end", findings: []string{"cert-expired"}},
+	"client-unverified": {depth: what, sense: ofCaller, api: true, means: "{callee} does not accept the credential of {caller}", findings: concat(allFaults, tokenFaults)},
 	"csr-not-signed":    {depth: what, sense: ofCaller, means: "{caller} asked for a certificate and got none: nobody approved the request, nobody signed it, or it was denied", findings: []string{"csr-pending", "signer-not-single", "signer-untrusted", "ca-key-mismatch", "bootstrap-token-expired", "file-missing"}},
-	"proxy-name":        {depth: why, sense: ofCaller, means: "a client of the front-proxy authority has a name that --requestheader-allowed-names does not list", findings: []string{"requestheader-name-mismatch", "identity-wrong"}},
+	"proxy-name":        {depth: sure, sense: ofCaller, means: "a client of the front-proxy authority has a name that --requestheader-allowed-names does not list", findings: []string{"requestheader-name-mismatch", "identity-wrong"}},
 	"requestheader":     {depth: what, sense: ofFile, means: "the settings of the front proxy (--requestheader-*, or the ConfigMap extension-apiserver-authentication that they are published in) cannot be used", findings: []string{"authority-shared", "requestheader-any-name", "requestheader-name-mismatch", "flag-conflict"}},
-	"anonymous":         {depth: what, sense: ofCaller, means: "{callee} does not know {caller} at all: it showed no credential, or one that was not looked at", findings: concat([]string{"kubeconfig-broken", "file-missing", "client-auth-off"}, trustFaults, tokenFaults)},
-	"forbidden":         {depth: what, sense: ofCaller, means: "{callee} knows who {caller} is, and that user may not do this: the wrong name or group in the certificate, or a missing role binding", findings: []string{"identity-wrong", "identity-privileged"}},
-	"identity":          {depth: why, sense: ofCaller, means: "the subject of the certificate of {caller} cannot be turned into a user", findings: []string{"identity-wrong"}},
+	"anonymous":         {depth: what, sense: ofCaller, api: true, means: "{callee} does not know {caller} at all: it showed no credential, or one that was not looked at", findings: concat([]string{"kubeconfig-broken", "file-missing", "client-auth-off"}, trustFaults, tokenFaults)},
+	"forbidden":         {depth: what, sense: ofCaller, api: true, means: "{callee} knows who {caller} is, and that user may not do this: the wrong name or group in the certificate, or a missing role binding", findings: []string{"identity-wrong", "identity-privileged"}},
+	"identity":          {depth: why, sense: ofCaller, api: true, means: "the subject of the certificate of {caller} cannot be turned into a user", findings: []string{"identity-wrong"}},
+
+	"bootstrap-needed": {depth: why, sense: ofCaller, means: "{caller} has no client certificate that is still good (what its kubeconfig names is missing or has expired), and no bootstrap kubeconfig to ask for another",
+		findings: []string{"cert-expired", "file-missing", "kubeconfig-broken", "cert-malformed", "key-mismatch", "file-unreadable"}},
+	"pin": {depth: why, sense: ofCallee, means: "the authority that the cluster publishes is not the one whose hash was given (--discovery-token-ca-cert-hash): a join command of another cluster, or the authority was made anew since",
+		findings: []string{"authority-recreated", "bundle-stale", "ca-key-mismatch"}},
+	"signer": {depth: what, sense: ofFile, means: "kube-controller-manager cannot sign certificates with the authority of --cluster-signing-cert-file and --cluster-signing-key-file, or read --root-ca-file",
+		findings: []string{"signer-not-single", "ca-key-mismatch", "file-missing", "file-unreadable", "cert-malformed", "key-malformed", "cert-expired", "bundle-empty"}},
+
+	// Beside the cluster.
+	"registry":  {depth: sure, sense: ofWire, means: "the container runtime could not fetch an image: the registry is judged by the authorities of the machine and of its own configuration (/etc/containerd/certs.d), which is no link of the cluster", findings: nil},
+	"tcp-probe": {depth: why, sense: ofWire, means: "somebody opened the connection and closed it before any handshake: mostly the TCP check of a load balancer or of monitoring, and harmless", findings: nil},
 
 	// Tokens.
-	"token-refused":    {depth: what, sense: ofCaller, token: true, means: "{callee} does not accept the credential of {caller} (401): a token that is wrong, expired or of another cluster, or a client certificate that it does not verify. The log of {callee} says which", findings: concat(tokenFaults, allFaults)},
+	"oidc":             {depth: why, sense: ofCaller, token: true, means: "{callee} does not accept the ID token of {caller}, or cannot reach its issuer: see --oidc-* or --authentication-config, and the certificate of the issuer", findings: nil},
+	"token-refused":    {depth: what, sense: ofCaller, api: true, token: true, means: "{callee} does not accept the credential of {caller} (401): a token that is wrong, expired or of another cluster, or a client certificate that it does not verify. The log of {callee} says which", findings: concat(tokenFaults, allFaults)},
 	"token-expired":    {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is past its end: its holder has not read the file again, or a clock is wrong", findings: []string{"sa-token-expired", "bootstrap-token-expired"}},
 	"token-early":      {depth: why, sense: ofCaller, token: true, means: "the token of {caller} begins later than {callee}'s clock says: the clocks of two control planes differ", findings: []string{"sa-token-invalid", "cert-not-yet-valid"}},
 	"token-signature":  {depth: why, sense: ofCaller, token: true, means: "no key that {callee} verifies tokens with made the signature of {caller}'s token: it was signed with a key that is not in --service-account-key-file, or in another cluster", findings: tokenFaults},
@@ -148,7 +163,7 @@ var classes = map[string]class{
 	"token-malformed":  {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is not one of a service account as {callee} reads it", findings: []string{"sa-token-invalid"}},
 	"token-unreadable": {depth: what, sense: ofFile, token: true, means: "a file that holds a token is empty or cannot be read", findings: []string{"file-missing", "file-unreadable", "kubeconfig-broken"}},
 	"token-feature":    {depth: why, sense: ofCaller, token: true, means: "the token of {caller} is bound in a way that a feature gate of {callee} turns off", findings: nil},
-	"bootstrap-token":  {depth: why, sense: ofCaller, token: true, means: "the bootstrap token of {caller} is not one that {callee} accepts: its Secret is gone, expired, of another secret, or not for authentication", findings: []string{"bootstrap-token-expired", "bootstrap-token-usage", "bootstrap-leftover"}},
+	"bootstrap-token":  {depth: why, sense: ofCaller, token: true, means: "the bootstrap token of {caller} is not one that {callee} accepts: its Secret is gone, expired, of another secret, or not for authentication", findings: []string{"bootstrap-token-malformed", "bootstrap-token-expired", "bootstrap-token-usage", "bootstrap-leftover"}},
 
 	// The program itself.
 	"internal": {depth: why, sense: ofWire, means: "a mistake in a program or in how it uses TLS, not in a credential", findings: nil},

@@ -66,6 +66,7 @@ var marks = []struct {
 	text string
 	context
 }{
+	{"authentication.go:", context{catalog.APIServer, Serving, nil}},
 	{"rejected connection on client endpoint", context{catalog.Etcd, Serving, []int{2, 3, 15}}},
 	{"rejected connection on peer endpoint", context{catalog.Etcd, Serving, []int{1}}},
 	{"rejected connection", context{catalog.Etcd, Serving, []int{1, 2, 3, 15}}},
@@ -85,14 +86,20 @@ var marks = []struct {
 	{"subject with cn=", context{"", Serving, []int{13}}},
 	{"requestheader", context{"", "", []int{13}}},
 	{"/containerLogs/", context{catalog.APIServer, Dialling, []int{11}}},
+	{"error dialing backend", context{catalog.APIServer, Dialling, []int{11}}},
 	{"10250/exec/", context{catalog.APIServer, Dialling, []int{11}}},
 	{"10250/attach/", context{catalog.APIServer, Dialling, []int{11}}},
 	{"10250/portForward/", context{catalog.APIServer, Dialling, []int{11}}},
 	{"unable to fully scrape metrics", context{MetricsServer, Dialling, []int{20}}},
 	{"Failed to scrape node", context{MetricsServer, Dialling, []int{20}}},
 	{"part of the existing bootstrap client certificate", context{catalog.Kubelet, Dialling, []int{8}}},
+	{"unable to load bootstrap kubeconfig", context{catalog.Kubelet, Dialling, []int{8, 16}}},
 	{"existing bootstrap client config", context{catalog.Kubelet, Dialling, []int{8, 16}}},
-	{"unable to load bootstrap kubeconfig", context{catalog.Kubelet, Dialling, []int{16}}},
+	{"none of the public keys", context{Kubeadm, Dialling, []int{16}}},
+	{"token CA hash does not match", context{catalog.Kubelet, Dialling, []int{16}}},
+	{"cluster-info ConfigMap", context{Kubeadm, Dialling, []int{16}}},
+	{"error reading CA cert file", context{catalog.ControllerManager, "", []int{5, 8}}},
+	{"error auto signing csr", context{catalog.ControllerManager, "", []int{5, 8}}},
 	{"cannot create certificate signing request", context{catalog.Kubelet, Dialling, []int{16}}},
 	{"matching bearer token", context{catalog.APIServer, Serving, []int{16}}},
 	{"to match bootstrap bearer token", context{catalog.APIServer, Serving, []int{16}}},
@@ -189,7 +196,7 @@ func readContext(l *line, f *Facts, component string) context {
 		c.direction = Dialling
 	}
 	c.links = linksOf(c.component, c.direction, f)
-	if l.klog && c.component == "" && c.direction == Serving {
+	if c.component == "" && c.direction == Serving && (l.klog || strings.Contains(l.text, "http: TLS handshake error")) {
 		c.links = slices.DeleteFunc(c.links, func(n int) bool { return linkOf(n).callee == catalog.Etcd }) // etcd logs otherwise
 	}
 	if marked != nil {

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,25 +47,45 @@ const (
 	pathForm = `(/[A-Za-z0-9._@+/-]+[A-Za-z0-9_])`
 )
 
+// form is an expression and, as an expression is slow, texts one of which must be
+// there for it to match.
+type form struct {
+	*regexp.Regexp
+	needs []string
+}
+
+func newForm(expression string, needs ...string) form {
+	return form{regexp.MustCompile(expression), needs}
+}
+
+// submatches is as FindStringSubmatch.
+func (f form) submatches(text string) []string {
+	if !slices.ContainsFunc(f.needs, func(n string) bool { return strings.Contains(text, n) }) {
+		return nil
+	}
+	return f.FindStringSubmatch(text)
+}
+
 var (
-	urlForm       = regexp.MustCompile(`https?://([^/\s"'@]+)`)
-	dialForm      = regexp.MustCompile(`(?:dial tcp:? |Addr: "|failed to connect to |endpoint://|etcd-endpoints://[^/\s]+/|connect to |The connection to the server )` + addrForm)
-	fromForm      = regexp.MustCompile(`(?:handshake error from |remote-addr="|remote address |from )` + addrForm)
-	betweenForm   = regexp.MustCompile(`(?:read|write) tcp ` + addrForm + `->` + addrForm)
-	serialForm    = regexp.MustCompile(`SN=(\d{1,60})\b`)
-	keyIDForm     = regexp.MustCompile(`\bSKID=([0-9A-Fa-f:]{2,120})`)
-	authKeyForm   = regexp.MustCompile(`\bAKID=([0-9A-Fa-f:]{2,120})`)
-	candidateForm = regexp.MustCompile(`candidate authority certificate "([^"]*)"`)
-	afterForm     = regexp.MustCompile(`current time (\S+) is after (\S+?)[,;"\])]*(?:\s|$)`)
-	beforeForm    = regexp.MustCompile(`current time (\S+) is before (\S+?)[,;"\])]*(?:\s|$)`)
-	validForm     = regexp.MustCompile(`certificate is valid for (.+), not (` + hostForm + `)`)
-	noIPForm      = regexp.MustCompile(`cannot validate certificate for (` + hostForm + `) because`)
-	noNameForm    = regexp.MustCompile(`(?:not valid for any names, but wanted to match|but none matched) (` + hostForm + `)`)
-	dnsNamesForm  = regexp.MustCompile(`tls: "([^"]+)" does not match any of DNSNames \[([^\]]*)\]`)
-	cnForm        = regexp.MustCompile(`subject with cn=(.+?) is not in the allowed list`)
-	userForm      = regexp.MustCompile(`[Uu]ser "([^"]+)" cannot|user=([^,)\s]+)`)
-	namedFileForm = regexp.MustCompile(`(?:open|stat|lstat|read|readlink|certificate in|config from|certs from|file|path=|dir=|certFile=|cert-file=|kubeconfig|key|from)\s*[ "':=]+` + pathForm)
-	anyFileForm   = regexp.MustCompile(`(?:^|[\s"'=(,:])` + pathForm + `\.(?:crt|pem|key|pub|conf|kubeconfig|yaml|yml|cert|config)\b`)
+	urlForm       = newForm(`https?://([^/\s"'@]+)`, `http`)
+	dialForm      = newForm(`(?:dial tcp:? |Addr: "|failed to connect to |endpoint://|etcd-endpoints://[^/\s]+/|connect to |The connection to the server )`+addrForm, `dial tcp`, `Addr: "`, `connect`, `endpoint`)
+	fromForm      = newForm(`(?:handshake error from |remote-addr="|remote address |from "?)`+addrForm, `from `, `remote`)
+	betweenForm   = newForm(`(?:read|write) tcp `+addrForm+`->`+addrForm, `->`)
+	serialForm    = newForm(`SN=(\d{1,60})\b`, `SN=`)
+	keyIDForm     = newForm(`\bSKID=([0-9A-Fa-f:]{2,120})`, `SKID=`)
+	authKeyForm   = newForm(`\bAKID=([0-9A-Fa-f:]{2,120})`, `AKID=`)
+	candidateForm = newForm(`candidate authority certificate "([^"]*)"`, `candidate authority`)
+	afterForm     = newForm(`current time (\S+) is after (\S+?)[,;"\])]*(?:\s|$)`, `is after`)
+	beforeForm    = newForm(`current time (\S+) is before (\S+?)[,;"\])]*(?:\s|$)`, `is before`)
+	validForm     = newForm(`certificate is valid for (.+), not (`+hostForm+`)`, `is valid for`)
+	noIPForm      = newForm(`cannot validate certificate for (`+hostForm+`) because`, `cannot validate`)
+	targetForm    = newForm(`target (?:host name|ipv[46] address) '([^']+)'`, `target `)
+	noNameForm    = newForm(`(?:not valid for any names, but wanted to match|but none matched) (`+hostForm+`)`, `wanted to match`, `none matched`)
+	dnsNamesForm  = newForm(`tls: "([^"]+)" does not match any of DNSNames \[([^\]]*)\]`, `DNSNames`)
+	cnForm        = newForm(`subject with cn=(.+?) is not in the allowed list`, `with cn=`)
+	userForm      = newForm(`[Uu]ser "([^"]+)" cannot|user=([^,)\s]+)`, `cannot`, `user=`)
+	namedFileForm = newForm(`(?:open|stat|lstat|read|readlink|certificate in|config from|certs from|file|path=|dir=|certFile=|cert-file=|kubeconfig|key|from)\s*[ "':=]+`+pathForm, `/`)
+	anyFileForm   = newForm(`(?:^|[\s"'=(,:])`+pathForm+`\.(?:crt|pem|key|pub|conf|kubeconfig|yaml|yml|cert|config)\b`, `/`)
 )
 
 // readFacts gathers what a text tells.
@@ -72,13 +93,13 @@ func readFacts(text string) Facts {
 	f := Facts{
 		Peer: first(fromForm, text), KeyID: plainHex(first(keyIDForm, text)), AuthorityKeyID: plainHex(first(authKeyForm, text)),
 		Authority: first(candidateForm, text), CommonName: first(cnForm, text), Path: readPath(text),
-		Name: trimHost(firstOf(text, noIPForm, noNameForm)),
+		Name: trimHost(firstOf(text, noIPForm, noNameForm, targetForm)),
 	}
 	f.Dialled = first(dialForm, text)
 	if f.Dialled == "" {
 		f.Dialled = readURL(text)
 	}
-	if m := betweenForm.FindStringSubmatch(text); m != nil {
+	if m := betweenForm.submatches(text); m != nil {
 		// Who serves has the port that is known; the other's is of the moment.
 		switch {
 		case serves(m[2]):
@@ -90,32 +111,32 @@ func readFacts(text string) Facts {
 	if n, ok := new(big.Int).SetString(first(serialForm, text), 10); ok {
 		f.Serial = trust.SerialText(n)
 	}
-	if m := afterForm.FindStringSubmatch(text); m != nil {
+	if m := afterForm.submatches(text); m != nil {
 		f.Now, f.NotAfter = rfc3339(m[1]), rfc3339(m[2])
 	}
-	if m := beforeForm.FindStringSubmatch(text); m != nil {
+	if m := beforeForm.submatches(text); m != nil {
 		f.Now, f.NotBefore = rfc3339(m[1]), rfc3339(m[2])
 	}
-	if m := validForm.FindStringSubmatch(text); m != nil {
+	if m := validForm.submatches(text); m != nil {
 		f.Name, f.Names = trimHost(m[2]), strings.Split(m[1], ", ")
 	}
-	if m := dnsNamesForm.FindStringSubmatch(text); m != nil {
+	if m := dnsNamesForm.submatches(text); m != nil {
 		f.Name, f.Names = m[1], strings.Fields(strings.ReplaceAll(m[2], `"`, ""))
 	}
-	if m := userForm.FindStringSubmatch(text); m != nil {
+	if m := userForm.submatches(text); m != nil {
 		f.User = m[1] + m[2]
 	}
 	return f
 }
 
-func first(form *regexp.Regexp, text string) string {
-	if m := form.FindStringSubmatch(text); m != nil {
+func first(f form, text string) string {
+	if m := f.submatches(text); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-func firstOf(text string, forms ...*regexp.Regexp) string {
+func firstOf(text string, forms ...form) string {
 	for _, f := range forms {
 		if found := first(f, text); found != "" {
 			return found
@@ -126,9 +147,12 @@ func firstOf(text string, forms ...*regexp.Regexp) string {
 
 // readURL returns HOST:PORT of the first URL whose host is not a placeholder.
 func readURL(text string) string {
-	m := urlForm.FindStringSubmatch(text)
+	m := urlForm.submatches(text)
 	if m == nil {
 		return ""
+	}
+	if strings.Contains(m[1], "%2F") {
+		return "" // a unix socket
 	}
 	host := strings.TrimRight(m[1], `.,;:)]}`)
 	if strings.HasPrefix(m[1], "[") && !strings.Contains(host, "]") {
@@ -196,4 +220,19 @@ func portOf(address string) string {
 		return address[i+1:]
 	}
 	return ""
+}
+
+// ofCredential tells whether a path is one at which credentials are kept.
+func ofCredential(path string) bool {
+	for _, end := range []string{".crt", ".pem", ".key", ".pub", ".conf", ".cert", ".kubeconfig", "/token"} {
+		if strings.HasSuffix(path, end) {
+			return true
+		}
+	}
+	for _, part := range []string{"/pki", "/tls", "/ssl", "/certs", "/cred", "/secrets/kubernetes.io/", "kubeconfig"} {
+		if strings.Contains(path, part) {
+			return true
+		}
+	}
+	return false
 }

@@ -20,6 +20,9 @@ type line struct {
 	klog      bool
 }
 
+// identity is the same for lines that differ only in when they were written.
+func (l *line) identity() string { return l.component + "\x00" + l.node + "\x00" + l.text }
+
 // frames are what stands before the message, outermost first.
 var frames = []*regexp.Regexp{
 	// kubectl logs --prefix
@@ -100,7 +103,7 @@ func (l *line) unwrapJSON() {
 	var b strings.Builder
 	b.WriteString(fields["msg"])
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		if key != "msg" {
+		if key != "msg" && key != "ts" {
 			b.WriteString(" " + key + "=\"" + fields[key] + "\"")
 		}
 	}

@@ -79,16 +79,41 @@ func parseMessages(data string) ([]message, error) {
 	return all, nil
 }
 
-// in tells whether a text holds the message.
+// in tells whether a text holds the message: its words, not a part of longer ones.
 func (m *message) in(text string) bool {
-	for _, part := range m.parts {
-		i := strings.Index(text, part)
+	for rest := text; ; {
+		i := strings.Index(rest, m.parts[0])
 		if i < 0 {
 			return false
 		}
-		text = text[i+len(part):]
+		at := len(text) - len(rest) + i
+		if !within(text, at) && m.from(text[at:]) {
+			return true
+		}
+		rest = rest[i+1:]
 	}
-	return true
+}
+
+// from tells whether a text that begins with the first part holds the others.
+func (m *message) from(text string) bool {
+	at := 0
+	for _, part := range m.parts {
+		i := strings.Index(text[at:], part)
+		if i < 0 {
+			return false
+		}
+		at += i + len(part)
+	}
+	return !within(text, at)
+}
+
+// within tells whether both neighbours of a position are letters or digits.
+func within(text string, at int) bool {
+	return at > 0 && at < len(text) && isWord(text[at-1]) && isWord(text[at])
+}
+
+func isWord(b byte) bool {
+	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
 }
 
 // find returns the message that tells most of a text.

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 var beyondFiles = map[string]check.Severity{
 	"sa-token-invalid": check.Error, "sa-token-expired": check.Error, "sa-token-legacy": check.Info, "bootstrap-token-expired": check.Warning,
 	"bootstrap-token-unbounded": check.Warning, "bootstrap-token-usage": check.Warning, "csr-pending": check.Warning,
+	"bootstrap-token-malformed": check.Error,
 }
 
 func TestEachFindingHasAPage(t *testing.T) {

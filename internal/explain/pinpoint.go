@@ -439,7 +439,16 @@ func (p *pinpoint) says(f *Found) string {
 	case len(p.links) == 0:
 		return "no file of what was given explains it; look at the running components with kubepki verify --live"
 	}
-	return "no file of what was given explains it: what the links use there is good. A process still holds older files (kubepki verify --live shows which), the line is older than the files, or it is about another cluster"
+	const none = "no file of what was given explains it: "
+	switch k := classes[p.e.Class]; {
+	case k.token:
+		return none + "keys and issuers agree there, and tokens are not in these files. kubepki sa inspect shows what one says; compare the clocks of the nodes"
+	case p.e.Class == "refused-internal" || p.e.Class == "no-serving-certificate":
+		return none + "a kubelet that asks the API for its serving certificate keeps it elsewhere; kubectl get csr shows whether its request waits"
+	case k.sense == ofWire:
+		return none + "addresses and URLs agree there. Look at what runs: kubepki verify --live"
+	}
+	return none + "what the links use there is good. A process still holds older files (kubepki verify --live shows which), the line is older than the files, or it is about another cluster"
 }
 
 // saysName compares the name that was dialled with the file as it is now.
