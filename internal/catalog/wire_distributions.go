@@ -57,8 +57,8 @@ func (w *wirer) supervisorCredential(n *trust.Node, c *trust.Component) *trust.C
 func (w *wirer) servingAt(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, callee *trust.Component) *trust.Credential {
 	d := design(m)
 	host, port, _ := serverOf(k)
-	own, _ := callee.Flag("secure-port")
-	if d == nil || !d.Fronted || n == m && isLoopback(host) && port == own {
+	front, _ := callee.Flag("advertise-port")
+	if d == nil || !d.Fronted || n == m && isLoopback(host) && port != front {
 		return w.serving(m, callee)
 	}
 	for i := range m.Components {

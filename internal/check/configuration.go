@@ -61,11 +61,16 @@ func (c *Case) intruder(anchors trust.Place) *trust.Credential {
 		return nil
 	}
 	var other *trust.Credential
+	asked := map[*trust.Credential]bool{}
 	for _, l := range c.Links {
 		ofCluster := l.Number >= 5 && l.Number <= 9 || l.Number == 11
 		if !ofCluster || l.Client == nil || l.Client.Credential == nil {
 			continue
 		}
+		if asked[l.Client.Credential] {
+			continue
+		}
+		asked[l.Client.Credential] = true
 		chain := c.Material(l.Client.Credential.Certificate)
 		if chain.Leaf() == nil || c.signer(c.authorityFor(l.Client.Credential), chain.Leaf(), anchors.Node) == nil || !admits(m.Certificates, chain.Certificates) {
 			continue

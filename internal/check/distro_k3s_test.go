@@ -286,9 +286,14 @@ func TestHealthyClustersOfK3sAndRKE2AreSilent(t *testing.T) {
 func expired(c *x509.Certificate) { c.NotAfter = testpki.Made.Add(time.Hour) }
 
 func TestFaultsOfK3sAreNamed(t *testing.T) {
+	build, faults := k3sFaults()
+	runMutations(t, "k3s", build, faults)
+}
+
+func k3sFaults() (func(*testing.T) *tree, []distroMutation) {
 	c := ranchers{program: "k3s", servers: []string{"s1"}, agents: []string{"a1"}, store: "etcd", tlsSAN: "k3s.example.com"}
 	const tls, agent, cred = "/var/lib/rancher/k3s/server/tls/", "/var/lib/rancher/k3s/agent/", "/var/lib/rancher/k3s/server/cred/"
-	runMutations(t, "k3s", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("s1", tls+"serving-kube-apiserver.crt", "server-ca", expired) },
 			id: "cert-expired", node: "s1", path: tls + "serving-kube-apiserver.crt", fix: "k3s certificate rotate --service api-server && systemctl start k3s"},
 		{name: "the kubelet's client certificate of an agent has expired", brk: func(x *tree) { x.reissue("a1", agent+"client-kubelet.crt", "client-ca", expired) },
@@ -362,7 +367,7 @@ func TestFaultsOfK3sAreNamed(t *testing.T) {
 		{name: "a node shows the certificate of another", brk: func(x *tree) {
 			x.reissue("a1", agent+"client-kubelet.crt", "client-ca", named("system:node:s9", "system:nodes"))
 		}, id: "identity-wrong", node: "a1", path: agent + "client-kubelet.crt", fix: "--service kubelet"},
-	})
+	}
 }
 
 func TestFaultsOfThreeServersOfK3sAreNamed(t *testing.T) {
@@ -387,10 +392,15 @@ func TestFaultsOfThreeServersOfK3sAreNamed(t *testing.T) {
 }
 
 func TestFaultsOfRKE2AreNamed(t *testing.T) {
+	build, faults := rke2Faults()
+	runMutations(t, "rke2", build, faults)
+}
+
+func rke2Faults() (func(*testing.T) *tree, []distroMutation) {
 	c := ranchers{program: "rke2", servers: []string{"s1"}, agents: []string{"a1"}, store: "etcd"}
 	const data = "/var/lib/rancher/rke2/"
 	const tls, agent, pods = data + "server/tls/", data + "agent/", data + "agent/pod-manifests/"
-	runMutations(t, "rke2", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("s1", tls+"serving-kube-apiserver.crt", "server-ca", expired) },
 			id: "cert-expired", node: "s1", path: tls + "serving-kube-apiserver.crt", fix: "systemctl stop rke2-server && rke2 certificate rotate --service api-server"},
 		{name: "the supervisor's certificate lacks the node's address", brk: func(x *tree) {
@@ -428,5 +438,5 @@ func TestFaultsOfRKE2AreNamed(t *testing.T) {
 			x.edit("s1", data+"server/db/etcd/config", "  trusted-ca-file: "+tls+"etcd/peer-ca.crt\n", "")
 			x.edit("s1", data+"server/db/etcd/config", "client-cert-auth: true\n  key-file: "+tls+"etcd/peer-server-client.key", "key-file: "+tls+"etcd/peer-server-client.key")
 		}, id: "client-auth-off", node: "s1", path: data + "server/db/etcd/config"},
-	})
+	}
 }

@@ -94,6 +94,9 @@ type Case struct {
 	Breaks    []Break
 	trust     []trustFault
 	standings []standing
+	// controlPlanes are the nodes that run what holds authorities of its own, held the
+	// names of the authorities that these hold; each is found once.
+	controlPlanes, held map[string]bool
 }
 
 // Run judges every link of the graph and applies all rules.

@@ -70,6 +70,9 @@ var errNoKey = errors.New("the key is not at hand")
 
 // shown is what a credential shows, with its key from the ring.
 func (p *prover) shown(c *trust.Credential) (*tls.Certificate, error) {
+	if c == nil {
+		return nil, errNoKey
+	}
 	m, key := p.graph.Material(c.Certificate), p.keys[c.Key]
 	if m.Leaf() == nil || key == nil || !trust.SameKey(key.Public(), m.Leaf().PublicKey) {
 		return nil, errNoKey
@@ -86,6 +89,9 @@ func certificateOf(chain []*x509.Certificate, key crypto.Signer) *tls.Certificat
 }
 
 func (p *prover) pool(b *trust.Bundle) (*x509.CertPool, error) {
+	if b == nil {
+		return nil, errors.New("the verifier names no anchors")
+	}
 	m := p.graph.Material(b.Anchors)
 	if !m.OK() || len(m.Certificates) == 0 {
 		return nil, fmt.Errorf("no anchors in %s", b.Anchors)
