@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 )
 
@@ -39,8 +38,8 @@ func (c cluster) apart() []cluster {
 	var distributions []string
 	for _, root := range c.nodes {
 		for _, r := range expand(root) {
-			for _, name := range layout.Found(r.dir) {
-				if d := catalog.DistributionOf(name); !slices.Contains(distributions, d) {
+			for _, d := range layout.Distributions(r.dir) {
+				if !slices.Contains(distributions, d) {
 					distributions = append(distributions, d)
 				}
 			}

@@ -85,6 +85,8 @@ type cluster struct {
 	nodes []nodeRoot
 	// layout, or else distribution, alone is read where it is not empty.
 	layout, distribution string
+	// processes is layout.Options.Processes.
+	processes string
 }
 
 type nodeRoot struct{ name, dir string }
@@ -235,6 +237,9 @@ type verdict struct {
 // verify judges one cluster; live tells how to look at its running components,
 // nil: not at all.
 func verify(ctx context.Context, c cluster, o check.Options, live *probe.Options) verdict {
+	if live != nil {
+		c.processes = "/proc"
+	}
 	nodes, keys, err := readCluster(c)
 	if err != nil {
 		return verdict{err: err}
@@ -264,7 +269,7 @@ func readCluster(c cluster) ([]trust.Node, proof.Keys, error) {
 	var other *layout.UnknownError
 	for _, root := range c.nodes {
 		for _, r := range expand(root) {
-			node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name, Layout: c.layout, Distribution: c.distribution})
+			node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name, Layout: c.layout, Distribution: c.distribution, Processes: c.processes})
 			if errors.As(err, &other) && c.layout == "" && len(other.Found) > 0 {
 				continue // a node of another distribution
 			}

@@ -117,7 +117,11 @@ func Complete(n *trust.Node, exists func(path string) bool) {
 		at := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == d.name })
 		switch {
 		case at >= 0 && d.name == Kubelet:
-			// The kubelet's configuration file names no kubeconfig.
+			// The kubelet's configuration file names no kubeconfig. A command line
+			// that does is all of it.
+			if _, told := n.Components[at].Flag("kubeconfig"); told {
+				continue
+			}
 			for flag, value := range d.flags {
 				if _, set := n.Components[at].Flag(flag); !set && flag != "client-ca-file" {
 					n.Components[at].Flags[flag] = []string{value}

@@ -13,10 +13,10 @@ import (
 
 // servingStale compares what a process presents with the file that it serves.
 func servingStale(c *Case) []Finding {
-	var out []Finding
+	out := c.processStale(true)
 	for i := range c.Observations {
 		o := &c.Observations[i]
-		if o.Outcome != trust.Answered {
+		if o.Outcome != trust.Answered || c.startedOtherwise(o.Server.Component) {
 			continue
 		}
 		file := c.chainOf(o.Server.Credential)
@@ -77,10 +77,10 @@ func (c *Case) presentedWrong(o *trust.Observation) []Finding {
 // trustStale: a process does not trust whom its file says: it names other
 // authorities to its clients, or refuses those whom the file admits.
 func trustStale(c *Case) []Finding {
-	var out []Finding
+	out := c.processStale(false)
 	for i := range c.Observations {
 		o := &c.Observations[i]
-		if o.Outcome != trust.Answered {
+		if o.Outcome != trust.Answered || c.startedOtherwise(o.Server.Component) {
 			continue
 		}
 		said := c.namesOthers(o)

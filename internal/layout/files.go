@@ -152,10 +152,15 @@ func (r *nodeReader) addAbsent(u catalog.FileUse, why *ReadError) {
 // decideAbsent tells Missing from NotGiven when all else has been read.
 func (r *nodeReader) decideAbsent() {
 	notGiven := map[string][]string{} // names by folder
+	guessing := r.guesses()
 	for _, u := range r.absent {
 		folder, why := path.Dir(u.Path), r.why[u.Path]
 		state, reason := trust.Missing, why.Reason
-		if !r.node.Live && !why.dangling && !r.telling[folder] {
+		switch {
+		case why.dangling:
+		case guessing:
+			state, reason = trust.NotGiven, "is named by a guess"
+		case !r.node.Live && !r.telling[folder]:
 			state, reason = trust.NotGiven, "is not in what was given"
 			notGiven[folder] = append(notGiven[folder], path.Base(u.Path))
 		}
@@ -203,6 +208,12 @@ func (r *nodeReader) addFolders() {
 	slices.SortStableFunc(r.node.Files, func(a, b trust.File) int { return a.Place.Compare(b.Place) })
 }
 
+// guesses tells whether what configures the components may not be read, so that
+// the layout's defaults stand for it: what these name may be nowhere.
+func (r *nodeReader) guesses() bool {
+	return slices.ContainsFunc(r.denied, func(p string) bool { _, named := r.uses[p]; return !named })
+}
+
 // addDenied says once for the node that rights are missing.
 func (r *nodeReader) addDenied() {
 	if len(r.denied) == 0 {
@@ -214,7 +225,7 @@ func (r *nodeReader) addDenied() {
 	}
 	r.node.NotSeen = append(r.node.NotSeen, trust.NotSeen{
 		Place: r.place(at), Denied: true,
-		Reason: fmt.Sprintf("no permission to read %s of this node: run with sudo", files(len(r.denied))),
+		Reason: fmt.Sprintf("needs to read %s of this node, for which the permission is missing: run with sudo", files(len(slices.Compact(slices.Sorted(slices.Values(r.denied)))))),
 	})
 }
 

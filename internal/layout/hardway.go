@@ -10,8 +10,14 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// isHardway tells whether units run components.
-func (r *nodeReader) isHardway() bool { return len(r.unitComponents()) > 0 }
+// isHardway tells whether units run components, or some run at all, or units may
+// not be read.
+func (r *nodeReader) isHardway() bool {
+	if len(r.unitComponents()) > 0 || len(r.ownProcesses()) > 0 || len(r.units.denied) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(r.services(), func(s service) bool { return len(s.denied) > 0 })
+}
 
 // onlyHardway tells whether the control plane is run by units and not by static
 // pods, or nothing of kubeadm's is there. A kubelet or an etcd member run by
@@ -23,7 +29,7 @@ func (r *nodeReader) onlyHardway() bool {
 	if !r.isKubeadm() {
 		return true
 	}
-	plane := slices.ContainsFunc(r.unitComponents(), func(c trust.Component) bool {
+	plane := slices.ContainsFunc(append(r.unitComponents(), r.ownProcesses()...), func(c trust.Component) bool {
 		return slices.Contains([]string{catalog.APIServer, catalog.ControllerManager, catalog.Scheduler}, c.Name)
 	})
 	return plane && !r.hasStaticPods()
@@ -46,6 +52,7 @@ func (r *nodeReader) readHardway() {
 	manifests := r.readKubelet()
 	r.addUnits()
 	r.readManifests(manifests)
+	r.addProcesses()
 	r.node.NodeName = "" // kubeadm alone calls its members after the nodes
 	r.addKubeconfigsBeside()
 	r.nameNode()

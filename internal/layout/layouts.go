@@ -59,6 +59,9 @@ type Options struct {
 	Layout string
 	// Distribution, where it is set, leaves the layouts of others out.
 	Distribution string
+	// Processes is the folder that shows the processes of a node whose root is
+	// the live "/", as /proc does; empty: they are not looked at.
+	Processes string
 }
 
 // Reading is what was read of one node in one layout.
@@ -132,6 +135,9 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	slash, _ := os.Stat("/")
 	live := slash != nil && os.SameFile(slash, info)
 	first := newNodeReader(dir, o.Name)
+	if live {
+		first.running.folder = o.Processes
+	}
 	found := first.kinds()
 	if o.Layout != "" {
 		i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.Layout })
@@ -152,7 +158,7 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	var all []Reading
 	for _, k := range found {
 		r := newNodeReader(dir, o.Name)
-		r.links, r.units = first.links, first.units
+		r.links, r.units, r.running = first.links, first.units, first.running
 		r.node.Live, r.node.Layout = live, k.name
 		k.read(r)
 		all = append(all, Reading{Node: r.node, Keys: r.keys})
@@ -160,15 +166,25 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	return all, nil
 }
 
-// Found are the names of the layouts that are found below root, none when it
-// cannot be looked at.
-func Found(root string) []string {
+// Distributions are those whose layouts are found below root, none when it cannot
+// be looked at.
+func Distributions(root string) []string {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	return namesOf(newNodeReader(dir, "").kinds())
+	r := newNodeReader(dir, "")
+	var all []string
+	for _, k := range kinds {
+		if d := catalog.DistributionOf(k.name); !slices.Contains(all, d) && k.found(r) {
+			all = append(all, d)
+		}
+	}
+	if len(all) > 1 && !r.searchable("/etc", "/var/lib") {
+		return all[:1] // each would be said to be there
+	}
+	return all
 }
 
 func namesOf(kinds []kind) []string {

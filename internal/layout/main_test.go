@@ -25,6 +25,7 @@ var children = map[string]func(root string) error{
 	"readonly":  writeReadOnly,
 	"renew":     renewMount,
 	"closed":    writeClosed,
+	"wait":      waitForEnd,
 }
 
 func TestMain(m *testing.M) {

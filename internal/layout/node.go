@@ -25,12 +25,13 @@ type nodeReader struct {
 	why     map[string]*ReadError // of absent files
 	denied  []string              // paths
 	units   *unitCache            // of all layouts of the node
+	running *processCache
 }
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
 		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
-		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{}, running: &processCache{},
 	}
 }
 
@@ -102,6 +103,7 @@ func (r *nodeReader) readKubeadm() {
 	manifests := r.readKubelet()
 	r.addUnits()
 	r.readManifests(manifests)
+	r.addProcesses()
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)

@@ -169,7 +169,7 @@ func readDenied(root string) error {
 	}
 	want := trust.NotSeen{
 		Place: trust.Place{Node: "cp1", Path: "/etc/kubernetes"}, Denied: true,
-		Reason: "no permission to read 3 files of this node: run with sudo",
+		Reason: "needs to read 3 files of this node, for which the permission is missing: run with sudo",
 	}
 	if len(denied) != 1 || denied[0] != want {
 		return fmt.Errorf("not seen: %+v", denied)

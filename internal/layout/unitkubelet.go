@@ -7,10 +7,10 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// unitKubelet is the kubelet as its unit starts it. A bare one without flags is
+// unitKubelet is the kubelet as its unit starts it, or as it runs. A bare one without flags is
 // that of a package whose drop-in was not given, and tells nothing.
 func (r *nodeReader) unitKubelet() (trust.Component, bool) {
-	return find(r.unitComponents(), func(c trust.Component) bool { return c.Name == catalog.Kubelet && len(c.Flags) > 0 })
+	return find(append(r.unitComponents(), r.ownProcesses()...), func(c trust.Component) bool { return c.Name == catalog.Kubelet && len(c.Flags) > 0 })
 }
 
 // readUnitKubelet completes a kubelet, whose flags are all of its command line,

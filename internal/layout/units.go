@@ -44,13 +44,17 @@ func (r *nodeReader) services() []service {
 	}
 	r.units.read = true
 	seen := map[string]bool{}
-	dropIns := r.dropInFolders()
+	listed := map[string][]string{}
 	for _, folder := range unitFolders {
 		names, err := r.list(folder)
 		if errors.Is(err, fs.ErrPermission) {
 			r.units.denied = append(r.units.denied, folder)
 		}
-		for _, name := range names {
+		listed[folder] = names
+	}
+	dropIns := dropInFolders(listed)
+	for _, folder := range unitFolders {
+		for _, name := range listed[folder] {
 			at := path.Join(folder, name)
 			if !strings.HasSuffix(name, ".service") || seen[name] {
 				continue
@@ -81,11 +85,10 @@ func mentions(text string) bool {
 }
 
 // dropInFolders are the folders NAME.service.d that are there, by their name.
-func (r *nodeReader) dropInFolders() map[string][]string {
+func dropInFolders(listed map[string][]string) map[string][]string {
 	found := map[string][]string{}
 	for _, folder := range unitFolders {
-		names, _ := r.list(folder)
-		for _, name := range names {
+		for _, name := range listed[folder] {
 			if strings.HasSuffix(name, ".service.d") || name == "service.d" {
 				found[name] = append(found[name], path.Join(folder, name))
 			}

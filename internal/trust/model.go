@@ -198,6 +198,26 @@ type Node struct {
 	NotSeen []NotSeen
 	// Authorities are the authorities that the layout arranges, in its order.
 	Authorities []NodeAuthority
+	// Processes are the components that run, where these were looked at.
+	Processes []Process
+}
+
+// Process is a running component, as the kernel shows it.
+type Process struct {
+	PID       int
+	Component string // its name
+	// Flags are those of its command line, and of etcd's variables where
+	// Environment tells that these could be read.
+	Flags       map[string][]string
+	Environment bool
+	// Written are the flags with which it would be started now; nil when nothing
+	// tells them all.
+	Written map[string][]string
+	// Apart tells that it runs in a container.
+	Apart bool
+	// OtherFiles are the flags whose file it sees another one of than the node
+	// has at that path.
+	OtherFiles []string
 }
 
 // NodeAuthority is where a node's layout keeps an authority, whether the files
