@@ -52,9 +52,9 @@ func (w *wirer) supervisorCredential(n *trust.Node, c *trust.Component) *trust.C
 	return w.credentialAt(Supervisor, n.Name, at.In(DynamicCertificate), at.In(DynamicKey), server)
 }
 
-// servingAt is what a caller on node n is shown who dials the apiserver of node m
+// shownTo is what a caller on node n is shown who dials the apiserver of node m
 // as its kubeconfig says.
-func (w *wirer) servingAt(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, callee *trust.Component) *trust.Credential {
+func (w *wirer) shownTo(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, callee *trust.Component) *trust.Credential {
 	d := design(m)
 	host, port, _ := serverOf(k)
 	front, _ := callee.Flag("advertise-port")
