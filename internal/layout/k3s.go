@@ -38,12 +38,12 @@ func (r *nodeReader) rancherSettings(program string) ownSettings {
 	s := ownSettings{}
 	folder := "/etc/rancher/" + program
 	if r.exists(folder + "/config.yaml") {
-		r.readConfiguration(folder+"/config.yaml", s)
+		r.readKeys(folder+"/config.yaml", s)
 	}
 	names, _ := r.list(folder + "/config.yaml.d")
 	for _, name := range names {
 		if strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
-			r.readConfiguration(path.Join(folder, "config.yaml.d", name), s)
+			r.readKeys(path.Join(folder, "config.yaml.d", name), s)
 		}
 	}
 	prefix := strings.ToUpper(program) + "_"
@@ -62,7 +62,7 @@ func (r *nodeReader) readRancher(program string) {
 	r.node.NodeName = strings.ToLower(s.last("node-name"))
 	a := catalog.Arrangement{Data: data, Exists: r.exists}
 	r.readPods(path.Join(data, "agent/pod-manifests"))
-	if !r.readEtcdConfiguration(path.Join(data, "server/db/etcd/config")) {
+	if !r.readEmbeddedEtcd(path.Join(data, "server/db/etcd/config")) {
 		a.Partial = append(a.Partial, catalog.Etcd) // a static pod that names a file which is not here
 	}
 	for _, key := range []struct{ component, key string }{
@@ -182,33 +182,33 @@ func listOf(values []string) []string {
 	return all
 }
 
-// etcdConfiguration has the fields of etcd's configuration file that matter to
+// embeddedEtcd has the fields of etcd's configuration file that matter to
 // trust (etcd server/embed/config.go).
-type etcdConfiguration struct {
+type embeddedEtcd struct {
 	Name                     string        `json:"name"`
 	ListenClientURLs         string        `json:"listen-client-urls"`
 	AdvertiseClientURLs      string        `json:"advertise-client-urls"`
 	ListenPeerURLs           string        `json:"listen-peer-urls"`
 	InitialAdvertisePeerURLs string        `json:"initial-advertise-peer-urls"`
-	Client                   etcdTransport `json:"client-transport-security"`
-	Peer                     etcdTransport `json:"peer-transport-security"`
+	Client                   embeddedTransport `json:"client-transport-security"`
+	Peer                     embeddedTransport `json:"peer-transport-security"`
 }
 
-type etcdTransport struct {
+type embeddedTransport struct {
 	CertFile      string `json:"cert-file"`
 	KeyFile       string `json:"key-file"`
 	TrustedCAFile string `json:"trusted-ca-file"`
 	CertAuth      bool   `json:"client-cert-auth"`
 }
 
-// readEtcdConfiguration reads the file that k3s and RKE2 write for their etcd
+// readEmbeddedEtcd reads the file that k3s and RKE2 write for their etcd
 // at each start, and tells whether it could.
-func (r *nodeReader) readEtcdConfiguration(at string) bool {
+func (r *nodeReader) readEmbeddedEtcd(at string) bool {
 	content, err := r.read(at, false)
 	if err != nil {
 		return false
 	}
-	var e etcdConfiguration
+	var e embeddedEtcd
 	if err := decodeYAML(content.Data, &e); err != nil {
 		r.notSeen(at, "etcd's configuration was not understood: "+err.Error())
 		return false
@@ -225,7 +225,7 @@ func (r *nodeReader) readEtcdConfiguration(at string) bool {
 	}
 	for _, t := range []struct {
 		section, prefix string
-		etcdTransport
+		embeddedTransport
 	}{{"client-transport-security", "", e.Client}, {"peer-transport-security", "peer-", e.Peer}} {
 		for name, value := range map[string]string{"cert-file": t.CertFile, "key-file": t.KeyFile, "trusted-ca-file": t.TrustedCAFile} {
 			if value != "" {
