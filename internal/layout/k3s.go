@@ -185,11 +185,11 @@ func listOf(values []string) []string {
 // embeddedEtcd has the fields of etcd's configuration file that matter to
 // trust (etcd server/embed/config.go).
 type embeddedEtcd struct {
-	Name                     string        `json:"name"`
-	ListenClientURLs         string        `json:"listen-client-urls"`
-	AdvertiseClientURLs      string        `json:"advertise-client-urls"`
-	ListenPeerURLs           string        `json:"listen-peer-urls"`
-	InitialAdvertisePeerURLs string        `json:"initial-advertise-peer-urls"`
+	Name                     string            `json:"name"`
+	ListenClientURLs         string            `json:"listen-client-urls"`
+	AdvertiseClientURLs      string            `json:"advertise-client-urls"`
+	ListenPeerURLs           string            `json:"listen-peer-urls"`
+	InitialAdvertisePeerURLs string            `json:"initial-advertise-peer-urls"`
 	Client                   embeddedTransport `json:"client-transport-security"`
 	Peer                     embeddedTransport `json:"peer-transport-security"`
 }
