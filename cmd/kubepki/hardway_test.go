@@ -84,6 +84,31 @@ func TestHardwayBroken(t *testing.T) {
 			other := testpki.NewHardway(t, testpki.HardwayCfssl)
 			c.Write("worker-0", lib+"ca.pem", other.Read("worker-0", lib+"ca.pem"))
 		}, []string{"error bundle-stale worker-0:" + lib + "ca.pem "}},
+		"etcd's copy is of an authority before": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayCfssl)
+			c.Write("controller-0", "/etc/etcd/ca.pem", other.Read("controller-0", "/etc/etcd/ca.pem"))
+		}, []string{"error bundle-stale controller-0:/etc/etcd/ca.pem "}},
+		"the API server's etcd authority is an old copy": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayCfssl)
+			c.Write("controller-0", "/etc/old/ca.pem", other.Read("controller-0", "/etc/etcd/ca.pem"))
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-cafile="+lib+"ca.pem", "--etcd-cafile=/etc/old/ca.pem")
+		}, []string{"error bundle-stale controller-0:/etc/old/ca.pem "}},
+		"clients are known by an old copy": {testpki.HardwayOpenssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayOpenssl)
+			c.Write("server", "/etc/old/ca.crt", other.Read("server", lib+"ca.crt"))
+			c.Edit("server", units+"kube-apiserver.service", "--client-ca-file="+lib+"ca.crt", "--client-ca-file=/etc/old/ca.crt")
+		}, []string{"error bundle-stale server:/etc/old/ca.crt "}},
+		"the authority's key on a worker": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			c.Copy("controller-0", lib+"ca-key.pem", "worker-0", lib+"ca-key.pem")
+		}, []string{"warning ca-key-present worker-0:" + lib + "ca-key.pem "}},
+		"an authority of etcd's own": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			ca := c.NewAuthority("controller-0", "/etc/etcd/ca.pem", "/etc/etcd/ca-key.pem", "etcd")
+			c.SignPair("controller-0", "/etc/etcd/kubernetes.pem", "/etc/etcd/kubernetes-key.pem", ca, testpki.Named("etcd"), "10.240.0.10", "127.0.0.1")
+			c.SignPair("controller-0", lib+"etcd-client.pem", lib+"etcd-client-key.pem", ca, testpki.Named("kube-apiserver"))
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-cafile="+lib+"ca.pem", "--etcd-cafile=/etc/etcd/ca.pem")
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-certfile="+lib+"kubernetes.pem", "--etcd-certfile="+lib+"etcd-client.pem")
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-keyfile="+lib+"kubernetes-key.pem", "--etcd-keyfile="+lib+"etcd-client-key.pem")
+		}, nil},
 		"the API server's key may be read by all": {testpki.HardwayOpenssl, func(c *testpki.Cluster) {
 			c.Chmod("server", lib+"kube-api-server.key", 0o644)
 		}, []string{"error key-permissions server:" + lib + "kube-api-server.key "}},
