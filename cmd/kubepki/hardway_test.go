@@ -3,9 +3,11 @@ package main
 import (
 	"crypto/x509"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -47,6 +49,35 @@ func TestHardwayIsHealthy(t *testing.T) {
 				if !slices.ContainsFunc(v.Links, func(l report.VerifiedLink) bool { return l.Number == number && l.OK }) {
 					t.Errorf("no good link %d", number)
 				}
+			}
+		})
+	}
+}
+
+// TestHardwayWithoutUnits: where the units were not given, the names of files tell
+// most of the links, and that is said.
+func TestHardwayWithoutUnits(t *testing.T) {
+	for form, node := range map[string]string{testpki.HardwayOpenssl: "server", testpki.HardwayCfssl: "controller-0"} {
+		t.Run(form, func(t *testing.T) {
+			c := testpki.NewHardway(t, form)
+			c.Remove(node, "/etc/systemd")
+			v, findings := verifyHardway(t, c, form)
+			if len(findings) != 0 {
+				t.Errorf("findings: %v", findings)
+			}
+			said := slices.ContainsFunc(v.Findings, func(f check.Finding) bool {
+				return f.ID == "not-seen" && f.Path == "/etc/systemd/system" && f.Node == node
+			})
+			for _, number := range []int{4, 5, 6, 8, 9, 12} {
+				if !slices.ContainsFunc(v.Links, func(l report.VerifiedLink) bool { return l.Number == number && l.OK }) || !said {
+					t.Errorf("no good link %d, or that is not said: %v", number, said)
+				}
+			}
+			c.ReissueAt(node, map[string]string{"server": "/var/lib/kubernetes/kube-api-server.crt", "controller-0": "/var/lib/kubernetes/kubernetes.pem"}[node],
+				"/var/lib/kubernetes/ca"+map[string]string{"server": ".crt", "controller-0": ".pem"}[node], "/var/lib/kubernetes/ca"+map[string]string{"server": ".key", "controller-0": "-key.pem"}[node],
+				func(c *x509.Certificate) { c.NotAfter = testpki.Made.Add(time.Hour) })
+			if _, findings = verifyHardway(t, c, form); len(findings) != 1 || !strings.HasPrefix(findings[0], "error cert-expired") {
+				t.Errorf("findings: %v", findings)
 			}
 		})
 	}

@@ -53,6 +53,8 @@ func TestProcesses(t *testing.T) {
 	etcd := startAs(t, proc, []string{"ETCD_CERT_FILE=/etcd.crt"}, "etcd", "--name=a")
 	startAs(t, proc, nil, "/bin/sh", "-c", "exec kube-scheduler --kubeconfig=/no")
 	startAs(t, proc, nil, "/usr/bin/less", "kube-scheduler")
+	startAs(t, proc, nil, "/var/lib/k0s/bin/kube-controller-manager", "--v=2")
+	startAs(t, proc, nil, "kubelet", "--kubeconfig=/var/lib/rancher/rke2/agent/kubelet.kubeconfig")
 	hyper := startAs(t, proc, nil, "/hyperkube", "kube-proxy", "--kubeconfig=/p.conf")
 	r := unitNode(t, map[string]string{"kube-apiserver.service": "[Service]\nExecStart=/usr/local/bin/kube-apiserver --tls-cert-file=/new.crt --client-ca-file=/ca.crt\n"})
 	r.running.folder = proc

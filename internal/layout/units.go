@@ -22,7 +22,7 @@ var unitFolders = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/l
 var packageFolders = []string{"/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // partsOfClusters are what the name or text of a unit holds that runs one.
-var partsOfClusters = []string{"kube", "etcd", "k3s", "rke2", "k0s"}
+var partsOfClusters = []string{"kube", "etcd", "k3s", "rke2", "k0s", "k8s"}
 
 // service is a unit that may run a part of a cluster.
 type service struct {
@@ -194,7 +194,7 @@ func (u *unitReader) take(file, text string) {
 		case "ExecStart":
 			u.starts = append(u.starts, s.value)
 			if s.value != "" {
-				u.service.at = file
+				u.at = file
 			}
 		case "Environment":
 			if s.value == "" {
@@ -218,7 +218,7 @@ func (u *unitReader) take(file, text string) {
 
 // finish makes the environment, files after lines, and expands the commands.
 func (u *unitReader) finish() {
-	specifiers := unitSpecifiers(u.service.name)
+	specifiers := unitSpecifiers(u.name)
 	for _, line := range u.environmentLines {
 		for _, w := range unitWords(line.value) {
 			if name, value, ok := strings.Cut(expandSpecifiers(w.text, specifiers), "="); ok && isVariableName(name) {
