@@ -214,9 +214,12 @@ func (r *nodeReader) otherFiles(p process, c trust.Component) []string {
 		if !ok || !path.IsAbs(at) {
 			continue
 		}
-		theirs, err := os.Stat(filepath.Join(root, at))
-		ours, err2 := r.stat(at)
-		if err == nil && err2 == nil && ours != nil && !os.SameFile(theirs, ours) {
+		if theirs, err := os.Stat(filepath.Join(root, at)); err != nil || !theirs.Mode().IsRegular() {
+			continue
+		}
+		theirs, err := readSome(filepath.Join(root, at))
+		ours, err2 := readFile(r.dir, r.links, at)
+		if err == nil && err2 == nil && !bytes.Equal(theirs, ours.Data) {
 			flags = append(flags, u.Flag)
 		}
 	}

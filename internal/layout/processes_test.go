@@ -86,6 +86,30 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestProcessThatSeesAnotherFile: what a container has mounted alone stays what it
+// was; the same content in another file is no fault.
+func TestProcessThatSeesAnotherFile(t *testing.T) {
+	proc := t.TempDir()
+	folder := filepath.Join(proc, "4711")
+	for name, text := range map[string]string{"cmdline": "/usr/bin/etcd\x00--cert-file=/c.crt\x00--key-file=/k.key\x00--trusted-ca-file=/none\x00", "cgroup": "0::/kubepods.slice/x\n",
+		"root/c.crt": "old", "root/k.key": "same"} {
+		at := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := unitNode(t, map[string]string{"etcd.service": "[Service]\nExecStart=/usr/bin/etcd --cert-file=/c.crt --key-file=/k.key --trusted-ca-file=/none\n", "/c.crt": "new", "/k.key": "same"})
+	r.running.folder = proc
+	r.node.Layout = catalog.LayoutHardway
+	r.readHardway()
+	if len(r.node.Processes) != 1 || !cmp.Equal(r.node.Processes[0].OtherFiles, []string{"cert-file"}) || r.node.Processes[0].Environment {
+		t.Errorf("%+v", r.node.Processes)
+	}
+}
+
 // TestProcessesOfContainers: their paths are not the node's, so none is followed.
 func TestProcessesOfContainers(t *testing.T) {
 	proc := t.TempDir()
