@@ -133,7 +133,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 				return
 			}
 			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
-			out = append(out, finding.at(p.Source.In("--"+f.ca)))
+			out = append(out, finding.at(p.Setting(f.ca)))
 		})
 	}
 	return out
@@ -199,7 +199,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
-		return []Finding{f.at(p.Source.In("--" + flag))}
+		return []Finding{f.at(p.Setting(flag))}
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (c *Case) flagged(component, flag string, bad func(string) bool, cause, fix
 	var out []Finding
 	c.components(component, func(p *trust.Component) {
 		if v, ok := p.Flag(flag); ok && bad(v) && !p.Source.IsZero() {
-			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Source.In("--"+flag)))
+			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Setting(flag)))
 		}
 	})
 	return out

@@ -27,7 +27,11 @@ func (r *nodeReader) readUnitKubelet(c trust.Component) string {
 			for flag, values := range k.Flags {
 				if _, set := c.Flags[flag]; !set {
 					c.Flags[flag] = values
-					c.Settings[flag] = r.place(config).In("--" + flag)
+					at, told := k.Settings[flag]
+					if !told {
+						at = r.place(config).In("--" + flag)
+					}
+					c.Settings[flag] = at
 				}
 			}
 		case err.State == trust.Unreadable:
