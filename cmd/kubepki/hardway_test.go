@@ -3,9 +3,11 @@ package main
 import (
 	"crypto/x509"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -52,6 +54,35 @@ func TestHardwayIsHealthy(t *testing.T) {
 	}
 }
 
+// TestHardwayWithoutUnits: where the units were not given, the names of files tell
+// most of the links, and that is said.
+func TestHardwayWithoutUnits(t *testing.T) {
+	for form, node := range map[string]string{testpki.HardwayOpenssl: "server", testpki.HardwayCfssl: "controller-0"} {
+		t.Run(form, func(t *testing.T) {
+			c := testpki.NewHardway(t, form)
+			c.Remove(node, "/etc/systemd")
+			v, findings := verifyHardway(t, c, form)
+			if len(findings) != 0 {
+				t.Errorf("findings: %v", findings)
+			}
+			said := slices.ContainsFunc(v.Findings, func(f check.Finding) bool {
+				return f.ID == "not-seen" && f.Path == "/etc/systemd/system" && f.Node == node
+			})
+			for _, number := range []int{4, 5, 6, 8, 9, 12} {
+				if !slices.ContainsFunc(v.Links, func(l report.VerifiedLink) bool { return l.Number == number && l.OK }) || !said {
+					t.Errorf("no good link %d, or that is not said: %v", number, said)
+				}
+			}
+			c.ReissueAt(node, map[string]string{"server": "/var/lib/kubernetes/kube-api-server.crt", "controller-0": "/var/lib/kubernetes/kubernetes.pem"}[node],
+				"/var/lib/kubernetes/ca"+map[string]string{"server": ".crt", "controller-0": ".pem"}[node], "/var/lib/kubernetes/ca"+map[string]string{"server": ".key", "controller-0": "-key.pem"}[node],
+				func(c *x509.Certificate) { c.NotAfter = testpki.Made.Add(time.Hour) })
+			if _, findings = verifyHardway(t, c, form); len(findings) != 1 || !strings.HasPrefix(findings[0], "error cert-expired") {
+				t.Errorf("findings: %v", findings)
+			}
+		})
+	}
+}
+
 // TestHardwayBroken: one thing broken is one finding, at the file or flag where
 // it is mended, and its good twin is none.
 func TestHardwayBroken(t *testing.T) {
@@ -84,6 +115,31 @@ func TestHardwayBroken(t *testing.T) {
 			other := testpki.NewHardway(t, testpki.HardwayCfssl)
 			c.Write("worker-0", lib+"ca.pem", other.Read("worker-0", lib+"ca.pem"))
 		}, []string{"error bundle-stale worker-0:" + lib + "ca.pem "}},
+		"etcd's copy is of an authority before": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayCfssl)
+			c.Write("controller-0", "/etc/etcd/ca.pem", other.Read("controller-0", "/etc/etcd/ca.pem"))
+		}, []string{"error bundle-stale controller-0:/etc/etcd/ca.pem "}},
+		"the API server's etcd authority is an old copy": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayCfssl)
+			c.Write("controller-0", "/etc/old/ca.pem", other.Read("controller-0", "/etc/etcd/ca.pem"))
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-cafile="+lib+"ca.pem", "--etcd-cafile=/etc/old/ca.pem")
+		}, []string{"error bundle-stale controller-0:/etc/old/ca.pem "}},
+		"clients are known by an old copy": {testpki.HardwayOpenssl, func(c *testpki.Cluster) {
+			other := testpki.NewHardway(t, testpki.HardwayOpenssl)
+			c.Write("server", "/etc/old/ca.crt", other.Read("server", lib+"ca.crt"))
+			c.Edit("server", units+"kube-apiserver.service", "--client-ca-file="+lib+"ca.crt", "--client-ca-file=/etc/old/ca.crt")
+		}, []string{"error bundle-stale server:/etc/old/ca.crt "}},
+		"the authority's key on a worker": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			c.Copy("controller-0", lib+"ca-key.pem", "worker-0", lib+"ca-key.pem")
+		}, []string{"warning ca-key-present worker-0:" + lib + "ca-key.pem "}},
+		"an authority of etcd's own": {testpki.HardwayCfssl, func(c *testpki.Cluster) {
+			ca := c.NewAuthority("controller-0", "/etc/etcd/ca.pem", "/etc/etcd/ca-key.pem", "etcd")
+			c.SignPair("controller-0", "/etc/etcd/kubernetes.pem", "/etc/etcd/kubernetes-key.pem", ca, testpki.Named("etcd"), "10.240.0.10", "127.0.0.1")
+			c.SignPair("controller-0", lib+"etcd-client.pem", lib+"etcd-client-key.pem", ca, testpki.Named("kube-apiserver"))
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-cafile="+lib+"ca.pem", "--etcd-cafile=/etc/etcd/ca.pem")
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-certfile="+lib+"kubernetes.pem", "--etcd-certfile="+lib+"etcd-client.pem")
+			c.Edit("controller-0", units+"kube-apiserver.service", "--etcd-keyfile="+lib+"kubernetes-key.pem", "--etcd-keyfile="+lib+"etcd-client-key.pem")
+		}, nil},
 		"the API server's key may be read by all": {testpki.HardwayOpenssl, func(c *testpki.Cluster) {
 			c.Chmod("server", lib+"kube-api-server.key", 0o644)
 		}, []string{"error key-permissions server:" + lib + "kube-api-server.key "}},

@@ -42,11 +42,16 @@ func CompleteHardway(n *trust.Node, exists func(path string) bool) {
 	for _, component := range []string{APIServer, Kubelet} {
 		add(ClusterCA, nil, flag(component, "client-ca-file"), "")
 	}
-	for _, f := range []struct{ component, flag string }{{Etcd, "trusted-ca-file"}, {Etcd, "peer-trusted-ca-file"}, {APIServer, "etcd-cafile"}} {
-		if at := flag(f.component, f.flag); isAuthority(n, at) {
-			add(EtcdCA, slices.Clone(etcdCredentials), at, "")
-		} else {
-			add(EtcdCA, nil, at, "")
+	if at := flag(APIServer, "etcd-cafile"); isAuthority(n, at) {
+		// What etcd itself knows its callers by is a copy then.
+		add(EtcdCA, slices.Clone(etcdCredentials), at, "")
+	} else {
+		for _, at := range keyedFirst(exists, flag(Etcd, "trusted-ca-file"), flag(Etcd, "peer-trusted-ca-file"), at) {
+			if isAuthority(n, at) {
+				add(EtcdCA, slices.Clone(etcdCredentials), at, "")
+			} else {
+				add(EtcdCA, nil, at, "")
+			}
 		}
 	}
 	if at := flag(APIServer, "requestheader-client-ca-file"); isAuthority(n, at) {
@@ -59,6 +64,34 @@ func CompleteHardway(n *trust.Node, exists func(path string) bool) {
 		slices.Sort(n.Authorities[i].Signs)
 		n.Authorities[i].Signs = slices.Compact(n.Authorities[i].Signs)
 	}
+}
+
+// followEtcd takes etcd's authority from its member's own flags where the layout's
+// file is not there: a member that systemd runs beside static pods has its files
+// elsewhere (kubespray: /etc/ssl/etcd/ssl).
+func followEtcd(n *trust.Node, exists func(path string) bool) {
+	at := flagPath(n, Etcd, "trusted-ca-file")
+	if at == "" || isAuthority(n, at) {
+		return
+	}
+	for i := range n.Authorities {
+		if a := &n.Authorities[i]; a.Name == EtcdCA && !exists(a.Certificate) && !exists(a.Key) {
+			a.Certificate, a.Key = at, keyBeside(at, exists)
+		}
+	}
+}
+
+// keyedFirst are the files that are named, those whose key is there first.
+func keyedFirst(exists func(path string) bool, files ...string) []string {
+	files = slices.DeleteFunc(files, func(at string) bool { return at == "" })
+	rank := func(at string) int {
+		if exists(keyBeside(at, exists)) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(files, func(a, b string) int { return rank(a) - rank(b) })
+	return files
 }
 
 func isAuthority(n *trust.Node, certificate string) bool {

@@ -145,6 +145,7 @@ func signingFlags() []FlagUse {
 // authorities. A component is added when a file that only it needs exists.
 func Complete(n *trust.Node, exists func(path string) bool) {
 	n.Authorities = AuthoritiesOf(n)
+	followEtcd(n, exists)
 	defaults := layoutOf(n).defaults
 	if defaults == nil {
 		return

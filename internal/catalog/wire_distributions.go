@@ -52,13 +52,13 @@ func (w *wirer) supervisorCredential(n *trust.Node, c *trust.Component) *trust.C
 	return w.credentialAt(Supervisor, n.Name, at.In(DynamicCertificate), at.In(DynamicKey), server)
 }
 
-// presentedTo is what a caller on node n is shown who dials the apiserver of node m
+// shownTo is what a caller on node n is shown who dials the apiserver of node m
 // as its kubeconfig says.
-func (w *wirer) presentedTo(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, callee *trust.Component) *trust.Credential {
+func (w *wirer) shownTo(n *trust.Node, k *trust.Kubeconfig, m *trust.Node, callee *trust.Component) *trust.Credential {
 	d := design(m)
 	host, port, _ := serverOf(k)
-	own, _ := callee.Flag("secure-port")
-	if d == nil || !d.Fronted || n == m && isLoopback(host) && port == own {
+	front, _ := callee.Flag("advertise-port")
+	if d == nil || !d.Fronted || n == m && isLoopback(host) && port != front {
 		return w.servingTo(m, callee, k)
 	}
 	for i := range m.Components {

@@ -126,7 +126,7 @@ func (w *wirer) kubeconfigLink(number int, caller *trust.Component, n *trust.Nod
 		}
 		found = true
 		l := trust.Link{Number: number, Caller: caller.ID(), Callee: callee.ID(), Server: &trust.ServerHalf{
-			Credential: w.presentedTo(n, k, m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(n, k), Unverified: k.Insecure || strings.HasPrefix(k.Server, "http:"),
+			Credential: w.shownTo(n, k, m, callee), Bundle: bundle, Names: dialledNames(k), Dialled: w.endpoint(n, k), Unverified: k.Insecure || strings.HasPrefix(k.Server, "http:"),
 		}}
 		if shown != nil {
 			l.Client = &trust.ClientHalf{Credential: shown, Bundle: w.bundle(m, callee, "client-ca-file", true), Want: want}

@@ -192,9 +192,13 @@ func (c *Case) authority(name, node string) *trust.Authority {
 // onlyCopy tells whether the file is a worker's copy of an authority that a
 // control plane holds.
 func (c *Case) onlyCopy(a *trust.Authority) bool {
-	return !c.controlPlane(a.Node) && slices.ContainsFunc(c.Authorities, func(o trust.Authority) bool {
-		return o.Name == a.Name && c.controlPlane(o.Node) && c.certificateOf(o) != nil
-	})
+	if c.held == nil {
+		c.held = map[string]bool{}
+		for _, o := range c.Authorities {
+			c.held[o.Name] = c.held[o.Name] || c.controlPlane(o.Node) && c.certificateOf(o) != nil
+		}
+	}
+	return !c.controlPlane(a.Node) && c.held[a.Name]
 }
 
 // signer returns the authority of a name that signed the leaf, that of its own
@@ -226,11 +230,13 @@ func (c *Case) altered(a *trust.Authority, leaf certificate) bool {
 
 // controlPlane tells whether a node runs what holds an authority of its own.
 func (c *Case) controlPlane(node string) bool {
-	found := false
-	for _, name := range []string{"kube-apiserver", "etcd"} {
-		c.components(name, func(p *trust.Component) { found = found || p.Node == node })
+	if c.controlPlanes == nil {
+		c.controlPlanes = map[string]bool{}
+		for _, name := range []string{"kube-apiserver", "etcd"} {
+			c.components(name, func(p *trust.Component) { c.controlPlanes[p.Node] = true })
+		}
 	}
-	return found
+	return c.controlPlanes[node]
 }
 
 func (c *Case) sameName(a *trust.Authority, leaf certificate) bool {

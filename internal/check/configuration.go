@@ -89,10 +89,15 @@ func (c *Case) intruder(anchors trust.Place, of func(trust.Link) bool) *trust.Cr
 		return nil
 	}
 	var other *trust.Credential
+	asked := map[*trust.Credential]bool{}
 	for _, l := range c.Links {
 		if !of(l) || l.Client == nil || l.Client.Credential == nil {
 			continue
 		}
+		if asked[l.Client.Credential] {
+			continue
+		}
+		asked[l.Client.Credential] = true
 		chain := c.Material(l.Client.Credential.Certificate)
 		if chain.Leaf() == nil || c.signer(c.authorityFor(l.Client.Credential), chain.Leaf(), anchors.Node) == nil || !admits(m.Certificates, chain.Certificates) {
 			continue

@@ -174,9 +174,14 @@ func TestHealthyClustersOfK0sAreSilent(t *testing.T) {
 }
 
 func TestFaultsOfK0sAreNamed(t *testing.T) {
+	build, faults := k0sFaults()
+	runMutations(t, "k0s", build, faults)
+}
+
+func k0sFaults() (func(*testing.T) *tree, []distroMutation) {
 	c := k0sCluster{controllers: []string{"c1"}, workers: []string{"w1"}, dial: "https://10.0.1.10:6443"}
 	const pki, kubelet = k0sPKI, "/var/lib/k0s/kubelet/pki/"
-	runMutations(t, "k0s", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("c1", pki+"server.crt", "ca", expired) },
 			id: "cert-expired", node: "c1", path: pki + "server.crt", fix: "rm -f /var/lib/k0s/pki/server.crt /var/lib/k0s/pki/server.key && systemctl restart k0scontroller"},
 		{name: "the apiserver's certificate lacks the configured address", brk: func(x *tree) {
@@ -228,5 +233,5 @@ func TestFaultsOfK0sAreNamed(t *testing.T) {
 		}, id: "authorization-open", node: "c1", path: "/etc/k0s/k0s.yaml"},
 		{name: "a kubeconfig dials a port where nothing serves", brk: func(x *tree) { x.edit("c1", pki+"scheduler.conf", "localhost:6443", "localhost:16443") },
 			id: "endpoint-mismatch", node: "c1", path: pki + "scheduler.conf"},
-	})
+	}
 }

@@ -28,6 +28,7 @@ type ranchers struct {
 	crossed      bool   // authorities cross-signed by those of before
 	bare         bool   // no configuration in the copy
 	tlsSAN       string
+	old          bool // a release of 2021: fewer files, and the kubelet's flags on its command line
 }
 
 func (c ranchers) data() string { return "/var/lib/rancher/" + c.program }
@@ -125,6 +126,12 @@ func (c ranchers) server(x *tree, node string, service []byte) {
 		c.configuration(x, node)
 	}
 	c.datastore(x, node)
+	if c.old {
+		for _, file := range []string{tls + "client-ca.nochain.crt", tls + "server-ca.nochain.crt", tls + "service.current.key", tls + "client-supervisor.crt", tls + "client-supervisor.key",
+			cred + "supervisor.kubeconfig", tls + "dynamic-cert.json"} {
+			x.remove(node, file)
+		}
+	}
 }
 
 // dynamic is the Secret in which dynamiclistener caches what the supervisor serves.
@@ -203,6 +210,8 @@ func (c ranchers) manifests(x *tree, node string) {
 	conf = cred + "scheduler.kubeconfig"
 	pod("kube-scheduler", "--authentication-kubeconfig="+conf, "--authorization-kubeconfig="+conf, "--bind-address=127.0.0.1", "--kubeconfig="+conf)
 	pod("etcd", "--config-file="+c.data()+"/server/db/etcd/config")
+	pod("kube-proxy", "--cluster-cidr=10.42.0.0/16", "--hostname-override="+node, "--kubeconfig="+c.data()+"/agent/kubeproxy.kubeconfig", "--proxy-mode=iptables")
+	pod("cloud-controller-manager", "--cloud-provider=rke2", "--kubeconfig="+cred+"cloud-controller.kubeconfig", "--bind-address=127.0.0.1")
 }
 
 func (c ranchers) agent(x *tree, node string, server bool) {
@@ -220,6 +229,9 @@ func (c ranchers) agent(x *tree, node string, server bool) {
 	}
 	for conf, pair := range map[string]string{"kubelet": "client-kubelet", "kubeproxy": "client-kube-proxy", c.program + "controller": "client-" + c.program + "-controller"} {
 		x.kubeconfig(node, agent+conf+".kubeconfig", dial, agent+"server-ca.crt", agent+pair)
+	}
+	if c.old {
+		return
 	}
 	x.write(node, agent+"etc/kubelet.conf.d/00-"+c.program+"-defaults.conf", fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -249,6 +261,7 @@ func TestHealthyClustersOfK3sAndRKE2AreSilent(t *testing.T) {
 		"k3s, authorities cross-signed by the old ones": {program: "k3s", servers: three[:1], agents: []string{"a1"}, store: "etcd", crossed: true},
 		"k3s, a copy of the data folder alone":          {program: "k3s", servers: three[:1], bare: true},
 		"k3s, a name of its own":                        {program: "k3s", servers: three[:1], store: "etcd", tlsSAN: "k3s.example.com"},
+		"k3s, a server and an agent of 2021":            {program: "k3s", servers: three[:1], agents: []string{"a1"}, store: "sqlite", old: true},
 		"RKE2, a server":                                {program: "rke2", servers: three[:1], store: "etcd"},
 		"RKE2, three servers and two agents":            {program: "rke2", servers: three, agents: []string{"a1", "a2"}, store: "etcd"},
 		"RKE2, an agent alone":                          {program: "rke2", agents: []string{"a1"}},
@@ -269,6 +282,9 @@ func TestHealthyClustersOfK3sAndRKE2AreSilent(t *testing.T) {
 			if len(c.servers) == 0 {
 				want = nil
 			}
+			if c.old { // what the supervisor serves is not there to be judged
+				want = []int{4, 5, 6, 11, 12, 17}
+			}
 			for _, n := range want {
 				if !slices.Contains(proved(r), n) {
 					t.Errorf("link %d is not proved; proved are %v", n, proved(r))
@@ -286,9 +302,14 @@ func TestHealthyClustersOfK3sAndRKE2AreSilent(t *testing.T) {
 func expired(c *x509.Certificate) { c.NotAfter = testpki.Made.Add(time.Hour) }
 
 func TestFaultsOfK3sAreNamed(t *testing.T) {
+	build, faults := k3sFaults()
+	runMutations(t, "k3s", build, faults)
+}
+
+func k3sFaults() (func(*testing.T) *tree, []distroMutation) {
 	c := ranchers{program: "k3s", servers: []string{"s1"}, agents: []string{"a1"}, store: "etcd", tlsSAN: "k3s.example.com"}
 	const tls, agent, cred = "/var/lib/rancher/k3s/server/tls/", "/var/lib/rancher/k3s/agent/", "/var/lib/rancher/k3s/server/cred/"
-	runMutations(t, "k3s", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("s1", tls+"serving-kube-apiserver.crt", "server-ca", expired) },
 			id: "cert-expired", node: "s1", path: tls + "serving-kube-apiserver.crt", fix: "k3s certificate rotate --service api-server && systemctl start k3s"},
 		{name: "the kubelet's client certificate of an agent has expired", brk: func(x *tree) { x.reissue("a1", agent+"client-kubelet.crt", "client-ca", expired) },
@@ -362,7 +383,7 @@ func TestFaultsOfK3sAreNamed(t *testing.T) {
 		{name: "a node shows the certificate of another", brk: func(x *tree) {
 			x.reissue("a1", agent+"client-kubelet.crt", "client-ca", named("system:node:s9", "system:nodes"))
 		}, id: "identity-wrong", node: "a1", path: agent + "client-kubelet.crt", fix: "--service kubelet"},
-	})
+	}
 }
 
 func TestFaultsOfThreeServersOfK3sAreNamed(t *testing.T) {
@@ -387,10 +408,15 @@ func TestFaultsOfThreeServersOfK3sAreNamed(t *testing.T) {
 }
 
 func TestFaultsOfRKE2AreNamed(t *testing.T) {
+	build, faults := rke2Faults()
+	runMutations(t, "rke2", build, faults)
+}
+
+func rke2Faults() (func(*testing.T) *tree, []distroMutation) {
 	c := ranchers{program: "rke2", servers: []string{"s1"}, agents: []string{"a1"}, store: "etcd"}
 	const data = "/var/lib/rancher/rke2/"
 	const tls, agent, pods = data + "server/tls/", data + "agent/", data + "agent/pod-manifests/"
-	runMutations(t, "rke2", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("s1", tls+"serving-kube-apiserver.crt", "server-ca", expired) },
 			id: "cert-expired", node: "s1", path: tls + "serving-kube-apiserver.crt", fix: "systemctl stop rke2-server && rke2 certificate rotate --service api-server"},
 		{name: "the supervisor's certificate lacks the node's address", brk: func(x *tree) {
@@ -428,5 +454,5 @@ func TestFaultsOfRKE2AreNamed(t *testing.T) {
 			x.edit("s1", data+"server/db/etcd/config", "  trusted-ca-file: "+tls+"etcd/peer-ca.crt\n", "")
 			x.edit("s1", data+"server/db/etcd/config", "client-cert-auth: true\n  key-file: "+tls+"etcd/peer-server-client.key", "key-file: "+tls+"etcd/peer-server-client.key")
 		}, id: "client-auth-off", node: "s1", path: data + "server/db/etcd/config"},
-	})
+	}
 }

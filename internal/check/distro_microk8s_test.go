@@ -53,7 +53,7 @@ func (c microCluster) build(t *testing.T) *tree {
 
 // snap makes the link to the current revision, and the arguments.
 func (c microCluster) snap(x *tree, node string) {
-	x.must(os.MkdirAll(x.path(node, "/var/snap/microk8s/9072/certs"), 0o770))
+	x.must(os.MkdirAll(x.path(node, "/var/snap/microk8s/9072/certs"), 0o755))
 	x.must(os.Symlink("9072", x.path(node, snapData)))
 	arguments := func(name string, lines ...string) {
 		x.write(node, snapData+"/args/"+name, []byte(strings.Join(lines, "\n")+"\n"), 0o660)
@@ -156,10 +156,15 @@ func TestHealthyClustersOfMicroK8sAreSilent(t *testing.T) {
 }
 
 func TestFaultsOfMicroK8sAreNamed(t *testing.T) {
+	build, faults := microFaults()
+	runMutations(t, "microk8s", build, faults)
+}
+
+func microFaults() (func(*testing.T) *tree, []distroMutation) {
 	c := microCluster{nodes: []string{"m1"}, workers: []string{"w1"}, rbac: true}
 	const certs, confs, arguments = snapData + "/certs/", snapData + "/credentials/", snapData + "/args/"
 	const local = "https://127.0.0.1:16443"
-	runMutations(t, "microk8s", c.build, []distroMutation{
+	return c.build, []distroMutation{
 		{name: "the apiserver's certificate has expired", brk: func(x *tree) { x.reissue("m1", certs+"server.crt", "ca", expired) },
 			id: "cert-expired", node: "m1", path: certs + "server.crt", fix: "microk8s refresh-certs --cert server.crt"},
 		{name: "the front proxy's certificate has expired", brk: func(x *tree) { x.reissue("m1", certs+"front-proxy-client.crt", "front-proxy-ca", expired) },
@@ -202,5 +207,5 @@ func TestFaultsOfMicroK8sAreNamed(t *testing.T) {
 		{name: "the certificate outlives its authority by years", brk: func(x *tree) {
 			x.reissue("m1", certs+"server.crt", "ca", func(l *x509.Certificate) { l.NotAfter = testpki.Made.AddDate(12, 0, 0) })
 		}, id: "cert-outlives-ca", node: "m1", path: certs + "server.crt"},
-	})
+	}
 }

@@ -224,7 +224,7 @@ func requestheaderNameMismatch(c *Case) []Finding {
 	for i, f := range out {
 		leaf := c.Material(f.places[0]).Leaf()
 		c.components("kube-apiserver", func(p *trust.Component) {
-			if p.Node == f.Node && !p.Source.IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
+			if p.Node == f.Node && !p.Setting("requestheader-allowed-names").IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
 				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
 				out[i].Fix = fmt.Sprintf("add %s to --requestheader-allowed-names in %s", usualProxy, p.Source.Path)
 			}

@@ -98,6 +98,9 @@ type Case struct {
 	// signatures that were verified, by the numbers of both certificates.
 	signatures map[[2]int]bool
 	numbers    map[string]int // by their DER
+	// controlPlanes are the nodes that run what holds authorities of its own, held the
+	// names of the authorities that these hold; each is found once.
+	controlPlanes, held map[string]bool
 }
 
 // Run judges every link of the graph and applies all rules.

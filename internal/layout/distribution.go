@@ -38,9 +38,9 @@ func (s ownSettings) first(keys ...string) ownSetting {
 	return ownSetting{}
 }
 
-// readSettings reads a file of keys and values; a key that ends with "+"
+// readKeys reads a file of keys and values; a key that ends with "+"
 // adds to what other files say.
-func (r *nodeReader) readSettings(at string, into ownSettings) {
+func (r *nodeReader) readKeys(at string, into ownSettings) {
 	content, err := r.read(at, false)
 	if err != nil {
 		if err.State == trust.Unreadable {

@@ -11,12 +11,21 @@ import (
 )
 
 // isHardway tells whether units run components, or some run at all, or units may
-// not be read.
+// not be read, or were not given with what they name.
 func (r *nodeReader) isHardway() bool {
 	if len(r.unitComponents()) > 0 || len(r.ownProcesses()) > 0 || len(r.units.denied) > 0 {
 		return true
 	}
-	return slices.ContainsFunc(r.services(), func(s service) bool { return len(s.denied) > 0 })
+	if slices.ContainsFunc(r.services(), func(s service) bool { return len(s.denied) > 0 }) {
+		return true
+	}
+	return len(catalog.NamedHardway("", r.stands)) > 0
+}
+
+// stands tells whether something is seen to stand at a path.
+func (r *nodeReader) stands(nodePath string) bool {
+	info, err := r.stat(nodePath)
+	return err == nil && info != nil
 }
 
 // onlyHardway tells whether the control plane is run by units and not by static
@@ -53,6 +62,10 @@ func (r *nodeReader) readHardway() {
 	r.addUnits()
 	r.readManifests(manifests)
 	r.addProcesses()
+	if len(r.node.Components) == 0 && len(r.denied) == 0 && !r.node.Live {
+		r.node.Components = catalog.NamedHardway(r.node.Name, r.exists)
+		r.notSeen(unitFolders[0], "no unit that runs a component is in what was given: the names of files, as kubernetes-the-hard-way has them, stand for the flags")
+	}
 	r.node.NodeName = "" // kubeadm alone calls its members after the nodes
 	r.addKubeconfigsBeside()
 	r.nameNode()

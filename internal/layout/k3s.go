@@ -38,12 +38,12 @@ func (r *nodeReader) rancherSettings(program string) ownSettings {
 	s := ownSettings{}
 	folder := "/etc/rancher/" + program
 	if r.exists(folder + "/config.yaml") {
-		r.readSettings(folder+"/config.yaml", s)
+		r.readKeys(folder+"/config.yaml", s)
 	}
 	names, _ := r.list(folder + "/config.yaml.d")
 	for _, name := range names {
 		if strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
-			r.readSettings(path.Join(folder, "config.yaml.d", name), s)
+			r.readKeys(path.Join(folder, "config.yaml.d", name), s)
 		}
 	}
 	prefix := strings.ToUpper(program) + "_"
@@ -62,7 +62,7 @@ func (r *nodeReader) readRancher(program string) {
 	r.node.NodeName = strings.ToLower(s.last("node-name"))
 	a := catalog.Arrangement{Data: data, Exists: r.exists}
 	r.readPods(path.Join(data, "agent/pod-manifests"))
-	if !r.readEtcdConfiguration(path.Join(data, "server/db/etcd/config")) {
+	if !r.readEmbeddedEtcd(path.Join(data, "server/db/etcd/config")) {
 		a.Partial = append(a.Partial, catalog.Etcd) // a static pod that names a file which is not here
 	}
 	for _, key := range []struct{ component, key string }{
@@ -182,9 +182,9 @@ func listOf(values []string) []string {
 	return all
 }
 
-// readEtcdConfiguration reads the file that k3s and RKE2 write for their etcd
+// readEmbeddedEtcd reads the file that k3s and RKE2 write for their etcd
 // at each start, and tells whether it could.
-func (r *nodeReader) readEtcdConfiguration(at string) bool {
+func (r *nodeReader) readEmbeddedEtcd(at string) bool {
 	if !r.exists(at) {
 		return false
 	}

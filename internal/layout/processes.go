@@ -19,10 +19,22 @@ import (
 type process struct {
 	pid         int
 	name        string
+	program     string   // as it was called
 	words       []string // after the program
 	environment map[string]string
 	// apart tells that it runs in a container: its paths are not the node's.
 	apart bool
+}
+
+// otherFolders are those of distributions that start components as processes of
+// their own, with flags that no unit has: these are theirs to read.
+var otherFolders = []string{"/var/lib/k0s/", "/var/lib/rancher/", "/var/snap/microk8s/", "/snap/microk8s/"}
+
+// elsewhere tells whether a process is of such a distribution.
+func (p *process) elsewhere() bool {
+	return slices.ContainsFunc(append([]string{p.program}, p.words...), func(w string) bool {
+		return slices.ContainsFunc(otherFolders, func(folder string) bool { return strings.Contains(w, folder) })
+	})
 }
 
 // maxCommand bounds the bytes of a command line or environment that are read.
@@ -62,7 +74,7 @@ func (r *nodeReader) processes() []process {
 		if name == "" {
 			continue
 		}
-		p := process{pid: pid, name: name, words: words, apart: inContainer(folder, own)}
+		p := process{pid: pid, name: name, program: command.words[0], words: words, apart: inContainer(folder, own)}
 		if variables, err := readSome(filepath.Join(folder, "environ")); err == nil {
 			p.environment = map[string]string{}
 			for v := range strings.SplitSeq(string(variables), "\x00") {
@@ -136,7 +148,7 @@ func (r *nodeReader) ownProcesses() []trust.Component {
 	var all []trust.Component
 	for _, p := range r.processes() {
 		known := slices.ContainsFunc(all, func(c trust.Component) bool { return c.Name == p.name })
-		if !p.apart && !known {
+		if !p.apart && !known && !p.elsewhere() {
 			all = append(all, r.processComponent(p))
 		}
 	}
@@ -146,7 +158,11 @@ func (r *nodeReader) ownProcesses() []trust.Component {
 // addProcesses notes what runs of the components that files configure, and adds
 // those that run and that no file configures.
 func (r *nodeReader) addProcesses() {
+	var strangers []process
 	for _, p := range r.processes() {
+		if p.elsewhere() {
+			continue
+		}
 		i := slices.IndexFunc(r.node.Components, func(c trust.Component) bool { return c.Name == p.name })
 		running := r.processComponent(p)
 		switch {
@@ -158,9 +174,18 @@ func (r *nodeReader) addProcesses() {
 		case i < 0 && !p.apart:
 			r.node.Components = append(r.node.Components, running)
 		case i < 0:
-			r.notSeen(path.Join("/proc", strconv.Itoa(p.pid)), p.name+" runs in a container that is none of this node's static pods; kubepki verify --root /proc/"+strconv.Itoa(p.pid)+"/root looks at what it sees")
+			strangers = append(strangers, p)
 		}
 	}
+	if len(strangers) == 0 {
+		return
+	}
+	var names []string
+	for _, p := range strangers {
+		names = append(names, p.name)
+	}
+	root := path.Join("/proc", strconv.Itoa(strangers[0].pid))
+	r.notSeen(root, strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", ")+" run in containers that are none of this node's static pods; kubepki verify --root "+root+"/root looks at what the first of them sees")
 }
 
 // written are the flags with which a component would be started now. A kubelet's
@@ -189,9 +214,12 @@ func (r *nodeReader) otherFiles(p process, c trust.Component) []string {
 		if !ok || !path.IsAbs(at) {
 			continue
 		}
-		theirs, err := os.Stat(filepath.Join(root, at))
-		ours, err2 := r.stat(at)
-		if err == nil && err2 == nil && ours != nil && !os.SameFile(theirs, ours) {
+		if theirs, err := os.Stat(filepath.Join(root, at)); err != nil || !theirs.Mode().IsRegular() {
+			continue
+		}
+		theirs, err := readSome(filepath.Join(root, at))
+		ours, err2 := readFile(r.dir, r.links, at)
+		if err == nil && err2 == nil && !bytes.Equal(theirs, ours.Data) {
 			flags = append(flags, u.Flag)
 		}
 	}

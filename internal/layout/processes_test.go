@@ -53,6 +53,8 @@ func TestProcesses(t *testing.T) {
 	etcd := startAs(t, proc, []string{"ETCD_CERT_FILE=/etcd.crt"}, "etcd", "--name=a")
 	startAs(t, proc, nil, "/bin/sh", "-c", "exec kube-scheduler --kubeconfig=/no")
 	startAs(t, proc, nil, "/usr/bin/less", "kube-scheduler")
+	startAs(t, proc, nil, "/var/lib/k0s/bin/kube-controller-manager", "--v=2")
+	startAs(t, proc, nil, "kubelet", "--kubeconfig=/var/lib/rancher/rke2/agent/kubelet.kubeconfig")
 	hyper := startAs(t, proc, nil, "/hyperkube", "kube-proxy", "--kubeconfig=/p.conf")
 	r := unitNode(t, map[string]string{"kube-apiserver.service": "[Service]\nExecStart=/usr/local/bin/kube-apiserver --tls-cert-file=/new.crt --client-ca-file=/ca.crt\n"})
 	r.running.folder = proc
@@ -81,6 +83,30 @@ func TestProcesses(t *testing.T) {
 	c, _ := find(r.node.Components, func(c trust.Component) bool { return c.Name == catalog.Etcd })
 	if v, _ := c.Flag("cert-file"); v != "/etcd.crt" || c.Setting("cert-file").Field != "ETCD_CERT_FILE" {
 		t.Errorf("etcd's variable: %q at %v", v, c.Setting("cert-file"))
+	}
+}
+
+// TestProcessThatSeesAnotherFile: what a container has mounted alone stays what it
+// was; the same content in another file is no fault.
+func TestProcessThatSeesAnotherFile(t *testing.T) {
+	proc := t.TempDir()
+	folder := filepath.Join(proc, "4711")
+	for name, text := range map[string]string{"cmdline": "/usr/bin/etcd\x00--cert-file=/c.crt\x00--key-file=/k.key\x00--trusted-ca-file=/none\x00", "cgroup": "0::/kubepods.slice/x\n",
+		"root/c.crt": "old", "root/k.key": "same"} {
+		at := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := unitNode(t, map[string]string{"etcd.service": "[Service]\nExecStart=/usr/bin/etcd --cert-file=/c.crt --key-file=/k.key --trusted-ca-file=/none\n", "/c.crt": "new", "/k.key": "same"})
+	r.running.folder = proc
+	r.node.Layout = catalog.LayoutHardway
+	r.readHardway()
+	if len(r.node.Processes) != 1 || !cmp.Equal(r.node.Processes[0].OtherFiles, []string{"cert-file"}) || r.node.Processes[0].Environment {
+		t.Errorf("%+v", r.node.Processes)
 	}
 }
 

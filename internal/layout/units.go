@@ -22,7 +22,7 @@ var unitFolders = []string{"/etc/systemd/system", "/run/systemd/system", "/usr/l
 var packageFolders = []string{"/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // partsOfClusters are what the name or text of a unit holds that runs one.
-var partsOfClusters = []string{"kube", "etcd", "k3s", "rke2", "k0s"}
+var partsOfClusters = []string{"kube", "etcd", "k3s", "rke2", "k0s", "k8s"}
 
 // service is a unit that may run a part of a cluster.
 type service struct {
@@ -194,7 +194,7 @@ func (u *unitReader) take(file, text string) {
 		case "ExecStart":
 			u.starts = append(u.starts, s.value)
 			if s.value != "" {
-				u.service.at = file
+				u.at = file
 			}
 		case "Environment":
 			if s.value == "" {
@@ -218,7 +218,7 @@ func (u *unitReader) take(file, text string) {
 
 // finish makes the environment, files after lines, and expands the commands.
 func (u *unitReader) finish() {
-	specifiers := unitSpecifiers(u.service.name)
+	specifiers := unitSpecifiers(u.name)
 	for _, line := range u.environmentLines {
 		for _, w := range unitWords(line.value) {
 			if name, value, ok := strings.Cut(expandSpecifiers(w.text, specifiers), "="); ok && isVariableName(name) {
@@ -268,11 +268,17 @@ func (u *unitReader) matching(pattern string) []string {
 	return found
 }
 
+// known tells whether all that makes the unit's command lines was read.
+func (s *service) known() bool { return len(s.missing)+len(s.denied) == 0 }
+
 // unitComponents are the components that units run, in the order of the units.
 // Where two run one, that with the usual name comes first.
 func (r *nodeReader) unitComponents() []trust.Component {
 	var all []trust.Component
 	for _, s := range r.services() {
+		if !s.known() {
+			continue
+		}
 		for _, command := range s.commands {
 			if c, ok := r.unitComponent(s, command); ok {
 				all = append(all, c)
@@ -345,17 +351,24 @@ func (r *nodeReader) addUnits() {
 	for _, s := range r.services() {
 		r.denied = append(r.denied, s.denied...)
 		for _, file := range s.missing {
-			if r.runs(s) {
-				_, err := readFile(r.dir, r.links, file)
-				var failed *ReadError
-				if errors.As(err, &failed) && failed.State == trust.Missing {
-					r.addAbsent(catalog.FileUse{Path: file, Role: trust.RoleConfiguration}, failed)
-				}
-			}
+			r.addMissing(s, file)
 		}
 		if program := strings.TrimSuffix(s.name, ".service"); !r.runs(s) && slices.Contains(nodePrograms, program) && len(s.commands) > 0 {
 			r.notSeen(s.at, "runs "+path.Base(s.commands[0].words[0])+", in which no command line of "+program+" was found: its flags are not known")
 		}
+	}
+}
+
+// addMissing notes an environment file without which a unit does not start.
+func (r *nodeReader) addMissing(s service, file string) {
+	_, err := readFile(r.dir, r.links, file)
+	var failed *ReadError
+	switch {
+	case !r.runs(s) || !errors.As(err, &failed):
+	case r.node.Live:
+		r.node.Materials = append(r.node.Materials, &trust.Material{Place: r.place(file), Role: trust.RoleConfiguration, State: failed.State, Reason: failed.Reason + ", and " + s.name + " does not start without it"})
+	default:
+		r.notSeen(file, "the environment file of "+s.name+" "+failed.Reason+": what flags it starts with is not known")
 	}
 }
 
