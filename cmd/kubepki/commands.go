@@ -8,6 +8,7 @@ func commands(s streams) []*cobra.Command {
 		newInitCommand(s),
 		newVerifyCommand(s),
 		newShowCommand(s),
+		newRenewCommand(s),
 		newTrustCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
