@@ -125,7 +125,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 			if ca != "" || p.Source.IsZero() || !pick(demand == "true") {
 				return
 			}
-			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
+			finding := Finding{Cause: f.cause, Fix: c.clientCAFix(p, f.ca)}
 			out = append(out, finding.at(p.Source.In("--"+f.ca)))
 		})
 	}
@@ -140,7 +140,7 @@ func verifyOff(c *Case) []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("%s does not verify the apiserver: anybody in between may read its credential and its traffic", base(k.Place.Path)),
-				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=/etc/kubernetes/pki/ca.crt --embed-certs=true", k.Place.Path, k.Cluster)}
+				Fix: c.trustOwn(k.Place, k.Cluster, "--insecure-skip-tls-verify=false")}
 			out = append(out, f.at(k.Place.In("clusters["+k.Cluster+"].cluster.insecure-skip-tls-verify")))
 		}
 	}
@@ -161,7 +161,7 @@ func plainHTTP(c *Case) []Finding {
 	for i := range c.Nodes {
 		for _, k := range c.Nodes[i].Kubeconfigs {
 			if u, err := url.Parse(k.Server); err == nil && u.Scheme == "http" {
-				f := Finding{Cause: fmt.Sprintf("%s reaches the apiserver without TLS (%s)", base(k.Place.Path), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
+				f := Finding{Cause: fmt.Sprintf("%s reaches the apiserver without TLS (%s)", base(k.Place.Path), u.Host), Fix: setCluster(k.Place, k.Cluster, "--server=https"+strings.TrimPrefix(k.Server, "http")), Severity: plainSeverity(u)}
 				out = append(out, f.at(k.Place.In(k.ServerField)))
 			}
 		}
@@ -184,7 +184,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
+		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: useHTTPS(p.Source, flag), Severity: plainSeverity(u)}
 		return []Finding{f.at(p.Source.In("--" + flag))}
 	}
 	return nil
@@ -195,15 +195,23 @@ func (c *Case) flagged(component, flag string, bad func(string) bool, cause, fix
 	var out []Finding
 	c.components(component, func(p *trust.Component) {
 		if v, ok := p.Flag(flag); ok && bad(v) && !p.Source.IsZero() {
-			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Source.In("--"+flag)))
+			f := Finding{Cause: cause, Fix: fix}
+			if component == "kubelet" {
+				f.Fix = kubeletFix(p.Source, flag, fix)
+			}
+			out = append(out, f.at(p.Source.In("--"+flag)))
 		}
 	})
 	return out
 }
 
 func staticTokenFile(c *Case) []Finding {
-	return c.flagged("kube-apiserver", "token-auth-file", func(v string) bool { return v != "" },
-		"kube-apiserver accepts tokens from a file: they never expire, and a change needs a restart", "use service-account tokens or certificates, and drop --token-auth-file")
+	out := c.flagged("kube-apiserver", "token-auth-file", func(v string) bool { return v != "" },
+		"kube-apiserver accepts tokens from a file: they never expire, and a change needs a restart", "")
+	for i := range out {
+		out[i].Fix = know(dropFlag(out[i].places[0], "token-auth-file"), "give who uses them service-account tokens or certificates first: kubepki kubeconfig user NAME")
+	}
+	return out
 }
 
 func anonymousOn(c *Case) []Finding {
@@ -211,7 +219,7 @@ func anonymousOn(c *Case) []Finding {
 		"the kubelet answers anonymous requests", "set authentication.anonymous.enabled: false in the kubelet's configuration")
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if v, _ := p.Flag("anonymous-auth"); v == "true" && alwaysAllow(p) {
-			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--anonymous-auth")))
+			out = append(out, Finding{Severity: Error, Cause: "anonymous users may do everything", Fix: setFlag(p.Source, "authorization-mode", "Node,RBAC")}.at(p.Source.In("--anonymous-auth")))
 		}
 	})
 	return out
@@ -229,7 +237,7 @@ func authorizationOpen(c *Case) []Finding {
 		"the kubelet serves a read-only port without TLS and without authentication", "set readOnlyPort: 0 in the kubelet's configuration")...)
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if alwaysAllow(p) {
-			out = append(out, Finding{Cause: "kube-apiserver lets every client do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Source.In("--authorization-mode")))
+			out = append(out, Finding{Cause: "kube-apiserver lets every client do everything", Fix: setFlag(p.Source, "authorization-mode", "Node,RBAC")}.at(p.Source.In("--authorization-mode")))
 		}
 	})
 	return out
@@ -252,7 +260,7 @@ func signerNotSingle(c *Case) []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s names %s, which holds %d certificates: kube-controller-manager signs only with exactly one", flag, base(v), len(m.Certificates)),
-				Fix: fmt.Sprintf("keep only the signing authority's certificate in a file of its own and name it in --%s", flag)}
+				Fix: c.singleSigner(p, flag)}
 			out = mergeFinding(out, f.at(m.Place))
 		}
 	})
@@ -276,7 +284,7 @@ func signerUntrusted(c *Case) []Finding {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
-					Fix: c.trustSigner(m.Place, flag, v, ca), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
+					Fix: c.trustSigner(m.Place, flag, v), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
 				out = mergeFinding(out, f.at(p.Source.In("--"+flag), m.Place))
 			})
 		}
@@ -286,13 +294,13 @@ func signerUntrusted(c *Case) []Finding {
 
 // trustSigner is the mend of an untrusted signer: an authority of another role
 // must never come into the bundle of clients.
-func (c *Case) trustSigner(signer trust.Place, flag, file, bundle string) string {
+func (c *Case) trustSigner(signer trust.Place, flag, file string) string {
 	if a := c.ownFile(signer); a != nil && a.Name != "ca" && a.Name != "kubelet-ca" {
 		if right := c.authority("ca", signer.Node); right != nil {
-			return fmt.Sprintf("set --%s to %s, and its key with it", flag, right.Certificate.Path)
+			return c.signWith(signer.Node, flag, right)
 		}
 	}
-	return fmt.Sprintf("add %s to a copy of %s, and name that in --client-ca-file", file, bundle)
+	return sh("kubepki", "trust", "add", "kube-apiserver/client-ca-file", file, "--separate", "--yes")
 }
 
 // admitsAuthority tells whether an anchor signed the authority itself.
@@ -316,7 +324,7 @@ func saIssuerMismatch(c *Case) []Finding {
 			return
 		}
 		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", first.Node, a[0], p.Node, b[0]),
-			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
+			Fix: issuerFix(p, b[0], a[0])}
 		out = append(out, f.at(p.Source.In("--service-account-issuer"), first.Source.In("--service-account-issuer")))
 	})
 	return out
@@ -330,7 +338,7 @@ func bootstrapLeftover(c *Case) []Finding {
 		if boot == "" || !c.kubeconfigPresent(p.Node, boot) || !c.kubeconfigPresent(p.Node, conf) {
 			return
 		}
-		f := Finding{Cause: fmt.Sprintf("%s is still there, though the node has joined: its token may let others join", base(boot)), Fix: "shred -u " + boot}
+		f := Finding{Cause: fmt.Sprintf("%s is still there, though the node has joined: its token may let others join", base(boot)), Fix: sh("shred", "-u", boot)}
 		out = append(out, f.at(trust.Place{Node: p.Node, Path: boot}))
 	})
 	return out
@@ -374,6 +382,9 @@ func kubeletServingSelfSigned(c *Case) []Finding {
 		f := Finding{Cause: "the kubelet serves a certificate that it signed itself, which nobody can verify", Fix: "set serverTLSBootstrap: true in the kubelet's configuration and approve its request"}
 		if c.verifiesKubelets() {
 			f.Severity = Warning
+		}
+		if c.authority("kubelet-ca", cred.Node) != nil {
+			f.Fix = renew(cred.Certificate.Path)
 		}
 		f = f.at(cred.Certificate)
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.Credential == cred }))

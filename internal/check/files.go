@@ -40,9 +40,9 @@ func fileMissing(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mendOver(m) })
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), overLink(k)
 	})...)
 	return append(out, c.adminAbsent()...)
 }
@@ -59,7 +59,7 @@ func (c *Case) adminAbsent() []Finding {
 			})
 		}
 		if has("controller-manager.conf") && has("scheduler.conf") && !has("admin.conf") {
-			f := Finding{Severity: Info, Cause: "admin.conf is missing: no component needs it, but kubectl on this node does", Fix: again}
+			f := Finding{Severity: Info, Cause: "admin.conf is missing: no component needs it, but kubectl on this node does", Fix: renew("/etc/kubernetes/admin.conf")}
 			out = append(out, f.at(trust.Place{Node: n.Name, Path: "/etc/kubernetes/admin.conf"}))
 		}
 	}
@@ -73,18 +73,14 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// again is how what is absent is made anew: init completes a folder and leaves
-// the rest alone.
-const again = "kubepki init --config FILE (the cluster's configuration; only what is absent is made)"
-
 // mend says what to do about a file that cannot be used. init refuses half of
 // a pair, and an authority made anew would fit nothing that is there.
 func (c *Case) mend(p trust.Place) string {
 	if c.isAuthority(p) || c.isSigningKey(p) {
-		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
+		return restore(p.Path)
 	}
 	if path.Ext(p.Path) == ".pub" {
-		return fmt.Sprintf("move %s away and derive it from its key: %s", p.Path, again)
+		return publicKey(stem(p.Path)+".key", p.Path)
 	}
 	return replace(p.Path)
 }
@@ -100,14 +96,10 @@ func (c *Case) isSigningKey(p trust.Place) bool {
 // replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
 	switch {
-	case strings.HasPrefix(path.Base(file), "kubelet-client"):
-		return "give the node a fresh /etc/kubernetes/kubelet.conf (kubepki kubeconfig node NAME) and restart the kubelet"
-	case strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet."):
-		return fmt.Sprintf("move %s away and restart the kubelet, which makes or asks for another", pair(file))
 	case strings.HasPrefix(file, "/server/"), strings.HasPrefix(file, "/client/"):
 		return fmt.Sprintf("move %s and the .csr away and make them anew: kubepki init --layout service --root DIR --name NAME", pair(file))
 	}
-	return fmt.Sprintf("move %s away and make it anew: %s", pair(file), again)
+	return renew(file)
 }
 
 // pair names the certificate with its key, which go together.
@@ -125,9 +117,9 @@ func fileUnreadable(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s cannot be read: %s", base(m.Place.Path), m.Reason)
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mendOver(m) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path))
 	})...)
 }
 
@@ -251,7 +243,7 @@ func joinModes(findings []Finding) []Finding {
 				places = append(places, o.places...)
 			}
 			f.Cause = fmt.Sprintf("%d files with private keys are open to others (%s)", len(g), modeOf(f))
-			f.Fix = fmt.Sprintf("chmod 600 for each of the %d files", len(g))
+			f.Fix = chmodAll(g)
 			out = append(out, f.at(places...))
 		}
 	}
@@ -267,13 +259,13 @@ func modeOf(f Finding) string {
 
 func permissions(f trust.File) []Finding {
 	mode := fmt.Sprintf("%04o", f.Mode)
-	finding := Finding{Fix: "chmod 600 " + f.Place.Path}
+	finding := Finding{Fix: sh("chmod", "600", f.Place.Path)}
 	switch {
 	case f.IsDir && f.Mode&othersWrite == 0, !f.IsDir && f.Mode&(othersReadWrite|groupReadWrite) == 0:
 		return nil
 	case f.IsDir:
 		finding.Cause = fmt.Sprintf("folder %s has mode %s: anybody may replace the keys in it", f.Place.Path, mode)
-		finding.Fix = "chmod go-w " + f.Place.Path
+		finding.Fix = sh("chmod", "go-w", f.Place.Path)
 	case f.Mode&othersReadWrite != 0:
 		finding.Cause = fmt.Sprintf("%s has mode %s: any user of the machine may use this private key", base(f.Place.Path), mode)
 	default:

@@ -56,7 +56,7 @@ func (c *Case) usageOfAuthority() []Finding {
 		if !mayUse(b.Certificate, u) || a == nil {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("the extended usages of authority %s exclude what it signed", base(a.Certificate.Path)), Fix: renewAuthority + ", without extended usages", breaks: []int{i}}
+		f := Finding{Cause: fmt.Sprintf("the extended usages of authority %s exclude what it signed", base(a.Certificate.Path)), Fix: c.certifyAgain([]trust.Place{a.Certificate}), breaks: []int{i}}
 		out = mergeFinding(out, f.at(a.Certificate))
 	}
 	return out
@@ -182,7 +182,8 @@ func requestheaderNameMismatch(c *Case) []Finding {
 		c.components("kube-apiserver", func(p *trust.Component) {
 			if p.Node == f.Node && !p.Source.IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
 				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
-				out[i].Fix = fmt.Sprintf("add %s to --requestheader-allowed-names in %s", usualProxy, p.Source.Path)
+				names, _ := p.Flag("requestheader-allowed-names")
+				out[i].Fix = setFlag(p.Source, "requestheader-allowed-names", names+","+usualProxy)
 			}
 		})
 	}
@@ -230,7 +231,7 @@ func requestheaderAnyName(c *Case) []Finding {
 			return
 		}
 		f := Finding{Cause: "--requestheader-allowed-names is empty: any certificate of the front-proxy authority may speak for any user",
-			Fix: "set --requestheader-allowed-names=front-proxy-client in " + p.Source.Path}
+			Fix: setFlag(p.Source, "requestheader-allowed-names", usualProxy)}
 		out = append(out, f.at(p.Source.In("--requestheader-allowed-names")))
 	})
 	return out

@@ -39,7 +39,7 @@ func caKeyMismatch(c *Case) []Finding {
 		}
 		f := Finding{
 			Cause:   fmt.Sprintf("%[1]s "+cause, base(a.Key.Path), base(a.Certificate.Path)),
-			Fix:     fmt.Sprintf("restore %s from a backup or from another control-plane node", places[0].Path),
+			Fix:     restore(a.Certificate.Path, a.Key.Path),
 			needs:   []trust.Place{a.Certificate},
 			cascade: true,
 		}
@@ -65,7 +65,7 @@ func (c *Case) signingKeyMismatch() []Finding {
 				setting, wrong, right = "--cluster-signing-"+s+"cert-file", m.Place, stem(file)+".crt"
 			}
 			f := Finding{Cause: fmt.Sprintf("%s names %s; %s and %s do not belong together: kube-controller-manager cannot sign", setting, base(wrong.Path), cert, file),
-				Fix: fmt.Sprintf("set %s to %s", setting, right), cascade: true}
+				Fix: setFlag(p.Source, setting, right), cascade: true}
 			out = append(out, f.at(p.Source.In(setting), wrong))
 		}
 	})
@@ -103,7 +103,7 @@ func keyMismatch(c *Case) []Finding {
 		}.at(cred.Key, cred.Certificate)
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
-			f.Fix = fmt.Sprintf("set %s to %s", cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
+			f.Fix = setFlag(cred.KeySetting, cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
 			f = c.breaksOf(f, trust.KeyMismatch).at(cred.KeySetting, cred.Key)
 			out = append(out, f)
 			continue
@@ -146,7 +146,7 @@ func saKeyMismatch(c *Case) []Finding {
 			seen[s.Key] = true
 			f := Finding{
 				Cause:   fmt.Sprintf("%s and %s are not a pair: tokens signed with the one are refused by the other", base(s.Key.Path), base(v.Path)),
-				Fix:     fmt.Sprintf("openssl pkey -in %s -pubout -out %s, then restart kube-apiserver (if %[1]s is the cluster's signing key)", s.Key.Path, v.Path),
+				Fix:     know(publicKey(s.Key.Path, v.Path), "if %s is the cluster's signing key, else restore that; then restart kube-apiserver", s.Key.Path),
 				cascade: true,
 			}.at(v, s.Key)
 			out = append(out, c.withBreaks(f, func(b Break) bool {
@@ -188,7 +188,7 @@ func saVerifyKeyMissing(c *Case) []Finding {
 			signer[keyID(c.Material(s.Key).Keys[0])] = at
 			out = append(out, Finding{
 				Cause: fmt.Sprintf("%s does not hold the public key of %s, with which %s signs service-account tokens", base(b.Place.Path), s.Key, c.Links[b.Link].Caller),
-				Fix:   fmt.Sprintf("add the public key of %s to %s and restart kube-apiserver there", s.Key, b.Place.Path),
+				Fix:   c.addPublicKey(s.Key, b.Place),
 			})
 		}
 		out[at] = out[at].at(append(out[at].places, b.Place)...)
@@ -251,7 +251,7 @@ func caKeyPresent(c *Case) []Finding {
 		}
 		f := Finding{
 			Cause: fmt.Sprintf("the key of an authority (%s) is on a worker: whoever takes the worker takes the cluster", base(a.Key.Path)),
-			Fix:   "shred -u " + a.Key.Path,
+			Fix:   sh("shred", "-u", a.Key.Path),
 		}
 		out = append(out, f.at(a.Key))
 	}

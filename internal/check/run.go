@@ -112,6 +112,7 @@ func Run(g *trust.Graph, o Options) *Result {
 		}
 	}
 	findings = c.roots(findings)
+	c.settle(findings)
 	return &Result{Links: c.links(findings), Findings: findings}
 }
 
