@@ -404,6 +404,6 @@ func kubeletUnverified(c *Case) []Finding {
 		return nil
 	}
 	f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
-		Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
+		Fix: "set --kubelet-certificate-authority, and serverTLSBootstrap in the kubelets' configuration; kubepki init --kubelet-authority makes an authority for kubelets"}
 	return []Finding{f.at(places...)}
 }
