@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"path"
 	"regexp"
@@ -24,8 +25,12 @@ func both(a, b string) string {
 // authority's, while its key is good.
 func (c *Case) certifyAgain(places []trust.Place) string {
 	for _, p := range places {
-		if c.ownFile(p) == nil {
+		own := c.ownFile(p)
+		if own == nil {
 			continue
+		}
+		if fresh := c.certifiedElsewhere(own); fresh != nil {
+			return c.freshCopy(c.ownFilesOf(places), fresh)
 		}
 		fix := renew(p.Path)
 		if len(places) > 1 {
@@ -34,6 +39,28 @@ func (c *Case) certifyAgain(places []trust.Place) string {
 		return fix
 	}
 	return renewAuthority
+}
+
+// ownFilesOf leaves out the copies that are no authority's own file.
+func (c *Case) ownFilesOf(places []trust.Place) []trust.Place {
+	return slices.DeleteFunc(slices.Clone(places), func(p trust.Place) bool { return c.ownFile(p) == nil })
+}
+
+// certifiedElsewhere is the same authority on another node, where its certificate
+// is good by now; nil when it is nowhere.
+func (c *Case) certifiedElsewhere(own *trust.Authority) *trust.Authority {
+	old := c.certificateOf(*own)
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		m := c.certificateOf(*a)
+		if old == nil || m == nil || a.Node == own.Node || a.Name != own.Name || !trust.SameKey(m.Leaf().PublicKey, old.Leaf().PublicKey) {
+			continue
+		}
+		if x := m.Leaf(); x.IsCA && (x.KeyUsage == 0 || x.KeyUsage&x509.KeyUsageCertSign != 0) && !c.At.After(x.NotAfter) && !c.At.Before(x.NotBefore) && x.NotAfter.After(old.Leaf().NotAfter) {
+			return a
+		}
+	}
+	return nil
 }
 
 // sooner is the mend of what is not valid yet.
@@ -56,10 +83,15 @@ func (c *Case) stronger(s standing) string {
 // freshCopy puts the authority's own certificate wherever the old copy stands on
 // the node of the first place.
 func (c *Case) freshCopy(places []trust.Place, own *trust.Authority) string {
-	var fix, note string
+	var fix string
+	var notes []string
+	note := func(text string) {
+		if !slices.Contains(notes, text) {
+			notes = append(notes, text)
+		}
+	}
 	for _, p := range places {
 		if p.Node != places[0].Node {
-			note = "and so on the other nodes"
 			continue
 		}
 		from := c.localCopy(p, own)
@@ -68,15 +100,18 @@ func (c *Case) freshCopy(places []trust.Place, own *trust.Authority) string {
 			one = setCluster(p.File(), name, "--certificate-authority="+cmp.Or(from, otherPart+own.Certificate.Path), "--embed-certs=true")
 		}
 		if from == "" {
-			note = fmt.Sprintf("%s: a folder with a copy of / of node %s", otherPart, own.Node)
+			note(fmt.Sprintf("%s: a folder with a copy of / of node %s", otherPart, own.Node))
 		}
 		if fix != "" {
 			one = both(fix, one)
 		}
 		fix = one
 	}
-	if note != "" {
-		return know(fix, "%s", note)
+	if slices.ContainsFunc(places, func(p trust.Place) bool { return p.Node != places[0].Node }) {
+		note("the same on the other nodes")
+	}
+	if len(notes) > 0 {
+		return know(fix, "%s", strings.Join(notes, "; "))
 	}
 	return fix
 }

@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"os"
@@ -26,13 +27,66 @@ var wordsAlone = []string{
 	"kubelet-serving-self-signed", // the worker asks for it, or gets it from where the authority is
 }
 
+// harder are faults whose mend takes more than one step, or whose names are traps;
+// the table of mutations has what each rule finds.
+var harder = []mutation{
+	{name: "a kubeconfig's cluster is called as a command is", brk: func(c *testpki.Cluster) {
+		c.SetConfCA("cp1", "scheduler.conf", oldAuthority(c, "ca"))
+		c.Edit("cp1", "scheduler.conf", "  name: kubernetes\n", "  name: \"k'$(touch /pwned)`touch /pwned`; touch /pwned #\"\n")
+		c.Edit("cp1", "scheduler.conf", "    cluster: kubernetes\n", "    cluster: \"k'$(touch /pwned)`touch /pwned`; touch /pwned #\"\n")
+	}},
+	{name: "the cluster's authority has expired, and every kubeconfig holds it", at: days(3), brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "ca", until(days(2)))
+		for _, conf := range []string{"admin.conf", "super-admin.conf", "kubelet.conf", "controller-manager.conf", "scheduler.conf"} {
+			c.SetConfCA("cp1", conf, c.Read("cp1", "pki/ca.crt"))
+		}
+	}},
+	{name: "the authority of all nodes has expired", kind: testpki.HA, at: days(3), brk: func(c *testpki.Cluster) {
+		c.Resign("cp1", "ca", until(days(2)))
+		for _, n := range []string{"cp2", "cp3", "w1"} {
+			c.Copy("cp1", "pki/ca.crt", n, "pki/ca.crt")
+		}
+	}},
+	{name: "all that one authority signed has expired", at: days(3), brk: func(c *testpki.Cluster) {
+		for _, leaf := range []string{"apiserver", "apiserver-kubelet-client"} {
+			c.Reissue("cp1", leaf, "ca", until(days(2)))
+		}
+		for _, conf := range []string{"admin.conf", "super-admin.conf", "kubelet.conf", "controller-manager.conf", "scheduler.conf"} {
+			c.ReissueConf("cp1", conf, "ca", until(days(2)))
+		}
+	}},
+	{name: "new nodes get certificates of an authority that nobody trusts", brk: func(c *testpki.Cluster) {
+		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/signer.crt")
+		c.Copy("cp1", "pki/ca.key", "cp1", "pki/signer.key")
+		c.Recreate("cp1", "signer")
+		for _, half := range []string{"cert-file=/etc/kubernetes/pki/ca.crt", "key-file=/etc/kubernetes/pki/ca.key"} {
+			c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-"+half, "--cluster-signing-"+strings.Replace(half, "/ca.", "/signer.", 1))
+		}
+	}},
+	{name: "the certificate that the kubelet keeps for itself has expired", at: days(3), brk: func(c *testpki.Cluster) {
+		c.ReissueConf("cp1", "kubelet.conf", "ca", until(days(2)))
+		var both []byte
+		for _, field := range []string{"client-certificate", "client-key"} {
+			value := confField(c, "kubelet.conf", field+"-data: ")
+			data, err := base64.StdEncoding.DecodeString(value)
+			if err != nil {
+				panic(err)
+			}
+			both = append(both, data...)
+			c.Edit("cp1", "kubelet.conf", field+"-data: "+value, field+": /var/lib/kubelet/pki/kubelet-client-current.pem")
+		}
+		c.Write("cp1", "/var/lib/kubelet/pki/kubelet-client-2026-06-01-00-00-00.pem", both)
+		os.Symlink("/var/lib/kubelet/pki/kubelet-client-2026-06-01-00-00-00.pem", c.Path("cp1", "/var/lib/kubelet/pki/kubelet-client-current.pem"))
+	}},
+}
+
 // TestFixesMendWhatTheyAreFor runs the fix of each row's findings as it is printed,
 // with sh, where the node's tree is /, and verifies again until the cluster is
 // healthy. What is in capitals is filled in as the note says.
 func TestFixesMendWhatTheyAreFor(t *testing.T) {
 	const rounds = 5
 	tools := fixTools(t)
-	for _, m := range mutations {
+	for _, m := range slices.Concat(harder, mutations) {
 		if m.live != nil {
 			continue // what runs is restarted, not mended by a file
 		}
@@ -48,6 +102,9 @@ func TestFixesMendWhatTheyAreFor(t *testing.T) {
 			}
 			m.brk(b.cluster)
 			for range rounds {
+				if _, err := os.Stat(b.cluster.Path("cp1", "/pwned")); err == nil {
+					t.Fatal("a name was run as a command")
+				}
 				left := b.findings()
 				if len(left) == 0 {
 					return

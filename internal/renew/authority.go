@@ -46,6 +46,12 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 		i.signer = above
 	}
 	p.life(i)
+	for _, cred := range p.g.Credentials {
+		// What it signed shall not outlive it, if it was long ago made for a shorter time.
+		if leaf := p.g.Material(cred.Certificate).Leaf(); leaf != nil && trust.SignedBy(leaf, old) && leaf.NotAfter.After(i.NotAfter) && i.signer.Certificate == nil {
+			i.NotAfter = leaf.NotAfter
+		}
+	}
 	for _, o := range p.copies(a, old) {
 		i.Warnings = append(i.Warnings, fmt.Sprintf("%s holds a copy of the old certificate, which serves until it ends: kubepki verify says when it does not any more", o))
 	}
