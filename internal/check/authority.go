@@ -266,10 +266,10 @@ func authorityRecreated(c *Case) []Finding {
 		}
 		places := leaves
 		cause := fmt.Sprintf("%s was signed by an older authority of the same name as %s, with another key", names(leaves), base(own.Certificate.Path))
-		fix := replace(leaves[0].Path)
+		fix := renewEach(leaves)
 		if len(leaves) > 1 && !c.signs(own) {
 			cause = fmt.Sprintf("authority %s was made anew: %d certificates are of the old one, which it does not verify any more", base(own.Certificate.Path), len(leaves))
-			fix = restore(own.Certificate.Path, own.Key.Path) + "; or keep the new one and make all that is of it anew, on every node: kubepki renew --all"
+			fix = c.restorePair(own) + "; or keep the new one and make all that is of it anew, on every node: kubepki renew --all"
 			places = append([]trust.Place{own.Certificate}, leaves...)
 		}
 		f := c.finding(g, places, cause, fix)
@@ -357,7 +357,7 @@ func (c *Case) byWrongAuthority(f trustFault) string {
 func (c *Case) wrongAuthority(g []trustFault) Finding {
 	own := g[0].own.Certificate
 	cause := fmt.Sprintf("%s signed none of the certificates that should be of it (%s and %d more): it is another authority's", base(own.Path), named(g[0].place), len(placesOf(g))-1)
-	f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, restore(own.Path, g[0].own.Key.Path))
+	f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, c.restorePair(g[0].own))
 	f.cascade = true
 	return f
 }

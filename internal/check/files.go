@@ -96,6 +96,8 @@ func (c *Case) isSigningKey(p trust.Place) bool {
 // replace is the mend of a pair, or of a kubeconfig, that is wrong as a whole.
 func replace(file string) string {
 	switch {
+	case path.Base(file) == "bootstrap-kubelet.conf":
+		return know(sh("install", "-m", "600", filePart, file), "%s: what kubepki kubeconfig bootstrap makes on a control-plane node, with a fresh token; or none, where the node has joined", filePart)
 	case strings.HasPrefix(file, "/server/"), strings.HasPrefix(file, "/client/"):
 		return fmt.Sprintf("move %s and the .csr away and make them anew: kubepki init --layout service --root DIR --name NAME", pair(file))
 	}

@@ -91,6 +91,33 @@ var renewNames = map[string]string{
 	"ca": "ca", "etcd/ca": "etcd-ca", "front-proxy-ca": "front-proxy-ca", "kubelet-ca": "kubelet-ca", "root-ca": "root-ca",
 }
 
+// renewEach makes anew what stands at places of one node, each once.
+func renewEach(places []trust.Place) string {
+	var names []string
+	for _, p := range places {
+		fix := replace(p.Path)
+		name, ok := strings.CutSuffix(strings.TrimPrefix(fix, renewCommand), " --yes")
+		if !ok || p.Node != places[0].Node || !strings.HasPrefix(fix, renewCommand) {
+			continue
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 2 {
+		return replace(places[0].Path)
+	}
+	return renewCommand + strings.Join(names, " ") + " --yes"
+}
+
+// restorePair puts an authority back, with its key where that is kept here.
+func (c *Case) restorePair(a *trust.Authority) string {
+	if c.Material(a.Key).OK() {
+		return restore(a.Certificate.Path, a.Key.Path)
+	}
+	return restore(a.Certificate.Path)
+}
+
 // renewCommand begins each fix by kubepki renew.
 const renewCommand = "kubepki renew "
 
@@ -136,16 +163,23 @@ func overLink(k *trust.Kubeconfig) string {
 	return replace(k.Place.Path)
 }
 
-// chmodAll closes files that were opened together.
+// chmodAll closes files and folders that were opened together, each as its own
+// fix does.
 func chmodAll(findings []Finding) string {
-	words := []string{"chmod", "go-w"}
+	var modes []string
+	paths := map[string][]string{}
 	for _, f := range findings {
-		if strings.HasPrefix(f.Fix, "chmod 600 ") {
-			words[1] = "600"
+		mode, _, _ := strings.Cut(strings.TrimPrefix(f.Fix, "chmod "), " ")
+		if paths[mode] == nil {
+			modes = append(modes, mode)
 		}
-		words = append(words, f.Path)
+		paths[mode] = append(paths[mode], f.Path)
 	}
-	return sh(words...)
+	var parts []string
+	for _, mode := range modes {
+		parts = append(parts, sh(append([]string{"chmod", mode}, paths[mode]...)...))
+	}
+	return strings.Join(parts, " && ")
 }
 
 // restore puts files back from a copy; others of the node are left alone.

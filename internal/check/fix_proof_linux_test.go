@@ -63,6 +63,18 @@ var harder = []mutation{
 			c.Edit("cp1", "manifests/kube-controller-manager.yaml", "--cluster-signing-"+half, "--cluster-signing-"+strings.Replace(half, "/ca.", "/signer.", 1))
 		}
 	}},
+	{name: "everything was opened to everybody", brk: func(c *testpki.Cluster) {
+		filepath.WalkDir(c.Path("cp1", "/etc/kubernetes"), func(path string, _ fs.DirEntry, _ error) error { return os.Chmod(path, 0o777) })
+	}},
+	{name: "several certificates are of an older authority", brk: func(c *testpki.Cluster) {
+		cert, key := c.Read("cp1", "pki/ca.crt"), c.Read("cp1", "pki/ca.key")
+		c.Recreate("cp1", "ca")
+		c.Reissue("cp1", "apiserver", "ca", nil)
+		c.Reissue("cp1", "apiserver-kubelet-client", "ca", nil)
+		c.ReissueConf("cp1", "scheduler.conf", "ca", nil)
+		c.Write("cp1", "pki/ca.crt", cert)
+		c.Write("cp1", "pki/ca.key", key)
+	}},
 	{name: "the certificate that the kubelet keeps for itself has expired", at: days(3), brk: func(c *testpki.Cluster) {
 		c.ReissueConf("cp1", "kubelet.conf", "ca", until(days(2)))
 		var both []byte

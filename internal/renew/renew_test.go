@@ -144,13 +144,19 @@ func TestWhatIsAtFaultIsNotKept(t *testing.T) {
 			c.ReissueConf("cp1", "scheduler.conf", "ca", func(x *x509.Certificate) {
 				x.Subject = pkix.Name{CommonName: "somebody", Organization: []string{"system:masters"}, OrganizationalUnit: []string{"ops"}}
 			})
-		}, func(_ *renew.Item, c *x509.Certificate) bool { return c.Subject.String() == "CN=system:kube-scheduler,OU=ops" }},
+		}, func(_ *renew.Item, c *x509.Certificate) bool {
+			return c.Subject.String() == "CN=system:kube-scheduler,OU=ops"
+		}},
 		{"masters go out of a component's groups", "controller-manager.conf", func(c *testpki.Cluster) {
 			c.ReissueConf("cp1", "controller-manager.conf", "ca", func(x *x509.Certificate) { x.Subject.Organization = []string{"system:masters"} })
-		}, func(_ *renew.Item, c *x509.Certificate) bool { return c.Subject.String() == "CN=system:kube-controller-manager" }},
+		}, func(_ *renew.Item, c *x509.Certificate) bool {
+			return c.Subject.String() == "CN=system:kube-controller-manager"
+		}},
 		{"masters stay where older kubeadm put them", "admin.conf", func(c *testpki.Cluster) {
 			c.ReissueConf("cp1", "admin.conf", "ca", func(x *x509.Certificate) { x.Subject.Organization = []string{"system:masters"} })
-		}, func(_ *renew.Item, c *x509.Certificate) bool { return slices.Contains(c.Subject.Organization, "system:masters") }},
+		}, func(_ *renew.Item, c *x509.Certificate) bool {
+			return slices.Contains(c.Subject.Organization, "system:masters")
+		}},
 		{"the front proxy gets a name that is let in", "front-proxy-client", func(c *testpki.Cluster) {
 			c.Edit("cp1", "manifests/kube-apiserver.yaml", "--requestheader-allowed-names=front-proxy-client", "--requestheader-allowed-names=aggregator")
 		}, func(_ *renew.Item, c *x509.Certificate) bool { return c.Subject.CommonName == "aggregator" }},

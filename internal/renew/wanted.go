@@ -390,6 +390,13 @@ func (p *planner) serverAuthority(node string) *trust.Material {
 			}
 		}
 	}
+	// In other layouts it has another name: it is the one that signed what is served.
+	for _, a := range p.g.Authorities {
+		m := p.g.Material(a.Certificate)
+		if a.Node == node && slices.ContainsFunc(certificatesOf(m), p.verifiesAServer) {
+			return m
+		}
+	}
 	return nil
 }
 
@@ -429,11 +436,12 @@ func certificatesOf(m *trust.Material) []*x509.Certificate {
 }
 
 // issuers are the authorities that may sign: the role's on its own node, then the
-// same one of other nodes; for a role that the catalog does not know the one that
-// signed the old certificate.
+// same one of other nodes; for a role or an authority that the catalog does not
+// know the one that signed the old certificate.
 func (p *planner) issuers(i *Item, e catalog.Entry) []trust.Authority {
+	named := slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return len(e.Authorities) > 0 && a.Name == e.Authorities[0] })
 	is := func(a trust.Authority) bool {
-		if len(e.Authorities) > 0 {
+		if named {
 			return a.Name == e.Authorities[0]
 		}
 		leaf, m := i.Old, p.g.Material(a.Certificate)
