@@ -124,7 +124,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return err
 	}
 	warnings := afterwards(n, files, before, at)
-	if err := o.print(s, n, all, warnings); err != nil {
+	if err := o.print(s, all, warnings); err != nil {
 		return err
 	}
 	backup := backupFolder(at)
@@ -275,7 +275,7 @@ type renewDocument struct {
 }
 
 // print shows the plan on stderr.
-func (o *renewOptions) print(s streams, n *trustNodes, all []*renewal, warnings []string) error {
+func (o *renewOptions) print(s streams, all []*renewal, warnings []string) error {
 	var rows [][]string
 	for _, r := range all {
 		key := "new " + string(r.Algorithm)

@@ -302,8 +302,9 @@ func (c *Case) settle(findings []Finding) {
 	}
 }
 
-// canRenew tells whether the key of what signs is on the finding's own node. Where
-// nothing tells what signs, the renewal itself says what it lacks.
+// canRenew tells whether the key of what signs is on the finding's own node, as far
+// as is known: a control plane whose folder was not given has it. Where nothing
+// tells what signs, the renewal itself says what it lacks.
 func (c *Case) canRenew(f *Finding) bool {
 	name := ""
 	for _, cred := range c.Credentials {
@@ -315,7 +316,8 @@ func (c *Case) canRenew(f *Finding) bool {
 	}
 	for _, a := range c.Authorities {
 		if a.Node == f.Node && (a.Name == name || name == "" && a.Certificate.Path == f.Path) {
-			return c.Material(a.Key).OK() && c.Material(a.Key).HasPrivateKey
+			key := c.Material(a.Key)
+			return key.OK() && key.HasPrivateKey || key != nil && key.State == trust.NotGiven && c.controlPlane(f.Node)
 		}
 	}
 	return name == ""

@@ -92,7 +92,7 @@ func (p *planner) whatCanBe(all []candidate) ([]*Item, error) {
 	var items []*Item
 	var refused error
 	for _, c := range all {
-		if c.authority != nil || c.absent || c.name == "kubelet-server" {
+		if c.authority != nil || c.absent {
 			continue
 		}
 		item, err := p.item(c)
@@ -174,7 +174,7 @@ func (p *planner) candidates() []candidate {
 		for _, name := range []string{"admin.conf", "super-admin.conf"} {
 			at := trust.Place{Node: n.Name, Path: catalog.Conf(name)}
 			there := slices.ContainsFunc(all, func(c candidate) bool { return c.node == n.Name && slices.Contains(c.paths(), at.Path) })
-			if !there && component(n, catalog.APIServer) != nil && n.Layout == "kubeadm" {
+			if !there && apiserver(n) != nil && n.Layout == "kubeadm" {
 				cred := &trust.Credential{ID: name, Name: name, Node: n.Name, Certificate: at, Client: true}
 				all = append(all, candidate{name: name, node: n.Name, credential: cred, kubeconfig: &trust.Kubeconfig{Place: at, State: trust.Missing}, absent: true})
 			}
@@ -205,8 +205,9 @@ func (p *planner) node(name string) *trust.Node {
 	return &p.g.Nodes[i]
 }
 
-func component(n *trust.Node, name string) *trust.Component {
-	i := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == name })
+// apiserver is the node's, nil when it has none.
+func apiserver(n *trust.Node) *trust.Component {
+	i := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == catalog.APIServer })
 	if i < 0 {
 		return nil
 	}

@@ -42,7 +42,7 @@ func (p *planner) entry(cred *trust.Credential) catalog.Entry {
 		KubeletAuthority: p.hasAuthority(cred.Node, catalog.KubeletCA), Validity: catalog.DefaultValidity, CAValidity: catalog.DefaultCAValidity,
 		ControlPlanes: []catalog.ControlPlane{{Name: p.nodeName(n), Address: p.advertised(n), BindPort: catalog.DefaultBindPort}},
 	}
-	if a := component(n, catalog.APIServer); a != nil {
+	if a := apiserver(n); a != nil {
 		if v, ok := a.Flag("service-cluster-ip-range"); ok {
 			c.ServiceSubnet = v
 		}
@@ -94,7 +94,7 @@ const nodePrefix = "system:node:"
 
 // advertised is the address of the node's apiserver; the zero Addr when unknown.
 func (p *planner) advertised(n *trust.Node) netip.Addr {
-	if a := component(n, catalog.APIServer); a != nil {
+	if a := apiserver(n); a != nil {
 		if v, ok := a.Flag("advertise-address"); ok {
 			addr, _ := netip.ParseAddr(v)
 			return addr
@@ -226,7 +226,7 @@ func (p *planner) names(i *Item, cred *trust.Credential, e catalog.Entry) {
 				needed = append(needed, a.String())
 			}
 		}
-		if a := component(p.node(cred.Node), catalog.APIServer); i.Name == "apiserver" && (a == nil || a.Source.IsZero()) {
+		if a := apiserver(p.node(cred.Node)); i.Name == "apiserver" && (a == nil || a.Source.IsZero()) {
 			i.Warnings = append(i.Warnings, fmt.Sprintf("no manifest and no old certificate tell the services' subnet and domain: kubeadm's defaults %s and %s are taken", catalog.DefaultServiceSubnet, catalog.DefaultDNSDomain))
 		}
 	}
@@ -331,7 +331,7 @@ func (p *planner) dial(i *Item, k *trust.Kubeconfig) error {
 	}
 	if n := p.node(i.Node); !isURL(i.Server) && p.advertised(n).IsValid() {
 		port := "6443"
-		if a := component(n, catalog.APIServer); a != nil {
+		if a := apiserver(n); a != nil {
 			if v, ok := a.Flag("secure-port"); ok {
 				port = v
 			}
@@ -416,6 +416,8 @@ func (p *planner) sign(i *Item, e catalog.Entry) error {
 		case why != nil:
 		case !m.OK() || len(m.Certificates) == 0:
 			why = &Refusal{i.ID(), fmt.Sprintf("its authority %s cannot be read", a.Certificate), "restore it first, from a backup or another control-plane node: made anew it would fit nothing that is there"}
+		case key == nil && denied(p.g.Material(a.Key)):
+			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, may not be read", a.Key), "run it again with sudo"}
 		case key == nil:
 			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there"}
 		default:
@@ -427,6 +429,8 @@ func (p *planner) sign(i *Item, e catalog.Entry) error {
 	}
 	return why
 }
+
+func denied(m *trust.Material) bool { return m != nil && m.State == trust.Denied }
 
 func certificatesOf(m *trust.Material) []*x509.Certificate {
 	if !m.OK() {
