@@ -45,8 +45,8 @@ const (
 
 var fillIn = regexp.MustCompile(`(^|[\s/='])(` + backupPart + "|" + otherPart + "|" + filePart + "|" + serverPart + `)($|[\s/'])`)
 
-// kindOf tells what a fix is by its first word and by what is to be filled in.
-func kindOf(fix string) FixKind {
+// fixKindOf tells what a fix is by its first word and by what is to be filled in.
+func fixKindOf(fix string) FixKind {
 	first, _, _ := strings.Cut(fix, " ")
 	switch {
 	case fix == "":
@@ -297,7 +297,7 @@ func (c *Case) settle(findings []Finding) {
 			f.Fix = c.renewElsewhere(f)
 		}
 		f.Fix, f.FixNote, _ = strings.Cut(f.Fix, beside)
-		f.FixKind = kindOf(f.Fix)
+		f.FixKind = fixKindOf(f.Fix)
 		f.References = referencesOf(f)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // both does two things, in words where one of them is.
 func both(a, b string) string {
-	if kindOf(a) == FixWords || kindOf(b) == FixWords {
+	if fixKindOf(a) == FixWords || fixKindOf(b) == FixWords {
 		return a + ", and " + b
 	}
 	return a + " && " + b

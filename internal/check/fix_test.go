@@ -31,7 +31,7 @@ func TestKindsOfFixes(t *testing.T) {
 		"":               "",
 		"catalogue of x": FixWords,
 	} {
-		if got := kindOf(fix); got != want {
+		if got := fixKindOf(fix); got != want {
 			t.Errorf("%q is %q, want %q", fix, got, want)
 		}
 	}
@@ -61,11 +61,11 @@ func TestFlagsAreSetOnlyWhereTheyStand(t *testing.T) {
 		}
 	}
 	for _, value := range []string{"a b", "a#b", "a&b", `a\1`, "a'b", "a\nb"} {
-		if fix := setFlag(at, "--x", value); kindOf(fix) != FixWords {
+		if fix := setFlag(at, "--x", value); fixKindOf(fix) != FixWords {
 			t.Errorf("%q is written by %s", value, fix)
 		}
 	}
-	if fix := setFlag(trust.Place{Path: "/proc/1/cmdline"}, "--x", "y"); kindOf(fix) != FixWords {
+	if fix := setFlag(trust.Place{Path: "/proc/1/cmdline"}, "--x", "y"); fixKindOf(fix) != FixWords {
 		t.Errorf("a process is edited: %s", fix)
 	}
 }
