@@ -434,7 +434,7 @@ func bundleExpired(c *Case) []Finding {
 		if len(expired) == 0 || c.ownFile(b.Anchors) != nil && len(expired) == len(m.Certificates) || c.saidExpired(expired) {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: c.currentAnchors(b)}
+		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there"}
 		if len(expired) < len(m.Certificates) {
 			f.Severity, f.Cause = Info, fmt.Sprintf("%s holds an expired anchor beside a good one", named(b.Anchors))
 			f.Fix = c.pruneExpired(b)

@@ -108,7 +108,7 @@ func certNotYetValid(c *Case) []Finding {
 		func(s standing) (string, string) {
 			cause := fmt.Sprintf("%s is not valid before %s (%s)", subject(s.certificate), date(s.NotBefore), base(s.places[0].Path))
 			if s.NotBefore.Sub(c.At) <= 15*time.Minute {
-				return cause + "; it begins within minutes, so the clock of one machine is probably wrong", "timedatectl" + beside + "on each machine: compare their clocks"
+				return cause + "; it begins within minutes, so the clock of one machine is probably wrong", "compare the clocks of the machines: timedatectl on each"
 			}
 			return cause, c.sooner(s)
 		})

@@ -82,6 +82,9 @@ func (c *Case) mend(p trust.Place) string {
 	if path.Ext(p.Path) == ".pub" {
 		return publicKey(stem(p.Path)+".key", p.Path)
 	}
+	if m := c.Material(p); m != nil && m.Role == trust.RoleBundle && p.Field == "" {
+		return c.bundleAgain(p)
+	}
 	return replace(p.Path)
 }
 

@@ -33,7 +33,7 @@ const (
 const beside = "  # "
 
 // programs are what commands begin with: all else is words.
-var programs = []string{"kubepki", "kubectl", "openssl", "chmod", "cat", "cp", "mv", "rm", "install", "sed", "grep", "shred", "timedatectl"}
+var programs = []string{"kubepki", "kubectl", "openssl", "chmod", "chown", "test", "cat", "cp", "mv", "rm", "install", "sed", "grep", "shred", "timedatectl"}
 
 // The parts that are to be filled in.
 const (
@@ -209,6 +209,19 @@ func setFlag(at trust.Place, flag, value string) string {
 	return sh("sed", "-i", "-E", `s#(^|[[:space:]"\x27])--`+flag+`=[^[:space:]"\x27]*#\1--`+flag+`=`+value+`#`, at.Path)
 }
 
+// putFlag gives a component's flag a value, whether it has one or not.
+func putFlag(p *trust.Component, flag, value string) string {
+	old, set := p.Flag(flag)
+	switch {
+	case !set:
+		return addFlag(p.Source, p.Name, flag, value)
+	case flagValue.MatchString(old) || path.Ext(p.Source.Path) != ".yaml" || !flagValue.MatchString(value):
+		return setFlag(p.Source, flag, value)
+	}
+	// The old value has blanks or quotes in it: the whole item is written anew.
+	return sh("sed", "-i", "-E", `s#^([[:space:]]*-[[:space:]]+).?--`+flag+`=.*$#\1--`+flag+`=`+value+`#`, p.Source.Path)
+}
+
 // editable tells whether a file holds flags as words of a line: a manifest or a unit.
 func editable(at trust.Place) bool {
 	switch path.Ext(at.Path) {
@@ -293,6 +306,9 @@ func (c *Case) leads(k trust.Kubeconfig) bool {
 func (c *Case) settle(findings []Finding) {
 	for i := range findings {
 		f := &findings[i]
+		if f.ID == "bundle-expired" && f.Severity == Error {
+			f.Fix = c.currentAnchors(f.places)
+		}
 		if strings.Contains(f.Fix, renewCommand) && !strings.Contains(f.Fix, " --all") && !c.canRenew(f) {
 			f.Fix = c.renewElsewhere(f)
 		}
@@ -306,6 +322,9 @@ func (c *Case) settle(findings []Finding) {
 // as is known: a control plane whose folder was not given has it. Where nothing
 // tells what signs, the renewal itself says what it lacks.
 func (c *Case) canRenew(f *Finding) bool {
+	if a := c.ownFile(trust.Place{Node: f.Node, Path: f.Path}); a != nil {
+		return c.keyHere(a)
+	}
 	name := ""
 	for _, cred := range c.Credentials {
 		at := cred.Certificate
@@ -315,12 +334,17 @@ func (c *Case) canRenew(f *Finding) bool {
 		}
 	}
 	for _, a := range c.Authorities {
-		if a.Node == f.Node && (a.Name == name || name == "" && a.Certificate.Path == f.Path) {
-			key := c.Material(a.Key)
-			return key.OK() && key.HasPrivateKey || key != nil && key.State == trust.NotGiven && c.controlPlane(f.Node)
+		if a.Node == f.Node && a.Name == name {
+			return c.keyHere(&a)
 		}
 	}
 	return name == ""
+}
+
+// keyHere tells whether an authority's key is on its node, or may be.
+func (c *Case) keyHere(a *trust.Authority) bool {
+	key := c.Material(a.Key)
+	return key.OK() && key.HasPrivateKey || key != nil && key.State == trust.NotGiven && c.controlPlane(a.Node)
 }
 
 // renewElsewhere is the mend where the authority's key is not on the node.

@@ -38,6 +38,11 @@ func (c *Case) certifyAgain(places []trust.Place) string {
 		}
 		return fix
 	}
+	for _, cred := range c.Credentials {
+		if slices.Contains(places, cred.Certificate) {
+			return replace(cred.Certificate.Path) // it stands in a chain, which is made anew with the leaf
+		}
+	}
 	return renewAuthority
 }
 
@@ -145,19 +150,34 @@ func (c *Case) completeChain(at trust.Place, leaf certificate) string {
 
 func quoteAppend(command, file string) string { return command + " >> " + quote(file) }
 
-// currentAnchors is the mend of a bundle that holds old certificates of an
-// authority whose own file has a newer one.
-func (c *Case) currentAnchors(b *trust.Bundle) string {
-	if name := clusterName(b.Anchors.Field); name != "" {
-		return c.trustOwn(b.Anchors.File(), name)
+// currentAnchors is the mend of bundles that hold old certificates of an authority
+// whose own file has a newer one: of all that are on the node of the first.
+func (c *Case) currentAnchors(bundles []trust.Place) string {
+	var fix string
+	for _, b := range bundles {
+		if b.Node != bundles[0].Node {
+			continue
+		}
+		one := c.currentAnchor(b)
+		if fix != "" {
+			one = both(fix, one)
+		}
+		fix = one
 	}
-	old := c.Material(b.Anchors).Leaf()
+	return fix
+}
+
+func (c *Case) currentAnchor(b trust.Place) string {
+	if name := clusterName(b.Field); name != "" {
+		return c.trustOwn(b.File(), name)
+	}
+	old := c.Material(b).Leaf()
 	for _, a := range c.Authorities {
-		if m := c.certificateOf(a); a.Node == b.Anchors.Node && m != nil && bytes.Equal(m.Leaf().RawSubject, old.RawSubject) && !c.At.After(m.Leaf().NotAfter) {
-			return sh("cp", a.Certificate.Path, b.Anchors.Path)
+		if m := c.certificateOf(a); a.Node == b.Node && m != nil && old != nil && bytes.Equal(m.Leaf().RawSubject, old.RawSubject) && !c.At.After(m.Leaf().NotAfter) {
+			return sh("cp", a.Certificate.Path, b.Path)
 		}
 	}
-	return "copy the current certificate of the authority there"
+	return "copy the current certificate of the authority to " + b.Path
 }
 
 // pruneExpired takes expired anchors out of a bundle that has others.
@@ -193,7 +213,12 @@ func useHTTPS(at trust.Place, flag string) string {
 // singleSigner lets the controller-manager sign with the authority's own file.
 func (c *Case) singleSigner(p *trust.Component, flag string) string {
 	a := c.authority("ca", p.Node)
-	if v, _ := p.Flag(flag); a == nil || a.Node != p.Node || a.Certificate.Path == v || len(c.certificateOf(*a).Certificates) != 1 {
+	v, _ := p.Flag(flag)
+	if own := path.Join(path.Dir(v), "cluster-signing.crt"); a != nil && a.Node == p.Node && a.Certificate.Path == v && hasKey(c.Material(a.Key), c.certificateOf(*a).Leaf().PublicKey) {
+		// openssl takes the first certificate of a file: the one that the key is of.
+		return both(sh("openssl", "x509", "-in", v, "-out", own), setFlag(p.Source, flag, own))
+	}
+	if a == nil || a.Node != p.Node || a.Certificate.Path == v || len(c.certificateOf(*a).Certificates) != 1 {
 		return fmt.Sprintf("keep only the signing authority's certificate in a file of its own and name it in --%s", flag)
 	}
 	return setFlag(p.Source, flag, a.Certificate.Path)
@@ -277,4 +302,26 @@ func kubeletFix(at trust.Place, flag, words string) string {
 		return words
 	}
 	return sh("sed", "-i", "-E", kubeletSettings[flag], at.Path) + " && systemctl restart kubelet"
+}
+
+// allowName lets a front proxy of a name in, beside those that are let in.
+func allowName(p *trust.Component, name string) string {
+	old, _ := p.Flag("requestheader-allowed-names")
+	var names []string
+	for n := range strings.SplitSeq(old, ",") {
+		if n = strings.Trim(n, " \t\"'"); n != "" && n != name {
+			names = append(names, n)
+		}
+	}
+	return putFlag(p, "requestheader-allowed-names", strings.Join(append(names, name), ","))
+}
+
+// bundleAgain is the mend of a bundle that cannot be used; a kubeconfig's file of
+// the apiserver's authority is a copy.
+func (c *Case) bundleAgain(p trust.Place) string {
+	of := slices.ContainsFunc(c.Bundles, func(b *trust.Bundle) bool { return b.Anchors == p && strings.HasPrefix(b.Setting.Field, "clusters[") })
+	if at := c.anchorOf(p.Node); of && at != "" && at != p.Path {
+		return sh("cp", at, p.Path)
+	}
+	return restore(p.Path)
 }

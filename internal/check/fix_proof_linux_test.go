@@ -24,6 +24,8 @@ import (
 var wordsAlone = []string{
 	"authority-shared",            // the two get authorities of their own: a rotation
 	"constraint-violated",         // the constraint is somebody's decision
+	"key-weak",                    // of an authority or of tokens: a rotation
+	"cert-not-yet-valid",          // it begins within minutes: a clock is wrong
 	"kubelet-serving-self-signed", // the worker asks for it, or gets it from where the authority is
 }
 
@@ -96,18 +98,18 @@ var harder = []mutation{
 // with sh, where the node's tree is /, and verifies again until the cluster is
 // healthy. What is in capitals is filled in as the note says.
 func TestFixesMendWhatTheyAreFor(t *testing.T) {
-	const rounds = 5
+	const rounds = 8
 	tools := fixTools(t)
 	for _, m := range slices.Concat(harder, mutations) {
 		if m.live != nil {
 			continue // what runs is restarted, not mended by a file
 		}
 		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
 			kind := m.kind
 			if kind == "" {
 				kind = testpki.Single
 			}
+			t.Parallel()
 			b := bench{t: t, tools: tools, cluster: testpki.New(t, kind), healthy: testpki.New(t, kind), at: m.at}
 			if b.at.IsZero() {
 				b.at = testpki.At

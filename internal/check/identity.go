@@ -182,8 +182,7 @@ func requestheaderNameMismatch(c *Case) []Finding {
 		c.components("kube-apiserver", func(p *trust.Component) {
 			if p.Node == f.Node && !p.Source.IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
 				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
-				names, _ := p.Flag("requestheader-allowed-names")
-				out[i].Fix = setFlag(p.Source, "requestheader-allowed-names", names+","+usualProxy)
+				out[i].Fix = allowName(p, usualProxy)
 			}
 		})
 	}
@@ -231,7 +230,7 @@ func requestheaderAnyName(c *Case) []Finding {
 			return
 		}
 		f := Finding{Cause: "--requestheader-allowed-names is empty: any certificate of the front-proxy authority may speak for any user",
-			Fix: setFlag(p.Source, "requestheader-allowed-names", usualProxy)}
+			Fix: putFlag(p, "requestheader-allowed-names", usualProxy)}
 		out = append(out, f.at(p.Source.In("--requestheader-allowed-names")))
 	})
 	return out
