@@ -10,6 +10,7 @@ func commands(s streams) []*cobra.Command {
 		newExplainCommand(s),
 		newShowCommand(s),
 		newGraphCommand(s),
+		newRenewCommand(s),
 		newTrustCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),

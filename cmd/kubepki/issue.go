@@ -101,7 +101,7 @@ func (o *issueOptions) run(c *cobra.Command, s streams, args []string) error {
 	if err != nil {
 		return err
 	}
-	template := want.template(time.Now(), validity)
+	template := want.template(clock(), validity)
 	if err := o.number(c.Context(), &template, authority); err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (o *issueOptions) number(ctx context.Context, t *issue.Template, a *signer)
 	if file == "" || o.dryRun {
 		return nil
 	}
-	if !a.Certificate.IsCA || time.Now().After(a.Certificate.NotAfter) {
+	if !a.Certificate.IsCA || clock().After(a.Certificate.NotAfter) {
 		return nil // signing will refuse: spare the number
 	}
 	var err error

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -243,7 +242,7 @@ func (o *kubeconfigOptions) certify(e catalog.Entry, a *signer) (*granted, crypt
 		return nil, nil, err
 	}
 	w := &wanted{subject: pkix.Name{CommonName: e.CommonName, Organization: e.Organization}, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	g, err := sign(w.template(time.Now(), validity), key.Public(), a, w)
+	g, err := sign(w.template(clock(), validity), key.Public(), a, w)
 	return g, key, err
 }
 

@@ -2,18 +2,29 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 )
 
 // TestMain lets the test binary act as kubepki, for scripts and for tests that
-// start and kill it.
+// start and kill it; at the time of KUBEPKI_TEST_NOW, and under the name kubectl as
+// that, for tests of clusters that are of another day.
 func TestMain(m *testing.M) {
+	if at, err := time.Parse(time.RFC3339, os.Getenv("KUBEPKI_TEST_NOW")); err == nil {
+		clock = func() time.Time { return at }
+	}
+	if filepath.Base(os.Args[0]) == "kubectl" {
+		kubectlConfig(os.Args[1:])
+		return
+	}
 	testscript.Main(m, map[string]func(){"kubepki": main})
 }
 

@@ -100,7 +100,7 @@ func (o *trustFlags) add(f *pflag.FlagSet, formats string) {
 // time is that of --at, else now.
 func (o *trustFlags) time() (time.Time, error) {
 	if o.at == "" {
-		return time.Now(), nil
+		return clock(), nil
 	}
 	at, err := parseTime(o.at)
 	if err != nil {

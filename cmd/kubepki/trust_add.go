@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -93,7 +92,7 @@ func (o *trustAddOptions) run(ctx context.Context, s streams, target string, fil
 		for _, c := range p.changes {
 			c.describe(source.nodes)
 		}
-		p.judge(source.nodes, time.Now(), at)
+		p.judge(source.nodes, clock(), at)
 		o.refuse(p)
 		p.cross(source.nodes)
 	}

@@ -63,7 +63,7 @@ func (o *trustPruneOptions) run(ctx context.Context, s streams, targets []string
 		}
 	}
 	p := &trustPlan{}
-	now := time.Now()
+	now := clock()
 	for _, b := range bundles {
 		if err := b.editable(); err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,7 +83,7 @@ func (o *trustRemoveOptions) run(ctx context.Context, s streams, target string, 
 	}
 	p.unknown(source.nodes)
 	if source.nodes != nil {
-		p.judge(source.nodes, time.Now(), at)
+		p.judge(source.nodes, clock(), at)
 	}
 	return o.trustChangeFlags.run(ctx, s, source, p, func(t *bundle.Text) (*bundle.Text, error) { return o.without(t, gone) }, at)
 }

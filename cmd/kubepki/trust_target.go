@@ -17,6 +17,7 @@ import (
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -24,6 +25,7 @@ import (
 type trustNodes struct {
 	dirs     map[string]string // node to its root
 	nodes    []trust.Node
+	keys     proof.Keys
 	graph    *trust.Graph
 	settings []bundle.Setting
 }
@@ -49,7 +51,7 @@ func readTrustNodes(values []string, only string) (*trustNodes, error) {
 			t.dirs[r.name] = r.dir
 		}
 	}
-	if t.nodes, _, err = readCluster(one); err != nil {
+	if t.nodes, t.keys, err = readCluster(one); err != nil {
 		return nil, err
 	}
 	t.graph = catalog.Wire(t.nodes)

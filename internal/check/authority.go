@@ -328,10 +328,10 @@ func authorityRecreated(c *Case) []Finding {
 		}
 		places := leaves
 		cause := fmt.Sprintf("%s was signed by an older authority of the same name as %s, with another key", names(leaves), base(own.Certificate.Path))
-		fix := replace(leaves[0].Path)
+		fix := renewEach(leaves)
 		if len(leaves) > 1 && !c.signs(own) {
 			cause = fmt.Sprintf("authority %s was made anew: %d certificates are of the old one, which it does not verify any more", base(own.Certificate.Path), len(leaves))
-			fix = fmt.Sprintf("restore the old %s from a backup or another control-plane node, or make all of its certificates anew", pair(own.Certificate.Path))
+			fix = c.restorePair(own) + "; or keep the new one and make all that is of it anew, on every node: kubepki renew --all"
 			places = append([]trust.Place{own.Certificate}, leaves...)
 		}
 		f := c.finding(g, places, cause, fix)
@@ -352,14 +352,6 @@ func (c *Case) staleBeside(places []trust.Place) []trust.Place {
 		}
 	}
 	return out
-}
-
-// seenFrom names a place for somebody who works on the node of another.
-func (c *Case) seenFrom(at, p trust.Place) string {
-	if at.Node == p.Node {
-		return p.Path
-	}
-	return p.String()
 }
 
 // oldBeside tells whether a certificate in the file of a place is of an old or
@@ -407,7 +399,7 @@ func authorityUnknown(c *Case) []Finding {
 		}
 		setting := cmp.Or(g[0].place.Field, "the default of "+c.Links[b.Link].Callee)
 		cause := fmt.Sprintf("%s names %s, which is another authority's: %s does not verify with it", setting, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
-		fix := fmt.Sprintf("set %s to %s", setting, g[0].own.Certificate.Path)
+		fix := setFlag(g[0].place, setting, g[0].own.Certificate.Path)
 		f := c.finding(g, placesOf(g), cause, fix)
 		f.cascade = true
 		out = append(out, f)
@@ -444,7 +436,7 @@ func (c *Case) exchangedPairs(found []Finding) []Finding {
 			}
 			both := sortedPlaces([]trust.Place{a.places[0], b.places[0]})
 			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped, with their keys: each is of the other's authority", both[0].Path, both[1].Path),
-				Fix:    fmt.Sprintf("exchange %s and %s", pair(both[0].Path), pair(both[1].Path)),
+				Fix:    exchange(both[0], both[1], true),
 				breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...), cascade: true}
 			found[i], gone[j] = f.at(append(both, append(a.places, b.places...)...)...), true
 		}
@@ -471,7 +463,7 @@ func (c *Case) byWrongAuthority(f trustFault) string {
 func (c *Case) wrongAuthority(g []trustFault) Finding {
 	own := g[0].own.Certificate
 	cause := fmt.Sprintf("%s signed none of the certificates that should be of it (%s and %d more): it is another authority's", base(own.Path), named(g[0].place), len(placesOf(g))-1)
-	f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, c.mend(own))
+	f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, c.restorePair(g[0].own))
 	f.cascade = true
 	return f
 }
@@ -498,10 +490,7 @@ func bundleStale(c *Case) []Finding {
 		fix := "put the current authority there"
 		if g[0].own != nil {
 			cause += fmt.Sprintf(", though it does with %s", base(g[0].own.Certificate.Path))
-			fix = fmt.Sprintf("put the certificate of %s into %s", c.seenFrom(places[0], g[0].own.Certificate), places[0].Path)
-			if name := clusterName(places[0].Field); name != "" {
-				fix = fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --certificate-authority=%s --embed-certs=true", places[0].Path, name, g[0].own.Certificate.Path)
-			}
+			fix = c.freshCopy(places, g[0].own)
 		}
 		if c.oldBeside(places[0]) {
 			cause += "; its client certificate is as old"
@@ -522,7 +511,7 @@ func rootCAMismatch(c *Case) []Finding {
 			continue
 		}
 		cause := fmt.Sprintf("%s names %s, which does not verify %s: no pod can reach the apiserver", rootCAFlag, base(b.Bundle.Anchors.Path), named(b.Credential.Certificate))
-		out = append(out, c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors}, cause, fmt.Sprintf("set %s to the cluster's authority and restart kube-controller-manager", rootCAFlag)))
+		out = append(out, c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors}, cause, c.rootCAFix(b.Bundle.Setting)))
 	}
 	return out
 }
@@ -532,7 +521,7 @@ func chainIncomplete(c *Case) []Finding {
 	for _, g := range c.ofClass(incomplete, byPlace) {
 		b := c.Breaks[g[0].at]
 		cause := fmt.Sprintf("%s lacks the intermediate %q between the leaf and the root that is trusted", named(g[0].place), b.Certificate.Issuer.CommonName)
-		fix := fmt.Sprintf("append the certificate of the intermediate to %s", g[0].place.Path)
+		fix := c.completeChain(g[0].place, b.Certificate)
 		out = append(out, c.finding(g, placesOf(g), cause, fix))
 	}
 	return out
@@ -554,7 +543,7 @@ func bundleExpired(c *Case) []Finding {
 		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there", cascade: true}
 		if len(expired) < len(m.Certificates) {
 			f.Severity, f.cascade, f.Cause = Info, false, fmt.Sprintf("%s holds an expired anchor beside a good one", named(b.Anchors))
-			f.Fix = "take the expired certificate out"
+			f.Fix = c.pruneExpired(b)
 		}
 		f = f.at(b.Anchors)
 		f = c.withBreaks(f, func(x Break) bool { return x.Kind == trust.Expired && x.Place == b.Anchors && x.Certificate.IsCA })

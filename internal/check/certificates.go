@@ -118,7 +118,7 @@ func certExpired(c *Case) []Finding {
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
 			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
-				fix = renewAuthority
+				fix = c.certifyAgain(s.places)
 			}
 			return fmt.Sprintf("%s expired at %s (%s)", subject(s.certificate), date(s.NotAfter), base(s.places[0].Path)), fix
 		})
@@ -167,9 +167,9 @@ func certNotYetValid(c *Case) []Finding {
 		func(s standing) (string, string) {
 			cause := fmt.Sprintf("%s is not valid before %s (%s)", subject(s.certificate), date(s.NotBefore), base(s.places[0].Path))
 			if s.NotBefore.Sub(c.At) <= 15*time.Minute {
-				return cause + "; it begins within minutes, so the clock of one machine is probably wrong", "compare the clocks of the machines: timedatectl"
+				return cause + "; it begins within minutes, so the clock of one machine is probably wrong", "compare the clocks of the machines: timedatectl on each"
 			}
-			return cause, "check the machine's clock with timedatectl, or " + replace(s.places[0].Path)
+			return cause, c.sooner(s)
 		})
 }
 
@@ -186,7 +186,7 @@ func certExpiring(c *Case) []Finding {
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
 			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
-				fix = renewAuthority
+				fix = c.certifyAgain(s.places)
 			}
 			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), fix
 		})
@@ -220,7 +220,7 @@ func certOutlivesCA(c *Case) []Finding {
 		end := c.certificateOf(*a).Leaf().NotAfter
 		f := Finding{
 			Cause: fmt.Sprintf("%s is valid until %s, but its authority %s ends at %s", base(cred.Certificate.Path), date(leaf.NotAfter), base(a.Certificate.Path), date(end)),
-			Fix:   "renew the authority before " + date(end),
+			Fix:   know(replace(cred.Certificate.Path), "and certify the authority again before %s", date(end)),
 			needs: []trust.Place{a.Certificate},
 		}
 		out = mergeFinding(out, f.at(cred.Certificate))
@@ -258,7 +258,7 @@ func keyWeak(c *Case) []Finding {
 		if reason == "" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("%s is weak: %s", base(s.places[0].Path), reason), Fix: replace(s.places[0].Path), cascade: s.IsCA}
+		f := Finding{Cause: fmt.Sprintf("%s is weak: %s", base(s.places[0].Path), reason), Fix: c.stronger(s), cascade: s.IsCA}
 		out = append(out, c.withBreaks(f.at(s.places...), func(b Break) bool {
 			return b.Kind == trust.Weak && b.Certificate.Equal(s.certificate)
 		}))
@@ -313,7 +313,7 @@ func caInvalid(c *Case) []Finding {
 			cause = fmt.Sprintf("%s of %s is between leaf and root, and is not an authority: %s", subject(s.certificate), named(places[0]), reason)
 		}
 		f := Finding{Cause: cause,
-			Fix: "restore the authority's certificate, or issue it anew with the same key and basicConstraints CA:TRUE, keyUsage keyCertSign", cascade: true}
+			Fix: c.certifyAgain(places), cascade: true}
 		out = append(out, c.withBreaks(f.at(places...), func(b Break) bool {
 			return b.Kind == trust.NotAnAuthority && slices.ContainsFunc(c.Material(b.Credential.Certificate).Certificates, func(x certificate) bool { return c.signed(x, s.certificate) })
 		}))
@@ -394,7 +394,7 @@ func chainOrder(c *Case) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("the leaf is not the first certificate of %s", named(cred.Certificate)),
-			Fix: fmt.Sprintf("put the certificate of the key %s first in %s", cred.Key.Path, cred.Certificate.Path), cascade: true}.at(cred.Certificate)
+			Fix: replace(cred.Certificate.Path), cascade: true}.at(cred.Certificate)
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.Credential == cred }))
 	}
 	return out

@@ -188,7 +188,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 				return
 			}
 			at := p.Setting(f.ca)
-			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set %s in %s", at.Field, at.Path)}
+			finding := Finding{Cause: f.cause, Fix: c.clientCAFix(p, f.ca)}
 			out = append(out, finding.at(at))
 		})
 	}
@@ -216,7 +216,7 @@ func verifyOff(c *Case) []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("%s does not verify "+leadsTo(k)+": anybody in between may read its credential and its traffic", base(k.Place.Path)),
-				Fix: fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --insecure-skip-tls-verify=false --certificate-authority=%s --embed-certs=true", k.Place.Path, k.Cluster, authorityFileFor(k))}
+				Fix: c.trustOwn(k.Place, k.Cluster, "--insecure-skip-tls-verify=false")}
 			out = append(out, f.at(k.Place.In("clusters["+k.Cluster+"].cluster.insecure-skip-tls-verify")))
 		}
 	}
@@ -238,7 +238,7 @@ func plainHTTP(c *Case) []Finding {
 	for i := range c.Nodes {
 		for _, k := range c.Nodes[i].Kubeconfigs {
 			if u, err := url.Parse(k.Server); err == nil && u.Scheme == "http" {
-				f := Finding{Cause: fmt.Sprintf("%s reaches %s without TLS (%s)", base(k.Place.Path), leadsTo(k), u.Host), Fix: "use https in " + k.ServerField, Severity: plainSeverity(u)}
+				f := Finding{Cause: fmt.Sprintf("%s reaches %s without TLS (%s)", base(k.Place.Path), leadsTo(k), u.Host), Fix: setCluster(k.Place, k.Cluster, "--server=https"+strings.TrimPrefix(k.Server, "http")), Severity: plainSeverity(u)}
 				out = append(out, f.at(k.Place.In(k.ServerField)))
 			}
 		}
@@ -263,7 +263,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: fmt.Sprintf("use https in --%s", flag), Severity: plainSeverity(u)}
+		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: useHTTPS(p.Setting(flag), flag), Severity: plainSeverity(u)}
 		if len(worst) == 0 || f.Severity.rank() < worst[0].Severity.rank() {
 			worst = []Finding{f.at(p.Setting(flag))}
 		}
@@ -276,15 +276,23 @@ func (c *Case) flagged(component, flag string, bad func(string) bool, cause, fix
 	var out []Finding
 	c.components(component, func(p *trust.Component) {
 		if v, ok := p.Flag(flag); ok && bad(v) && !p.Source.IsZero() {
-			out = append(out, Finding{Cause: cause, Fix: fix}.at(p.Setting(flag)))
+			f := Finding{Cause: cause, Fix: fix}
+			if component == "kubelet" {
+				f.Fix = kubeletFix(p.Setting(flag), flag, fix)
+			}
+			out = append(out, f.at(p.Setting(flag)))
 		}
 	})
 	return out
 }
 
 func staticTokenFile(c *Case) []Finding {
-	return c.flagged("kube-apiserver", "token-auth-file", func(v string) bool { return v != "" },
-		"kube-apiserver accepts tokens from a file: they never expire, and a change needs a restart", "use service-account tokens or certificates, and drop --token-auth-file")
+	out := c.flagged("kube-apiserver", "token-auth-file", func(v string) bool { return v != "" },
+		"kube-apiserver accepts tokens from a file: they never expire, and a change needs a restart", "")
+	for i := range out {
+		out[i].Fix = know(dropFlag(out[i].places[0], "token-auth-file"), "give who uses them service-account tokens or certificates first: kubepki kubeconfig user NAME")
+	}
+	return out
 }
 
 func anonymousOn(c *Case) []Finding {
@@ -292,7 +300,7 @@ func anonymousOn(c *Case) []Finding {
 		"the kubelet answers anonymous requests", "set authentication.anonymous.enabled: false in the kubelet's configuration")
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if v, _ := p.Flag("anonymous-auth"); isTrue(v) && alwaysAllow(p) {
-			out = append(out, Finding{Cause: "kube-apiserver answers anonymous requests, and lets them do everything", Fix: "set --authorization-mode=Node,RBAC"}.at(p.Setting("anonymous-auth")))
+			out = append(out, Finding{Cause: "kube-apiserver answers anonymous requests, and lets them do everything", Fix: setFlag(p.Setting("authorization-mode"), "authorization-mode", "Node,RBAC")}.at(p.Setting("anonymous-auth")))
 		}
 	})
 	return out
@@ -315,7 +323,7 @@ func authorizationOpen(c *Case) []Finding {
 		"the kubelet serves a read-only port without TLS and without authentication", "set readOnlyPort: 0 in the kubelet's configuration")...)
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if alwaysAllow(p) {
-			f := Finding{Cause: "kube-apiserver lets every client do everything", Fix: "set --authorization-mode=Node,RBAC"}
+			f := Finding{Cause: "kube-apiserver lets every client do everything", Fix: putFlag(p, "authorization-mode", "Node,RBAC")}
 			if _, set := p.Flag("authorization-mode"); !set {
 				f.Cause += ": without --authorization-mode and --authorization-config its mode is AlwaysAllow"
 			} else if file := p.Setting("authorization-mode"); file.File() != p.Source {
@@ -344,7 +352,7 @@ func signerNotSingle(c *Case) []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s names %s, which holds %d certificates: kube-controller-manager signs only with exactly one", flag, base(v), len(m.Certificates)),
-				Fix: fmt.Sprintf("keep only the signing authority's certificate in a file of its own and name it in --%s", flag)}
+				Fix: c.singleSigner(p, flag)}
 			out = mergeFinding(out, f.at(m.Place))
 		}
 	})
@@ -368,7 +376,7 @@ func signerUntrusted(c *Case) []Finding {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
-					Fix: c.trustSigner(m.Place, flag, v, ca), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
+					Fix: c.trustSigner(m.Place, flag, v), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
 				out = mergeFinding(out, f.at(p.Source.In("--"+flag), m.Place))
 			})
 		}
@@ -378,13 +386,13 @@ func signerUntrusted(c *Case) []Finding {
 
 // trustSigner is the mend of an untrusted signer: an authority of another role
 // must never come into the bundle of clients.
-func (c *Case) trustSigner(signer trust.Place, flag, file, bundle string) string {
+func (c *Case) trustSigner(signer trust.Place, flag, file string) string {
 	if a := c.ownFile(signer); a != nil && a.Name != "ca" && a.Name != "kubelet-ca" {
 		if right := c.authority("ca", signer.Node); right != nil {
-			return fmt.Sprintf("set --%s to %s, and its key with it", flag, right.Certificate.Path)
+			return c.signWith(signer.Node, flag, right)
 		}
 	}
-	return fmt.Sprintf("add %s to a copy of %s, and name that in --client-ca-file", file, bundle)
+	return sh("kubepki", "trust", "add", "kube-apiserver/client-ca-file", file, "--separate", "--yes")
 }
 
 // admitsAuthority tells whether an anchor signed the authority itself.
@@ -423,7 +431,7 @@ func saIssuerMismatch(c *Case) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", p.Node, p.Flags["service-account-issuer"][0], most.Node, most.Flags["service-account-issuer"][0]),
-			Fix: "give --service-account-issuer the same first value everywhere, and list the other as a second"}
+			Fix: issuerFix(p, p.Flags["service-account-issuer"][0], most.Flags["service-account-issuer"][0])}
 		out = append(out, f.at(p.Source.In("--service-account-issuer"), most.Source.In("--service-account-issuer")))
 	}
 	return out
@@ -437,7 +445,7 @@ func bootstrapLeftover(c *Case) []Finding {
 		if boot == "" || !c.kubeconfigPresent(p.Node, boot) || !c.kubeconfigPresent(p.Node, conf) {
 			return
 		}
-		f := Finding{Cause: fmt.Sprintf("%s is still there, though the node has joined: its token may let others join", base(boot)), Fix: "shred -u " + boot}
+		f := Finding{Cause: fmt.Sprintf("%s is still there, though the node has joined: its token may let others join", base(boot)), Fix: sh("shred", "-u", boot)}
 		out = append(out, f.at(trust.Place{Node: p.Node, Path: boot}))
 	})
 	return out
@@ -482,6 +490,9 @@ func kubeletServingSelfSigned(c *Case) []Finding {
 		if c.verifiesKubelets() {
 			f.Severity = Warning
 		}
+		if c.authority("kubelet-ca", cred.Node) != nil {
+			f.Fix = renew(cred.Certificate.Path)
+		}
 		f = f.at(cred.Certificate)
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.Credential == cred }))
 	}
@@ -500,7 +511,7 @@ func kubeletUnverified(c *Case) []Finding {
 		return nil
 	}
 	f := Finding{Cause: "kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set, as kubeadm leaves it)",
-		Fix: "kubepki init --kubelet-authority makes an authority for kubelets, or set serverTLSBootstrap and --kubelet-certificate-authority"}
+		Fix: "set --kubelet-certificate-authority, and serverTLSBootstrap in the kubelets' configuration; kubepki init --kubelet-authority makes an authority for kubelets"}
 	for _, cred := range c.Credentials {
 		leaf := c.Material(cred.Certificate).Leaf()
 		if cred.Name == "kubelet-server" && leaf != nil && !selfMade(leaf) && c.issuer(cred.Node, leaf) != nil {

@@ -58,7 +58,7 @@ func (c *Case) inItsTerms(f Finding) Finding {
 		f.Fix = permissionFix(d, f)
 	case known && (always || makesAnew(f.Fix) || f.ID == "kubelet-serving-self-signed"):
 		f.Fix = command
-	case strings.HasPrefix(f.Fix, renewAuthority):
+	case strings.HasPrefix(f.Fix, renewAuthority), makesAnew(f.Fix) && c.ownFile(trust.Place{Node: f.Node, Path: f.Path}) != nil:
 		f.Fix = d.Mends.OnUnit(d.Mends.Authority, server)
 	case strings.HasSuffix(f.Path, "/sa.pub") && makesAnew(f.Fix):
 		f.Fix = fmt.Sprintf("openssl pkey -in %s -pubout -out %s && %s", strings.TrimSuffix(f.Path, ".pub")+".key", f.Path, d.Mends.OnUnit(d.Mends.Restart, server))
@@ -80,7 +80,7 @@ func (c *Case) inItsTerms(f Finding) Finding {
 
 // makesAnew tells whether a mend is that of kubepki's own files.
 func makesAnew(fix string) bool {
-	return strings.Contains(fix, again) || strings.HasPrefix(fix, "move ") || strings.HasPrefix(fix, "give the node a fresh ") || strings.HasPrefix(fix, "kubectl config ")
+	return strings.Contains(fix, renewCommand) || strings.HasPrefix(fix, "move ") || strings.HasPrefix(fix, "give the node a fresh ") || strings.HasPrefix(fix, "kubectl config ")
 }
 
 // permissionFix keeps the bits that the distribution needs.

@@ -18,7 +18,7 @@ func haDivergence(c *Case) []Finding {
 		}
 		f := Finding{
 			Cause: fmt.Sprintf("authority %s of %s has no key in common with that of %s: each works alone, not with the other", base(odd[0].Path), odd[0].Node, others[0].Node),
-			Fix:   fmt.Sprintf("copy %s of %s to %s, and make the certificates there anew", pair(others[0].Path), others[0].Node, odd[0].Node),
+			Fix:   takeOver(odd[0], others[0]),
 		}.at(append(odd, others...)...)
 		for _, t := range c.trust {
 			if t.class == diverged && t.own != nil && t.own.Name == name {

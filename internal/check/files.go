@@ -42,9 +42,9 @@ func fileMissing(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is missing%s", base(m.Place.Path), because(m.Reason))
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) }))
+		func(m *trust.Material) string { return c.mendOver(m) }))
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), overLink(k)
 	})...)
 	return append(out, c.adminAbsent()...)
 }
@@ -64,7 +64,7 @@ func (c *Case) joinPairs(missing []Finding) []Finding {
 		}
 		f := missing[i].at(cred.Certificate, cred.Key)
 		f.Cause = fmt.Sprintf("%s and %s are missing", base(cred.Certificate.Path), base(cred.Key.Path))
-		f.Fix = "make them anew: " + again
+		f.Fix = c.mend(cred.Certificate)
 		f.breaks = append(f.breaks, missing[j].breaks...)
 		missing[i], gone[j] = f, true
 	}
@@ -89,7 +89,7 @@ func (c *Case) adminAbsent() []Finding {
 			})
 		}
 		if has("controller-manager.conf") && has("scheduler.conf") && !has("admin.conf") {
-			f := Finding{Severity: Info, Cause: "admin.conf is missing: no component needs it, but kubectl on this node does", Fix: again}
+			f := Finding{Severity: Info, Cause: "admin.conf is missing: no component needs it, but kubectl on this node does", Fix: renew("/etc/kubernetes/admin.conf")}
 			out = append(out, f.at(trust.Place{Node: n.Name, Path: "/etc/kubernetes/admin.conf"}))
 		}
 	}
@@ -103,10 +103,6 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// again is how what is absent is made anew: init completes a folder and leaves
-// the rest alone.
-const again = "kubepki init --config FILE (the cluster's configuration; only what is absent is made)"
-
 // mend says what to do about a file that cannot be used. init refuses half of
 // a pair, and an authority made anew would fit nothing that is there.
 func (c *Case) mend(p trust.Place) string {
@@ -117,10 +113,13 @@ func (c *Case) mend(p trust.Place) string {
 		return mendBundle(b, anyFile)
 	}
 	if c.isAuthority(p) || c.isSigningKey(p) {
-		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
+		return restore(p.Path)
 	}
 	if path.Ext(p.Path) == ".pub" {
-		return fmt.Sprintf("move %s away and derive it from its key: %s", p.Path, again)
+		return publicKey(stem(p.Path)+".key", p.Path)
+	}
+	if m := c.Material(p); m != nil && m.Role == trust.RoleBundle && p.Field == "" {
+		return c.bundleAgain(p)
 	}
 	return replace(p.Path)
 }
@@ -138,14 +137,12 @@ func replace(file string) string {
 	switch {
 	case trust.Place{Path: file}.InAPI():
 		return mendObject(file)
-	case strings.HasPrefix(path.Base(file), "kubelet-client"):
-		return "give the node a fresh /etc/kubernetes/kubelet.conf (kubepki kubeconfig node NAME) and restart the kubelet"
-	case strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet."):
-		return fmt.Sprintf("move %s away and restart the kubelet, which makes or asks for another", pair(file))
+	case path.Base(file) == "bootstrap-kubelet.conf":
+		return know(sh("install", "-m", "600", filePart, file), "%s: what kubepki kubeconfig bootstrap makes on a control-plane node, with a fresh token; or none, where the node has joined", filePart)
 	case strings.HasPrefix(file, "/server/"), strings.HasPrefix(file, "/client/"):
 		return fmt.Sprintf("move %s and the .csr away and make them anew: kubepki init --layout service --root DIR --name NAME", pair(file))
 	}
-	return fmt.Sprintf("move %s away and make it anew: %s", pair(file), again)
+	return renew(file)
 }
 
 // pair names the certificate with its key, which go together.
@@ -163,9 +160,9 @@ func fileUnreadable(c *Case) []Finding {
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s cannot be read: %s", base(m.Place.Path), m.Reason)
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mendOver(m) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path))
 	})...)
 }
 
@@ -370,7 +367,7 @@ func joinModes(findings []Finding, private int) []Finding {
 				places = append(places, o.places...)
 			}
 			f.Cause = fmt.Sprintf("%d files with private keys are open to others (%s)", len(g), modeOf(f))
-			f.Fix = fmt.Sprintf("chmod 600 for each of the %d files", len(g))
+			f.Fix = chmodAll(g)
 			out = append(out, f.at(places...))
 		}
 	}
@@ -387,13 +384,13 @@ func modeOf(f Finding) string {
 func permissions(f trust.File) []Finding {
 	mode := fmt.Sprintf("%04o", f.Mode)
 	holds := cmp.Or(f.Holds, "this private key")
-	finding := Finding{Fix: "chmod 600 " + f.Place.Path}
+	finding := Finding{Fix: sh("chmod", "600", f.Place.Path)}
 	switch {
 	case f.IsDir && f.Mode&othersWrite == 0, !f.IsDir && f.Mode&(othersReadWrite|groupReadWrite) == 0:
 		return nil
 	case f.IsDir:
 		finding.Cause = fmt.Sprintf("folder %s has mode %s: anybody may replace the keys in it", f.Place.Path, mode)
-		finding.Fix = "chmod go-w " + f.Place.Path
+		finding.Fix = sh("chmod", "go-w", f.Place.Path)
 	case f.Mode&othersReadWrite != 0:
 		finding.Cause = fmt.Sprintf("%s has mode %s: any user of the machine may use %s", base(f.Place.Path), mode, holds)
 	default:

@@ -37,7 +37,14 @@ type Finding struct {
 	Paths []string `json:"paths"`
 	Field string   `json:"field,omitempty"`
 	Cause string   `json:"cause"`
-	Fix   string   `json:"fix,omitempty"`
+	// Fix is one line: a command for sh, run as root on Node, or words, as FixKind
+	// tells. FixNote is what to know of the command, and what it leaves to do.
+	Fix     string  `json:"fix,omitempty"`
+	FixKind FixKind `json:"fixKind,omitempty"`
+	FixNote string  `json:"fixNote,omitempty"`
+	// References name others who speak of the same fault: controls of the CIS
+	// Kubernetes Benchmark, upstream issues.
+	References []string `json:"references,omitempty"`
 	// Consequences merely follow; they vanish with the cause.
 	Consequences []Consequence `json:"consequences"`
 

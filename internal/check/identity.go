@@ -69,7 +69,7 @@ func (c *Case) usageOfAuthority() []Finding {
 		if !mayUse(b.Certificate, u) || a == nil {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("the extended usages of authority %s exclude what it signed", base(a.Certificate.Path)), Fix: renewAuthority + ", without extended usages", breaks: []int{i}}
+		f := Finding{Cause: fmt.Sprintf("the extended usages of authority %s exclude what it signed", base(a.Certificate.Path)), Fix: c.certifyAgain([]trust.Place{a.Certificate}), breaks: []int{i}}
 		out = mergeFinding(out, f.at(a.Certificate))
 	}
 	return out
@@ -161,7 +161,7 @@ func (c *Case) exchanged(found []Finding) []Finding {
 			}
 			both := sortedPlaces([]trust.Place{a.places[0], b.places[0]})
 			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each holds the other's identity", c.nameIn(both[0].File(), both), c.nameIn(both[1].File(), both)),
-				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1].File())), breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...)}
+				Fix: exchange(both[0].File(), both[1].File(), false), breaks: append(a.breaks, b.breaks...), needs: append(a.needs, b.needs...)}
 			found[i], gone[j] = f.at(both...), true
 		}
 	}
@@ -226,7 +226,7 @@ func requestheaderNameMismatch(c *Case) []Finding {
 		c.components("kube-apiserver", func(p *trust.Component) {
 			if p.Node == f.Node && !p.Setting("requestheader-allowed-names").IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
 				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
-				out[i].Fix = fmt.Sprintf("add %s to --requestheader-allowed-names in %s", usualProxy, p.Source.Path)
+				out[i].Fix = allowName(p, usualProxy)
 			}
 		})
 	}
@@ -282,7 +282,7 @@ func requestheaderAnyName(c *Case) []Finding {
 			return
 		}
 		f := Finding{Cause: "--requestheader-allowed-names is empty: any certificate of the front-proxy authority may speak for any user",
-			Fix: "set --requestheader-allowed-names=front-proxy-client in " + p.Source.Path}
+			Fix: putFlag(p, "requestheader-allowed-names", usualProxy)}
 		if at, _ := p.Flag("requestheader-client-ca-file"); c.intruder(trust.Place{Node: p.Node, Path: at}, ofCluster) != nil {
 			f.Severity, f.Cause = Error, "--requestheader-allowed-names is empty, and the front proxy's authority is shared: any client of the cluster may speak for any user"
 		}

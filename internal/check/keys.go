@@ -41,7 +41,7 @@ func caKeyMismatch(c *Case) []Finding {
 		}
 		f := Finding{
 			Cause:   fmt.Sprintf("%[1]s "+cause, base(a.Key.Path), base(a.Certificate.Path)),
-			Fix:     fmt.Sprintf("restore %s from a backup or from another control-plane node", places[0].Path),
+			Fix:     restore(a.Certificate.Path, a.Key.Path),
 			needs:   []trust.Place{a.Certificate},
 			cascade: true,
 		}
@@ -75,7 +75,7 @@ func (c *Case) swappedAuthorities() ([]Finding, map[int]bool) {
 				both = sortedPlaces([]trust.Place{a.Key, b.Key})
 			}
 			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other authority", both[0].Path, both[1].Path),
-				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, both[1].Path), needs: []trust.Place{a.Certificate, b.Certificate}, cascade: true}
+				Fix: exchange(both[0], both[1], false), needs: []trust.Place{a.Certificate, b.Certificate}, cascade: true}
 			out = append(out, f.at(both...))
 		}
 	}
@@ -99,7 +99,7 @@ func (c *Case) signingKeyMismatch() []Finding {
 				setting, wrong, right = "--cluster-signing-"+s+"cert-file", m.Place, stem(file)+".crt"
 			}
 			f := Finding{Cause: fmt.Sprintf("%s names %s; %s and %s do not belong together: kube-controller-manager cannot sign", setting, base(wrong.Path), cert, file),
-				Fix: fmt.Sprintf("set %s to %s", setting, right), cascade: true}
+				Fix: setFlag(p.Source, setting, right), cascade: true}
 			out = append(out, f.at(p.Source.In(setting), wrong))
 		}
 	})
@@ -154,7 +154,7 @@ func keyMismatch(c *Case) []Finding {
 		}.at(cred.Key, cred.Certificate)
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
-			f.Fix = fmt.Sprintf("set %s to %s", cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
+			f.Fix = setFlag(cred.KeySetting, cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
 			f = c.breaksOf(f, trust.KeyMismatch).at(cred.KeySetting, cred.Key)
 			out = append(out, f)
 			continue
@@ -207,7 +207,7 @@ func (c *Case) swapped() ([]Finding, map[*trust.Credential]bool) {
 				both, others = others, both
 			}
 			f := Finding{Cause: fmt.Sprintf("%s and %s are swapped: each belongs to the other's pair", named(both[0]), named(both[1])),
-				Fix: fmt.Sprintf("exchange %s and %s", both[0].Path, c.seenFrom(both[0], both[1])), cascade: true}.at(both...)
+				Fix: exchange(both[0], both[1], false), cascade: true}.at(both...)
 			f.breaks = c.breaksOf(Finding{places: append(both, others...)}, trust.KeyMismatch).breaks
 			out = append(out, f)
 		}
@@ -255,7 +255,7 @@ func saKeyMismatch(c *Case) []Finding {
 			seen[s.Key] = true
 			f := Finding{
 				Cause:   fmt.Sprintf("%s and %s are not a pair: tokens signed with the one are refused by the other", base(s.Key.Path), base(v.Path)),
-				Fix:     fmt.Sprintf("openssl pkey -in %s -pubout -out %s, then restart kube-apiserver (if %[1]s is the cluster's signing key)", s.Key.Path, v.Path),
+				Fix:     know(publicKey(s.Key.Path, v.Path), "if %s is the cluster's signing key, else restore that; then restart kube-apiserver", s.Key.Path),
 				cascade: true,
 			}.at(v, s.Key)
 			out = append(out, c.withBreaks(f, func(b Break) bool {
@@ -297,7 +297,7 @@ func saVerifyKeyMissing(c *Case) []Finding {
 			signer[keyID(c.Material(s.Key).Keys[0])] = at
 			out = append(out, Finding{
 				Cause: fmt.Sprintf("%s does not hold the public key of %s, with which %s signs service-account tokens", base(b.Place.Path), s.Key, c.Links[b.Link].Caller),
-				Fix:   fmt.Sprintf("add the public key of %s to %s and restart kube-apiserver there", s.Key, b.Place.Path),
+				Fix:   c.addPublicKey(s.Key, b.Place),
 			})
 		}
 		out[at] = out[at].at(append(out[at].places, b.Place)...)
@@ -358,7 +358,7 @@ func caKeyPresent(c *Case) []Finding {
 		if k == nil || !k.HasPrivateKey {
 			continue
 		}
-		f := Finding{Fix: "shred -u " + a.Key.Path}
+		f := Finding{Fix: sh("shred", "-u", a.Key.Path)}
 		switch {
 		case c.isWorker(a.Node):
 			f.Cause = fmt.Sprintf("the key of an authority (%s) is on a worker: whoever takes the worker takes the cluster", base(a.Key.Path))

@@ -38,7 +38,7 @@ func (c *Case) notDialled() []Finding {
 	for _, reason := range reasons {
 		f := Finding{Cause: fmt.Sprintf("not proved live: %s: %s", few(who[reason]), reason)}
 		if !strings.Contains(reason, "no such node") {
-			f.Fix = "kubepki verify --live on the node itself"
+			f.Fix = know("kubepki verify --live", "on the node itself")
 		}
 		out = append(out, f.at(at[reason]))
 	}

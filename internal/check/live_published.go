@@ -219,7 +219,7 @@ func (c *Case) publishedBeyond(p published) []Finding {
 		return nil
 	}
 	f := Finding{Severity: Warning, Cause: fmt.Sprintf("%s still holds %s, which no --%s given here holds: extension apiservers go on to trust it", p.what, strings.Join(beyond, ", "), p.flag),
-		Fix: "kubectl edit configmap -n kube-system extension-apiserver-authentication, once nothing is of that authority: kube-apiserver only adds"}
+		Fix: know("kubectl edit configmap -n kube-system extension-apiserver-authentication", "once nothing is of that authority: kube-apiserver only adds")}
 	return []Finding{f.at(files[0].Place)}
 }
 
@@ -232,7 +232,7 @@ func (c *Case) aggregationFails(o *trust.Observation) []Finding {
 	var out []Finding
 	for _, s := range unavailable(o) {
 		f := Finding{ID: "unreachable", Cause: fmt.Sprintf("kube-apiserver does not get through to the extension apiserver of %s (service %s): %s: %s%s", s.Name, s.Service, s.Reason, bounded(s.Message), c.aboutBundle(s)),
-			Fix: "kubectl describe apiservice " + s.Name}
+			Fix: sh("kubectl", "describe", "apiservice", s.Name)}
 		if strings.Contains(s.Message, "x509: ") || strings.Contains(s.Message, "tls: ") || strings.Contains(s.Message, "certificate") {
 			f.ID = "refused"
 		}

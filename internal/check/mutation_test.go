@@ -24,8 +24,12 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	testpki.Clean()
+	cleanTools()
 	os.Exit(code)
 }
+
+// cleanTools removes what a test has made for all of its rows.
+var cleanTools = func() {}
 
 const (
 	pki      = "/etc/kubernetes/pki/"

@@ -46,12 +46,12 @@ func endpointMismatch(c *Case) []Finding {
 		d := c.Links[b.Link].Server.Dialled
 		f := Finding{
 			Cause:  fmt.Sprintf("%s dials %s port %s, where nothing of this cluster is known to serve", base(b.Place.Path), d.Host, d.Port),
-			Fix:    fmt.Sprintf("kubectl config --kubeconfig %s set-cluster %s --server=https://HOST:PORT (as the other kubeconfigs have it)", b.Place.Path, clusterName(b.Place.Field)),
+			Fix:    c.dialRight(b.Place),
 			breaks: []int{i},
 		}
 		if strings.HasSuffix(b.Place.Field, ".tls-server-name") {
 			f.Cause = fmt.Sprintf("%s asks the apiserver to be %s, which its certificate does not hold", base(b.Place.Path), d.Host)
-			f.Fix = fmt.Sprintf("take %s out of %s", b.Place.Field, b.Place.Path)
+			f.Fix = dropServerName(b.Place)
 		}
 		out = mergeFinding(out, f.at(b.Place))
 	}

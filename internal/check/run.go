@@ -123,6 +123,7 @@ func Run(g *trust.Graph, o Options) *Result {
 	for i := range findings {
 		findings[i] = c.inItsTerms(findings[i])
 	}
+	c.settle(findings)
 	return &Result{Links: c.links(findings), Findings: findings}
 }
 

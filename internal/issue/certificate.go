@@ -42,6 +42,9 @@ type Template struct {
 	NotAfter   time.Time
 	// Serial is the serial number, positive; nil: a random one.
 	Serial *big.Int
+	// SubjectKeyID is that of an authority which is certified again: what it
+	// signed names it. nil: made of the key.
+	SubjectKeyID []byte
 }
 
 // Authority is a certificate that signs, with its key.
@@ -132,6 +135,7 @@ func (t Template) certificate(public crypto.PublicKey) (*x509.Certificate, error
 		ExtKeyUsage:           t.Usages,
 		BasicConstraintsValid: true,
 		IsCA:                  t.Authority,
+		SubjectKeyId:          t.SubjectKeyID,
 	}
 	if t.KeyUsage != nil {
 		c.KeyUsage = *t.KeyUsage

@@ -23,10 +23,19 @@ func (t *Transaction) Replace(nodePath string, old, data []byte) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	return t.note(t.stageOver(path.Clean(nodePath), old, data))
+	return t.note(t.stageOver(path.Clean(nodePath), old, data, fs.ModePerm))
 }
 
-func (t *Transaction) stageOver(nodePath string, old, data []byte) error {
+// ReplacePrivate is [Transaction.Replace] of a file that holds a private key: the
+// mode is kept but for what it gives to group and others.
+func (t *Transaction) ReplacePrivate(nodePath string, old, data []byte) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	return t.note(t.stageOver(path.Clean(nodePath), old, data, 0o700))
+}
+
+func (t *Transaction) stageOver(nodePath string, old, data []byte, keep fs.FileMode) error {
 	if err := checkNodePath(nodePath); err != nil {
 		return err
 	}
@@ -53,7 +62,7 @@ func (t *Transaction) stageOver(nodePath string, old, data []byte) error {
 	if err := t.sweep(path.Dir(at.name)); err != nil {
 		return t.failed("writing", nodePath, err)
 	}
-	r := record{File: at.name, Temp: temporaryFor(at.name), Backup: temporaryFor(at.name), Mode: uint32(info.Mode().Perm()), SHA256: hashOf(data), Replaces: hashOf(old)}
+	r := record{File: at.name, Temp: temporaryFor(at.name), Backup: temporaryFor(at.name), Mode: uint32(info.Mode().Perm() & keep), SHA256: hashOf(data), Replaces: hashOf(old)}
 	if err := t.journal.add(r); err != nil {
 		return t.failed("writing", nodePath, err)
 	}

@@ -197,8 +197,9 @@ func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 		fmt.Fprintf(w, "  where: %s\n", Plain(where))
 	}
 	others(w, f.Paths, f.Path)
-	if f.Fix != "" {
-		fmt.Fprintf(w, "  fix:   %s\n", Plain(f.Fix))
+	fixText(w, f)
+	if len(f.References) > 0 {
+		fmt.Fprintf(w, "  see:   %s\n", Plain(strings.Join(f.References, ", ")))
 	}
 	for i, c := range f.Consequences {
 		label := "  hence:"
@@ -206,6 +207,18 @@ func (v *Verification) finding(w io.Writer, f *check.Finding, p Palette) {
 			label = "        "
 		}
 		fmt.Fprintf(w, "%s %s %s\n", label, c.ID, Plain(c.Path))
+	}
+}
+
+// fixText shows a fix on a line of its own that can be copied, and what to know of
+// it below, as sh's comment.
+func fixText(w io.Writer, f *check.Finding) {
+	if f.Fix == "" {
+		return
+	}
+	fmt.Fprintf(w, "  fix:   %s\n", Plain(f.Fix))
+	if f.FixNote != "" {
+		fmt.Fprintf(w, "         # %s\n", Plain(f.FixNote))
 	}
 }
 

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// clock tells the time by which certificates are made and bundles judged.
+var clock = time.Now
+
+type renewOptions struct {
+	trustChangeFlags
+	all, reuseKey bool
+	server        string
+}
+
+func newRenewCommand(s streams) *cobra.Command {
+	var o renewOptions
+	c := &cobra.Command{
+		Use:   "renew [ID...]",
+		Short: "Make certificates and kubeconfigs of a node anew, in place",
+		Long: `Make a certificate, or what a kubeconfig holds, anew in place, signed by the node's
+own authority. An ID is a name that verify and show use (apiserver, etcd-peer,
+scheduler.conf), with NODE/ before it where several nodes are given, or the
+absolute path of a file of it.
+
+The new certificate has the subject and usages of its role, every name at which the
+configuration has it reached, and all of the old one that parses and is not at
+fault: names, e-mail addresses, URIs, fields of the subject, and its span of life,
+which never goes past the authority's. A kubeconfig gets the current authority too.
+It works where the old file is missing, junk, expired, of another authority or has
+a weak key.
+
+An authority (ca, etcd-ca, front-proxy-ca) is certified again with the key and the
+name that it has, so that all that it signed goes on working. That is no rotation.
+
+What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
+of a node appear together, or none. Nothing is restarted: the plan says who takes
+the new file up, and how.`,
+		Example: `  # The apiserver's serving pair, with each name that it lacks
+  sudo kubepki renew apiserver
+
+  # What would be done with two files, below a copy of a node's file system
+  kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
+
+  # Everything that this node can sign, with the keys that are there
+  sudo kubepki renew --all --reuse-key`,
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
+	}
+	c.ValidArgsFunction = o.completeCredentials
+	f := c.Flags()
+	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR, or a folder of such roots; repeatable (default /)")
+	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig that an authority at hand can sign, but no authority")
+	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private key instead of making a new one")
+	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
+	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	return c
+}
+
+// completeCredentials completes what can be named on the nodes of --root.
+func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	roots := slices.Clone(o.roots) // cobra parses them twice to complete
+	slices.Sort(roots)
+	n, err := readTrustNodes(slices.Compact(roots), "")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	var all []cobra.Completion
+	for _, c := range n.graph.Credentials {
+		if !slices.Contains(all, c.ID) {
+			all = append(all, c.ID)
+		}
+	}
+	return all, cobra.ShellCompDirectiveDefault
+}
+
+// renewal is one item with what was made of it.
+type renewal struct {
+	*renew.Item
+	made   renew.Made
+	takeup []string
+}
+
+func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
+	if err := o.check(ids); err != nil {
+		return err
+	}
+	n, err := o.nodes(s)
+	if err != nil {
+		return err
+	}
+	at := clock()
+	before := check.Run(n.graph, check.Options{At: at})
+	items, err := renew.Plan(n.graph, before.Findings, ids, renew.Options{
+		At: at, ReuseKey: o.reuseKey, Server: o.server,
+		Keys: func(p trust.Place) crypto.Signer { return n.keys[p] },
+	})
+	if err != nil {
+		return err
+	}
+	all, err := makeAll(ctx, n, items)
+	if err != nil {
+		return err
+	}
+	files, err := renewedFiles(n, all)
+	if err != nil {
+		return err
+	}
+	warnings := afterwards(n, files, before, at)
+	if err := o.print(s, all, warnings); err != nil {
+		return err
+	}
+	backup := backupFolder(at)
+	if !o.dryRun {
+		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
+			return err
+		}
+		if err := writeRenewed(n, files, backup); err != nil {
+			return err
+		}
+	}
+	return o.answer(s, n, all, files, backup, warnings)
+}
+
+func (o *renewOptions) check(ids []string) error {
+	switch {
+	case len(ids) == 0 && !o.all:
+		return usagef("renew: name what to renew, or give --all: kubepki show lists what there is")
+	case len(ids) > 0 && o.all:
+		return usagef("--all: does not go with names")
+	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
+		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
+	}
+	return o.checkOutput("table", "json", "yaml")
+}
+
+// nodes reads the nodes, after what an interrupted run left was mended.
+func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
+	n, err := readTrustNodes(o.roots, "")
+	if err != nil || o.dryRun {
+		return n, err
+	}
+	mended := false
+	for _, dir := range n.dirs {
+		changed, err := (&trustSource{talk: s.err}).mend(dir)
+		if err != nil {
+			return nil, err
+		}
+		mended = mended || changed
+	}
+	if mended {
+		return readTrustNodes(o.roots, "")
+	}
+	return n, nil
+}
+
+// makeAll makes keys and certificates on all cores.
+func makeAll(ctx context.Context, n *trustNodes, items []*renew.Item) ([]*renewal, error) {
+	var all []*renewal
+	var errs []error
+	type result struct {
+		*renewal
+		err error
+	}
+	inOrder(ctx, items, func(i *renew.Item) result {
+		made, err := i.Make()
+		return result{&renewal{Item: i, made: made}, err}
+	}, func(r result) {
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
+			return
+		}
+		r.takeup = n.takesUp(r.Item)
+		all = append(all, r.renewal)
+	})
+	return all, cmp.Or(errors.Join(errs...), ctx.Err())
+}
+
+// takesUp says which components read an item, and when they take it up.
+func (n *trustNodes) takesUp(i *renew.Item) []string {
+	var lines []string
+	add := func(s bundle.Setting) {
+		if line := s.Component + ": " + n.takeup(s); !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if i.Kind == renew.Authority {
+		for _, s := range bundle.Readers(n.graph, n.settings, i.Certificate) {
+			add(s)
+		}
+		return lines
+	}
+	for j := range n.nodes {
+		node := &n.nodes[j]
+		if node.Name != i.Node {
+			continue
+		}
+		for _, c := range node.Components {
+			for _, u := range catalog.FlagUses(c.Name) {
+				for _, v := range c.Flags[u.Flag] {
+					if setting := settingOf(node, u, v, i); setting != "" {
+						add(bundle.Setting{Node: i.Node, Component: c.Name, Name: setting, Anchors: trust.Place{Node: i.Node, Path: v}, Source: c.Source})
+					}
+				}
+			}
+		}
+	}
+	return lines
+}
+
+// settingOf is how the reload matrix calls what a flag reads of an item, empty
+// where it reads nothing of it.
+func settingOf(n *trust.Node, u catalog.FlagUse, value string, i *renew.Item) string {
+	switch {
+	case u.Role == trust.RoleCertificate && value == i.Certificate.Path:
+		return u.Flag
+	case u.Role != catalog.RoleKubeconfig:
+		return ""
+	case i.Kind == renew.Kubeconfig && value == i.Certificate.Path:
+		return u.Flag
+	}
+	for _, k := range n.Kubeconfigs {
+		if k.Place.Path != value || k.Certificate != i.Certificate || i.Kind != renew.Leaf {
+			continue
+		}
+		if strings.HasPrefix(i.Certificate.Path, catalog.KubeletDir+"/pki/kubelet-client") {
+			return "kubeconfig" // the kubelet rotates it itself, and reads it when it starts
+		}
+		return "client-certificate"
+	}
+	return ""
+}
+
+// renewedItem is an item in machine output.
+type renewedItem struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"`
+	Files    []string  `json:"files"`
+	Why      []string  `json:"why"`
+	Subject  string    `json:"subject"`
+	Names    []string  `json:"names"`
+	Issuer   string    `json:"issuer,omitempty"`
+	KeptKey  bool      `json:"keptKey"`
+	OldEnd   string    `json:"oldNotAfter,omitempty"`
+	NotAfter time.Time `json:"notAfter"`
+	TakeUp   []string  `json:"takeUp"`
+	Warnings []string  `json:"warnings"`
+}
+
+// renewDocument is the answer in machine output.
+type renewDocument struct {
+	APIVersion string        `json:"apiVersion"`
+	Kind       string        `json:"kind"`
+	DryRun     bool          `json:"dryRun"`
+	Backup     []string      `json:"backup"`
+	Warnings   []string      `json:"warnings"`
+	Items      []renewedItem `json:"items"`
+}
+
+// print shows the plan on stderr.
+func (o *renewOptions) print(s streams, all []*renewal, warnings []string) error {
+	var rows [][]string
+	for _, r := range all {
+		key := "new " + string(r.Algorithm)
+		if r.Reused() {
+			key = "kept"
+		}
+		rows = append(rows, []string{report.Plain(r.ID()), report.Plain(strings.Join(shortReasons(r.Why), ", ")), key, oldEnd(r.Item), "→ " + r.made.Chain[0].NotAfter.UTC().Format(time.DateOnly), report.Plain(cmp.Or(strings.Join(r.takeup, "; "), "no component of these nodes reads it"))})
+	}
+	if err := report.Table(s.err, []string{"CREDENTIAL", "WHY", "KEY", "EXPIRES", "", "TAKEN UP BY"}, rows); err != nil {
+		return err
+	}
+	for _, r := range all {
+		for _, w := range r.Warnings {
+			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
+		}
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return nil
+}
+
+// shortReasons are the ids of findings without their sentences.
+func shortReasons(why []string) []string {
+	var ids []string
+	for _, w := range why {
+		id, _, _ := strings.Cut(w, ": ")
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func oldEnd(i *renew.Item) string {
+	if i.Old == nil {
+		return "-"
+	}
+	return i.Old.NotAfter.UTC().Format(time.DateOnly)
+}
+
+// answer says on stdout what was done.
+func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []*renewedFile, backup string, warnings []string) error {
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, warnings...), Items: []renewedItem{}}
+	for _, dir := range backups(n, files, backup) {
+		d.Backup = append(d.Backup, dir)
+		if !o.dryRun {
+			fmt.Fprintf(s.err, "what was replaced is kept in %s\n", report.Plain(dir))
+		}
+	}
+	did := "renewed"
+	if o.dryRun {
+		did = "renewed (dry run)"
+	}
+	for _, r := range all {
+		leaf := r.made.Chain[0]
+		i := renewedItem{ID: r.ID(), Kind: string(r.Kind), Why: r.Why, Subject: leaf.Subject.String(), Names: namesOf(leaf), KeptKey: r.Reused(), NotAfter: leaf.NotAfter.UTC(),
+			Files: filesOf(r.Item), TakeUp: append([]string{}, r.takeup...), Warnings: append([]string{}, r.Warnings...)}
+		if !r.Issuer.IsZero() {
+			i.Issuer = r.Issuer.String()
+		}
+		if r.Old != nil {
+			i.OldEnd = r.Old.NotAfter.UTC().Format(time.RFC3339)
+		}
+		d.Items = append(d.Items, i)
+		if o.output == "table" {
+			if _, err := fmt.Fprintf(s.out, "%s %s: valid until %s\n", report.Plain(r.ID()), did, leaf.NotAfter.UTC().Format(time.RFC3339)); err != nil {
+				return err
+			}
+		}
+	}
+	if o.output == "table" {
+		return nil
+	}
+	return report.Document(s.out, o.output, d)
+}

@@ -1,0 +1,93 @@
+package renew
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// authority plans an authority's own certificate: the same name and key, so that
+// all that it signed, and all pins, go on working. Its usages become those of an
+// authority.
+func (p *planner) authority(a *trust.Authority) (*Item, error) {
+	i := &Item{Name: a.Name, Node: a.Node, Kind: Authority, Certificate: a.Certificate, Key: a.Key, Why: p.why(a.Certificate)}
+	m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+	switch {
+	case !m.OK() || len(m.Certificates) == 0:
+		return nil, &Refusal{i.ID(), a.Certificate.String() + " cannot be read", "restore it from a backup or another control-plane node: made anew it would fit nothing that is there"}
+	case len(m.Certificates) > 1:
+		return nil, &Refusal{i.ID(), fmt.Sprintf("%s holds %d certificates: which of them is meant is not known", a.Certificate, len(m.Certificates)), "keep the one that signs: kubepki trust prune, kubepki trust remove"}
+	case key == nil:
+		return nil, &Refusal{i.ID(), fmt.Sprintf("its key %s is not at hand", a.Key), "run it where the key is"}
+	case !trust.SameKey(key.Public(), m.Certificates[0].PublicKey):
+		return nil, &Refusal{i.ID(), fmt.Sprintf("%s does not belong to %s", a.Key, a.Certificate), "restore the pair first: kubepki verify says which half is wrong"}
+	case issue.CheckPublicKey(key.Public()) != nil:
+		return nil, &Refusal{i.ID(), issue.CheckPublicKey(key.Public()).Error(), "an authority with a weak key is replaced, and with it all that it signed"}
+	}
+	old := m.Certificates[0]
+	if constrained(old) {
+		return nil, &Refusal{i.ID(), "it has name constraints, which are somebody's decision", "sign it anew by hand, with or without them"}
+	}
+	i.Old, i.key = old, key
+	i.Subject, i.rawSubject, i.subjectID = old.Subject, old.RawSubject, old.SubjectKeyId
+	i.DNSNames, i.Addresses, i.URIs, i.Emails = old.DNSNames, old.IPAddresses, old.URIs, old.EmailAddresses
+	if old.MaxPathLen > 0 || old.MaxPathLenZero {
+		n := old.MaxPathLen
+		i.pathLength = &n
+	}
+	if !bytes.Equal(old.RawSubject, old.RawIssuer) {
+		above, err := p.above(i, old)
+		if err != nil {
+			return nil, err
+		}
+		i.signer = above
+	}
+	p.life(i)
+	for _, cred := range p.g.Credentials {
+		// What it signed shall not outlive it, if it was long ago made for a shorter time.
+		if leaf := p.g.Material(cred.Certificate).Leaf(); leaf != nil && trust.SignedBy(leaf, old) && leaf.NotAfter.After(i.NotAfter) && i.signer.Certificate == nil {
+			i.NotAfter = leaf.NotAfter
+		}
+	}
+	for _, o := range p.copies(a, old) {
+		i.Warnings = append(i.Warnings, fmt.Sprintf("%s holds a copy of the old certificate, which serves until it ends: kubepki verify says when it does not any more", o))
+	}
+	return i, nil
+}
+
+func constrained(c *x509.Certificate) bool {
+	return len(c.PermittedDNSDomains)+len(c.ExcludedDNSDomains)+len(c.PermittedIPRanges)+len(c.ExcludedIPRanges)+
+		len(c.PermittedEmailAddresses)+len(c.ExcludedEmailAddresses)+len(c.PermittedURIDomains)+len(c.ExcludedURIDomains) > 0
+}
+
+// above is the authority that signed an intermediate, with its key.
+func (p *planner) above(i *Item, old *x509.Certificate) (issue.Authority, error) {
+	for _, a := range p.g.Authorities {
+		m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+		for _, c := range certificatesOf(m) {
+			if bytes.Equal(c.RawSubject, old.RawIssuer) && key != nil && trust.SameKey(c.PublicKey, key.Public()) {
+				i.Issuer = a.Certificate
+				return issue.Authority{Certificate: c, Key: key}, nil
+			}
+		}
+	}
+	return issue.Authority{}, &Refusal{i.ID(), fmt.Sprintf("the key of the authority above it, %q, is not at hand", old.Issuer), "run it where that key is, or have it certified again there"}
+}
+
+// copies are the other places that hold a certificate, in the order of the nodes.
+func (p *planner) copies(a *trust.Authority, old *x509.Certificate) []trust.Place {
+	var all []trust.Place
+	for i := range p.g.Nodes {
+		for _, m := range p.g.Nodes[i].Materials {
+			for _, c := range m.Certificates {
+				if m.Place != a.Certificate && c.Equal(old) {
+					all = append(all, m.Place)
+				}
+			}
+		}
+	}
+	return all
+}

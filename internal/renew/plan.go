@@ -1,0 +1,317 @@
+package renew
+
+import (
+	"crypto"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Options are the options of [Plan].
+type Options struct {
+	At       time.Time
+	ReuseKey bool
+	// Keys returns the private key that was read at a place, nil when there is none.
+	Keys func(trust.Place) crypto.Signer
+	// Server is the URL for kubeconfigs of which no file tells what they dial.
+	Server string
+}
+
+// Refusal tells that something is not made anew, and what to do instead.
+type Refusal struct{ What, Reason, Help string }
+
+// Error names what is refused and why.
+func (r *Refusal) Error() string { return r.What + ": " + r.Reason }
+
+// Hint says what to do.
+func (r *Refusal) Hint() string { return r.Help }
+
+// UnknownError tells that a target names nothing of the nodes.
+type UnknownError struct {
+	Target string
+	Known  []string // what could have been named
+}
+
+// Error names the target.
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("%s: no credential of this name or file is known here", e.Target)
+}
+
+// Hint lists what is known.
+func (e *UnknownError) Hint() string { return "name one of " + strings.Join(e.Known, ", ") }
+
+// Plan returns the items that the targets name, each once, in the order of the
+// graph. A target is a name or ID of a credential or authority, the absolute
+// path of one of its files, or either with NODE: before it. No target at all
+// stands for every credential that an authority at hand can sign. It decides
+// by the findings what of an old certificate is at fault.
+//
+// An error ([*UnknownError], [*Refusal]) names the target; nothing is planned then.
+func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options) ([]*Item, error) {
+	p := &planner{Options: o, g: g, findings: findings}
+	all := p.candidates()
+	if len(targets) == 0 {
+		return p.whatCanBe(all)
+	}
+	chosen := map[int]bool{}
+	for _, t := range targets {
+		found := false
+		for i, c := range all {
+			if c.is(t) {
+				chosen[i], found = true, true
+			}
+		}
+		if !found {
+			return nil, &UnknownError{Target: t, Known: known(all)}
+		}
+	}
+	var items []*Item
+	for i, c := range all {
+		if !chosen[i] {
+			continue
+		}
+		item, err := p.item(c)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// whatCanBe plans all leaves and kubeconfigs; one whose authority's key is not at
+// hand is left alone, unless that is so of all.
+func (p *planner) whatCanBe(all []candidate) ([]*Item, error) {
+	var items []*Item
+	var refused error
+	for _, c := range all {
+		if c.authority != nil || c.absent {
+			continue
+		}
+		item, err := p.item(c)
+		if err != nil {
+			refused = err
+			continue
+		}
+		items = append(items, item)
+	}
+	if len(items) == 0 && refused != nil {
+		return nil, refused
+	}
+	return items, nil
+}
+
+type planner struct {
+	Options
+	g        *trust.Graph
+	findings []check.Finding
+}
+
+// candidate is what can be named: a credential or an authority.
+type candidate struct {
+	name, node string
+	credential *trust.Credential
+	authority  *trust.Authority
+	kubeconfig *trust.Kubeconfig // that the credential is of
+	absent     bool              // a kubeconfig that no component needs and that is not there
+}
+
+// is tells whether a target names the candidate.
+func (c candidate) is(target string) bool {
+	if node, at, ok := strings.Cut(target, ":"); ok && path.IsAbs(at) {
+		return node == c.node && c.is(at)
+	}
+	if path.IsAbs(target) {
+		return slices.Contains(c.paths(), path.Clean(target))
+	}
+	return target == c.name || c.node != "" && target == c.node+"/"+c.name
+}
+
+func (c candidate) paths() []string {
+	if c.authority != nil {
+		return []string{c.authority.Certificate.Path}
+	}
+	paths := []string{c.credential.Certificate.Path}
+	if !c.credential.Key.IsZero() {
+		paths = append(paths, c.credential.Key.Path)
+	}
+	if c.kubeconfig != nil {
+		paths = append(paths, c.kubeconfig.Place.Path)
+	}
+	return paths
+}
+
+func known(all []candidate) []string {
+	var names []string
+	for _, c := range all {
+		name := c.name
+		if c.node != "" {
+			name = c.node + "/" + name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// candidates are the credentials of the graph, the kubeconfigs of people that a
+// control plane has with kubeadm, and the authorities.
+func (p *planner) candidates() []candidate {
+	var all []candidate
+	for _, cred := range p.g.Credentials {
+		all = append(all, candidate{name: cred.Name, node: cred.Node, credential: cred, kubeconfig: p.kubeconfigOf(cred)})
+	}
+	for i := range p.g.Nodes {
+		n := &p.g.Nodes[i]
+		for _, name := range []string{"admin.conf", "super-admin.conf"} {
+			at := trust.Place{Node: n.Name, Path: catalog.Conf(name)}
+			there := slices.ContainsFunc(all, func(c candidate) bool { return c.node == n.Name && slices.Contains(c.paths(), at.Path) })
+			if !there && apiserver(n) != nil && n.Layout == "kubeadm" {
+				cred := &trust.Credential{ID: name, Name: name, Node: n.Name, Certificate: at, Client: true}
+				all = append(all, candidate{name: name, node: n.Name, credential: cred, kubeconfig: &trust.Kubeconfig{Place: at, State: trust.Missing}, absent: true})
+			}
+		}
+	}
+	for i := range p.g.Authorities {
+		a := &p.g.Authorities[i]
+		all = append(all, candidate{name: a.Name, node: a.Node, authority: a})
+	}
+	return all
+}
+
+// kubeconfigOf returns the kubeconfig that a credential is of, nil when none.
+func (p *planner) kubeconfigOf(cred *trust.Credential) *trust.Kubeconfig {
+	for i := range p.g.Nodes {
+		for j := range p.g.Nodes[i].Kubeconfigs {
+			k := &p.g.Nodes[i].Kubeconfigs[j]
+			if k.Place == cred.Certificate.File() || !k.Certificate.IsZero() && k.Certificate == cred.Certificate {
+				return k
+			}
+		}
+	}
+	return nil
+}
+
+func (p *planner) node(name string) *trust.Node {
+	i := slices.IndexFunc(p.g.Nodes, func(n trust.Node) bool { return n.Name == name })
+	return &p.g.Nodes[i]
+}
+
+// apiserver is the node's, nil when it has none.
+func apiserver(n *trust.Node) *trust.Component {
+	i := slices.IndexFunc(n.Components, func(c trust.Component) bool { return c.Name == catalog.APIServer })
+	if i < 0 {
+		return nil
+	}
+	return &n.Components[i]
+}
+
+func (p *planner) item(c candidate) (*Item, error) {
+	if c.authority != nil {
+		return p.authority(c.authority)
+	}
+	return p.leaf(c)
+}
+
+// leaf plans a leaf's pair or what a kubeconfig holds.
+func (p *planner) leaf(c candidate) (*Item, error) {
+	cred := c.credential
+	i := &Item{Name: c.name, Node: c.node, Kind: Leaf, Certificate: cred.Certificate, Key: cred.Key, Old: p.g.Material(cred.Certificate).Leaf(), serving: cred.Server}
+	if k := c.kubeconfig; k != nil && k.Place == cred.Certificate.File() {
+		i.Kind, i.Certificate, i.Key = Kubeconfig, k.Place, k.Place
+	}
+	if i.Key.IsZero() {
+		return nil, &Refusal{i.ID(), "nothing tells where its key stands", "name the key beside the certificate where that is configured"}
+	}
+	i.Why = p.why(cred.Certificate, cred.Key)
+	e := p.entry(cred)
+	if err := p.sign(i, e); err != nil {
+		return nil, err
+	}
+	if err := p.identify(i, cred, e); err != nil {
+		return nil, err
+	}
+	p.names(i, cred, e)
+	p.usages(i, cred)
+	p.life(i)
+	if err := p.choose(i, cred); err != nil {
+		return nil, err
+	}
+	p.notKept(i)
+	if i.Kind == Kubeconfig {
+		return i, p.dial(i, c.kubeconfig)
+	}
+	return i, nil
+}
+
+// why lists the findings at places, or says that it was asked for.
+func (p *planner) why(places ...trust.Place) []string {
+	var why []string
+	for _, f := range p.findings {
+		at := func(pl trust.Place) bool {
+			return !pl.IsZero() && f.Node == pl.Node && (slices.Contains(f.Paths, pl.Path) || f.Path == pl.Path) && (f.Field == "" || pl.Field == "" || len(f.Paths) > 1 || f.Field == pl.Field)
+		}
+		if slices.ContainsFunc(places, at) && !slices.Contains(why, f.ID+": "+f.Cause) {
+			why = append(why, f.ID+": "+f.Cause)
+		}
+	}
+	if len(why) == 0 {
+		return []string{"asked for"}
+	}
+	return why
+}
+
+// found tells whether a finding of an id has its root at a place.
+func (p *planner) found(at trust.Place, ids ...string) bool {
+	return slices.ContainsFunc(p.findings, func(f check.Finding) bool {
+		return slices.Contains(ids, f.ID) && f.Node == at.Node && f.Path == at.Path
+	})
+}
+
+// life is the old one's span, from now on; never past the authority's.
+func (p *planner) life(i *Item) {
+	span := catalog.DefaultValidity
+	if i.Kind == Authority {
+		span = catalog.DefaultCAValidity
+	}
+	if i.Old != nil && i.Old.NotAfter.After(i.Old.NotBefore) {
+		span = i.Old.NotAfter.Sub(i.Old.NotBefore)
+	}
+	i.NotBefore = p.At.Add(-issue.Backdate).UTC().Truncate(time.Second)
+	i.NotAfter = i.NotBefore.Add(span)
+	if a := i.signer.Certificate; a != nil && i.NotAfter.After(a.NotAfter) {
+		i.NotAfter = a.NotAfter
+		i.Warnings = append(i.Warnings, fmt.Sprintf("its authority ends at %s, and so will it", a.NotAfter.UTC().Format(time.RFC3339)))
+	}
+}
+
+// choose takes the old key or the kind of the new one.
+func (p *planner) choose(i *Item, cred *trust.Credential) error {
+	old := p.Keys(cred.Key)
+	if p.ReuseKey {
+		switch {
+		case old == nil:
+			return &Refusal{i.ID(), "its key cannot be read, so that it cannot be kept", "leave --reuse-key out: a new key is made"}
+		case issue.CheckPublicKey(old.Public()) != nil:
+			return &Refusal{i.ID(), issue.CheckPublicKey(old.Public()).Error(), "leave --reuse-key out: a new key is made"}
+		}
+		i.key = old
+		return nil
+	}
+	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), i.signer.Key.Public()} {
+		if k != nil && issue.CheckPublicKey(k) == nil && issue.AlgorithmOf(k) != "" {
+			i.Algorithm = issue.AlgorithmOf(k)
+			return nil
+		}
+	}
+	i.Algorithm = issue.RSA2048
+	return nil
+}

@@ -1,0 +1,478 @@
+package renew
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+func publicOf(c *x509.Certificate) crypto.PublicKey {
+	if c == nil {
+		return nil
+	}
+	return c.PublicKey
+}
+
+func publicOfKey(k crypto.Signer) crypto.PublicKey {
+	if k == nil {
+		return nil
+	}
+	return k.Public()
+}
+
+// entry is what the catalog wants of a credential's role; the zero Entry where it
+// knows none of this name.
+func (p *planner) entry(cred *trust.Credential) catalog.Entry {
+	n := p.node(cred.Node)
+	c := &catalog.Cluster{
+		CertificatesDir: path.Dir(cred.Certificate.Path), ServiceSubnet: catalog.DefaultServiceSubnet, DNSDomain: catalog.DefaultDNSDomain, KubeProxy: true,
+		KubeletAuthority: p.hasAuthority(cred.Node, catalog.KubeletCA), Validity: catalog.DefaultValidity, CAValidity: catalog.DefaultCAValidity,
+		ControlPlanes: []catalog.ControlPlane{{Name: p.nodeName(n), Address: p.advertised(n), BindPort: catalog.DefaultBindPort}},
+	}
+	if a := apiserver(n); a != nil {
+		if v, ok := a.Flag("service-cluster-ip-range"); ok {
+			c.ServiceSubnet = v
+		}
+		if v, _ := a.Flag("service-account-issuer"); strings.HasPrefix(v, "https://kubernetes.default.svc.") {
+			c.DNSDomain = strings.TrimPrefix(v, "https://kubernetes.default.svc.")
+		}
+	}
+	nodes, err := c.Entries()
+	if err != nil {
+		return catalog.Entry{}
+	}
+	for _, e := range nodes[0].Entries {
+		if e.Name == cred.Name && (e.Kind == catalog.KindLeaf || e.Kind == catalog.KindKubeconfig && e.Path == p.conf(cred)) {
+			return e
+		}
+	}
+	return catalog.Entry{}
+}
+
+// conf is the path of the kubeconfig that a credential is of.
+func (p *planner) conf(cred *trust.Credential) string {
+	if k := p.kubeconfigOf(cred); k != nil {
+		return k.Place.Path
+	}
+	return cred.Certificate.Path
+}
+
+func (p *planner) hasAuthority(node, name string) bool {
+	return slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return a.Node == node && a.Name == name })
+}
+
+// nodeName is the node's, as the files or, without them, its kubelet's identity
+// tell it.
+func (p *planner) nodeName(n *trust.Node) string {
+	if n.NodeName != "" {
+		return n.NodeName
+	}
+	for _, cred := range p.g.Credentials {
+		if leaf := p.g.Material(cred.Certificate).Leaf(); cred.Node == n.Name && cred.Name == "kubelet.conf" && leaf != nil {
+			if name, ok := strings.CutPrefix(leaf.Subject.CommonName, nodePrefix); ok {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+const nodePrefix = "system:node:"
+
+// advertised is the address of the node's apiserver; the zero Addr when unknown.
+func (p *planner) advertised(n *trust.Node) netip.Addr {
+	if a := apiserver(n); a != nil {
+		if v, ok := a.Flag("advertise-address"); ok {
+			addr, _ := netip.ParseAddr(v)
+			return addr
+		}
+	}
+	for _, name := range []string{"scheduler.conf", "controller-manager.conf"} {
+		if u, err := url.Parse(p.serverOf(n.Name, name)); err == nil {
+			if addr, err := netip.ParseAddr(u.Hostname()); err == nil && !addr.IsLoopback() {
+				return addr
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// serverOf is the URL that a kubeconfig of a node dials, empty when it is not known.
+func (p *planner) serverOf(node, name string) string {
+	for i := range p.g.Nodes {
+		for _, k := range p.g.Nodes[i].Kubeconfigs {
+			if p.g.Nodes[i].Name == node && path.Base(k.Place.Path) == name && isURL(k.Server) {
+				return k.Server
+			}
+		}
+	}
+	return ""
+}
+
+func isURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http")
+}
+
+// identify keeps the old subject byte for byte where it is the one that the role
+// needs; else the role's name and groups replace it, and what more it had stays.
+func (p *planner) identify(i *Item, cred *trust.Credential, e catalog.Entry) error {
+	wrong := p.found(cred.Certificate, "identity-wrong", "identity-privileged", "requestheader-name-mismatch") || p.found(cred.Certificate.File(), "identity-wrong", "identity-privileged")
+	if i.Old != nil && !wrong && p.accepted(cred, i.Old.Subject) && (i.Old.Subject.CommonName != "" || hasNames(i.Old)) {
+		i.Subject, i.rawSubject = i.Old.Subject, i.Old.RawSubject
+		return nil
+	}
+	want := pkix.Name{CommonName: e.CommonName, Organization: e.Organization}
+	if user := p.wantedUser(cred); user != "" && (want.CommonName == "" || !p.accepted(cred, want)) {
+		want.CommonName = user
+	}
+	if want.CommonName == "" || strings.HasSuffix(want.CommonName, nodePrefix) {
+		return &Refusal{i.ID(), "no file tells the name that it needs",
+			"kubepki kubeconfig node NAME and kubepki kubeconfig user NAME make one for a name, kubepki issue a pair"}
+	}
+	if !p.accepted(cred, want) {
+		return &Refusal{i.ID(), fmt.Sprintf("nobody would accept it as %s", want.String()), "see what kubepki verify says of the flags that name whom they accept"}
+	}
+	if i.Old != nil {
+		keepSubject(&want, i.Old.Subject)
+	}
+	i.Subject = want
+	return nil
+}
+
+func hasNames(c *x509.Certificate) bool {
+	return len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) > 0
+}
+
+// keepSubject takes over all but name and groups.
+func keepSubject(want *pkix.Name, old pkix.Name) {
+	want.Country, want.OrganizationalUnit, want.Locality, want.Province = old.Country, old.OrganizationalUnit, old.Locality, old.Province
+	want.StreetAddress, want.PostalCode, want.SerialNumber = old.StreetAddress, old.PostalCode, old.SerialNumber
+	usual := []int{3, 5, 6, 7, 8, 9, 10, 11, 17} // of 2.5.4, which the fields above hold
+	for _, n := range old.Names {
+		if len(n.Type) != 4 || !n.Type[:3].Equal(asn1.ObjectIdentifier{2, 5, 4}) || !slices.Contains(usual, n.Type[3]) {
+			want.ExtraNames = append(want.ExtraNames, n)
+		}
+	}
+}
+
+// accepted tells whether every callee takes a subject for whom it should be.
+func (p *planner) accepted(cred *trust.Credential, s pkix.Name) bool {
+	for _, w := range p.wants(cred) {
+		switch {
+		case w.Named && s.CommonName == "", w.User != "" && s.CommonName != w.User,
+			w.Prefix != "" && !strings.HasPrefix(s.CommonName, w.Prefix),
+			w.Group != "" && !slices.Contains(s.Organization, w.Group),
+			len(w.Names) > 0 && !slices.Contains(w.Names, s.CommonName):
+			return false
+		}
+	}
+	return true
+}
+
+// wantedUser is the name that some callee asks for.
+func (p *planner) wantedUser(cred *trust.Credential) string {
+	for _, w := range p.wants(cred) {
+		if w.User != "" {
+			return w.User
+		}
+		if len(w.Names) > 0 {
+			return w.Names[0]
+		}
+	}
+	return ""
+}
+
+func (p *planner) wants(cred *trust.Credential) []trust.Identity {
+	var all []trust.Identity
+	for _, l := range p.g.Links {
+		if l.Client != nil && l.Client.Credential == cred {
+			all = append(all, l.Client.Want)
+		}
+	}
+	return all
+}
+
+// names are those of the old certificate and all that the links need; the role's
+// usual ones too where no old certificate tells.
+func (p *planner) names(i *Item, cred *trust.Credential, e catalog.Entry) {
+	if i.Old != nil {
+		i.DNSNames, i.Addresses = slices.Clone(i.Old.DNSNames), slices.Clone(i.Old.IPAddresses)
+		i.URIs, i.Emails = i.Old.URIs, i.Old.EmailAddresses
+	}
+	var needed []string
+	for _, l := range p.g.Links {
+		if l.Server != nil && l.Server.Credential == cred {
+			needed = append(needed, p.dialled(l.Server)...)
+		}
+	}
+	if i.Old == nil {
+		needed = append(needed, e.DNSNames...)
+		for _, a := range e.Addresses {
+			if a.IsValid() {
+				needed = append(needed, a.String())
+			}
+		}
+		if a := apiserver(p.node(cred.Node)); i.Name == "apiserver" && (a == nil || a.Source.IsZero()) {
+			i.Warnings = append(i.Warnings, fmt.Sprintf("no manifest and no old certificate tell the services' subnet and domain: kubeadm's defaults %s and %s are taken", catalog.DefaultServiceSubnet, catalog.DefaultDNSDomain))
+		}
+	}
+	slices.Sort(needed)
+	for _, name := range slices.Compact(needed) {
+		i.addName(name)
+	}
+}
+
+// dialled are the names that a caller dials, but for one whose kubeconfig is what
+// is wrong: a certificate must not hold whatever somebody mistyped.
+func (p *planner) dialled(h *trust.ServerHalf) []string {
+	if h.Dialled != nil && !h.Dialled.Served {
+		return nil
+	}
+	return h.Names
+}
+
+func (i *Item) addName(name string) {
+	if name == "" {
+		return
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		if !slices.ContainsFunc(i.Addresses, ip.Equal) {
+			i.Addresses = append(i.Addresses, ip)
+		}
+		return
+	}
+	if !slices.ContainsFunc(i.DNSNames, func(have string) bool { return strings.EqualFold(have, name) }) {
+		i.DNSNames = append(i.DNSNames, name)
+	}
+}
+
+// usages are what the links need, and what more for TLS an old certificate had
+// that had all of that.
+func (p *planner) usages(i *Item, cred *trust.Credential) {
+	need := map[x509.ExtKeyUsage]bool{x509.ExtKeyUsageServerAuth: cred.Server, x509.ExtKeyUsageClientAuth: cred.Client}
+	complete := i.Old != nil
+	for u, needed := range need {
+		complete = complete && (!needed || slices.Contains(i.Old.ExtKeyUsage, u))
+	}
+	for _, u := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if need[u] || complete && slices.Contains(i.Old.ExtKeyUsage, u) {
+			i.Usages = append(i.Usages, u)
+		}
+	}
+}
+
+// rebuilt are the extensions that every certificate gets anew.
+var rebuilt = []asn1.ObjectIdentifier{{2, 5, 29, 14}, {2, 5, 29, 15}, {2, 5, 29, 17}, {2, 5, 29, 19}, {2, 5, 29, 35}, {2, 5, 29, 37}}
+
+// notKept warns of what the old certificate has and the new one will not, and of
+// names that are taken from a certificate that is nobody's here.
+func (p *planner) notKept(i *Item) {
+	if i.Old == nil {
+		return
+	}
+	for _, e := range i.Old.Extensions {
+		if !slices.ContainsFunc(rebuilt, e.Id.Equal) {
+			i.Warnings = append(i.Warnings, fmt.Sprintf("the extension %s of the old certificate is not kept", e.Id))
+		}
+	}
+	if hasNames(i.Old) && !trust.SignedBy(i.Old, i.signer.Certificate) {
+		i.Warnings = append(i.Warnings, fmt.Sprintf("the old certificate is not of authority %q: its names are kept, see that they are right: %s", i.signer.Certificate.Subject, strings.Join(i.allNames(), ", ")))
+	}
+}
+
+func (i *Item) allNames() []string {
+	all := slices.Clone(i.DNSNames)
+	for _, a := range i.Addresses {
+		all = append(all, a.String())
+	}
+	for _, u := range i.URIs {
+		all = append(all, u.String())
+	}
+	return append(all, i.Emails...)
+}
+
+// dial tells what a kubeconfig dials and whom it trusts: what it says, or what
+// its like on the node says.
+func (p *planner) dial(i *Item, k *trust.Kubeconfig) error {
+	local := []string{"scheduler.conf", "controller-manager.conf", "kubelet.conf"}
+	people := []string{"admin.conf", "super-admin.conf", "kube-proxy.conf", "kubelet.conf", "scheduler.conf", "controller-manager.conf"}
+	like := people
+	if slices.Contains(local, i.Name) {
+		like = append(local, people...)
+	}
+	i.Cluster, i.User, i.Server = k.Cluster, k.User, k.Server
+	if i.Cluster == "" {
+		i.Cluster = catalog.DefaultClusterName
+	}
+	if i.User == "" {
+		i.User = p.entry(&trust.Credential{Name: i.Name, Node: i.Node, Certificate: k.Place}).User
+	}
+	if i.User == "" {
+		i.User = i.Subject.CommonName
+	}
+	for _, name := range like {
+		if !isURL(i.Server) {
+			i.Server = p.serverOf(i.Node, name)
+		}
+	}
+	if n := p.node(i.Node); !isURL(i.Server) && p.advertised(n).IsValid() {
+		port := "6443"
+		if a := apiserver(n); a != nil {
+			if v, ok := a.Flag("secure-port"); ok {
+				port = v
+			}
+		}
+		i.Server = "https://" + net.JoinHostPort(p.advertised(n).String(), port)
+	}
+	if !isURL(i.Server) {
+		i.Server = p.Server
+	}
+	if !isURL(i.Server) {
+		return &Refusal{i.ID(), "no file tells where its apiserver is", "give --server https://HOST:PORT"}
+	}
+	if k.Insecure || !k.CA.IsZero() && k.CA.Field == "" {
+		return nil
+	}
+	return p.anchors(i, k)
+}
+
+// anchors are the apiserver's authority as its own file has it, and those of the
+// old bundle that verify an apiserver still: during a rotation there are such.
+func (p *planner) anchors(i *Item, k *trust.Kubeconfig) error {
+	own := p.serverAuthority(i.Node)
+	if own == nil {
+		return &Refusal{i.ID(), "the certificate of the apiserver's authority cannot be read", "restore it first: kubepki verify names it"}
+	}
+	i.Anchors = slices.Clone(own.Certificates)
+	m := p.g.Material(k.CA)
+	if !m.OK() {
+		return nil
+	}
+	for _, a := range m.Certificates {
+		same := func(o *x509.Certificate) bool {
+			return bytes.Equal(o.RawSubject, a.RawSubject) && trust.SameKey(o.PublicKey, a.PublicKey)
+		}
+		if !slices.ContainsFunc(i.Anchors, same) && !p.At.After(a.NotAfter) && p.verifiesAServer(a) {
+			i.Anchors = append(i.Anchors, a)
+		}
+	}
+	return nil
+}
+
+func (p *planner) verifiesAServer(a *x509.Certificate) bool {
+	return slices.ContainsFunc(p.g.Credentials, func(c *trust.Credential) bool {
+		m := p.g.Material(c.Certificate)
+		return c.Name == "apiserver" && m.OK() && slices.ContainsFunc(m.Certificates, func(l *x509.Certificate) bool { return trust.SignedBy(l, a) })
+	})
+}
+
+// serverAuthority is the anchor of a node's apiserver: the root where the
+// authority is below one.
+func (p *planner) serverAuthority(node string) *trust.Material {
+	for _, name := range []string{catalog.RootCA, catalog.ClusterCA} {
+		for _, a := range p.g.Authorities {
+			if m := p.g.Material(a.Certificate); a.Node == node && a.Name == name && m.OK() && len(m.Certificates) > 0 {
+				return m
+			}
+		}
+	}
+	// In other layouts it has another name: it is the one that signed what is served.
+	for _, a := range p.g.Authorities {
+		m := p.g.Material(a.Certificate)
+		if a.Node == node && slices.ContainsFunc(certificatesOf(m), p.verifiesAServer) {
+			return m
+		}
+	}
+	return nil
+}
+
+// sign finds the authority that signs, with its key.
+func (p *planner) sign(i *Item, e catalog.Entry) error {
+	var why error
+	for _, a := range p.issuers(i, e) {
+		m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+		switch at := slices.IndexFunc(certificatesOf(m), func(c *x509.Certificate) bool { return key != nil && trust.SameKey(c.PublicKey, key.Public()) }); {
+		case at >= 0:
+			i.Issuer = a.Certificate
+			i.signer = issue.Authority{Certificate: m.Certificates[at], Key: key, Chain: issue.ChainOf(m.Certificates[at:])}
+			if err := i.signer.Usable(p.At); err != nil {
+				return &Refusal{i.ID(), err.Error(), "an authority is certified again with the key that it has by: kubepki renew " + a.Name}
+			}
+			return nil
+		case why != nil:
+		case !m.OK() || len(m.Certificates) == 0:
+			why = &Refusal{i.ID(), fmt.Sprintf("its authority %s cannot be read", a.Certificate), "restore it first, from a backup or another control-plane node: made anew it would fit nothing that is there"}
+		case key == nil && denied(p.g.Material(a.Key)):
+			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, may not be read", a.Key), "run it again with sudo"}
+		case key == nil:
+			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there"}
+		default:
+			why = &Refusal{i.ID(), fmt.Sprintf("%s does not belong to %s: what it signs nobody verifies", a.Key, a.Certificate), "restore the pair of the authority first: kubepki verify says which half is wrong"}
+		}
+	}
+	if why == nil {
+		why = &Refusal{i.ID(), "its authority is not known here", "make it where its authority is: kubepki issue"}
+	}
+	return why
+}
+
+func denied(m *trust.Material) bool { return m != nil && m.State == trust.Denied }
+
+func certificatesOf(m *trust.Material) []*x509.Certificate {
+	if !m.OK() {
+		return nil
+	}
+	return m.Certificates
+}
+
+// issuers are the authorities that may sign: the role's on its own node, then the
+// same one of other nodes; for a role or an authority that the catalog does not
+// know the one that signed the old certificate.
+func (p *planner) issuers(i *Item, e catalog.Entry) []trust.Authority {
+	named := slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return len(e.Authorities) > 0 && a.Name == e.Authorities[0] })
+	is := func(a trust.Authority) bool {
+		if named {
+			return a.Name == e.Authorities[0]
+		}
+		leaf, m := i.Old, p.g.Material(a.Certificate)
+		return leaf != nil && m.OK() && slices.ContainsFunc(m.Certificates, func(c *x509.Certificate) bool { return trust.SignedBy(leaf, c) })
+	}
+	var own, others []trust.Authority
+	for _, a := range p.g.Authorities {
+		switch {
+		case !is(a):
+		case a.Node == i.Node:
+			own = append(own, a)
+		default:
+			others = append(others, a)
+		}
+	}
+	for _, o := range others {
+		if len(own) == 0 || p.sameAuthority(own[0], o) {
+			own = append(own, o)
+		}
+	}
+	return own
+}
+
+// sameAuthority tells whether two files hold a certificate of one key.
+func (p *planner) sameAuthority(a, b trust.Authority) bool {
+	mine, theirs := certificatesOf(p.g.Material(a.Certificate)), certificatesOf(p.g.Material(b.Certificate))
+	return slices.ContainsFunc(mine, func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(theirs, func(o *x509.Certificate) bool { return trust.SameKey(c.PublicKey, o.PublicKey) })
+	})
+}
