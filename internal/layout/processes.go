@@ -50,21 +50,21 @@ type processCache struct {
 // processes reads the command lines of the components that run, in the order of
 // their numbers. What ends meanwhile, or may not be seen, is passed over.
 func (r *nodeReader) processes() []process {
-	if r.running.folder == "" || r.running.read {
-		return r.running.all
+	if r.units.running.folder == "" || r.units.running.read {
+		return r.units.running.all
 	}
-	r.running.read = true
-	entries, err := os.ReadDir(r.running.folder)
+	r.units.running.read = true
+	entries, err := os.ReadDir(r.units.running.folder)
 	if err != nil {
 		return nil
 	}
-	own := namespaces(filepath.Join(r.running.folder, "self"))
+	own := namespaces(filepath.Join(r.units.running.folder, "self"))
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		folder := filepath.Join(r.running.folder, e.Name())
+		folder := filepath.Join(r.units.running.folder, e.Name())
 		line, err := readSome(filepath.Join(folder, "cmdline"))
 		if err != nil || len(line) == 0 {
 			continue
@@ -83,10 +83,10 @@ func (r *nodeReader) processes() []process {
 				}
 			}
 		}
-		r.running.all = append(r.running.all, p)
+		r.units.running.all = append(r.units.running.all, p)
 	}
-	slices.SortFunc(r.running.all, func(a, b process) int { return a.pid - b.pid })
-	return r.running.all
+	slices.SortFunc(r.units.running.all, func(a, b process) int { return a.pid - b.pid })
+	return r.units.running.all
 }
 
 // process finds the component that a process is: its program, or the second word
@@ -222,7 +222,7 @@ func (r *nodeReader) otherFiles(p process, running, c trust.Component, written m
 		return nil
 	}
 	var flags []string
-	root := filepath.Join(r.running.folder, strconv.Itoa(p.pid), "root")
+	root := filepath.Join(r.units.running.folder, strconv.Itoa(p.pid), "root")
 	for _, u := range catalog.FlagUses(p.name) {
 		at, _ := running.Flag(u.Flag)
 		host, ok := c.Flag(u.Flag)
