@@ -43,7 +43,7 @@ func fileMissing(c *Case) []Finding {
 		},
 		func(m *trust.Material) string { return c.mend(m.Place) })
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), "make it anew: " + again
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), c.mendKubeconfig(k, "make it anew: "+again)
 	})...)
 	return append(out, c.adminAbsent()...)
 }
@@ -86,6 +86,9 @@ func (c *Case) mend(p trust.Place) string {
 	}
 	if c.isAuthority(p) || c.isSigningKey(p) {
 		return fmt.Sprintf("restore %s from a backup or from another control-plane node: made anew it would fit nothing that is there", p.Path)
+	}
+	if c.beside(p) {
+		return fromElsewhere(p)
 	}
 	if path.Ext(p.Path) == ".pub" {
 		return fmt.Sprintf("move %s away and derive it from its key: %s", p.Path, again)
@@ -131,13 +134,13 @@ func fileUnreadable(c *Case) []Finding {
 		},
 		func(m *trust.Material) string { return c.mend(m.Place) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, replace(k.Place.Path))
 	})...)
 }
 
 func kubeconfigBroken(c *Case) []Finding {
 	return c.kubeconfigs(trust.Malformed, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, replace(k.Place.Path))
 	})
 }
 

@@ -102,6 +102,9 @@ func keyMismatch(c *Case) []Finding {
 			Cause: fmt.Sprintf("%s does not belong to the certificate in %s", named(cred.Key), named(cred.Certificate)),
 			Fix:   replace(cred.Certificate.Path),
 		}.at(cred.Key, cred.Certificate)
+		if c.beside(cred.Certificate) {
+			f.Fix = fromElsewhere(cred.Certificate)
+		}
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
 			f.Fix = fmt.Sprintf("set %s to %s", cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
