@@ -41,8 +41,8 @@ func (m mounts) onNode(at string) string {
 }
 
 // apply puts the paths on the node in the place of those in the container, in
-// flags that name files.
-func (m mounts) apply(c *trust.Component) {
+// flags that name files: what is a folder on the node is left as it stands.
+func (m mounts) apply(c *trust.Component, isFolder func(string) bool) {
 	for flag, values := range c.Flags {
 		for i, v := range values {
 			words := strings.Split(v, ",") // --tls-sni-cert-key has two files
@@ -51,7 +51,11 @@ func (m mounts) apply(c *trust.Component) {
 				if !path.IsAbs(file) {
 					continue
 				}
-				if words[j] = m.onNode(file); named {
+				at := m.onNode(file)
+				if at == file || isFolder(at) {
+					continue
+				}
+				if words[j] = at; named {
 					words[j] += ":" + names
 				}
 			}

@@ -161,7 +161,7 @@ func (r *nodeReader) readManifests(folder string) {
 		case parseErr != nil:
 			r.notSeen(at, "the manifest was not understood: "+parseErr.Error())
 		default:
-			seen.apply(&c)
+			seen.apply(&c, r.isFolder)
 			r.mounts[at] = seen
 			r.addComponent(c)
 		}
