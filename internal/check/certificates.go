@@ -117,7 +117,9 @@ func certExpired(c *Case) []Finding {
 		func(s standing) bool { return c.At.After(s.NotAfter) && !c.unneeded(s) && !c.objectAnchor(s) },
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
-			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
+			if c.beside(s.places[0]) {
+				fix = fromElsewhere(s.places[0])
+			} else if slices.ContainsFunc(s.places, c.standsAsAuthority) {
 				fix = c.certifyAgain(s.places)
 			}
 			return fmt.Sprintf("%s expired at %s (%s)", subject(s.certificate), date(s.NotAfter), base(s.places[0].Path)), fix
@@ -185,7 +187,9 @@ func certExpiring(c *Case) []Finding {
 		},
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
-			if slices.ContainsFunc(s.places, c.standsAsAuthority) {
+			if c.beside(s.places[0]) {
+				fix = fromElsewhere(s.places[0])
+			} else if slices.ContainsFunc(s.places, c.standsAsAuthority) {
 				fix = c.certifyAgain(s.places)
 			}
 			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), fix

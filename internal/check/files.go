@@ -44,7 +44,7 @@ func fileMissing(c *Case) []Finding {
 		},
 		func(m *trust.Material) string { return c.mendOver(m) }))
 	out = append(out, c.kubeconfigs(trust.Missing, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), overLink(k)
+		return fmt.Sprintf("%s is missing%s", base(k.Place.Path), because(k.Reason)), c.mendKubeconfig(k, overLink(k))
 	})...)
 	return append(out, c.adminAbsent()...)
 }
@@ -115,6 +115,9 @@ func (c *Case) mend(p trust.Place) string {
 	if c.isAuthority(p) || c.isSigningKey(p) {
 		return restore(p.Path)
 	}
+	if c.beside(p) {
+		return fromElsewhere(p)
+	}
 	if path.Ext(p.Path) == ".pub" {
 		return publicKey(stem(p.Path)+".key", p.Path)
 	}
@@ -162,13 +165,13 @@ func fileUnreadable(c *Case) []Finding {
 		},
 		func(m *trust.Material) string { return c.mendOver(m) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path))
+		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path)))
 	})...)
 }
 
 func kubeconfigBroken(c *Case) []Finding {
 	return c.kubeconfigs(trust.Malformed, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), replace(k.Place.Path)
+		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, replace(k.Place.Path))
 	})
 }
 

@@ -152,6 +152,9 @@ func keyMismatch(c *Case) []Finding {
 			Fix:     replace(cred.Certificate.Path),
 			cascade: true, // a certificate in the place of another has more that is wrong
 		}.at(cred.Key, cred.Certificate)
+		if c.beside(cred.Certificate) {
+			f.Fix = fromElsewhere(cred.Certificate)
+		}
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
 			f.Fix = setFlag(cred.KeySetting, cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -91,4 +92,40 @@ func (c *Case) passedOverAnchors() []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// beside tells whether a place is of a connection to a server beside the cluster,
+// or of a pair that is shown by name: kubepki makes none of them.
+func (c *Case) beside(p trust.Place) bool {
+	if c.foreign(p) {
+		return true
+	}
+	return slices.ContainsFunc(c.Links, func(l trust.Link) bool {
+		var cred *trust.Credential
+		switch {
+		case l.Client != nil && (l.Number == 14 || l.Number == 21):
+			cred = l.Client.Credential
+		case l.Server != nil && l.Server.Credential != nil && (l.Number == 19 || strings.HasSuffix(l.Server.Credential.Name, "-sni")):
+			cred = l.Server.Credential
+		}
+		return cred != nil && (cred.Certificate == p || cred.Key == p)
+	})
+}
+
+func fromElsewhere(p trust.Place) string {
+	if p.Field != "" {
+		return fmt.Sprintf("put a current one into %s of %s", p.Field, p.Path)
+	}
+	return fmt.Sprintf("restore %s from a backup, or get another from whoever issued it", p.Path)
+}
+
+// mendKubeconfig is how, for a kubeconfig of the cluster, or for a webhook's.
+func (c *Case) mendKubeconfig(k *trust.Kubeconfig, usual string) string {
+	if !k.Remote {
+		return usual
+	}
+	if k.Field != "" {
+		return fmt.Sprintf("mend %s in %s", k.Field, k.Place.Path)
+	}
+	return fmt.Sprintf("restore %s from a backup, or take what names it out", k.Place.Path)
 }

@@ -2,6 +2,7 @@ package layout
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 
@@ -56,6 +57,8 @@ func (r *nodeReader) readAdmission(c *trust.Component) {
 			file, prefix = p.Path, ""
 			if !path.IsAbs(file) {
 				file = path.Join(path.Dir(at), file)
+			} else {
+				file = r.seenBy(c, file)
 			}
 			content, err := r.read(file, false)
 			if err != nil {
@@ -89,7 +92,7 @@ func (r *nodeReader) readPlugin(c *trust.Component, name string, at trust.Place,
 			conflict(c, where, "name it from / on", "%s is no absolute path, which kube-apiserver refuses", where.Field)
 			return
 		}
-		r.readWebhookUsers(c, where, f.KubeConfigFile)
+		r.readWebhookUsers(c, f.KubeConfigFile)
 	}
 }
 
@@ -97,14 +100,14 @@ func (r *nodeReader) imagePolicy(c *trust.Component, where trust.Place, p *image
 	if p.KubeConfigFile == "" {
 		return
 	}
-	c.Remotes = append(c.Remotes, trust.Remote{Number: catalog.LinkWebhook, Name: "image policy webhook", Setting: where, Kubeconfig: r.place(absolute(p.KubeConfigFile))})
+	c.Remotes = append(c.Remotes, trust.Remote{Number: catalog.LinkWebhook, Name: "image policy webhook", Setting: where, Kubeconfig: r.named(c, p.KubeConfigFile)})
 }
 
 // readWebhookUsers reads the kubeconfig with which admission webhooks are called:
 // of it the users alone count, each named after the servers that it is shown to
 // (k8s.io/apiserver pkg/util/webhook/authentication.go).
-func (r *nodeReader) readWebhookUsers(c *trust.Component, where trust.Place, file string) {
-	at := absolute(file)
+func (r *nodeReader) readWebhookUsers(c *trust.Component, file string) {
+	at := r.seenBy(c, file)
 	for _, have := range c.Remotes {
 		if have.Setting.Path == at {
 			return // both plugins name one file, as they mostly do
@@ -144,7 +147,8 @@ func (r *nodeReader) readWebhookUsers(c *trust.Component, where trust.Place, fil
 
 func brokenWebhooks(at trust.Place, err error) trust.Kubeconfig {
 	k := trust.Kubeconfig{Place: at, State: trust.Malformed, Remote: true, Reason: err.Error()}
-	if f, ok := err.(*fieldError); ok {
+	var f *fieldError
+	if errors.As(err, &f) {
 		k.Field = f.field
 	}
 	return k

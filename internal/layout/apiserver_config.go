@@ -246,7 +246,7 @@ func (r *nodeReader) readAuthorization(c *trust.Component) {
 			conflict(c, where, "name it from / on", "%s is no absolute path, which kube-apiserver refuses", where.Field)
 			continue
 		}
-		c.Remotes = append(c.Remotes, trust.Remote{Number: catalog.LinkWebhook, Name: "authorization webhook", Setting: where, Kubeconfig: r.place(absolute(file))})
+		c.Remotes = append(c.Remotes, trust.Remote{Number: catalog.LinkWebhook, Name: "authorization webhook", Setting: where, Kubeconfig: r.named(c, file)})
 	}
 	c.Flags["authorization-mode"] = []string{strings.Join(modes, ",")}
 }
@@ -305,20 +305,20 @@ func (r *nodeReader) readEgress(c *trust.Component) {
 			continue
 		case https:
 			remote.ServerName = tls.TLSServerName
-			remote.CA, remote.CASetting = r.named(tls.CABundle), in("tlsConfig.caBundle")
-			remote.Certificate = r.named(tls.ClientCert)
-			remote.Key, remote.KeySetting = r.named(tls.ClientKey), in("tlsConfig.clientKey")
+			remote.CA, remote.CASetting = r.named(c, tls.CABundle), in("tlsConfig.caBundle")
+			remote.Certificate = r.named(c, tls.ClientCert)
+			remote.Key, remote.KeySetting = r.named(c, tls.ClientKey), in("tlsConfig.clientKey")
 		}
 		c.Remotes = append(c.Remotes, remote)
 	}
 }
 
 // named is the place of a file that a setting names; zero when it names none.
-func (r *nodeReader) named(file string) trust.Place {
+func (r *nodeReader) named(c *trust.Component, file string) trust.Place {
 	if file == "" {
 		return trust.Place{}
 	}
-	return r.place(absolute(file))
+	return r.place(r.seenBy(c, file))
 }
 
 // readEncryption looks into the file of --encryption-provider-config for keys,

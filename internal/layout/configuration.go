@@ -102,8 +102,13 @@ func (r *nodeReader) configureClient(c *trust.Component, kind string) {
 	}
 	delete(c.Flags, "kubeconfig")
 	if f.ClientConnection.Kubeconfig != "" {
-		r.set(c, "kubeconfig", absolute(f.ClientConnection.Kubeconfig), at, "clientConnection.kubeconfig")
+		r.set(c, "kubeconfig", r.seenBy(c, f.ClientConnection.Kubeconfig), at, "clientConnection.kubeconfig")
 	}
+}
+
+// seenBy is the path on the node of a path as a component sees it.
+func (r *nodeReader) seenBy(c *trust.Component, file string) string {
+	return r.mounts[c.Source.Path].onNode(absolute(file))
 }
 
 // set sets a flag as a field of a configuration file does.

@@ -70,7 +70,7 @@ func (r *nodeReader) setEtcdSecurity(c *trust.Component, at, section, prefix str
 	} {
 		c.Settings[prefix+field] = r.place(at).In(section + "." + field)
 		if value != "" {
-			c.Flags[prefix+field] = []string{absolute(value)}
+			c.Flags[prefix+field] = []string{r.seenBy(c, value)}
 		}
 	}
 	auto := catalog.EtcdAutoTLS

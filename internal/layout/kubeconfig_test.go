@@ -131,7 +131,7 @@ func TestParseKubeconfigResolvesTheCurrentContext(t *testing.T) {
 		CA:          at.In("clusters[kubernetes].cluster.certificate-authority-data"),
 		Certificate: at.In("users[admin].user.client-certificate-data"),
 		Key:         at.In("users[admin].user.client-key-data"),
-		ServerField: "clusters[kubernetes].cluster.server",
+		ServerField: "clusters[kubernetes].cluster.server", Secret: true,
 	}
 	if diff := cmp.Diff(want, k); diff != "" {
 		t.Error(diff)

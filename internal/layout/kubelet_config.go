@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"errors"
 	"io/fs"
 	"path"
 	"strconv"
@@ -238,6 +239,9 @@ func (r *nodeReader) readDropIns(c *trust.Component, given string) []kubeletDocu
 		return nil
 	}
 	names, err := r.walk(folder)
+	if errors.Is(err, fs.ErrPermission) {
+		r.denied = append(r.denied, folder)
+	}
 	if err != nil {
 		r.addConfiguration(folder, readError(folder, err))
 		return nil

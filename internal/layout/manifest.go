@@ -19,6 +19,7 @@ type pod struct {
 	} `json:"metadata"`
 	Spec struct {
 		Containers []container `json:"containers"`
+		Volumes    []volume    `json:"volumes"`
 	} `json:"spec"`
 }
 
@@ -28,6 +29,19 @@ type container struct {
 	Command []string      `json:"command"`
 	Args    []string      `json:"args"`
 	Env     []environment `json:"env"`
+
+	VolumeMounts []struct {
+		Name      string `json:"name"`
+		MountPath string `json:"mountPath"`
+		SubPath   string `json:"subPath"`
+	} `json:"volumeMounts"`
+}
+
+type volume struct {
+	Name     string `json:"name"`
+	HostPath *struct {
+		Path string `json:"path"`
+	} `json:"hostPath"`
 }
 
 type environment struct {
@@ -51,16 +65,22 @@ var ErrNoComponent = errors.New("no container of the Pod runs a component of the
 // (etcd server/etcdmain/config.go). A Pod that runs no component is
 // [ErrNoComponent]. The node of the component is the place's.
 func ParseManifest(place trust.Place, data []byte) (trust.Component, error) {
+	c, _, err := parseManifest(place, data)
+	return c, err
+}
+
+// parseManifest is ParseManifest, and tells where the container's files are.
+func parseManifest(place trust.Place, data []byte) (trust.Component, mounts, error) {
 	c := trust.Component{Node: place.Node, Source: place}
 	if len(data) > MaxFile {
-		return c, errors.New("larger than 1 MiB: not a manifest")
+		return c, nil, errors.New("larger than 1 MiB: not a manifest")
 	}
 	var p pod
 	if err := decodeYAML(data, &p); err != nil {
-		return c, err
+		return c, nil, err
 	}
 	if p.Kind != "Pod" {
-		return c, fmt.Errorf("kind: is not Pod")
+		return c, nil, fmt.Errorf("kind: is not Pod")
 	}
 	for _, container := range p.Spec.Containers {
 		name, words := container.program()
@@ -74,9 +94,9 @@ func ParseManifest(place trust.Place, data []byte) (trust.Component, error) {
 		if name == catalog.Etcd {
 			container.addEtcdEnvironment(c.Flags)
 		}
-		return c, nil
+		return c, p.mountsOf(&container), nil
 	}
-	return c, ErrNoComponent
+	return c, nil, ErrNoComponent
 }
 
 // ManifestVersion returns the version of the component that a static pod runs, as

@@ -24,13 +24,14 @@ type nodeReader struct {
 	absent  []catalog.FileUse
 	why     map[string]*ReadError // of absent files
 	denied  []string              // paths
+	mounts  map[string]mounts     // by the manifest
 	units   *unitCache            // of all layouts of the node
 }
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
 		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
-		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, mounts: map[string]mounts{}, units: &unitCache{},
 	}
 }
 
@@ -155,12 +156,14 @@ func (r *nodeReader) readPods(folder string) {
 			}
 			continue
 		}
-		c, parseErr := ParseManifest(r.place(at), content.Data)
+		c, seen, parseErr := parseManifest(r.place(at), content.Data)
 		switch {
 		case errors.Is(parseErr, ErrNoComponent):
 		case parseErr != nil:
 			r.notSeen(at, "the manifest was not understood: "+parseErr.Error())
 		default:
+			seen.apply(&c, r.isFolder)
+			r.mounts[at] = seen
 			r.addComponent(c)
 		}
 	}
