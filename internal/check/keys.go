@@ -141,6 +141,9 @@ func keyMismatch(c *Case) []Finding {
 			Fix:     replace(cred.Certificate.Path),
 			cascade: true, // a certificate in the place of another has more that is wrong
 		}.at(cred.Key, cred.Certificate)
+		if cred.Key == cred.Certificate {
+			f.Cause = fmt.Sprintf("the key in %s does not belong to the certificate in it", base(cred.Key.Path))
+		}
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
 			f.Fix = fmt.Sprintf("set %s to %s", cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")
