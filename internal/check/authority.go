@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"slices"
 
@@ -16,6 +17,7 @@ const (
 	recreated  class = iota // the authority was made anew, the leaf is of the old one
 	unknown                 // the leaf is of an authority that is not trusted
 	wrongFlag               // the verifier's flag names the file of another authority
+	renamed                 // the authority's own certificate has the key, and another name
 	misplaced               // the verifier's flag names a file that is no authority's
 	stale                   // the verifier's copy is of an old or foreign authority
 	incomplete              // the leaf's file lacks an intermediate
@@ -64,6 +66,8 @@ func (c *Case) classify(i int, b Break) trustFault {
 	switch {
 	case b.Kind == trust.ChainIncomplete:
 		f.class = incomplete
+	case home == nil && own != nil && !c.sameName(own, leaf) && trust.SignedWith(leaf, c.certificateOf(*own).Leaf().PublicKey):
+		f.class = renamed
 	case home == nil && own != nil && c.sameName(own, leaf) && !c.altered(own, leaf):
 		f.class = recreated
 	case home == nil:
@@ -357,13 +361,16 @@ func authorityUnknown(c *Case) []Finding {
 		cause := fmt.Sprintf("%s is signed by %s, which %s does not hold", named(g[0].place), who, named(b.Bundle.Anchors))
 		if g[0].own != nil && c.altered(g[0].own, b.Certificate) {
 			cause = fmt.Sprintf("the signature of %s does not verify: the certificate was altered after %s signed it", named(g[0].place), base(g[0].own.Certificate.Path))
+			if b.Certificate.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+				cause = fmt.Sprintf("the signature of %s is of a kind that Go, and so Kubernetes, does not know", named(g[0].place))
+			}
 		}
 		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
 		f.needs = append(append(f.needs, g[0].place), c.staleBeside(placesOf(g))...)
 		f.cascade = true
 		out = append(out, c.byFlag(f))
 	}
-	out = c.exchangedPairs(out)
+	out = slices.Concat(c.exchangedPairs(out), c.renamedAuthority(), c.verifiesByMachine())
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
 		b := c.Breaks[g[0].at]
 		if b.Bundle.Setting.Field == rootCAFlag {

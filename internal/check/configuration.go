@@ -149,7 +149,7 @@ func flagConflict(c *Case) []Finding {
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
 	}
-	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind())
+	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind(), c.halfPairs())
 }
 
 // leafAsBundle: a flag for authorities names a certificate of another role, which

@@ -127,6 +127,23 @@ var configurationMutations = []mutation{
 		dropFlag(c, "kube-apiserver", "kubelet-certificate-authority", pki+"kubelet-ca.crt")
 	}, id: "kubelet-unverified", node: "cp1", path: apiserverManifest, field: "--kubelet-certificate-authority", severity: check.Warning},
 
+	// Flags of which one needs another.
+	{name: "the apiserver's serving key is not named", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "tls-private-key-file", pki+"apiserver.key")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--tls-private-key-file"},
+	{name: "the certificate for etcd is not named, its key is", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "etcd-certfile", pki+"apiserver-etcd-client.crt")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--etcd-certfile"},
+	{name: "the authority of front proxies is not named, the proxy's pair is", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "requestheader-client-ca-file", pki+"front-proxy-ca.crt")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--requestheader-client-ca-file"},
+	{name: "etcd is to speak TLS and has no certificate", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "etcd", "cert-file", pki+"etcd/server.crt")
+		dropFlag(c, "etcd", "key-file", pki+"etcd/server.key")
+	}, id: "flag-conflict", path: etcdManifest, field: "--cert-file"},
+	{name: "the apiserver is told no authority for etcd", brk: func(c *testpki.Cluster) { dropFlag(c, "kube-apiserver", "etcd-cafile", pki+"etcd/ca.crt") },
+		id: "authority-unknown", path: apiserverManifest, field: "--etcd-cafile", links: []int{3}},
+
 	// Keys where they should not be, and what signs.
 	{name: "the cluster's authority has its key on a member of etcd", kind: testpki.ExternalEtcd, brk: func(c *testpki.Cluster) {
 		c.Copy("cp1", "pki/ca.crt", "etcd1", "pki/ca.crt")
