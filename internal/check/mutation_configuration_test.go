@@ -76,6 +76,9 @@ var configurationMutations = []mutation{
 		c.Remove("cp1", "pki/kubelet.crt")
 	}, id: "san-missing", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
 
+	{name: "the apiserver's port was moved", brk: setFlag("kube-apiserver", "secure-port", "6443", "7443"),
+		id: "endpoint-mismatch", path: apiserverManifest, field: "--secure-port", links: []int{5, 6, 8, 9}, says: "7443"},
+
 	// Flags that name wrong files.
 	{name: "the apiserver serves with etcd's pair", brk: func(c *testpki.Cluster) {
 		setFlag("kube-apiserver", "tls-cert-file", pki+"apiserver.crt", pki+"etcd/server.crt")(c)

@@ -18,8 +18,8 @@ import (
 	"github.com/kubepki/kubepki/internal/testpki"
 )
 
-// seeds is how many mixtures of faults are tried: KUBEPKI_CHECK_SEEDS of them in
-// the long run.
+// seeds is how many mixtures of faults are tried: 5,000 in make test-long, or
+// KUBEPKI_CHECK_SEEDS.
 func seeds(t *testing.T) uint64 {
 	if v := os.Getenv("KUBEPKI_CHECK_SEEDS"); v != "" {
 		n, err := strconv.ParseUint(v, 10, 32)
@@ -27,6 +27,9 @@ func seeds(t *testing.T) uint64 {
 			t.Fatal(err)
 		}
 		return n
+	}
+	if os.Getenv("KUBEPKI_LAB_LONG") != "" {
+		return 5000
 	}
 	return 300
 }
@@ -129,6 +132,9 @@ func touches(t *testing.T, kind testpki.Kind, m mutation) []area {
 	var areas []area
 	for _, file := range changed(before, snapshot(t, broken.Dir)) {
 		areas = append(areas, areaOf(file, m)...)
+	}
+	if m.id == "endpoint-mismatch" && strings.HasPrefix(m.path, manifest) {
+		areas = append(areas, "cluster") // all kubeconfigs
 	}
 	if m.id == "endpoint-mismatch" {
 		areas = append(areas, "cluster cp1 pki/apiserver") // whose names it is judged by
