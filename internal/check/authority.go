@@ -66,7 +66,7 @@ func (c *Case) classify(i int, b Break) trustFault {
 	switch {
 	case b.Kind == trust.ChainIncomplete:
 		f.class = incomplete
-	case home == nil && own != nil && !c.sameName(own, leaf) && trust.SignedWith(leaf, c.certificateOf(*own).Leaf().PublicKey):
+	case home == nil && own != nil && !bytes.Equal(c.certificateOf(*own).Leaf().RawSubject, leaf.RawIssuer) && trust.SignedWith(leaf, c.certificateOf(*own).Leaf().PublicKey):
 		f.class = renamed
 	case home == nil && own != nil && c.sameName(own, leaf) && !c.altered(own, leaf):
 		f.class = recreated
@@ -208,8 +208,10 @@ func (c *Case) controlPlane(node string) bool {
 	return found
 }
 
+// sameName tells whether a certificate says that an authority of the name signed it,
+// in whatever encoding.
 func (c *Case) sameName(a *trust.Authority, leaf certificate) bool {
-	return bytes.Equal(c.certificateOf(*a).Leaf().RawSubject, leaf.RawIssuer)
+	return c.certificateOf(*a).Leaf().Subject.String() == leaf.Issuer.String()
 }
 
 // ownFile returns the authority whose own file stands at a place.

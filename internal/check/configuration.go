@@ -177,7 +177,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || !pick(isTrue(demand)) {
+			if ca != "" || p.Source.IsZero() || unread(p) || !pick(isTrue(demand)) {
 				return
 			}
 			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}

@@ -1,7 +1,9 @@
 package check_test
 
 import (
+	"bytes"
 	"crypto/x509"
+	"os"
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -76,6 +78,15 @@ var configurationMutations = []mutation{
 		c.Remove("cp1", "pki/kubelet.crt")
 	}, id: "san-missing", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
 
+	{name: "the endpoint has another name, in every kubeconfig", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		for _, n := range []string{"cp1", "cp2", "cp3", "w1"} {
+			for _, conf := range allConfs {
+				if text, err := os.ReadFile(c.Path(n, conf)); err == nil && bytes.Contains(text, []byte("api.example.test")) {
+					c.Edit(n, conf, "api.example.test", "api2.example.test")
+				}
+			}
+		}
+	}, id: "san-missing", node: "cp1", path: pki + "apiserver.crt", links: []int{4, 8, 9}, says: "of 3 nodes does not hold api2.example.test", wide: true},
 	{name: "the apiserver's port was moved", brk: setFlag("kube-apiserver", "secure-port", "6443", "7443"),
 		id: "endpoint-mismatch", path: apiserverManifest, field: "--secure-port", links: []int{5, 6, 8, 9}, says: "7443"},
 

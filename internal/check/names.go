@@ -24,14 +24,29 @@ func sanMissing(c *Case) []Finding {
 			missing[b.Place] = append(missing[b.Place], b.Name)
 		}
 	}
-	var out []Finding
+	// The same names lacking on several nodes are one fault: an endpoint is new.
+	groups := map[string][]trust.Place{}
+	var keys []string
 	for _, p := range order {
 		slices.Sort(missing[p])
+		key := strings.Join(missing[p], ", ") + " " + p.Path
+		if groups[key] == nil {
+			keys = append(keys, key)
+		}
+		groups[key] = append(groups[key], p)
+	}
+	var out []Finding
+	for _, key := range keys {
+		places := sortedPlaces(groups[key])
+		p := places[0]
 		f := Finding{
 			Cause: fmt.Sprintf("%s does not hold %s, at which it is reached", named(p), strings.Join(missing[p], ", ")),
 			Fix:   replace(p.Path),
-			needs: []trust.Place{p},
-		}.at(p)
+			needs: places,
+		}.at(places...)
+		if len(places) > 1 {
+			f.Cause = fmt.Sprintf("%s of %d nodes does not hold %s, at which they are reached", named(p), len(places), strings.Join(missing[p], ", "))
+		}
 		out = append(out, c.byFlag(c.breaksOf(f, trust.NameMissing)))
 	}
 	return out

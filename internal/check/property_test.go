@@ -163,9 +163,11 @@ func areaOf(file string, m mutation) []area {
 	switch base := filepath.Base(name); {
 	case strings.HasPrefix(name, "manifests/"):
 		return []area{area(file), area(familyOfFlag(m.field, m.path)), area(familyOfFlag(m.field, m.path) + " " + node)}
+	case base == "both.crt", strings.Contains(base, "root-ca"):
+		return []area{"cluster", "etcd", "front-proxy"}
 	case strings.HasPrefix(base, "sa."), strings.HasPrefix(base, "sa-"):
 		return []area{"tokens"}
-	case strings.Contains(base, "ca.crt"), strings.Contains(base, "ca.key"), base == "both.crt", base == "clients.crt":
+	case strings.Contains(base, "ca.crt"), strings.Contains(base, "ca.key"), base == "clients.crt":
 		return []area{area(family)}
 	}
 	stem := strings.TrimSuffix(strings.TrimSuffix(name, ".crt"), ".key")
