@@ -50,7 +50,7 @@ test-lab: ## the tests on real components alone
 	cd lab && go vet ./... && go test -p 2 -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1
-test-long: test reload test-older fuzz ## what takes long: all tests, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
+test-long: test reload test-older fuzz ## what takes long: all tests, 5,000 mixtures of faults, ten quiet minutes of load, the reload matrix on two versions, each fuzz target for FUZZTIME
 
 test-older: ## tokens, joins, certificates of nodes and pods on Kubernetes 1.35
 	lab/build.sh 1.35

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -297,8 +298,15 @@ func (w *wirer) learnEndpoints() {
 			onControlPlane[e] = onControlPlane[e] || hasComponent(n, APIServer)
 		}
 	}
+	ports := map[string]string{} // of the addresses that manifests tell
+	w.each(APIServer, func(_ *trust.Node, c *trust.Component) {
+		if v, ok := c.Flag("advertise-address"); ok && !c.Source.IsZero() {
+			ports[canonicalHost(v)] = flagOr(c, "secure-port", strconv.Itoa(DefaultBindPort))
+		}
+	})
 	for e, times := range dialled {
-		if times > 1 && onControlPlane[e] {
+		host, port := SplitHostPort(e)
+		if known := ports[host]; times > 1 && onControlPlane[e] && (known == "" || known == port) {
 			w.endpoints[e] = true
 		}
 	}

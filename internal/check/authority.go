@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"slices"
 
@@ -17,6 +18,7 @@ const (
 	recreated  class = iota // the authority was made anew, the leaf is of the old one
 	unknown                 // the leaf is of an authority that is not trusted
 	wrongFlag               // the verifier's flag names the file of another authority
+	renamed                 // the authority's own certificate has the key, and another name
 	misplaced               // the verifier's flag names a file that is no authority's
 	stale                   // the verifier's copy is of an old or foreign authority
 	incomplete              // the leaf's file lacks an intermediate
@@ -68,6 +70,8 @@ func (c *Case) classify(i int, b Break) trustFault {
 		f.class, f.place = headed, b.Bundle.Anchors
 	case b.Kind == trust.ChainIncomplete:
 		f.class = incomplete
+	case home == nil && own != nil && !bytes.Equal(c.certificateOf(*own).Leaf().RawSubject, leaf.RawIssuer) && trust.SignedWith(leaf, c.certificateOf(*own).Leaf().PublicKey):
+		f.class = renamed
 	case home == nil && own != nil && c.sameName(own, leaf) && !c.altered(own, leaf):
 		f.class = recreated
 	case home == nil:
@@ -239,9 +243,11 @@ func (c *Case) controlPlane(node string) bool {
 	return c.controlPlanes[node]
 }
 
+// sameName tells whether a certificate says that an authority of the name signed it,
+// in whatever encoding.
 func (c *Case) sameName(a *trust.Authority, leaf certificate) bool {
 	own := c.certificateOf(*a).Leaf()
-	return bytes.Equal(own.RawSubject, leaf.RawIssuer) || sameAuthorityName(own.Subject.CommonName, leaf.Issuer.CommonName)
+	return own.Subject.String() == leaf.Issuer.String() || sameAuthorityName(own.Subject.CommonName, leaf.Issuer.CommonName)
 }
 
 // ownFile returns the authority whose own file stands at a place.
@@ -385,13 +391,16 @@ func authorityUnknown(c *Case) []Finding {
 		cause := fmt.Sprintf("%s is signed by %s, which %s does not hold", named(g[0].place), who, named(b.Bundle.Anchors))
 		if g[0].own != nil && c.altered(g[0].own, b.Certificate) {
 			cause = fmt.Sprintf("the signature of %s does not verify: the certificate was altered after %s signed it", named(g[0].place), base(g[0].own.Certificate.Path))
+			if b.Certificate.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+				cause = fmt.Sprintf("the signature of %s is of a kind that Go, and so Kubernetes, does not know", named(g[0].place))
+			}
 		}
 		f := c.finding(g, placesOf(g), cause, replace(g[0].place.Path))
 		f.needs = append(append(f.needs, g[0].place), c.staleBeside(placesOf(g))...)
 		f.cascade = true
 		out = append(out, c.byFlag(f))
 	}
-	out = append(c.exchangedPairs(out), c.passedOverAnchors()...)
+	out = slices.Concat(c.exchangedPairs(out), c.passedOverAnchors(), c.renamedAuthority(), c.verifiesByMachine())
 	for _, g := range c.ofClass(wrongFlag, byPlace) {
 		b := c.Breaks[g[0].at]
 		if b.Bundle.Setting.Field == rootCAFlag {

@@ -156,7 +156,7 @@ func flagConflict(c *Case) []Finding {
 	for i := range out {
 		out[i].Cause = fmt.Sprintf("etcd demands certificates, but %s is not set: it knows only the authorities of the machine, and refuses every caller", out[i].Field)
 	}
-	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind(), conflicts(c))
+	return slices.Concat(out, c.leafAsBundle(), c.leafSigns(), c.otherKind(), c.halfPairs(), conflicts(c))
 }
 
 // leafAsBundle: a flag for authorities names a certificate of another role, which
@@ -184,7 +184,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || !pick(isTrue(demand)) || withoutTLS(p, f.urls) {
+			if ca != "" || p.Source.IsZero() || unread(p) || !pick(isTrue(demand)) || withoutTLS(p, f.urls) {
 				return
 			}
 			at := p.Setting(f.ca)

@@ -11,7 +11,14 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-func base(p string) string { return path.Base(p) }
+// base names a file in a sentence: etcd's with its folder, for its names are those of
+// other files too.
+func base(p string) string {
+	if folder := path.Base(path.Dir(p)); folder == "etcd" {
+		return path.Join(folder, path.Base(p))
+	}
+	return path.Base(p)
+}
 
 // materials calls f for each material of all nodes, in their order.
 func (c *Case) materials(f func(*trust.Material)) {
@@ -97,8 +104,11 @@ func (c *Case) adminAbsent() []Finding {
 }
 
 func because(reason string) string {
-	if reason == "" {
+	switch {
+	case reason == "", reason == "does not exist":
 		return ""
+	case strings.HasPrefix(reason, "is ") || strings.HasPrefix(reason, "leads ") || strings.HasPrefix(reason, "holds ") || strings.HasPrefix(reason, "begins "):
+		return ": it " + reason
 	}
 	return ": " + reason
 }
@@ -161,17 +171,17 @@ func fileUnreadable(c *Case) []Finding {
 	out := c.broken(
 		func(m *trust.Material) bool { return m.State == trust.Unreadable },
 		func(m *trust.Material) string {
-			return fmt.Sprintf("%s cannot be read: %s", base(m.Place.Path), m.Reason)
+			return fmt.Sprintf("%s cannot be read%s", base(m.Place.Path), because(m.Reason))
 		},
 		func(m *trust.Material) string { return c.mendOver(m) })
 	return append(out, c.kubeconfigs(trust.Unreadable, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("%s cannot be read: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path)))
+		return fmt.Sprintf("%s cannot be read%s", base(k.Place.Path), because(k.Reason)), c.mendKubeconfig(k, outOfTheWay(k.State, k.Place.Path, replace(k.Place.Path)))
 	})...)
 }
 
 func kubeconfigBroken(c *Case) []Finding {
 	return c.kubeconfigs(trust.Malformed, func(k *trust.Kubeconfig) (string, string) {
-		return fmt.Sprintf("kubeconfig %s is broken: %s", base(k.Place.Path), k.Reason), c.mendKubeconfig(k, replace(k.Place.Path))
+		return fmt.Sprintf("kubeconfig %s is broken%s", base(k.Place.Path), because(k.Reason)), c.mendKubeconfig(k, replace(k.Place.Path))
 	})
 }
 
@@ -200,7 +210,7 @@ func certMalformed(c *Case) []Finding {
 			return m.State == trust.Malformed && !isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
 		},
 		func(m *trust.Material) string {
-			return fmt.Sprintf("%s is not a certificate in PEM form: %s", named(m.Place), m.Reason)
+			return fmt.Sprintf("%s is not a certificate in PEM form%s", named(m.Place), because(m.Reason))
 		},
 		func(m *trust.Material) string { return c.mend(m.Place) })
 }
@@ -211,17 +221,25 @@ func keyMalformed(c *Case) []Finding {
 			return m.State == trust.Malformed && isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
 		},
 		func(m *trust.Material) string {
-			return fmt.Sprintf("%s is not a key in PEM form: %s", named(m.Place), m.Reason)
+			return fmt.Sprintf("%s is not a key in PEM form%s", named(m.Place), because(m.Reason))
 		},
 		func(m *trust.Material) string { return c.mend(m.Place) })
 }
 
 // named names a file, and the field in it, for a sentence.
 func named(p trust.Place) string {
-	if p.Field == "" {
+	field := p.Field[strings.LastIndexByte(p.Field, '.')+1:]
+	switch {
+	case p.Field == "":
 		return base(p.Path)
+	case !strings.HasPrefix(p.Field, "users[") && !strings.HasPrefix(p.Field, "clusters["):
+		field = p.Field
+	case field == "client-certificate-data":
+		field = "the client certificate"
+	case field == "client-key-data":
+		field = "the client key"
 	}
-	return p.Field + " of " + base(p.Path)
+	return field + " of " + base(p.Path)
 }
 
 func bundleEmpty(c *Case) []Finding {

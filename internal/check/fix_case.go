@@ -194,6 +194,11 @@ func (c *Case) clientCAFix(p *trust.Component, flag string) string {
 	if p.Name == "etcd" {
 		name = "etcd-ca"
 	}
+	return c.authorityFix(p, flag, name)
+}
+
+// authorityFix lets a flag that is not set name an authority of the node.
+func (c *Case) authorityFix(p *trust.Component, flag, name string) string {
 	for _, a := range c.Authorities {
 		if a.Node == p.Node && a.Name == name {
 			return addFlag(p.Source, p.Name, flag, a.Certificate.Path)

@@ -98,6 +98,12 @@ func usageExcess(c *Case) []Finding {
 
 func (c *Case) selfSigned(leaf certificate) bool { return c.signed(leaf, leaf) }
 
+// usageNames are those of RFC 5280 section 4.2.1.12.
+var usageNames = map[x509.ExtKeyUsage]string{
+	x509.ExtKeyUsageCodeSigning: "codeSigning", x509.ExtKeyUsageEmailProtection: "emailProtection",
+	x509.ExtKeyUsageTimeStamping: "timeStamping", x509.ExtKeyUsageOCSPSigning: "OCSPSigning",
+}
+
 func excessOf(c certificate) string {
 	switch {
 	case c.IsCA:
@@ -111,7 +117,11 @@ func excessOf(c certificate) string {
 	}
 	for _, u := range c.ExtKeyUsage {
 		if u != x509.ExtKeyUsageServerAuth && u != x509.ExtKeyUsageClientAuth {
-			return fmt.Sprintf("has a usage foreign to TLS (%d)", u)
+			name, ok := usageNames[u]
+			if !ok {
+				name = fmt.Sprint(u)
+			}
+			return fmt.Sprintf("has a usage foreign to TLS (%s)", name)
 		}
 	}
 	return ""
@@ -138,7 +148,11 @@ func identityWrong(c *Case) []Finding {
 	out := c.wrongIdentity(
 		func(b Break) bool { return c.Links[b.Link].Number != aggregation },
 		func(b Break) string {
-			return fmt.Sprintf("%s is %s, but %s must be %s", named(b.Place), identity(b.Certificate), c.Links[b.Link].Caller, b.Name)
+			be := "be"
+			if !strings.HasPrefix(b.Name, "CN=") {
+				be = "have" // a group, or a name at all
+			}
+			return fmt.Sprintf("%s is %s, but %s must %s %s", named(b.Place), identity(b.Certificate), c.Links[b.Link].Caller, be, b.Name)
 		})
 	out = c.exchanged(out)
 	for i := range out {

@@ -155,6 +155,9 @@ func keyMismatch(c *Case) []Finding {
 		if c.beside(cred.Certificate) {
 			f.Fix = fromElsewhere(cred.Certificate)
 		}
+		if cred.Key == cred.Certificate {
+			f.Cause = fmt.Sprintf("the key in %s does not belong to the certificate in it", base(cred.Key.Path))
+		}
 		if other := c.ownerOf(k); other != nil && !cred.KeySetting.IsZero() {
 			f.Cause = fmt.Sprintf("%s names the key of %s, not that of %s", cred.KeySetting.Field, base(other.Certificate.Path), base(cred.Certificate.Path))
 			f.Fix = setFlag(cred.KeySetting, cred.KeySetting.Field, stem(cred.Certificate.Path)+".key")

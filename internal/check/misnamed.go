@@ -66,7 +66,7 @@ func (c *Case) borrowed(b Break) (trust.Place, bool) {
 			if server {
 				shown = l.Server != nil && l.Server.Credential == b.Credential && l.Server.Bundle != nil
 			}
-			if other := c.settingOf(i, server); shown && other != setting && !c.isBroken(i, server) {
+			if other := c.settingOf(i, server); shown && other != setting && !c.misfit(i, server) {
 				good = true
 			}
 		}
@@ -74,8 +74,11 @@ func (c *Case) borrowed(b Break) (trust.Place, bool) {
 	return setting, good
 }
 
-func (c *Case) isBroken(link int, server bool) bool {
-	return slices.ContainsFunc(c.Breaks, func(b Break) bool { return b.Link == link && b.Server == server })
+// misfit tells whether a half is broken for more than its dates.
+func (c *Case) misfit(link int, server bool) bool {
+	return slices.ContainsFunc(c.Breaks, func(b Break) bool {
+		return b.Link == link && b.Server == server && b.Kind != trust.Expired && b.Kind != trust.NotYetValid
+	})
 }
 
 // byFlag moves a finding to the flag that is to be mended, where what it is about

@@ -119,6 +119,11 @@ var authorityMutations = []mutation{
 		c.Write("cp1", "pki/apiserver.crt", append(firstOf(c.Read("cp1", "pki/apiserver.crt")), c.Read("cp1", "pki/root-ca.crt")...))
 	}, id: "chain-incomplete", path: pki + "apiserver.crt"},
 
+	{name: "an authority was renewed with its key and another name", brk: func(c *testpki.Cluster) { c.Rename("cp1", "front-proxy-ca", "front-proxy") },
+		id: "authority-unknown", path: pki + "front-proxy-ca.crt", links: []int{13}, says: "the name"},
+	{name: "etcd's authority was renewed with its key and another name", brk: func(c *testpki.Cluster) { c.Rename("cp1", "etcd/ca", "etcd") },
+		id: "authority-unknown", path: pki + "etcd/ca.crt", links: []int{1, 2, 3, 15}, says: "the name"},
+
 	// Usages and identities.
 	{name: "a leaf may sign code", brk: func(c *testpki.Cluster) {
 		c.Reissue("cp1", "apiserver", "ca", usages(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageCodeSigning))

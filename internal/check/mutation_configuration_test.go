@@ -1,7 +1,9 @@
 package check_test
 
 import (
+	"bytes"
 	"crypto/x509"
+	"os"
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -76,6 +78,18 @@ var configurationMutations = []mutation{
 		c.Remove("cp1", "pki/kubelet.crt")
 	}, id: "san-missing", node: "w1", path: "/var/lib/kubelet/pki/kubelet.crt"},
 
+	{name: "the endpoint has another name, in every kubeconfig", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		for _, n := range []string{"cp1", "cp2", "cp3", "w1"} {
+			for _, conf := range allConfs {
+				if text, err := os.ReadFile(c.Path(n, conf)); err == nil && bytes.Contains(text, []byte("api.example.test")) {
+					c.Edit(n, conf, "api.example.test", "api2.example.test")
+				}
+			}
+		}
+	}, id: "san-missing", node: "cp1", path: pki + "apiserver.crt", links: []int{4, 8, 9}, says: "of 3 nodes does not hold api2.example.test", wide: true},
+	{name: "the apiserver's port was moved", brk: setFlag("kube-apiserver", "secure-port", "6443", "7443"),
+		id: "endpoint-mismatch", path: apiserverManifest, field: "--secure-port", links: []int{5, 6, 8, 9}, says: "7443"},
+
 	// Flags that name wrong files.
 	{name: "the apiserver serves with etcd's pair", brk: func(c *testpki.Cluster) {
 		setFlag("kube-apiserver", "tls-cert-file", pki+"apiserver.crt", pki+"etcd/server.crt")(c)
@@ -126,6 +140,23 @@ var configurationMutations = []mutation{
 	{name: "kubelets serve certificates of an authority, and the apiserver does not look", kind: testpki.KubeletCA, brk: func(c *testpki.Cluster) {
 		dropFlag(c, "kube-apiserver", "kubelet-certificate-authority", pki+"kubelet-ca.crt")
 	}, id: "kubelet-unverified", node: "cp1", path: apiserverManifest, field: "--kubelet-certificate-authority", severity: check.Warning},
+
+	// Flags of which one needs another.
+	{name: "the apiserver's serving key is not named", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "tls-private-key-file", pki+"apiserver.key")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--tls-private-key-file"},
+	{name: "the certificate for etcd is not named, its key is", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "etcd-certfile", pki+"apiserver-etcd-client.crt")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--etcd-certfile"},
+	{name: "the authority of front proxies is not named, the proxy's pair is", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "kube-apiserver", "requestheader-client-ca-file", pki+"front-proxy-ca.crt")
+	}, id: "flag-conflict", path: apiserverManifest, field: "--requestheader-client-ca-file"},
+	{name: "etcd is to speak TLS and has no certificate", brk: func(c *testpki.Cluster) {
+		dropFlag(c, "etcd", "cert-file", pki+"etcd/server.crt")
+		dropFlag(c, "etcd", "key-file", pki+"etcd/server.key")
+	}, id: "flag-conflict", path: etcdManifest, field: "--cert-file"},
+	{name: "the apiserver is told no authority for etcd", brk: func(c *testpki.Cluster) { dropFlag(c, "kube-apiserver", "etcd-cafile", pki+"etcd/ca.crt") },
+		id: "authority-unknown", path: apiserverManifest, field: "--etcd-cafile", links: []int{3}},
 
 	// Keys where they should not be, and what signs.
 	{name: "the cluster's authority has its key on a member of etcd", kind: testpki.ExternalEtcd, brk: func(c *testpki.Cluster) {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -23,15 +24,30 @@ func sanMissing(c *Case) []Finding {
 			missing[b.Place] = append(missing[b.Place], b.Name)
 		}
 	}
-	var out []Finding
+	// The same names lacking on several nodes are one fault: an endpoint is new.
+	groups := map[string][]trust.Place{}
+	var keys []string
 	for _, p := range order {
 		slices.Sort(missing[p])
+		key := strings.Join(missing[p], ", ") + " " + p.Path
+		if groups[key] == nil {
+			keys = append(keys, key)
+		}
+		groups[key] = append(groups[key], p)
+	}
+	var out []Finding
+	for _, key := range keys {
+		places := sortedPlaces(groups[key])
+		p := places[0]
 		settings, said := c.kubeadmSays(missing[p])
 		f := Finding{
 			Cause: fmt.Sprintf("%s does not hold %s, at which it is reached%s", named(p), strings.Join(missing[p], ", "), said),
 			Fix:   replace(p.Path),
-			needs: []trust.Place{p},
-		}.at(append([]trust.Place{p}, settings...)...)
+			needs: places,
+		}.at(append(places, settings...)...)
+		if len(places) > 1 {
+			f.Cause = fmt.Sprintf("%s of %d nodes does not hold %s, at which they are reached%s", named(p), len(places), strings.Join(missing[p], ", "), said)
+		}
 		out = append(out, c.byFlag(c.breaksOf(f, trust.NameMissing)))
 	}
 	return out
@@ -55,7 +71,50 @@ func endpointMismatch(c *Case) []Finding {
 		}
 		out = mergeFinding(out, f.at(b.Place))
 	}
+	return c.movedPort(out)
+}
+
+// movedPort makes one finding of several kubeconfigs that dial an apiserver's own
+// address at another port than its manifest says: the manifest was changed, not they.
+func (c *Case) movedPort(found []Finding) []Finding {
+	var out []Finding
+	moved := map[trust.Place]int{} // index in out by the flag
+	for _, f := range found {
+		d := c.Links[c.Breaks[f.breaks[0]].Link].Server.Dialled
+		flag, port := c.portOf(d.Host)
+		same := 0
+		for _, o := range found {
+			if e := c.Links[c.Breaks[o.breaks[0]].Link].Server.Dialled; e.Host == d.Host && e.Port == d.Port {
+				same++
+			}
+		}
+		if flag.IsZero() || same < 2 {
+			out = append(out, f)
+			continue
+		}
+		i, seen := moved[flag]
+		if !seen {
+			i = len(out)
+			moved[flag] = i
+			out = append(out, Finding{Cause: fmt.Sprintf("kube-apiserver listens on port %s (%s), where %d kubeconfigs dial %s", port, flag.Field, same, d.Port),
+				Fix: fmt.Sprintf("set %s back to %s in %s, or let all kubeconfigs dial %s", flag.Field, d.Port, flag.Path, port)}.at(flag))
+		}
+		out[i] = out[i].at(append(out[i].places, f.places...)...)
+		out[i].breaks = append(out[i].breaks, f.breaks...)
+	}
 	return out
+}
+
+// portOf returns the port of the apiserver whose manifest says that a host is its own.
+func (c *Case) portOf(host string) (flag trust.Place, port string) {
+	c.components("kube-apiserver", func(p *trust.Component) {
+		v, _ := p.Flag("advertise-address")
+		a, err := netip.ParseAddr(v)
+		if n, _ := p.Flag("secure-port"); err == nil && !p.Source.IsZero() && n != "" && a.Unmap().String() == host {
+			flag, port = p.Source.In("--secure-port"), n
+		}
+	})
+	return flag, port
 }
 
 // clusterName takes NAME out of "clusters[NAME].cluster.server".

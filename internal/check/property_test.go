@@ -18,8 +18,8 @@ import (
 	"github.com/kubepki/kubepki/internal/testpki"
 )
 
-// seeds is how many mixtures of faults are tried: KUBEPKI_CHECK_SEEDS of them in
-// the long run.
+// seeds is how many mixtures of faults are tried: 5,000 in make test-long, or
+// KUBEPKI_CHECK_SEEDS.
 func seeds(t *testing.T) uint64 {
 	if v := os.Getenv("KUBEPKI_CHECK_SEEDS"); v != "" {
 		n, err := strconv.ParseUint(v, 10, 32)
@@ -27,6 +27,9 @@ func seeds(t *testing.T) uint64 {
 			t.Fatal(err)
 		}
 		return n
+	}
+	if os.Getenv("KUBEPKI_LAB_LONG") != "" {
+		return 5000
 	}
 	return 300
 }
@@ -130,6 +133,9 @@ func touches(t *testing.T, kind testpki.Kind, m mutation) []area {
 	for _, file := range changed(before, snapshot(t, broken.Dir)) {
 		areas = append(areas, areaOf(file, m)...)
 	}
+	if m.id == "endpoint-mismatch" && strings.HasPrefix(m.path, manifest) {
+		areas = append(areas, "cluster") // all kubeconfigs
+	}
 	if m.id == "endpoint-mismatch" {
 		areas = append(areas, "cluster cp1 pki/apiserver") // whose names it is judged by
 	}
@@ -157,9 +163,11 @@ func areaOf(file string, m mutation) []area {
 	switch base := filepath.Base(name); {
 	case strings.HasPrefix(name, "manifests/"):
 		return []area{area(file), area(familyOfFlag(m.field, m.path)), area(familyOfFlag(m.field, m.path) + " " + node)}
+	case base == "both.crt", strings.Contains(base, "root-ca"):
+		return []area{"cluster", "etcd", "front-proxy"}
 	case strings.HasPrefix(base, "sa."), strings.HasPrefix(base, "sa-"):
 		return []area{"tokens"}
-	case strings.Contains(base, "ca.crt"), strings.Contains(base, "ca.key"), base == "both.crt", base == "clients.crt":
+	case strings.Contains(base, "ca.crt"), strings.Contains(base, "ca.key"), base == "clients.crt":
 		return []area{area(family)}
 	}
 	stem := strings.TrimSuffix(strings.TrimSuffix(name, ".crt"), ".key")

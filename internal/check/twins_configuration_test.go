@@ -29,6 +29,9 @@ var configurationTwins = []twin{
 		asShell(c, "kube-controller-manager", "  - command:\n    - /bin/sh\n    - -c\n    - 'exec WORDS 2>&1 | tee -a /var/log/kcm.log'\n")
 		asShell(c, "etcd", "  - command: [\"/bin/sh\", \"-ec\", \"umask 077; exec /usr/local/bin/WORDS\"]\n")
 	}},
+	{name: "etcd has a configuration file that is not read", change: func(_ *testing.T, c *testpki.Cluster) {
+		c.Write("cp1", "manifests/etcd.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: etcd}\nspec: {containers: [{name: etcd, command: [etcd, --config-file=/etc/etcd.yaml]}]}\n"))
+	}},
 	{name: "flags are quoted in YAML, with one dash, with underscores", change: func(_ *testing.T, c *testpki.Cluster) {
 		c.Edit("cp1", "manifests/kube-apiserver.yaml", "    - --client-ca-file=/etc/kubernetes/pki/ca.crt\n", "    - '--client_ca_file=/etc/kubernetes/pki/ca.crt' # who may come\n")
 		c.Edit("cp1", "manifests/etcd.yaml", "    - --client-cert-auth=true\n", "    - \"-client-cert-auth\"\n")

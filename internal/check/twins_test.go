@@ -7,15 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/testpki"
@@ -262,7 +259,3 @@ func signingFile(c *testpki.Cluster, node string) {
 		c.Edit(node, "manifests/kube-controller-manager.yaml", "--cluster-signing-"+half+"-file=/etc/kubernetes/pki/ca."+ext, "--cluster-signing-"+half+"-file=/etc/kubernetes/pki/ca-signing."+ext)
 	}
 }
-
-var _ = base64.StdEncoding
-var _ = filepath.Join
-var _ = time.Now

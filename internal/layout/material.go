@@ -82,7 +82,7 @@ func fill(m *trust.Material, data []byte) (crypto.Signer, error) {
 	}
 	if bytes.HasPrefix(data, append(slices.Clone(byteOrderMark), "-----BEGIN "...)) {
 		// encoding/pem wants BEGIN at the start of a line.
-		return nil, errors.New("begins with a byte order mark, for which every component passes over the first block")
+		return nil, errors.New("begins with a byte order mark, so that every component passes over its first block")
 	}
 	blocks, err := trust.Blocks(data)
 	if err != nil {
