@@ -27,7 +27,6 @@ import (
 // dashboards and alerts read them; links and findings have names of our own.
 type Metrics struct {
 	w       io.Writer
-	several bool
 	samples map[string]map[string]sample // by name, then by labels
 }
 
