@@ -80,7 +80,7 @@ func (l *line) explain(text, component string) *Explanation {
 	e := &Explanation{Line: shorten(redact(strings.TrimSpace(text))), Count: 1, Message: m.text, Class: m.class, Component: c.component, Direction: c.direction,
 		Node: redact(l.node), Facts: f, Findings: append([]string{}, k.findings...)}
 	e.Half = halfOf(k.sense, c.direction)
-	e.Links = kept(c.links, e.Half, m.class, k)
+	e.Links = f.narrow(kept(c.links, e.Half, m.class, k), k, c.component)
 	switch e.Half {
 	case HalfServer:
 		e.Judge, e.Shower = "caller", "callee"
@@ -147,7 +147,8 @@ func kept(links []int, half, name string, k class) []int {
 		}
 		l := linkOf(n)
 		switch {
-		case name == "sa-key-file" && n != 12, name != "sa-key-file" && n == 12,
+		case name == "kubeconfig" && !slices.Contains([]int{5, 6, 7, 8, 9, 16}, n),
+			name == "sa-key-file" && n != 12, name != "sa-key-file" && n == 12,
 			k.api && l.callee == catalog.Etcd,
 			// A caller with a token shows no certificate.
 			half == HalfClient && l.token && !k.token && (k.sense == ofPeer || k.sense == ofWriter || slices.Contains([]string{"client-expired", "no-client-certificate", "refused-nothing", "identity"}, name)),

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 )
@@ -89,4 +90,52 @@ var knownLinks = []knownLink{
 // linkOf returns a known link; it must be one.
 func linkOf(number int) *knownLink {
 	return &knownLinks[slices.IndexFunc(knownLinks, func(k knownLink) bool { return k.number == number })]
+}
+
+// narrow keeps the links that use the file of its own which a line names, and, where nobody
+// says whose log it is, those of the authority that it names, by the names that
+// kubeadm gives to authorities. Where none is left, it keeps all.
+func (f *Facts) narrow(links []int, k class, component string) []int {
+	if f.Path != "" && k.sense == ofFile {
+		links = those(links, func(l *knownLink) bool { return l.uses(f.Path) })
+	}
+	if component != "" {
+		return links
+	}
+	switch {
+	case f.Authority == "kubernetes":
+		return those(links, func(l *knownLink) bool { return l.callee == catalog.APIServer || l.callee == catalog.Kubelet })
+	case strings.Contains(f.Authority, "etcd"):
+		return those(links, func(l *knownLink) bool { return l.callee == catalog.Etcd })
+	case strings.Contains(f.Authority, "front-proxy"):
+		return those(links, func(l *knownLink) bool { return l.number == 13 })
+	}
+	return links
+}
+
+func those(links []int, fits func(*knownLink) bool) []int {
+	var kept []int
+	for _, n := range links {
+		if fits(linkOf(n)) {
+			kept = append(kept, n)
+		}
+	}
+	if len(kept) == 0 {
+		return links
+	}
+	return kept
+}
+
+// uses tells whether a file, or the certificate beside a key, is one of the link's.
+func (l *knownLink) uses(file string) bool {
+	if strings.HasPrefix(file, "/var/lib/kubelet/pki/kubelet-client") {
+		return l.number == 8
+	}
+	stem := strings.TrimSuffix(file, ".key")
+	for _, s := range []spot{l.serving, l.serverTrust, l.client, l.clientTrust} {
+		if s.path != "" && (s.path == file || strings.TrimSuffix(s.path, ".crt") == stem) {
+			return true
+		}
+	}
+	return false
 }

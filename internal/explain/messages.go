@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 //go:embed messages/*.txt
@@ -24,7 +25,7 @@ type message struct {
 // wrong before one that says only where, and of those the longest. The files are
 // embedded, so that one which does not parse is a mistake of the program; every
 // test reads them.
-var catalogue = readCatalogue()
+var catalogue = sync.OnceValue(readCatalogue)
 
 func readCatalogue() []message {
 	entries, err := messageFiles.ReadDir("messages")
@@ -118,9 +119,10 @@ func isWord(b byte) bool {
 
 // find returns the message that tells most of a text.
 func find(text string) (message, bool) {
-	for i := range catalogue {
-		if catalogue[i].in(text) {
-			return catalogue[i], true
+	all := catalogue()
+	for i := range all {
+		if all[i].in(text) {
+			return all[i], true
 		}
 	}
 	return message{}, false
@@ -129,7 +131,7 @@ func find(text string) (message, bool) {
 // Messages returns the texts of the catalogue, with * for any text, in order.
 func Messages() []string {
 	var all []string
-	for _, m := range catalogue {
+	for _, m := range catalogue() {
 		all = append(all, m.text)
 	}
 	slices.Sort(all)

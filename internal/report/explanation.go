@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/explain"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -161,44 +162,48 @@ func looks(e *explain.Explanation, say func(label, text string)) {
 	}
 }
 
-// found prints what the files of the cluster say.
+// found prints what the files of the cluster say: the answer, then the places.
 func found(w io.Writer, e *explain.Explanation, p Palette) {
 	f := e.Found
-	mark := p.Red("found:")
 	if !f.Explained {
-		mark = "found:"
-	}
-	if !f.Explained {
-		fmt.Fprintf(w, "  %s   %s\n", mark, Plain(f.Says))
-	}
-	for _, c := range f.Certificates {
-		fmt.Fprintf(w, "  %-8s %s\n", "cert:", Plain(fmt.Sprintf("%s: %s, serial %s, ends %s", c.Place, c.Subject, c.Serial, c.NotAfter.Format("2006-01-02T15:04:05Z07:00"))))
-	}
-	for i, l := range f.Links {
-		if i == shownLooks {
-			fmt.Fprintf(w, "  %-8s and %d more\n", "", len(f.Links)-i)
-			break
-		}
-		state := p.Green("good in the files")
-		if l.Broken {
-			state = p.Red("broken")
-		}
-		fmt.Fprintf(w, "  %-8s %d %s → %s, %s half: %s", "link:", l.Number, Plain(l.Caller), Plain(l.Callee), l.Half, state)
-		if l.Credential != "" {
-			fmt.Fprintf(w, "; shows %s", Plain(l.Credential))
-		}
-		if l.Bundle != "" {
-			fmt.Fprintf(w, "; judged by %s", Plain(l.Bundle))
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "  found:   %s\n", Plain(f.Says))
 	}
 	for i := range f.Findings {
 		x := &f.Findings[i]
 		at := trust.Place{Node: x.Node, Path: x.Path, Field: x.Field}
-		fmt.Fprintf(w, "  %s %s%s at %s\n", mark, p.Bold(x.ID), linksText(x.Links), Plain(at.String()))
+		fmt.Fprintf(w, "  %s   %s%s at %s\n", p.Red("found:"), p.Bold(x.ID), linksText(x.Links), Plain(at.String()))
 		fmt.Fprintf(w, "  %-8s %s\n", "cause:", Plain(x.Cause))
 		if x.Fix != "" {
 			fmt.Fprintf(w, "  %-8s %s\n", "fix:", Plain(x.Fix))
 		}
 	}
+	for _, c := range f.Certificates {
+		fmt.Fprintf(w, "  %-8s %s\n", "cert:", Plain(fmt.Sprintf("%s: %s, serial %s, ends %s", c.Place, c.Subject, c.Serial, c.NotAfter.Format(time.RFC3339))))
+	}
+	for i, l := range f.Links {
+		label := "where:"
+		if i > 0 {
+			label = ""
+		}
+		if i == shownLooks {
+			fmt.Fprintf(w, "  %-8s and %d more\n", label, len(f.Links)-i)
+			break
+		}
+		fmt.Fprintf(w, "  %-8s %s\n", label, foundLink(&l, p))
+	}
+}
+
+func foundLink(l *explain.FoundLink, p Palette) string {
+	state := p.Green("good in the files")
+	if l.Broken {
+		state = p.Red("broken")
+	}
+	text := fmt.Sprintf("link %d %s → %s, %s half %s", l.Number, Plain(l.Caller), Plain(l.Callee), l.Half, state)
+	if l.Credential != "" {
+		text += "; shows " + Plain(l.Credential)
+	}
+	if l.Bundle != "" {
+		text += "; judged by " + Plain(l.Bundle)
+	}
+	return text
 }
