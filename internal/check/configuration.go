@@ -132,8 +132,9 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 			if ca != "" || p.Source.IsZero() || !pick(demand == "true") || withoutTLS(p, f.urls) {
 				return
 			}
-			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set --%s in %s", f.ca, p.Source.Path)}
-			out = append(out, finding.at(p.Setting(f.ca)))
+			at := p.Setting(f.ca)
+			finding := Finding{Cause: f.cause, Fix: fmt.Sprintf("set %s in %s", at.Field, at.Path)}
+			out = append(out, finding.at(at))
 		})
 	}
 	return out

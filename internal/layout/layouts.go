@@ -136,7 +136,7 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	live := slash != nil && os.SameFile(slash, info)
 	first := newNodeReader(dir, o.Name)
 	if live {
-		first.running.folder = o.Processes
+		first.units.running.folder = o.Processes
 	}
 	found := first.kinds()
 	if o.Layout != "" {
@@ -158,7 +158,7 @@ func ReadAll(root string, o Options) ([]Reading, error) {
 	var all []Reading
 	for _, k := range found {
 		r := newNodeReader(dir, o.Name)
-		r.links, r.units, r.running = first.links, first.units, first.running
+		r.links, r.units = first.links, first.units
 		r.node.Live, r.node.Layout = live, k.name
 		k.read(r)
 		all = append(all, Reading{Node: r.node, Keys: r.keys})

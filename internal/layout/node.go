@@ -25,13 +25,12 @@ type nodeReader struct {
 	why     map[string]*ReadError // of absent files
 	denied  []string              // paths
 	units   *unitCache            // of all layouts of the node
-	running *processCache
 }
 
 func newNodeReader(dir *os.Root, name string) *nodeReader {
 	return &nodeReader{
 		dir: dir, links: seenLinks{dir, map[string]fs.FileInfo{}}, node: trust.Node{Name: name}, keys: Keyring{}, uses: map[string]catalog.FileUse{},
-		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{}, running: &processCache{},
+		folders: map[string]bool{}, telling: map[string]bool{}, why: map[string]*ReadError{}, units: &unitCache{},
 	}
 }
 

@@ -50,21 +50,21 @@ type processCache struct {
 // processes reads the command lines of the components that run, in the order of
 // their numbers. What ends meanwhile, or may not be seen, is passed over.
 func (r *nodeReader) processes() []process {
-	if r.running.folder == "" || r.running.read {
-		return r.running.all
+	if r.units.running.folder == "" || r.units.running.read {
+		return r.units.running.all
 	}
-	r.running.read = true
-	entries, err := os.ReadDir(r.running.folder)
+	r.units.running.read = true
+	entries, err := os.ReadDir(r.units.running.folder)
 	if err != nil {
 		return nil
 	}
-	own := namespaces(filepath.Join(r.running.folder, "self"))
+	own := namespaces(filepath.Join(r.units.running.folder, "self"))
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		folder := filepath.Join(r.running.folder, e.Name())
+		folder := filepath.Join(r.units.running.folder, e.Name())
 		line, err := readSome(filepath.Join(folder, "cmdline"))
 		if err != nil || len(line) == 0 {
 			continue
@@ -83,10 +83,10 @@ func (r *nodeReader) processes() []process {
 				}
 			}
 		}
-		r.running.all = append(r.running.all, p)
+		r.units.running.all = append(r.units.running.all, p)
 	}
-	slices.SortFunc(r.running.all, func(a, b process) int { return a.pid - b.pid })
-	return r.running.all
+	slices.SortFunc(r.units.running.all, func(a, b process) int { return a.pid - b.pid })
+	return r.units.running.all
 }
 
 // process finds the component that a process is: its program, or the second word
@@ -167,9 +167,10 @@ func (r *nodeReader) addProcesses() {
 		running := r.processComponent(p)
 		switch {
 		case i >= 0 && r.node.Components[i].Source != running.Source:
+			written := r.written(r.node.Components[i])
 			r.node.Processes = append(r.node.Processes, trust.Process{
-				PID: p.pid, Component: p.name, Flags: running.Flags, Environment: p.environment != nil, Written: r.written(r.node.Components[i]),
-				Apart: p.apart, OtherFiles: r.otherFiles(p, running),
+				PID: p.pid, Component: p.name, Flags: running.Flags, Environment: p.environment != nil, Written: written,
+				Apart: p.apart, OtherFiles: r.otherFiles(p, running, r.node.Components[i], written),
 			})
 		case i < 0 && !p.apart:
 			r.node.Components = append(r.node.Components, running)
@@ -191,34 +192,48 @@ func (r *nodeReader) addProcesses() {
 // written are the flags with which a component would be started now. A kubelet's
 // are those of its unit alone, for its other settings are on no command line.
 func (r *nodeReader) written(c trust.Component) map[string][]string {
-	if c.Name == catalog.Kubelet {
-		c, _ = find(r.unitComponents(), func(u trust.Component) bool { return u.Name == catalog.Kubelet && len(u.Flags) > 0 })
-	}
-	if c.Source.IsZero() {
+	// As the unit has them, for a configuration file may have changed them since.
+	unit, ok := find(r.unitComponents(), func(u trust.Component) bool {
+		return u.Name == c.Name && len(u.Flags) > 0 && (u.Source == c.Source || c.Name == catalog.Kubelet)
+	})
+	switch {
+	case ok:
+		return unit.Flags
+	case c.Source.IsZero(), c.Name == catalog.Kubelet:
 		return nil
 	}
-	return maps.Clone(c.Flags)
+	// As the manifest has them: the paths of a container need not be the node's.
+	content, err := readFile(r.dir, r.links, c.Source.Path)
+	if err != nil {
+		return nil
+	}
+	m, err := ParseManifest(c.Source, content.Data)
+	if err != nil {
+		return nil
+	}
+	return m.Flags
 }
 
 // otherFiles are the flags whose file the process sees another one of than the
 // node has at that path: a container to which the file alone was mounted keeps the
 // one that was there when it started. What may not be looked at is passed over.
-func (r *nodeReader) otherFiles(p process, c trust.Component) []string {
+func (r *nodeReader) otherFiles(p process, running, c trust.Component, written map[string][]string) []string {
 	if !p.apart {
 		return nil
 	}
 	var flags []string
-	root := filepath.Join(r.running.folder, strconv.Itoa(p.pid), "root")
+	root := filepath.Join(r.units.running.folder, strconv.Itoa(p.pid), "root")
 	for _, u := range catalog.FlagUses(p.name) {
-		at, ok := c.Flag(u.Flag)
-		if !ok || !path.IsAbs(at) {
+		at, _ := running.Flag(u.Flag)
+		host, ok := c.Flag(u.Flag)
+		if !ok || !path.IsAbs(at) || !path.IsAbs(host) || !slices.Equal(running.Flags[u.Flag], written[u.Flag]) {
 			continue
 		}
 		if theirs, err := os.Stat(filepath.Join(root, at)); err != nil || !theirs.Mode().IsRegular() {
 			continue
 		}
 		theirs, err := readSome(filepath.Join(root, at))
-		ours, err2 := readFile(r.dir, r.links, at)
+		ours, err2 := readFile(r.dir, r.links, host)
 		if err == nil && err2 == nil && !bytes.Equal(theirs, ours.Data) {
 			flags = append(flags, u.Flag)
 		}

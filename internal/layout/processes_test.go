@@ -57,7 +57,7 @@ func TestProcesses(t *testing.T) {
 	startAs(t, proc, nil, "kubelet", "--kubeconfig=/var/lib/rancher/rke2/agent/kubelet.kubeconfig")
 	hyper := startAs(t, proc, nil, "/hyperkube", "kube-proxy", "--kubeconfig=/p.conf")
 	r := unitNode(t, map[string]string{"kube-apiserver.service": "[Service]\nExecStart=/usr/local/bin/kube-apiserver --tls-cert-file=/new.crt --client-ca-file=/ca.crt\n"})
-	r.running.folder = proc
+	r.units.running.folder = proc
 	r.node.Layout = catalog.LayoutHardway
 	r.readHardway()
 
@@ -102,7 +102,7 @@ func TestProcessThatSeesAnotherFile(t *testing.T) {
 		}
 	}
 	r := unitNode(t, map[string]string{"etcd.service": "[Service]\nExecStart=/usr/bin/etcd --cert-file=/c.crt --key-file=/k.key --trusted-ca-file=/none\n", "/c.crt": "new", "/k.key": "same"})
-	r.running.folder = proc
+	r.units.running.folder = proc
 	r.node.Layout = catalog.LayoutHardway
 	r.readHardway()
 	if len(r.node.Processes) != 1 || !cmp.Equal(r.node.Processes[0].OtherFiles, []string{"cert-file"}) || r.node.Processes[0].Environment {
@@ -123,7 +123,7 @@ func TestProcessesOfContainers(t *testing.T) {
 		}
 	}
 	r := unitNode(t, map[string]string{"etcd.service": "[Service]\nExecStart=/usr/bin/etcd --name=a\n"})
-	r.running.folder = proc
+	r.units.running.folder = proc
 	r.node.Layout = catalog.LayoutHardway
 	r.readHardway()
 	if len(r.node.Components) != 1 || len(r.node.Processes) != 0 {

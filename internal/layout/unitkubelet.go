@@ -27,11 +27,7 @@ func (r *nodeReader) readUnitKubelet(c trust.Component) string {
 			for flag, values := range k.Flags {
 				if _, set := c.Flags[flag]; !set {
 					c.Flags[flag] = values
-					at, told := k.Settings[flag]
-					if !told {
-						at = r.place(config).In("--" + flag)
-					}
-					c.Settings[flag] = at
+					c.Settings[flag] = r.place(config).In("--" + flag)
 				}
 			}
 		case err.State == trust.Unreadable:

@@ -78,6 +78,8 @@ type unitCache struct {
 	read   bool
 	all    []service
 	denied []string
+
+	running processCache
 }
 
 func mentions(text string) bool {
