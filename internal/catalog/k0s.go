@@ -65,10 +65,10 @@ var k0s = Distribution{
 			{Files: []string{"./pki/apiserver-etcd-client.*"}, Command: k0sAnew("apiserver-etcd-client")},
 			{Files: []string{"./pki/front-proxy-client.*"}, Command: k0sAnew("front-proxy-client")},
 			{Files: []string{"./pki/etcd/server.*"}, Command: k0sAnew("etcd/server")}, {Files: []string{"./pki/etcd/peer.*"}, Command: k0sAnew("etcd/peer")},
-			{Files: []string{"./kubelet/pki/kubelet-server-*", "./kubelet/pki/kubelet.*"}, Command: "rm -f DATA/kubelet/pki/kubelet-server-* DATA/kubelet/pki/kubelet.* && systemctl restart UNIT (the kubelet asks for another)"},
+			{Files: []string{"./kubelet/pki/kubelet-server-*", "./kubelet/pki/kubelet.*"}, Command: "rm -f DATA/kubelet/pki/kubelet-server-* DATA/kubelet/pki/kubelet.* && systemctl restart UNIT # the kubelet asks for another"},
 			{Files: []string{"./kubelet.conf", "./kubelet/pki/kubelet-client-*"}, Command: "k0s token create --role=worker on a controller; on this node k0s stop, rm -rf DATA/kubelet.conf DATA/kubelet/pki, and start k0s worker with that token"},
 		},
-		Authority: "replace the authority in pki on every controller with k0s stopped, and let every worker join anew (k0s has no command to rotate an authority)",
+		Authority: "replace the authority in pki on every controller with k0s stopped, and let every worker join anew – k0s has no command to rotate an authority",
 		Restart:   "systemctl restart UNIT",
 	},
 }
@@ -76,5 +76,5 @@ var k0s = Distribution{
 // k0sAnew: what is absent is made at the next start
 // (pkg/certificate/manager.go, EnsureCertificate).
 func k0sAnew(pair string) string {
-	return "rm -f DATA/pki/" + pair + ".crt DATA/pki/" + pair + ".key && systemctl restart UNIT (what is absent is made at the start)"
+	return "rm -f DATA/pki/" + pair + ".crt DATA/pki/" + pair + ".key && systemctl restart UNIT # what is absent is made at the start"
 }

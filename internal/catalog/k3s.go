@@ -163,8 +163,8 @@ func rancherMends(program string) Mends {
 			anew("kubelet", "./agent/client-kubelet.*", "./agent/serving-kubelet.*", "./agent/kubelet.kubeconfig"),
 			anew("kube-proxy", "./agent/client-kube-proxy.*", "./agent/kubeproxy.kubeconfig"),
 			anew(program+"-controller", "./agent/"+own+"-controller.*", "./agent/"+program+"controller.kubeconfig"),
-			{Files: []string{"./agent/client-ca.crt", "./agent/server-ca.crt"}, Command: "systemctl restart UNIT (at each start it gets this file from the server)", Always: true},
-			{Files: []string{"./server/tls/*.nochain.crt", "./server/tls/service.current.key"}, Command: "systemctl restart UNIT (at each start it writes this file anew)", Always: true},
+			{Files: []string{"./agent/client-ca.crt", "./agent/server-ca.crt"}, Command: "systemctl restart UNIT # at each start it gets this file from the server", Always: true},
+			{Files: []string{"./server/tls/*.nochain.crt", "./server/tls/service.current.key"}, Command: "systemctl restart UNIT # at each start it writes this file anew", Always: true},
 		},
 		Authority: program + " certificate rotate-ca --path FOLDER, with the new authorities in FOLDER; then restart each server, and after them each agent",
 		// It compares key identifiers at each start (fieldsChanged in deps.go).

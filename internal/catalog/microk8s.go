@@ -39,7 +39,7 @@ var microK8s = Distribution{
 		Anew: []Mend{
 			{Files: []string{"./certs/server.*"}, Command: "microk8s refresh-certs --cert server.crt"},
 			{Files: []string{"./certs/front-proxy-client.*"}, Command: "microk8s refresh-certs --cert front-proxy-client.crt"},
-			{Files: []string{"./certs/*", "./credentials/*"}, Command: "microk8s refresh-certs --cert ca.crt (it makes the authority and all below it anew: nodes that joined must join again)"},
+			{Files: []string{"./certs/*", "./credentials/*"}, Command: "microk8s refresh-certs --cert ca.crt # the authority and all below it: nodes that joined must join again"},
 		},
 		Authority: "microk8s refresh-certs --cert ca.crt, on one node; the others leave and join again",
 		Restart:   "microk8s stop && microk8s start",
