@@ -30,7 +30,7 @@ var microK8s = Distribution{
 	Outlives: 24 * time.Hour,
 	// Authorization comes with the rbac addon, and tokens in a file were the
 	// default of older releases.
-	ByDesign: []string{"authorization-open", "static-token-file"},
+	ByDesign: []string{"authorization-open", "kubelet-unverified", "static-token-file"},
 	Unseen: []UnseenSource{
 		{"var/kubernetes/backend", "dqlite's members know each other by a certificate of their own (cluster.crt), which is no Kubernetes credential: its links are not judged"},
 	},

@@ -184,7 +184,7 @@ func (c *Case) withoutClientCA(pick func(demands bool) bool) []Finding {
 		c.components(f.component, func(p *trust.Component) {
 			ca, _ := p.Flag(f.ca)
 			demand, _ := p.Flag(f.demand)
-			if ca != "" || p.Source.IsZero() || unread(p) || !pick(isTrue(demand)) || withoutTLS(p, f.urls) {
+			if ca != "" || p.Source.IsZero() || !pick(isTrue(demand)) || withoutTLS(p, f.urls) {
 				return
 			}
 			at := p.Setting(f.ca)

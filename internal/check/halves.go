@@ -33,7 +33,7 @@ func (c *Case) halfPairs() []Finding {
 		c.components(p.component, func(k *trust.Component) {
 			one, _ := k.Flag(p.one)
 			other, _ := k.Flag(p.other)
-			if k.Source.IsZero() || unread(k) || (one == "") == (other == "") {
+			if k.Source.IsZero() || (one == "") == (other == "") {
 				return
 			}
 			set, missing := p.one, p.other
@@ -89,7 +89,7 @@ func (c *Case) serveNothing() []Finding {
 			cert, _ := p.Flag(s.cert)
 			key, _ := p.Flag(s.key)
 			auto, _ := p.Flag(s.auto)
-			if p.Source.IsZero() || unread(p) || cert != "" || key != "" || isTrue(auto) || !speaksTLS(urls) {
+			if p.Source.IsZero() || cert != "" || key != "" || isTrue(auto) || !speaksTLS(urls) {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s of etcd asks for TLS, and --%s and --%s are not set", s.urls, s.cert, s.key), Fix: c.addEtcdPair(p, s.cert, s.key)}
@@ -97,14 +97,6 @@ func (c *Case) serveNothing() []Finding {
 		}
 	})
 	return out
-}
-
-// unread tells of an etcd whose configuration file, for which it passes over its flags,
-// was not read: what is not among its flags may be there.
-func unread(p *trust.Component) bool {
-	_, elsewhere := p.Flag("config-file")
-	_, urls := p.Flag("listen-client-urls")
-	return p.Name == "etcd" && elsewhere && !urls
 }
 
 func speaksTLS(urls string) bool {
