@@ -38,7 +38,7 @@ func authorityShared(c *Case) []Finding {
 			if !ok || intruder == nil || w.beside != nil && c.intruder(anchors, w.beside) == nil {
 				return
 			}
-			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Source.In("--" + w.flag), anchors}, cascade: w.severity == Error}
+			f := Finding{Severity: w.severity, Cause: fmt.Sprintf(w.cause, base(at), named(intruder.Certificate)), Fix: "give each of the two an authority of its own", needs: []trust.Place{p.Setting(w.flag), anchors}, cascade: w.severity == Error}
 			f = c.byCommonRoot(f, intruder)
 			places := []trust.Place{anchors}
 			if a := c.authority("ca", p.Node); a != nil && a.Certificate != anchors {
@@ -143,7 +143,7 @@ func clientAuthOff(c *Case) []Finding {
 			return // one that says nothing of authentication was not written by hand
 		}
 		f := Finding{Cause: "the kubelet verifies no client certificate (authentication.x509.clientCAFile is not set), so that it takes the apiserver for a stranger",
-			Fix: "set authentication.x509.clientCAFile in " + p.Source.Path}
+			Fix: c.kubeletClients(p)}
 		out = append(out, f.at(p.Source.In("authentication.x509.clientCAFile")))
 	})
 	return out
@@ -168,7 +168,7 @@ func (c *Case) leafAsBundle() []Finding {
 		f := c.finding(g, []trust.Place{b.Bundle.Setting, b.Bundle.Anchors},
 			fmt.Sprintf("%s names %s, which is a certificate and not an authority: it verifies nobody", b.Bundle.Setting.Field, base(b.Bundle.Anchors.Path)), "")
 		if g[0].own != nil {
-			f.Fix = fmt.Sprintf("set %s to %s in %s", b.Bundle.Setting.Field, g[0].own.Certificate.Path, b.Bundle.Setting.Path)
+			f.Fix = setFlag(b.Bundle.Setting, b.Bundle.Setting.Field, g[0].own.Certificate.Path)
 		}
 		f.cascade = true
 		out = append(out, f)
@@ -376,8 +376,8 @@ func signerUntrusted(c *Case) []Finding {
 					return
 				}
 				f := Finding{Cause: fmt.Sprintf("kube-controller-manager signs with %s, which is not in --client-ca-file (%s): what it signs is refused", base(v), base(ca)),
-					Fix: c.trustSigner(m.Place, flag, v), needs: []trust.Place{m.Place, anchors.Place, q.Source.In("--client-ca-file"), p.Source.In("--" + flag)}}
-				out = mergeFinding(out, f.at(p.Source.In("--"+flag), m.Place))
+					Fix: c.trustSigner(m.Place, flag, v), needs: []trust.Place{m.Place, anchors.Place, q.Setting("client-ca-file"), p.Setting(flag)}}
+				out = mergeFinding(out, f.at(p.Setting(flag), m.Place))
 			})
 		}
 	})
@@ -432,7 +432,7 @@ func saIssuerMismatch(c *Case) []Finding {
 		}
 		f := Finding{Cause: fmt.Sprintf("kube-apiserver of %s issues tokens as %s, that of %s as %s: each refuses the other's", p.Node, p.Flags["service-account-issuer"][0], most.Node, most.Flags["service-account-issuer"][0]),
 			Fix: issuerFix(p, p.Flags["service-account-issuer"][0], most.Flags["service-account-issuer"][0])}
-		out = append(out, f.at(p.Source.In("--service-account-issuer"), most.Source.In("--service-account-issuer")))
+		out = append(out, f.at(p.Setting("service-account-issuer"), most.Setting("service-account-issuer")))
 	}
 	return out
 }
@@ -504,7 +504,7 @@ func kubeletUnverified(c *Case) []Finding {
 	var places []trust.Place
 	c.components("kube-apiserver", func(p *trust.Component) {
 		if _, ok := p.Flag("kubelet-certificate-authority"); !ok && !p.Source.IsZero() {
-			places = append(places, p.Source.In("--kubelet-certificate-authority"))
+			places = append(places, p.Setting("kubelet-certificate-authority"))
 		}
 	})
 	if len(places) == 0 {
@@ -517,7 +517,7 @@ func kubeletUnverified(c *Case) []Finding {
 		if cred.Name == "kubelet-server" && leaf != nil && !selfMade(leaf) && c.issuer(cred.Node, leaf) != nil {
 			f.Severity = Warning
 			f.Cause = fmt.Sprintf("kube-apiserver does not verify kubelets (--kubelet-certificate-authority is not set), though they serve certificates that it could verify (%s)", base(cred.Certificate.Path))
-			f.Fix = "set --kubelet-certificate-authority to the authority of the kubelets' serving certificates"
+			f.Fix = c.verifyKubelets(places[0].Node, c.issuer(cred.Node, leaf).Name, len(places) > 1)
 		}
 	}
 	return []Finding{f.at(places...)}

@@ -225,60 +225,6 @@ func publicKey(key, pub string) string {
 	return sh("openssl", "pkey", "-in", key, "-pubout", "-out", pub)
 }
 
-// flagValue is what setFlag may write: nothing that sed or YAML would read otherwise.
-var flagValue = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]*$`)
-
-// setFlag gives a flag another value in the file that sets it, as --flag=value; run
-// twice it changes nothing more.
-func setFlag(at trust.Place, flag, value string) string {
-	flag = strings.TrimPrefix(flag, "--")
-	if !editable(at) || !flagValue.MatchString(value) || !flagValue.MatchString(flag) {
-		return fmt.Sprintf("set --%s to %s", flag, value)
-	}
-	return sh("sed", "-i", "-E", `s#(^|[[:space:]"\x27])--`+flag+`=[^[:space:]"\x27]*#\1--`+flag+`=`+value+`#`, at.Path)
-}
-
-// putFlag gives a component's flag a value, whether it has one or not.
-func putFlag(p *trust.Component, flag, value string) string {
-	old, set := p.Flag(flag)
-	switch {
-	case !set:
-		return addFlag(p.Source, p.Name, flag, value)
-	case flagValue.MatchString(old) || path.Ext(p.Source.Path) != ".yaml" || !flagValue.MatchString(value):
-		return setFlag(p.Source, flag, value)
-	}
-	// The old value has blanks or quotes in it: the whole item is written anew.
-	return sh("sed", "-i", "-E", `s#^([[:space:]]*-[[:space:]]+).?--`+flag+`=.*$#\1--`+flag+`=`+value+`#`, p.Source.Path)
-}
-
-// editable tells whether a file holds flags as words of a line: a manifest or a unit.
-func editable(at trust.Place) bool {
-	switch path.Ext(at.Path) {
-	case ".yaml", ".yml", ".service", ".conf", ".env":
-		return true
-	}
-	return false
-}
-
-// dropFlag takes a line with a flag out of a manifest.
-func dropFlag(at trust.Place, flag string) string {
-	if path.Ext(at.Path) != ".yaml" || !flagValue.MatchString(flag) {
-		return fmt.Sprintf("take --%s out of %s", flag, at.Path)
-	}
-	return sh("sed", "-i", "-E", `/^[[:space:]]*-[[:space:]]+["\x27]?--`+flag+`=/d`, at.Path)
-}
-
-// addFlag gives a static pod's program one flag more, right behind its name; where
-// the flag is there already nothing is changed.
-func addFlag(at trust.Place, program, flag, value string) string {
-	if path.Ext(at.Path) != ".yaml" || !flagValue.MatchString(value) {
-		return fmt.Sprintf("set --%s=%s in %s", flag, value, at.Path)
-	}
-	word := "--" + flag + "=" + value
-	return sh("grep", "-q", "-e", "--"+flag+"=", at.Path) + " || " +
-		sh("sed", "-i", "-E", `/^[[:space:]]*- `+program+`$/{p;s#`+program+`$#`+word+`#}`, at.Path)
-}
-
 // setCluster changes the cluster entry of a kubeconfig.
 func setCluster(k trust.Place, name string, flags ...string) string {
 	if name == "" || strings.HasPrefix(name, "-") {

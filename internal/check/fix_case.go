@@ -18,7 +18,7 @@ func both(a, b string) string {
 	if fixKindOf(a) == FixWords || fixKindOf(b) == FixWords {
 		return a + ", and " + b
 	}
-	return a + " && " + b
+	return joinCommands([]string{a, b})
 }
 
 // certifyAgain is the mend of an authority whose certificate ends or is no
@@ -201,18 +201,10 @@ func (c *Case) clientCAFix(p *trust.Component, flag string) string {
 func (c *Case) authorityFix(p *trust.Component, flag, name string) string {
 	for _, a := range c.Authorities {
 		if a.Node == p.Node && a.Name == name {
-			return addFlag(p.Source, p.Name, flag, a.Certificate.Path)
+			return addFlag(p, flag, a.Certificate.Path)
 		}
 	}
-	return fmt.Sprintf("set --%s in %s", flag, p.Source.Path)
-}
-
-// useHTTPS gives the URLs of a flag their TLS.
-func useHTTPS(at trust.Place, flag string) string {
-	if !editable(at) {
-		return fmt.Sprintf("use https in --%s", flag)
-	}
-	return sh("sed", "-i", "-E", "/--"+flag+"=/s#http://#https://#g", at.Path)
+	return fmt.Sprintf("set %s%s", settingName(p.Setting(flag), flag), in(p.Setting(flag)))
 }
 
 // singleSigner lets the controller-manager sign with the authority's own file.
@@ -221,12 +213,12 @@ func (c *Case) singleSigner(p *trust.Component, flag string) string {
 	v, _ := p.Flag(flag)
 	if own := path.Join(path.Dir(v), "cluster-signing.crt"); a != nil && a.Node == p.Node && a.Certificate.Path == v && hasKey(c.Material(a.Key), c.certificateOf(*a).Leaf().PublicKey) {
 		// openssl takes the first certificate of a file: the one that the key is of.
-		return both(sh("openssl", "x509", "-in", v, "-out", own), setFlag(p.Source, flag, own))
+		return both(sh("openssl", "x509", "-in", v, "-out", own), setFlag(p.Setting(flag), flag, own))
 	}
 	if a == nil || a.Node != p.Node || a.Certificate.Path == v || len(c.certificateOf(*a).Certificates) != 1 {
 		return fmt.Sprintf("keep only the signing authority's certificate in a file of its own and name it in --%s", flag)
 	}
-	return setFlag(p.Source, flag, a.Certificate.Path)
+	return setFlag(p.Setting(flag), flag, a.Certificate.Path)
 }
 
 // signWith sets both flags of a signer.
@@ -234,7 +226,7 @@ func (c *Case) signWith(node, flag string, a *trust.Authority) string {
 	fix := fmt.Sprintf("set --%s to %s, and its key with it", flag, a.Certificate.Path)
 	c.components("kube-controller-manager", func(p *trust.Component) {
 		if key := strings.TrimSuffix(flag, "cert-file") + "key-file"; p.Node == node && a.Node == node {
-			fix = both(setFlag(p.Source, flag, a.Certificate.Path), setFlag(p.Source, key, a.Key.Path))
+			fix = both(setFlag(p.Setting(flag), flag, a.Certificate.Path), setFlag(p.Setting(key), key, a.Key.Path))
 		}
 	})
 	return fix
@@ -243,7 +235,7 @@ func (c *Case) signWith(node, flag string, a *trust.Authority) string {
 // issuerFix issues tokens under the name that the others use, and takes those
 // that were issued before.
 func issuerFix(p *trust.Component, own, others string) string {
-	if path.Ext(p.Source.Path) != ".yaml" || !flagValue.MatchString(own+others) {
+	if !isManifest(p.Setting("service-account-issuer")) || !flagValue.MatchString(own+others) {
 		return "give --service-account-issuer the same first value everywhere, and list the other as a second"
 	}
 	flag := "--service-account-issuer="

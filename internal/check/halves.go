@@ -44,7 +44,7 @@ func (c *Case) halfPairs() []Finding {
 				return // who lets a front proxy in need not be one
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s of %s is set, and --%s is not: it needs both", set, k.Name, missing), Fix: c.addHalf(k, set, missing)}
-			out = append(out, f.at(k.Source.In("--"+missing)))
+			out = append(out, f.at(k.Setting(missing)))
 		})
 	}
 	return append(out, c.serveNothing()...)
@@ -59,10 +59,10 @@ func (c *Case) addHalf(p *trust.Component, set, missing string) string {
 	v, _ := p.Flag(set)
 	for ext, other := range map[string]string{".crt": ".key", ".key": ".crt"} {
 		if rest, ok := strings.CutSuffix(v, ext); ok {
-			return addFlag(p.Source, p.Name, missing, rest+other)
+			return addFlag(p, missing, rest+other)
 		}
 	}
-	return fmt.Sprintf("set --%s in %s", missing, p.Source.Path)
+	return fmt.Sprintf("set %s%s", settingName(p.Setting(missing), missing), in(p.Setting(missing)))
 }
 
 // addEtcdPair names kubeadm's pair beside etcd's authority.
@@ -71,10 +71,10 @@ func (c *Case) addEtcdPair(p *trust.Component, cert, key string) string {
 	for _, a := range c.Authorities {
 		if a.Node == p.Node && a.Name == "etcd-ca" {
 			pair := path.Join(path.Dir(a.Certificate.Path), name)
-			return both(addFlag(p.Source, p.Name, cert, pair+".crt"), addFlag(p.Source, p.Name, key, pair+".key"))
+			return both(addFlag(p, cert, pair+".crt"), addFlag(p, key, pair+".key"))
 		}
 	}
-	return fmt.Sprintf("set --%s and --%s in %s", cert, key, p.Source.Path)
+	return fmt.Sprintf("set %s and %s%s", settingName(p.Setting(cert), cert), settingName(p.Setting(key), key), in(p.Setting(cert)))
 }
 
 // serveNothing: etcd is to speak TLS, and has no certificate for it.
@@ -93,7 +93,7 @@ func (c *Case) serveNothing() []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s of etcd asks for TLS, and --%s and --%s are not set", s.urls, s.cert, s.key), Fix: c.addEtcdPair(p, s.cert, s.key)}
-			out = append(out, f.at(p.Source.In("--"+s.cert)))
+			out = append(out, f.at(p.Setting(s.cert)))
 		}
 	})
 	return out
@@ -119,7 +119,7 @@ func (c *Case) verifiesByMachine() []Finding {
 		}
 		f := Finding{Links: []int{3}, Cause: "--etcd-cafile is not set: kube-apiserver verifies etcd with the authorities of the machine, which sign no etcd of a cluster",
 			Fix: c.authorityFix(p, "etcd-cafile", "etcd-ca")}
-		out = append(out, f.at(p.Source.In("--etcd-cafile")))
+		out = append(out, f.at(p.Setting("etcd-cafile")))
 	})
 	return out
 }
@@ -136,7 +136,7 @@ func (c *Case) renamedAuthority() []Finding {
 		if c.Material(own).Leaf().Subject.String() == leaf.Issuer.String() {
 			cause = fmt.Sprintf("%s has the key and the name that signed %s, but the name is encoded in another way (UTF8String, PrintableString), which no component takes for the same", base(own.Path), named(c.Breaks[g[0].at].Credential.Certificate))
 		}
-		f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, fmt.Sprintf("issue %s anew with the same key and the very name of the old one, or restore it", own.Path))
+		f := c.finding(g, append([]trust.Place{own}, placesOf(g)...), cause, restore(own.Path))
 		f.cascade = true
 		out = append(out, f)
 	}

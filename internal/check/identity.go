@@ -239,7 +239,7 @@ func requestheaderNameMismatch(c *Case) []Finding {
 		leaf := c.Material(f.places[0]).Leaf()
 		c.components("kube-apiserver", func(p *trust.Component) {
 			if p.Node == f.Node && !p.Setting("requestheader-allowed-names").IsZero() && leaf != nil && leaf.Subject.CommonName == usualProxy {
-				out[i] = f.at(p.Source.In("--requestheader-allowed-names"), f.places[0])
+				out[i] = f.at(p.Setting("requestheader-allowed-names"), f.places[0])
 				out[i].Fix = allowName(p, usualProxy)
 			}
 		})
@@ -300,7 +300,7 @@ func requestheaderAnyName(c *Case) []Finding {
 		if at, _ := p.Flag("requestheader-client-ca-file"); c.intruder(trust.Place{Node: p.Node, Path: at}, ofCluster) != nil {
 			f.Severity, f.Cause = Error, "--requestheader-allowed-names is empty, and the front proxy's authority is shared: any client of the cluster may speak for any user"
 		}
-		out = append(out, f.at(p.Source.In("--requestheader-allowed-names")))
+		out = append(out, f.at(p.Setting("requestheader-allowed-names")))
 	})
 	return out
 }

@@ -94,13 +94,13 @@ func (c *Case) signingKeyMismatch() []Finding {
 			if m.Leaf() == nil || !k.OK() || hasKey(k, m.Leaf().PublicKey) || stem(cert) == stem(file) || c.pairOfAuthority(m.Leaf(), k.Place) {
 				continue
 			}
-			setting, wrong, right := "--cluster-signing-"+s+"key-file", k.Place, stem(cert)+".key"
+			setting, wrong, right := "cluster-signing-"+s+"key-file", k.Place, stem(cert)+".key"
 			if a := c.ownFile(m.Place); a == nil || a.Name != "ca" && a.Name != "kubelet-ca" {
-				setting, wrong, right = "--cluster-signing-"+s+"cert-file", m.Place, stem(file)+".crt"
+				setting, wrong, right = "cluster-signing-"+s+"cert-file", m.Place, stem(file)+".crt"
 			}
-			f := Finding{Cause: fmt.Sprintf("%s names %s; %s and %s do not belong together: kube-controller-manager cannot sign", setting, base(wrong.Path), cert, file),
-				Fix: setFlag(p.Source, setting, right), cascade: true}
-			out = append(out, f.at(p.Source.In(setting), wrong))
+			f := Finding{Cause: fmt.Sprintf("--%s names %s; %s and %s do not belong together: kube-controller-manager cannot sign", setting, base(wrong.Path), cert, file),
+				Fix: setFlag(p.Setting(setting), setting, right), cascade: true}
+			out = append(out, f.at(p.Setting(setting), wrong))
 		}
 	})
 	return out
@@ -189,7 +189,7 @@ func (c *Case) misfitByFlag(f Finding) Finding {
 			continue
 		}
 		f.Cause = fmt.Sprintf("%s names %s, whose key is not %s", setting.Field, base(cert.Path), base(f.places[0].Path))
-		f.Fix = fmt.Sprintf("set %s to %s", setting.Field, stem(f.places[0].Path)+".crt")
+		f.Fix = setFlag(setting, setting.Field, stem(f.places[0].Path)+".crt")
 		return f.at(append([]trust.Place{setting}, f.places...)...)
 	}
 	return f
@@ -397,7 +397,7 @@ func (c *Case) signsElsewhere() []Finding {
 		}
 		f := Finding{
 			Cause: fmt.Sprintf("kube-controller-manager signs nothing (--cluster-signing-key-file is not set), and yet the authority's key (%s) is here: whoever takes the node takes the cluster", base(a.Key.Path)),
-			Fix:   "shred -u " + a.Key.Path + " (when it is kept elsewhere)",
+			Fix:   know(sh("shred", "-u", a.Key.Path), "once it is kept elsewhere"),
 		}
 		out = append(out, f.at(a.Key))
 	})

@@ -42,7 +42,7 @@ func (c *Case) settingOf(link int, server bool) trust.Place {
 	var at trust.Place
 	c.components(name, func(p *trust.Component) {
 		if _, set := p.Flag(flag); set && p.Node == node && !p.Source.IsZero() {
-			at = p.Source.In("--" + flag)
+			at = p.Setting(flag)
 		}
 	})
 	return at
@@ -94,7 +94,7 @@ func (c *Case) byFlag(f Finding) Finding {
 	}
 	setting, _ := c.borrowed(c.Breaks[f.breaks[0]])
 	f.Cause = fmt.Sprintf("%s names %s, which is of another role: %s", setting.Field, base(f.Path), f.Cause)
-	f.Fix = fmt.Sprintf("set %s in %s to the file of its own role", setting.Field, setting.Path)
+	f.Fix = c.ownRole(setting)
 	f.needs = append(f.needs, f.places...)
 	return f.at(append([]trust.Place{setting}, f.places...)...)
 }
@@ -136,7 +136,7 @@ func (c *Case) misnamed(p trust.Place) []trust.Place {
 			}
 			for _, u := range catalog.FlagUses(k.Name) {
 				if v, _ := k.Flag(u.Flag); v != "" && path.Clean(v) == p.Path && !fitsKind(kindOf(v), u.Role) {
-					out = append(out, k.Source.In("--"+u.Flag))
+					out = append(out, k.Setting(u.Flag))
 				}
 			}
 		}
@@ -153,7 +153,7 @@ func (c *Case) otherKind() []Finding {
 			return
 		}
 		f := Finding{Cause: fmt.Sprintf("%s names %s, which holds something else than the flag needs", flags[0].Field, base(m.Place.Path)),
-			Fix: fmt.Sprintf("set %s in %s to the file of its own role", flags[0].Field, flags[0].Path), cascade: true}.at(append(flags, m.Place)...)
+			Fix: c.ownRole(flags[0]), cascade: true}.at(append(flags, m.Place)...)
 		if f = c.breaksOf(f, trust.NoCertificate, trust.NoKey, trust.NoBundle); m.State == trust.Malformed || len(f.breaks) > 0 {
 			out = append(out, f)
 		}
@@ -174,8 +174,8 @@ func (c *Case) leafSigns() []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("--%s names %s, which is no authority: nobody takes what it signs", flag, base(v)),
-				Fix: fmt.Sprintf("set --%s in %s to the cluster's authority, and its key with it", flag, p.Source.Path), cascade: true}
-			out = append(out, f.at(p.Source.In("--"+flag), at))
+				Fix: c.signAgain(p, flag), cascade: true}
+			out = append(out, f.at(p.Setting(flag), at))
 		}
 	})
 	return out
@@ -190,7 +190,7 @@ func (c *Case) tokenFlag(s *trust.SigningHalf, signer, verifier string) trust.Pl
 		c.components(name, func(p *trust.Component) {
 			for _, flag := range flags {
 				if v, _ := p.Flag(flag); v == of.Path && p.Node == node && !p.Source.IsZero() {
-					at = p.Source.In("--" + flag)
+					at = p.Setting(flag)
 				}
 			}
 		})
@@ -221,7 +221,7 @@ func (c *Case) tokensByFlag(found []Finding) []Finding {
 			file = f.places[0]
 		}
 		found[i].Cause = fmt.Sprintf("%s names %s, which is of another role: %s", setting.Field, base(file.Path), f.Cause)
-		found[i].Fix = fmt.Sprintf("set %s in %s to the service-account key", setting.Field, setting.Path)
+		found[i].Fix = c.ownRole(setting)
 		found[i] = found[i].at(append([]trust.Place{setting}, f.places...)...)
 	}
 	return found

@@ -97,7 +97,7 @@ func (c *Case) movedPort(found []Finding) []Finding {
 			i = len(out)
 			moved[flag] = i
 			out = append(out, Finding{Cause: fmt.Sprintf("kube-apiserver listens on port %s (%s), where %d kubeconfigs dial %s", port, flag.Field, same, d.Port),
-				Fix: fmt.Sprintf("set %s back to %s in %s, or let all kubeconfigs dial %s", flag.Field, d.Port, flag.Path, port)}.at(flag))
+				Fix: c.portBack(flag, d.Port, port)}.at(flag))
 		}
 		out[i] = out[i].at(append(out[i].places, f.places...)...)
 		out[i].breaks = append(out[i].breaks, f.breaks...)
@@ -111,7 +111,7 @@ func (c *Case) portOf(host string) (flag trust.Place, port string) {
 		v, _ := p.Flag("advertise-address")
 		a, err := netip.ParseAddr(v)
 		if n, _ := p.Flag("secure-port"); err == nil && !p.Source.IsZero() && n != "" && a.Unmap().String() == host {
-			flag, port = p.Source.In("--secure-port"), n
+			flag, port = p.Setting("secure-port"), n
 		}
 	})
 	return flag, port

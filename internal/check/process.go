@@ -2,7 +2,6 @@ package check
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -112,11 +111,7 @@ func withFlag(flag string, values []string) string {
 
 // restart says how a component is started with what is written now.
 func restart(p *trust.Component) string {
-	if strings.Contains(p.Source.Path, "/systemd/") {
-		unit := path.Base(p.Source.Path)
-		if dir := path.Base(path.Dir(p.Source.Path)); strings.HasSuffix(dir, ".service.d") {
-			unit = strings.TrimSuffix(dir, ".d")
-		}
+	if unit := unitOf(p.Source.Path); unit != "" {
 		return "systemctl daemon-reload && systemctl restart " + unit
 	}
 	if p.Name == "kubelet" {
