@@ -122,18 +122,8 @@ func (c *Case) credentialAt(p trust.Place) *trust.Credential {
 // authorityFor names the authority that a credential should be of: where the
 // layout says which signs it, that one, else by its role.
 func (c *Case) authorityFor(cred *trust.Credential) string {
-	clients := ""
-	for _, a := range c.Authorities {
-		switch {
-		case a.Node != cred.Node:
-		case slices.Contains(a.Signs, cred.Name):
-			return a.Name
-		case slices.Contains(a.Signs, catalog.Clients) && cred.Client && !cred.Server:
-			clients = a.Name
-		}
-	}
-	if clients != "" {
-		return clients
+	if name := catalog.SignerOf(c.Authorities, cred); name != "" {
+		return name
 	}
 	switch cred.Name {
 	case "etcd-server", "etcd-peer", "etcd-healthcheck-client", "apiserver-etcd-client", "etcd-peer-client", "etcd-client":
@@ -546,7 +536,7 @@ func bundleExpired(c *Case) []Finding {
 		}
 		seen[b.Anchors] = true
 		expired := slices.DeleteFunc(slices.Clone(m.Certificates), func(x certificate) bool { return !c.At.After(x.NotAfter) })
-		if len(expired) == 0 || c.ownFile(b.Anchors) != nil && len(expired) == len(m.Certificates) || c.saidExpired(expired) {
+		if len(expired) == 0 || c.authorityItself(b.Anchors) && len(expired) == len(m.Certificates) || c.saidExpired(expired) {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("%s holds only expired anchors", named(b.Anchors)), Fix: "copy the current certificate of the authority there", cascade: true}
@@ -569,6 +559,12 @@ func bundleExpired(c *Case) []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// authorityItself tells whether a place is an authority's own file, and no worker's copy.
+func (c *Case) authorityItself(p trust.Place) bool {
+	a := c.ownFile(p)
+	return a != nil && !c.onlyCopy(a)
 }
 
 // saidExpired tells whether cert-expired speaks of the certificates already.

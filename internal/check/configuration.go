@@ -216,7 +216,7 @@ func verifyOff(c *Case) []Finding {
 				continue
 			}
 			f := Finding{Cause: fmt.Sprintf("%s does not verify "+leadsTo(k)+": anybody in between may read its credential and its traffic", base(k.Place.Path)),
-				Fix: c.trustOwn(k.Place, k.Cluster, "--insecure-skip-tls-verify=false")}
+				Fix: c.verifyServer(k)}
 			out = append(out, f.at(k.Place.In("clusters["+k.Cluster+"].cluster.insecure-skip-tls-verify")))
 		}
 	}
@@ -263,7 +263,7 @@ func plainURL(p *trust.Component, flag string) []Finding {
 		if err != nil || u.Scheme != "http" {
 			continue
 		}
-		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: useHTTPS(p.Setting(flag), flag), Severity: plainSeverity(u)}
+		f := Finding{Cause: fmt.Sprintf("--%s of %s speaks without TLS (%s)", flag, p.Name, u.Host), Fix: useHTTPS(p, flag), Severity: plainSeverity(u)}
 		if len(worst) == 0 || f.Severity.rank() < worst[0].Severity.rank() {
 			worst = []Finding{f.at(p.Setting(flag))}
 		}

@@ -331,5 +331,8 @@ func (c *Case) renewElsewhere(f *Finding) string {
 	case strings.HasPrefix(f.Path, "/var/lib/kubelet/pki/kubelet."):
 		return "make the kubelet's serving pair where the kubelets' authority is (kubepki renew with --root NAME=DIR for both nodes, or kubepki issue), and restart the kubelet"
 	}
+	if a := c.ownFile(trust.Place{Node: f.Node, Path: f.Path}); a != nil {
+		return fmt.Sprintf("certify %s again where its key is, with the same key and name, and put it here and wherever the old one is trusted: the key is not on this node", a.Certificate.Path)
+	}
 	return fmt.Sprintf("make %s anew where the key of its authority is: kubepki renew with --root NAME=DIR for this node and for that", path.Base(f.Path))
 }

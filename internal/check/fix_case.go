@@ -177,6 +177,12 @@ func (c *Case) currentAnchor(b trust.Place) string {
 			return sh("cp", a.Certificate.Path, b.Path)
 		}
 	}
+	for i := range c.Authorities {
+		a := &c.Authorities[i]
+		if m := c.certificateOf(*a); a.Node != b.Node && c.authorityItself(a.Certificate) && m != nil && old != nil && hasKeyOf(m, old) && !c.At.After(m.Leaf().NotAfter) {
+			return c.freshCopy([]trust.Place{b}, a)
+		}
+	}
 	return "copy the current certificate of the authority to " + b.Path
 }
 

@@ -23,7 +23,11 @@ func setFlag(at trust.Place, flag, value string) string {
 	if !holdsFlag(at, flag) || !flagValue.MatchString(value) {
 		return setWords(at, flag, value)
 	}
-	return inUnit(at, flag, sh("sed", "-i", "-E", `s#(^|[[:space:]"\x27])--`+flag+`=[^[:space:]"\x27]*#\1--`+flag+`=`+value+`#`, at.Path))
+	if unitOf(at.Path) != "" {
+		// In a unit a flag and its value may be two words.
+		return inUnit(at, flag, sh("sed", "-i", "-E", `s#(^|[[:space:]"\x27])--`+flag+`(=[^[:space:]"\x27]*|[[:space:]]+[^-[:space:]"\x27\][^[:space:]"\x27]*)#\1--`+flag+`=`+value+`#`, at.Path))
+	}
+	return sh("sed", "-i", "-E", `s#(^|[[:space:]"\x27])--`+flag+`=[^[:space:]"\x27]*#\1--`+flag+`=`+value+`#`, at.Path)
 }
 
 // setWords names the flag, or the field of a configuration file, and the file.
@@ -42,13 +46,10 @@ func in(at trust.Place) string {
 }
 
 // inUnit is a command on a flag in a unit: it may stand in a file of the unit's
-// environment instead, or as two words, and nothing takes a unit up by itself.
+// environment instead, and nothing takes a unit up by itself.
 func inUnit(at trust.Place, flag, command string) string {
-	unit := unitOf(at.Path)
-	if unit == "" {
-		return command
-	}
-	return know(sh("grep", "-q", "-e", "--"+flag+"=", at.Path)+" && "+command, "then systemctl daemon-reload && systemctl restart %s; it fails where the flag does not stand there as --%s=VALUE, but in a file of the unit's environment", unit, flag)
+	return know(sh("grep", "-q", "-e", "--"+flag+"[=[:space:]]", at.Path)+" && "+command,
+		"then systemctl daemon-reload && systemctl restart %s; it fails where the flag does not stand in this file, but in one of the unit's environment", unitOf(at.Path))
 }
 
 // unitOf is the unit that a file is of, itself or as a drop-in; empty when none.
@@ -117,11 +118,16 @@ func addFlag(p *trust.Component, flag, value string) string {
 }
 
 // useHTTPS gives the URLs of a flag their TLS.
-func useHTTPS(at trust.Place, flag string) string {
-	if !holdsFlag(at, flag) {
+func useHTTPS(p *trust.Component, flag string) string {
+	at := p.Setting(flag)
+	switch {
+	case !holdsFlag(at, flag):
 		return fmt.Sprintf("use https in %s%s", settingName(at, flag), in(at))
+	case isManifest(at):
+		return sh("sed", "-i", "-E", "/--"+flag+"=/s#http://#https://#g", at.Path)
 	}
-	return inUnit(at, flag, sh("sed", "-i", "-E", "/--"+flag+"=/s#http://#https://#g", at.Path))
+	urls, _ := p.Flag(flag)
+	return setFlag(at, flag, strings.ReplaceAll(urls, "http://", "https://"))
 }
 
 // roleAuthorities are the flags that name an authority: by kubeadm's name, and by

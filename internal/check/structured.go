@@ -16,7 +16,7 @@ func conflicts(c *Case) []Finding {
 	for i := range c.Nodes {
 		for j := range c.Nodes[i].Components {
 			for _, x := range c.Nodes[i].Components[j].Conflicts {
-				out = append(out, Finding{Cause: x.Reason, Fix: x.Fix}.at(x.Place))
+				out = append(out, Finding{Cause: x.Reason, Fix: settleConflict(x)}.at(x.Place))
 			}
 		}
 	}
@@ -39,12 +39,27 @@ func leadsTo(k trust.Kubeconfig) string {
 	return "the apiserver"
 }
 
-// authorityFileFor is what a kubeconfig should verify its server with.
-func authorityFileFor(k trust.Kubeconfig) string {
+// verifyServer lets a kubeconfig verify its server, a webhook's with an authority
+// that no file here tells.
+func (c *Case) verifyServer(k trust.Kubeconfig) string {
 	if k.Remote {
-		return "FILE" // the webhook's own authority, which no file here tells
+		return know(setCluster(k.Place, k.Cluster, "--insecure-skip-tls-verify=false", "--certificate-authority="+filePart, "--embed-certs=true"), "%s: the certificate of the authority that signed the webhook's", filePart)
 	}
-	return "/etc/kubernetes/pki/ca.crt"
+	return c.trustOwn(k.Place, k.Cluster, "--insecure-skip-tls-verify=false")
+}
+
+// settleConflict is the mend of a setting that is refused: a flag that is to go goes
+// by a command where it has a line of its own, and words name the place.
+func settleConflict(x trust.Conflict) string {
+	if flag, ok := strings.CutPrefix(x.Place.Field, "--"); ok && x.Fix == "take --"+flag+" out" {
+		return dropFlag(x.Place, flag)
+	}
+	if strings.Contains(x.Fix, "/etc/") || x.Place.Path == "" || strings.Contains(x.Fix, x.Place.Path) {
+		return x.Fix
+	}
+	at := x.Place
+	at.Node = ""
+	return fmt.Sprintf("%s (%s)", x.Fix, said(at))
 }
 
 // plainRemotes are proxies that are reached without TLS. Webhooks are said with
@@ -58,7 +73,7 @@ func plainRemotes(c *Case) []Finding {
 				if err != nil || u.Scheme != "http" || r.Number == 0 {
 					continue
 				}
-				f := Finding{Cause: fmt.Sprintf("%s reaches its %s without TLS (%s)", p.Name, r.Name, u.Host), Fix: "use https in " + r.Setting.Field, Severity: plainSeverity(u)}
+				f := Finding{Cause: fmt.Sprintf("%s reaches its %s without TLS (%s)", p.Name, r.Name, u.Host), Fix: fmt.Sprintf("use https in %s%s", r.Setting.Field, in(r.Setting)), Severity: plainSeverity(u)}
 				out = append(out, f.at(r.Setting))
 			}
 		}

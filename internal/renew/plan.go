@@ -215,6 +215,9 @@ func apiserver(n *trust.Node) *trust.Component {
 }
 
 func (p *planner) item(c candidate) (*Item, error) {
+	if err := p.ofDistribution(c); err != nil {
+		return nil, err
+	}
 	if c.authority != nil {
 		return p.authority(c.authority)
 	}
@@ -233,7 +236,7 @@ func (p *planner) leaf(c candidate) (*Item, error) {
 	}
 	i.Why = p.why(cred.Certificate, cred.Key)
 	e := p.entry(cred)
-	if err := p.sign(i, e); err != nil {
+	if err := p.sign(i, cred, e); err != nil {
 		return nil, err
 	}
 	if err := p.identify(i, cred, e); err != nil {

@@ -401,9 +401,9 @@ func (p *planner) serverAuthority(node string) *trust.Material {
 }
 
 // sign finds the authority that signs, with its key.
-func (p *planner) sign(i *Item, e catalog.Entry) error {
+func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 	var why error
-	for _, a := range p.issuers(i, e) {
+	for _, a := range p.issuers(i, cred, e) {
 		m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
 		switch at := slices.IndexFunc(certificatesOf(m), func(c *x509.Certificate) bool { return key != nil && trust.SameKey(c.PublicKey, key.Public()) }); {
 		case at >= 0:
@@ -439,17 +439,16 @@ func certificatesOf(m *trust.Material) []*x509.Certificate {
 	return m.Certificates
 }
 
-// issuers are the authorities that may sign: the role's on its own node, then the
-// same one of other nodes; for a role or an authority that the catalog does not
+// issuers are the authorities that may sign: the one on its own node that the
+// layout says signs it, or else the role's, then the same one of other nodes; for a role or an authority that the catalog does not
 // know the one that signed the old certificate.
-func (p *planner) issuers(i *Item, e catalog.Entry) []trust.Authority {
-	named := slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return len(e.Authorities) > 0 && a.Name == e.Authorities[0] })
+func (p *planner) issuers(i *Item, cred *trust.Credential, e catalog.Entry) []trust.Authority {
+	name := p.signerName(i, cred, e)
 	is := func(a trust.Authority) bool {
-		if named {
-			return a.Name == e.Authorities[0]
+		if name != "" {
+			return a.Name == name
 		}
-		leaf, m := i.Old, p.g.Material(a.Certificate)
-		return leaf != nil && m.OK() && slices.ContainsFunc(m.Certificates, func(c *x509.Certificate) bool { return trust.SignedBy(leaf, c) })
+		return p.signed(a, i.Old)
 	}
 	var own, others []trust.Authority
 	for _, a := range p.g.Authorities {
@@ -467,6 +466,38 @@ func (p *planner) issuers(i *Item, e catalog.Entry) []trust.Authority {
 		}
 	}
 	return own
+}
+
+// signerName is the name of the authority that is to sign: the layout's word, the
+// role's, and where neither knows one and none here signed the old certificate, what
+// the names of credentials tell. Empty where the old certificate tells it.
+func (p *planner) signerName(i *Item, cred *trust.Credential, e catalog.Entry) string {
+	known := func(name string) bool {
+		return slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return a.Name == name })
+	}
+	if name := catalog.SignerOf(p.g.Authorities, cred); name != "" {
+		return name
+	}
+	if len(e.Authorities) > 0 && known(e.Authorities[0]) {
+		return e.Authorities[0]
+	}
+	if slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return p.signed(a, i.Old) }) {
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(cred.Name, "etcd-"), strings.HasSuffix(cred.Name, "-etcd-client"):
+		if known(catalog.EtcdCA) {
+			return catalog.EtcdCA
+		}
+	case strings.HasPrefix(cred.Name, "front-proxy"):
+		return catalog.FrontProxyCA
+	}
+	return catalog.ClusterCA
+}
+
+// signed tells whether an authority signed a certificate, which may be nil.
+func (p *planner) signed(a trust.Authority, leaf *x509.Certificate) bool {
+	return leaf != nil && slices.ContainsFunc(certificatesOf(p.g.Material(a.Certificate)), func(c *x509.Certificate) bool { return trust.SignedBy(leaf, c) })
 }
 
 // sameAuthority tells whether two files hold a certificate of one key.
