@@ -16,7 +16,7 @@ func TestVerdicts(t *testing.T) {
 	now := time.Now()
 	for _, c := range tokentest.Cases(now) {
 		t.Run(c.Name, func(t *testing.T) {
-			v, err := token.NewVerifier(c.Config(nil))
+			v, err := token.NewVerifier(c.Config(func() time.Time { return now }))
 			if err != nil {
 				t.Fatal(err)
 			}

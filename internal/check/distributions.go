@@ -61,7 +61,8 @@ func (c *Case) inItsTerms(f Finding) Finding {
 	case strings.HasPrefix(f.Fix, renewAuthority), makesAnew(f.Fix) && c.ownFile(trust.Place{Node: f.Node, Path: f.Path}) != nil:
 		f.Fix = d.Mends.OnUnit(d.Mends.Authority, server)
 	case strings.HasPrefix(f.Fix, "openssl pkey -in "):
-		f.Fix += " && " + d.Mends.OnUnit(d.Mends.Restart, server)
+		command, _, _ := strings.Cut(f.Fix, beside)
+		f.Fix = command + " && " + d.Mends.OnUnit(d.Mends.Restart, server)
 	case makesAnew(f.Fix):
 		f.Fix = fmt.Sprintf("restore %s from a backup, and then %s", f.Path, d.Mends.OnUnit(d.Mends.Restart, server))
 	case f.ID == "kubelet-unverified":
