@@ -48,6 +48,8 @@ a weak key.
 
 An authority (ca, etcd-ca, front-proxy-ca) is certified again with the key and the
 name that it has, so that all that it signed goes on working. That is no rotation.
+What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
+command of theirs that makes it anew.
 
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
 of a node appear together, or none. Nothing is restarted: the plan says who takes

@@ -139,6 +139,9 @@ func (p *planner) identify(i *Item, cred *trust.Credential, e catalog.Entry) err
 	if user := p.wantedUser(cred); user != "" && (want.CommonName == "" || !p.accepted(cred, want)) {
 		want.CommonName = user
 	}
+	if want.CommonName == "" {
+		want = p.caller(cred)
+	}
 	if want.CommonName == "" || strings.HasSuffix(want.CommonName, nodePrefix) {
 		return &Refusal{i.ID(), "no file tells the name that it needs",
 			"kubepki kubeconfig node NAME and kubepki kubeconfig user NAME make one for a name, kubepki issue a pair"}
@@ -151,6 +154,25 @@ func (p *planner) identify(i *Item, cred *trust.Credential, e catalog.Entry) err
 	}
 	i.Subject = want
 	return nil
+}
+
+// caller is the usual subject of the component whose flag names a kubeconfig; empty
+// where that is none of those with a name of their own.
+func (p *planner) caller(cred *trust.Credential) pkix.Name {
+	k, n := p.kubeconfigOf(cred), p.node(cred.Node)
+	for i := range n.Components {
+		c := &n.Components[i]
+		if at, _ := c.Flag("kubeconfig"); k == nil || at != k.Place.Path {
+			continue
+		}
+		switch c.Name {
+		case catalog.ControllerManager, catalog.Scheduler, catalog.KubeProxy:
+			return pkix.Name{CommonName: "system:" + c.Name}
+		case catalog.Kubelet:
+			return pkix.Name{CommonName: nodePrefix + p.nodeName(n), Organization: []string{"system:nodes"}}
+		}
+	}
+	return pkix.Name{}
 }
 
 func hasNames(c *x509.Certificate) bool {
