@@ -54,6 +54,9 @@ func (c *Case) borrowed(b Break) (trust.Place, bool) {
 	if b.Credential == nil {
 		return trust.Place{}, false
 	}
+	if n := c.nodeNamed(b.Credential.Node); n != nil && n.Layout != catalog.LayoutKubeadm {
+		return trust.Place{}, false // one pair for several roles is usual elsewhere
+	}
 	setting := c.settingOf(b.Link, b.Server)
 	if setting.IsZero() {
 		return trust.Place{}, false

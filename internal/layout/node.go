@@ -104,6 +104,7 @@ func (r *nodeReader) readKubeadm() {
 	r.addUnits()
 	r.readManifests(manifests)
 	r.addProcesses()
+	r.nameNode()
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)
