@@ -173,8 +173,22 @@ func Complete(n *trust.Node, exists func(path string) bool) {
 			n.Components = append(n.Components, trust.Component{Node: n.Name, Name: d.name, Flags: flags})
 		}
 	}
+	if worker, ok := workerOf(n, dir, exists); ok {
+		n.Components = append(n.Components, worker)
+	}
 	completeKubelet(n, exists)
 	dropGuesses(n, dir, exists)
+}
+
+// workerOf is the kubelet of a node that has nothing but the cluster's authority:
+// kubeadm leaves that alone beside kubelet.conf, so that kubelet.conf is missed.
+func workerOf(n *trust.Node, dir string, exists func(string) bool) (trust.Component, bool) {
+	if len(n.Components) > 0 || !exists(path.Join(dir, "ca.crt")) || exists(path.Join(dir, "ca.key")) {
+		return trust.Component{}, false
+	}
+	return trust.Component{Node: n.Name, Name: Kubelet, Flags: map[string][]string{
+		"kubeconfig": {Conf("kubelet.conf")}, "client-ca-file": {path.Join(dir, "ca.crt")},
+	}}, true
 }
 
 // dropGuesses takes back what kubeadm's defaults guess of components without a

@@ -1,7 +1,9 @@
 package catalog
 
 import (
+	"crypto/x509"
 	"encoding/csv"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -16,7 +18,7 @@ func (w *wirer) apiserverLinks() {
 	w.each(APIServer, func(n *trust.Node, c *trust.Component) {
 		reached := w.byServing(n, c, w.apiserverReached(n, c))
 		w.link(trust.Link{Number: 4, Caller: "any client", Callee: c.ID(),
-			Server: &trust.ServerHalf{Credential: reached[0].credential, Bundle: w.ownAuthority(n, "apiserver", ClusterCA), Names: reached[0].names}})
+			Server: &trust.ServerHalf{Credential: reached[0].credential, Bundle: w.clientsAuthority(n, c), Names: reached[0].names}})
 		w.sniLinks(n, c, reached)
 		w.link(trust.Link{Number: 13, Caller: c.ID(), Callee: "extension apiserver",
 			Client: &trust.ClientHalf{
@@ -40,6 +42,33 @@ func (w *wirer) apiserverLinks() {
 				w.link(trust.Link{Number: 17, Caller: "pod", Callee: callee.ID(), Server: &trust.ServerHalf{Credential: s.credential, Bundle: root, Names: s.names}})
 			}
 		})
+	})
+}
+
+// clientsAuthority is whom clients of an apiserver trust: the cluster's own
+// authority, or what pods are given where that signed the serving certificate and
+// the cluster's own did not, as where a public authority signs for servers.
+func (w *wirer) clientsAuthority(n *trust.Node, c *trust.Component) *trust.Bundle {
+	own := w.ownAuthority(n, "apiserver", ClusterCA)
+	served := w.g.Material(file(n, c, "tls-cert-file"))
+	if own == nil || served.Leaf() == nil || w.signedBy(served, own.Anchors) {
+		return own
+	}
+	for i := range n.Components {
+		m := &n.Components[i]
+		if root := file(n, m, "root-ca-file"); m.Name == ControllerManager && !m.Source.IsZero() && w.signedBy(served, root) {
+			return w.bundleAt(root, own.Setting, false)
+		}
+	}
+	return own
+}
+
+// signedBy tells whether a certificate, or what stands behind it in its file, is
+// signed by one of a bundle.
+func (w *wirer) signedBy(m *trust.Material, bundle trust.Place) bool {
+	b := w.g.Material(bundle)
+	return b.OK() && slices.ContainsFunc(m.Certificates, func(x *x509.Certificate) bool {
+		return slices.ContainsFunc(b.Certificates, func(a *x509.Certificate) bool { return x.CheckSignatureFrom(a) == nil })
 	})
 }
 
@@ -166,6 +195,8 @@ func (w *wirer) learnNodeNames() {
 		}
 		dir := certificatesDir(n)
 		if layoutOf(n).Name != LayoutKubeadm {
+			n.NodeName = w.servedName(n, votes)
+			namesAreNodes = namesAreNodes || n.NodeName != ""
 			continue // elsewhere the two often are one certificate, or have a name of their own
 		}
 		vote(trust.Place{Node: n.Name, Path: dir + "/etcd/server.crt"}, "")
@@ -183,6 +214,18 @@ func (w *wirer) learnNodeNames() {
 			n.NodeName = n.Name
 		}
 	}
+}
+
+// servedName is the name by which the kubelet's serving certificate knows the
+// node: that of its own identity before that which the node was given here; empty
+// when the certificate holds neither.
+func (w *wirer) servedName(n *trust.Node, identity map[string]int) string {
+	for _, name := range append(slices.Sorted(maps.Keys(identity)), n.Name) {
+		if name != "" && w.holds(n, Kubelet, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // apiserverReached are the names at which an apiserver is configured to be

@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"crypto/ed25519"
 	"fmt"
 	"path"
 	"slices"
@@ -216,14 +217,35 @@ func certMalformed(c *Case) []Finding {
 }
 
 func keyMalformed(c *Case) []Finding {
-	return c.broken(
+	return append(c.unfitSigningKeys(), c.broken(
 		func(m *trust.Material) bool {
 			return m.State == trust.Malformed && isKeyRole(m.Role) && len(c.misnamed(m.Place)) == 0
 		},
 		func(m *trust.Material) string {
 			return fmt.Sprintf("%s is not a key in PEM form%s", named(m.Place), because(m.Reason))
 		},
-		func(m *trust.Material) string { return c.mend(m.Place) })
+		func(m *trust.Material) string { return c.mend(m.Place) })...)
+}
+
+// unfitSigningKeys are service-account keys of a kind that Kubernetes neither
+// signs nor verifies with (k8s.io/kubernetes/pkg/serviceaccount/jwt.go,
+// JWTTokenGenerator).
+func (c *Case) unfitSigningKeys() []Finding {
+	var out []Finding
+	for _, l := range c.Links {
+		if l.Signing == nil {
+			continue
+		}
+		m := c.Material(l.Signing.Key)
+		if !m.OK() || len(m.Keys) == 0 {
+			continue
+		}
+		if _, edwards := m.Keys[0].(ed25519.PublicKey); edwards {
+			f := Finding{Cause: fmt.Sprintf("%s is an Ed25519 key: Kubernetes signs tokens with RSA and ECDSA alone, and does not start", named(m.Place)), Fix: c.mend(m.Place), Links: []int{l.Number}}
+			out = mergeFinding(out, f.at(m.Place))
+		}
+	}
+	return out
 }
 
 // named names a file, and the field in it, for a sentence.

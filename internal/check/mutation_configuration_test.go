@@ -183,6 +183,9 @@ var configurationMutations = []mutation{
 	{name: "a worker joined with a kubeconfig of a bootstrap token that is left", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		c.Copy("w1", "kubelet.conf", "w1", "bootstrap-kubelet.conf")
 	}, id: "bootstrap-leftover", node: "w1", path: "/etc/kubernetes/bootstrap-kubelet.conf", wide: true},
+	{name: "the kubelet's flag gives the node another name", kind: testpki.HA, brk: func(c *testpki.Cluster) {
+		c.Write("w1", "/var/lib/kubelet/kubeadm-flags.env", []byte("KUBELET_KUBEADM_ARGS=\"--hostname-override=worker-one\"\n"))
+	}, id: "identity-wrong", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
 	{name: "three control planes sign tokens with three keys", kind: testpki.HA, brk: func(c *testpki.Cluster) {
 		for _, n := range []string{"cp2", "cp3"} {
 			c.Write(n, "pki/sa.pub", publicKey(c.NewKey(n, "pki/sa.key", issue.ECDSAP256)))

@@ -246,6 +246,13 @@ var fileMutations = []mutation{
 		c.Write("cp3", "pki/sa.pub", append(publicKey(key), c.Read("cp1", "pki/sa.pub")...))
 		c.Write("cp1", "pki/sa.pub", append(publicKey(key), c.Read("cp1", "pki/sa.pub")...))
 	}, id: "sa-verify-key-missing", node: "cp2", path: pki + "sa.pub", links: []int{12}},
+	{name: "the key of tokens is of a kind that Kubernetes does not sign with", brk: func(c *testpki.Cluster) {
+		c.Write("cp1", "pki/sa.pub", publicKey(c.NewKey("cp1", "pki/sa.key", issue.Ed25519)))
+	}, id: "key-malformed", path: pki + "sa.key", says: "Ed25519"},
+	{name: "a worker's kubeconfig is missing", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Remove("w1", "kubelet.conf") },
+		id: "file-missing", node: "w1", path: "/etc/kubernetes/kubelet.conf", links: []int{8}},
+	{name: "a worker's authority is missing", kind: testpki.HA, brk: func(c *testpki.Cluster) { c.Remove("w1", "pki/ca.crt") },
+		id: "file-missing", node: "w1", path: pki + "ca.crt", links: []int{11}},
 	{name: "an authority's key is another authority's", brk: func(c *testpki.Cluster) { c.Copy("cp1", "pki/etcd/ca.key", "cp1", "pki/front-proxy-ca.key") },
 		id: "ca-key-mismatch", path: pki + "front-proxy-ca.key"},
 }

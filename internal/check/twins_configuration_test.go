@@ -1,9 +1,12 @@
 package check_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/testpki"
 )
 
@@ -66,5 +69,28 @@ var configurationTwins = []twin{
 		for _, n := range []string{"cp1", "cp2", "cp3"} {
 			c.Edit(n, "manifests/kube-apiserver.yaml", "--etcd-servers=https://127.0.0.1:2379", "--etcd-servers=https://10.0.0.11:2379,https://10.0.0.12:2379,https://10.0.0.13:2379")
 		}
+	}},
+	{name: "an address is known only when the Pod runs", change: func(_ *testing.T, c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "--advertise-address=10.0.0.11", "--advertise-address=$(HOST_IP)")
+		c.Edit("cp1", "manifests/kube-apiserver.yaml", "  - command:\n", "  - env:\n    - name: HOST_IP\n      valueFrom: {fieldRef: {fieldPath: status.hostIP}}\n    command:\n")
+	}},
+	{name: "one address of a list is known only when the Pod runs", change: func(_ *testing.T, c *testpki.Cluster) {
+		c.Edit("cp1", "manifests/etcd.yaml", "--listen-client-urls=https://127.0.0.1:2379,https://10.0.0.11:2379", "--listen-client-urls=https://127.0.0.1:2379,https://$(HOST_IP):2379")
+		c.Edit("cp1", "manifests/etcd.yaml", "  - command:\n", "  - env:\n    - name: HOST_IP\n      valueFrom: {fieldRef: {fieldPath: status.hostIP}}\n    command:\n")
+	}},
+	{name: "a node was given under another name than its kubelet's flag says", kind: testpki.HA, change: func(_ *testing.T, c *testpki.Cluster) {
+		os.Rename(filepath.Join(c.Dir, "w1"), filepath.Join(c.Dir, "backup-of-w1"))
+		c.Write("backup-of-w1", "/var/lib/kubelet/kubeadm-flags.env", []byte("KUBELET_KUBEADM_ARGS=\"--hostname-override=w1\"\n"))
+	}},
+	{name: "another authority than that of clients signs for servers", change: func(_ *testing.T, c *testpki.Cluster) {
+		c.Copy("cp1", "pki/ca.crt", "cp1", "pki/servers.crt")
+		c.Rekey("cp1", "servers", c.NewKey("cp1", "pki/servers.key", issue.ECDSAP256))
+		c.Rename("cp1", "servers", "servers")
+		c.Reissue("cp1", "apiserver", "servers", nil)
+		c.Remove("cp1", "pki/servers.key")
+		for _, conf := range allConfs {
+			c.SetConfCA("cp1", conf, c.Read("cp1", "pki/servers.crt"))
+		}
+		setFlag("kube-controller-manager", "root-ca-file", pki+"ca.crt", pki+"servers.crt")(c)
 	}},
 }

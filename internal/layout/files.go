@@ -169,7 +169,7 @@ func (r *nodeReader) decideAbsent() {
 		case why.dangling:
 		case guessing:
 			state, reason = trust.NotGiven, "is named by a guess"
-		case !r.node.Live && !r.telling[folder]:
+		case !r.node.Live && !r.telling[folder] && !r.workerLacks(u):
 			state, reason = trust.NotGiven, "is not in what was given"
 			notGiven[folder] = append(notGiven[folder], path.Base(u.Path))
 		}
@@ -184,6 +184,24 @@ func (r *nodeReader) decideAbsent() {
 	}
 	slices.SortStableFunc(r.node.Kubeconfigs, func(a, b trust.Kubeconfig) int { return a.Place.Compare(b.Place) })
 	slices.SortStableFunc(r.node.Materials, func(a, b *trust.Material) int { return a.Place.Compare(b.Place) })
+}
+
+// workerLacks tells of one of the two files that kubeadm leaves on a worker, where
+// the other is there: kubelet.conf, and the cluster's authority in a folder that was
+// given and holds nothing.
+func (r *nodeReader) workerLacks(u catalog.FileUse) bool {
+	conf, pki := catalog.Conf("kubelet.conf"), catalog.KubernetesDir+"/pki"
+	if len(r.node.Components) != 1 || r.node.Components[0].Name != catalog.Kubelet || r.node.Layout != catalog.LayoutKubeadm {
+		return false
+	}
+	switch u.Path {
+	case conf:
+		return r.exists(pki + "/ca.crt")
+	case pki + "/ca.crt":
+		names, err := r.list(pki)
+		return r.exists(conf) && r.isFolder(pki) && err == nil && len(names) == 0
+	}
+	return false
 }
 
 func files(n int) string {

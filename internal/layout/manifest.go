@@ -47,6 +47,9 @@ type volume struct {
 type environment struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+	// ValueFrom is set where the value is known when the Pod runs alone, as its
+	// node's address is.
+	ValueFrom *struct{} `json:"valueFrom"`
 }
 
 // programs are the components that run as static pods.
@@ -165,20 +168,40 @@ func (c *container) named(podName string) (string, []string) {
 }
 
 // expanded returns command and args with $(NAME) replaced where the value
-// stands in the manifest.
+// stands in the manifest. Of a list, what is known only when the Pod runs is left
+// out, and so is a flag of which nothing else remains: it is not known, rather than
+// $(NAME).
 func (c *container) expanded() []string {
-	var pairs []string
+	var pairs, unknown []string
 	for _, e := range c.Env {
-		if e.Value != "" {
+		if e.ValueFrom != nil {
+			unknown = append(unknown, "$("+e.Name+")")
+		} else {
 			pairs = append(pairs, "$("+e.Name+")", e.Value)
 		}
 	}
 	replacer := strings.NewReplacer(pairs...)
 	var words []string
 	for _, w := range slices.Concat(c.Command, c.Args) {
-		words = append(words, replacer.Replace(w))
+		if w, known := withoutUnknown(replacer.Replace(w), unknown); known {
+			words = append(words, w)
+		}
 	}
 	return words
+}
+
+// withoutUnknown takes the elements of a flag's list out that hold one of some
+// texts, and tells whether anything of it remains. Only flags have lists.
+func withoutUnknown(word string, unknown []string) (string, bool) {
+	holds := func(s string) bool {
+		return slices.ContainsFunc(unknown, func(u string) bool { return strings.Contains(s, u) })
+	}
+	name, value, isFlag := strings.Cut(word, "=")
+	if !holds(word) || !isFlag || !strings.HasPrefix(word, "-") {
+		return word, true
+	}
+	elements := slices.DeleteFunc(strings.Split(value, ","), holds)
+	return name + "=" + strings.Join(elements, ","), len(elements) > 0
 }
 
 func (c *container) addEtcdEnvironment(flags map[string][]string) {

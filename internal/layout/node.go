@@ -104,6 +104,9 @@ func (r *nodeReader) readKubeadm() {
 	r.addUnits()
 	r.readManifests(manifests)
 	r.addProcesses()
+	if r.node.NodeName == "" { // kubeadm's own name for it goes before what its kubelet was told later
+		r.nameNode()
+	}
 	catalog.Complete(&r.node, r.exists)
 	for _, u := range catalog.FilesOf(&r.node) {
 		r.use(u)

@@ -59,7 +59,7 @@ func TestReadOfAWholeControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Name != "cp1" || n.Layout != layout.LayoutKubeadm || n.Live || n.NodeName != "" || len(n.NotSeen) != 0 {
+	if n.Name != "cp1" || n.Layout != layout.LayoutKubeadm || n.Live || n.NodeName != "n1" || len(n.NotSeen) != 0 {
 		t.Errorf("%q, %s, live %v, node name %q, not seen %v", n.Name, n.Layout, n.Live, n.NodeName, n.NotSeen)
 	}
 	for p, state := range states(n) {
