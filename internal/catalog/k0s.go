@@ -54,7 +54,8 @@ var k0s = Distribution{
 	},
 	// 7443: node-local load balancing.
 	Ports: []string{"6443", "7443"}, Balanced: true,
-	Modes: 0o040, // CertSecureMode is 0640, for each component is a user of its own
+	ByDesign: []string{"kubelet-unverified"},
+	Modes:    0o040, // CertSecureMode is 0640, for each component is a user of its own
 	Mends: Mends{
 		ServerUnit: "k0scontroller", NodeUnit: "k0sworker",
 		Anew: []Mend{

@@ -60,8 +60,9 @@ func (c *Case) inItsTerms(f Finding) Finding {
 		f.Fix = command
 	case strings.HasPrefix(f.Fix, renewAuthority), makesAnew(f.Fix) && c.ownFile(trust.Place{Node: f.Node, Path: f.Path}) != nil:
 		f.Fix = d.Mends.OnUnit(d.Mends.Authority, server)
-	case strings.HasSuffix(f.Path, "/sa.pub") && makesAnew(f.Fix):
-		f.Fix = fmt.Sprintf("openssl pkey -in %s -pubout -out %s && %s", strings.TrimSuffix(f.Path, ".pub")+".key", f.Path, d.Mends.OnUnit(d.Mends.Restart, server))
+	case strings.HasPrefix(f.Fix, "openssl pkey -in "):
+		command, _, _ := strings.Cut(f.Fix, beside)
+		f.Fix = command + " && " + d.Mends.OnUnit(d.Mends.Restart, server)
 	case makesAnew(f.Fix):
 		f.Fix = fmt.Sprintf("restore %s from a backup, and then %s", f.Path, d.Mends.OnUnit(d.Mends.Restart, server))
 	case f.ID == "kubelet-unverified":

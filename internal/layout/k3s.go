@@ -189,7 +189,8 @@ func (r *nodeReader) readEmbeddedEtcd(at string) bool {
 		return false
 	}
 	c := r.component(catalog.Etcd)
-	set(c, "config-file", r.place(at), at)
+	c.Source = r.place(at)
+	set(c, "config-file", c.Source, at)
 	return r.configureEtcd(c)
 }
 
