@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -84,6 +85,37 @@ func TestVerifyKubeconfig(t *testing.T) {
 	}
 	if code, out, errs := verify("--root", node); code != exitFindings || !strings.Contains(out, "error unreachable") || errs != "" {
 		t.Errorf("gone, with a node: exit %d, %q, %q", code, out, errs)
+	}
+}
+
+// TestVerifyKubeconfigThatMayReadNothing: where nothing was judged, nothing is called
+// healthy; a single source is enough for a judgement.
+func TestVerifyKubeconfigThatMayReadNothing(t *testing.T) {
+	for name, x := range map[string]struct {
+		may  string // the only path that it may read
+		code int
+	}{
+		"nothing":         {"", exitFailed},
+		"namespaces only": {"/api/v1/namespaces", exitDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := &apitest.Objects{}
+			objects.Put("/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != x.may {
+					http.Error(w, "forbidden", http.StatusForbidden)
+					return
+				}
+				objects.ServeHTTP(w, r)
+			}))
+			defer server.Close()
+			var out, errs bytes.Buffer
+			code := run(t.Context(), []string{"verify", "--kubeconfig", kubeconfigOf(t, server)}, streams{out: &out, err: &errs})
+			refused := strings.Contains(errs.String(), "nothing of what it holds could be looked at: ") && strings.Contains(errs.String(), "may not ")
+			if code != x.code || refused != (code == exitFailed) || (out.Len() == 0) != refused {
+				t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+			}
+		})
 	}
 }
 
