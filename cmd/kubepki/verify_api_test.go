@@ -127,6 +127,7 @@ func TestVerifyKubeconfigUsage(t *testing.T) {
 		"--kubeconfig is of one cluster, and 2": {"--kubeconfig", none, t.TempDir(), t.TempDir()},
 		"--timeout: 0s is no time to wait":      {"--kubeconfig", none, "--timeout", "0s"},
 		"no such file or directory":             {"--kubeconfig", none},
+		"empty.conf: no cluster is in it":       {"--kubeconfig", writeEmptyConfig(t)},
 		`context "gone" does not exist`:         {"--kubeconfig", writeEmptyConfig(t), "--context", "gone"},
 	} {
 		var out, errs bytes.Buffer
