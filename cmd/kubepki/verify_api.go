@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/kube"
@@ -38,8 +40,8 @@ func (o *verifyOptions) withAPI(clusters []cluster, named bool) ([]cluster, erro
 	return clusters, nil
 }
 
-// read asks the API, and adds what it tells to the nodes. That it cannot be reached is
-// an error when there is nothing else to judge.
+// read asks the API, and adds what it tells to the nodes. That it cannot be reached, or
+// that nothing of it may be read, is an error when there is nothing else to judge.
 func (s *apiSource) read(ctx context.Context, nodes []trust.Node, at time.Time) ([]trust.Node, error) {
 	if s == nil {
 		return nodes, nil
@@ -61,6 +63,10 @@ func (s *apiSource) read(ctx context.Context, nodes []trust.Node, at time.Time) 
 		}}
 	case err != nil:
 		return nil, err
+	case s.alone && len(api.NotSeen) > 0 && !slices.ContainsFunc(api.Objects.Sources, func(x trust.Source) bool { return x.Count > 0 }):
+		// Nothing was judged, which must not look like health.
+		return nil, fmt.Errorf("the API server %s answers, but nothing of what it holds could be looked at: %s, and %d more",
+			api.Objects.Server, strings.TrimPrefix(api.NotSeen[0].Reason, "could not look at "), len(api.NotSeen)-1)
 	}
 	return append(slices.Clip(nodes), api), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -87,6 +88,37 @@ func TestVerifyKubeconfig(t *testing.T) {
 	}
 }
 
+// TestVerifyKubeconfigThatMayReadNothing: where nothing was judged, nothing is called
+// healthy; a single source is enough for a judgement.
+func TestVerifyKubeconfigThatMayReadNothing(t *testing.T) {
+	for name, x := range map[string]struct {
+		may  string // the only path that it may read
+		code int
+	}{
+		"nothing":         {"", exitFailed},
+		"namespaces only": {"/api/v1/namespaces", exitDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := &apitest.Objects{}
+			objects.Put("/api/v1/namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != x.may {
+					http.Error(w, "forbidden", http.StatusForbidden)
+					return
+				}
+				objects.ServeHTTP(w, r)
+			}))
+			defer server.Close()
+			var out, errs bytes.Buffer
+			code := run(t.Context(), []string{"verify", "--kubeconfig", kubeconfigOf(t, server)}, streams{out: &out, err: &errs})
+			refused := strings.Contains(errs.String(), "nothing of what it holds could be looked at: ") && strings.Contains(errs.String(), "may not ")
+			if code != x.code || refused != (code == exitFailed) || (out.Len() == 0) != refused {
+				t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+			}
+		})
+	}
+}
+
 // TestVerifyKubeconfigUsage: what makes no sense is said before anything is asked.
 func TestVerifyKubeconfigUsage(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none.conf")
@@ -95,6 +127,7 @@ func TestVerifyKubeconfigUsage(t *testing.T) {
 		"--kubeconfig is of one cluster, and 2": {"--kubeconfig", none, t.TempDir(), t.TempDir()},
 		"--timeout: 0s is no time to wait":      {"--kubeconfig", none, "--timeout", "0s"},
 		"no such file or directory":             {"--kubeconfig", none},
+		"empty.conf: no cluster is in it":       {"--kubeconfig", writeEmptyConfig(t)},
 		`context "gone" does not exist`:         {"--kubeconfig", writeEmptyConfig(t), "--context", "gone"},
 	} {
 		var out, errs bytes.Buffer

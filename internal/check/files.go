@@ -290,6 +290,11 @@ func notSeen(c *Case) []Finding {
 				f.Severity, f.ID = Error, "file-unreadable"
 				f.Fix = "run again with sudo"
 			}
+			if n.Stops != "" {
+				f.Severity, f.ID = Error, "file-unreadable"
+				f.Cause = fmt.Sprintf("%s does not run, for the kubelet cannot use its manifest: %s (its flags are taken to be kubeadm's)", n.Stops, n.Reason)
+				f.Fix = "mend " + n.Place.Path
+			}
 			out = append(out, f)
 		}
 	}
@@ -307,6 +312,7 @@ func (c *Case) manifestsNotGiven() []Finding {
 		for _, p := range n.Components {
 			switch {
 			case !slices.Contains(catalog.Components(), p.Name):
+			case p.Source.IsZero() && slices.ContainsFunc(n.NotSeen, func(x trust.NotSeen) bool { return x.Stops == p.Name }): // said of its manifest
 			case p.Source.IsZero():
 				without = append(without, p.Name)
 			default:

@@ -277,7 +277,7 @@ func (e *Explanation) order(k class) []string {
 		return server
 	case e.Half == HalfClient:
 		return client
-	case k.sense == ofWire && len(k.findings) == 0:
+	case (k.sense == ofWire || k.sense == ofFile) && len(k.findings) == 0:
 		return nil
 	}
 	return append(server, client...)
@@ -289,9 +289,12 @@ func (e *Explanation) next(k class) []string {
 	if e.Facts.Dialled != "" && k.sense != ofFile {
 		all = append(all, "kubepki show "+quoteArg(e.Facts.Dialled))
 	}
-	for _, l := range e.Look {
+	for i, l := range e.Look {
 		if l.Path == "" || k.sense == ofWire || len(all) > 2 || len(e.Look) > maxUseful {
 			continue
+		}
+		if slices.ContainsFunc(e.Look[:i], func(before Look) bool { return before.Path == l.Path }) {
+			continue // shown already, for its other part
 		}
 		switch {
 		case strings.HasSuffix(l.Path, ".crt"):

@@ -126,6 +126,7 @@ var classes = map[string]class{
 	"sa-key-file":           {depth: what, sense: ofFile, token: true, means: "a key that signs or verifies tokens of service accounts could not be loaded: RSA or ECDSA keys alone are taken", findings: concat([]string{"key-malformed", "sa-key-mismatch"}, fileFaults)},
 	"file-missing":          {depth: what, sense: ofFile, means: "a file is not there", findings: []string{"file-missing"}},
 	"file-unreadable":       {depth: what, sense: ofFile, means: "a file may not, or cannot, be read by who wants it", findings: []string{"file-unreadable", "key-permissions"}},
+	"no-kubeconfig":         {depth: why, sense: ofFile, means: "{caller} was given no kubeconfig, and then dials localhost:8080, where nobody serves: name one with --kubeconfig or the variable KUBECONFIG (on a control plane /etc/kubernetes/admin.conf, as root)", findings: nil},
 	"kubeconfig":            {depth: what, sense: ofFile, means: "a kubeconfig does not say whole and well whom to call and what to show", findings: []string{"kubeconfig-broken", "file-missing", "file-unreadable", "cert-malformed", "key-malformed"}},
 	"etcd-config":           {depth: why, sense: ofFile, means: "flags of etcd about TLS that cannot all be right", findings: []string{"flag-conflict"}},
 	"system-roots":          {depth: why, sense: ofFile, bundle: true, means: "no bundle of authorities is configured, and the machine has none of its own", findings: []string{"bundle-empty", "file-missing"}},

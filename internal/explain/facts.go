@@ -67,7 +67,7 @@ func (f form) submatches(text string) []string {
 }
 
 var (
-	urlForm       = newForm(`https?://([^/\s"'@]+)`, `http`)
+	urlForm       = newForm(`https?://(?:[^/\s"'@]*@)?([^/\s"'@]+)`, `http`)
 	dialForm      = newForm(`(?:dial tcp:? |Addr: "|failed to connect to |endpoint://|etcd-endpoints://[^/\s]+/|connect to |The connection to the server )`+addrForm, `dial tcp`, `Addr: "`, `connect`, `endpoint`)
 	fromForm      = newForm(`(?:handshake error from |remote-addr="|remote address |from "?)`+addrForm, `from `, `remote`)
 	betweenForm   = newForm(`(?:read|write) tcp `+addrForm+`->`+addrForm, `->`)

@@ -68,6 +68,27 @@ func TestFramesTellWhoWroteALine(t *testing.T) {
 	}
 }
 
+// Whom a URL leads to is told without the user and password in it, and a kubectl that
+// has no kubeconfig is told to take one, not to look at certificates.
+func TestWhereALineDialled(t *testing.T) {
+	for name, x := range map[string]struct {
+		line, dialled string
+		files         bool
+	}{
+		"a URL with a user and a password": {`Get "https://admin:hunter22@10.0.0.11:6443/": x509: certificate signed by unknown authority`, "10.0.0.11:6443", true},
+		"a URL with a user":                {`Get "https://admin@[fd00::11]/": x509: certificate signed by unknown authority`, "[fd00::11]:443", true},
+		"a plain URL":                      {`Get "https://10.0.0.11:6443/": x509: certificate signed by unknown authority`, "10.0.0.11:6443", true},
+		"no kubeconfig":                    {`The connection to the server localhost:8080 was refused - did you specify the right host or port?`, "localhost:8080", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := explain.Line(x.line, "kubectl")
+			if e == nil || e.Facts.Dialled != x.dialled || (len(e.Look) > 0) != x.files || !x.files && !strings.Contains(e.Meaning, "KUBECONFIG") {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
 // What the user says wins over what the line tells.
 func TestComponentIsWhatTheUserSays(t *testing.T) {
 	const line = "remote error: tls: bad certificate"

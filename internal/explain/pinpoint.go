@@ -35,6 +35,9 @@ type FoundLink struct {
 	Callee string `json:"callee"`
 	Half   string `json:"half"`
 	Broken bool   `json:"broken"`
+	// Unseen tells that the half was not judged: a part of it was not in what was
+	// given, or may not be read.
+	Unseen bool `json:"unseen,omitempty"`
 	// Credential is the place of what is shown, Bundle that of what it is judged
 	// by, Setting the flag or field that names the bundle.
 	Credential string `json:"credential,omitempty"`
@@ -297,7 +300,7 @@ func (p *pinpoint) link(l *check.JudgedLink) []FoundLink {
 		if p.e.Half != "" && h.Side != p.e.Half {
 			continue
 		}
-		f := FoundLink{Number: l.Number, Caller: l.Caller, Callee: l.Callee, Half: h.Side, Broken: h.State == check.Broken}
+		f := FoundLink{Number: l.Number, Caller: l.Caller, Callee: l.Callee, Half: h.Side, Broken: h.State == check.Broken, Unseen: h.State == check.Unseen}
 		switch {
 		case h.Side == HalfServer && l.Server != nil:
 			f.fill(l.Server.Credential, l.Server.Bundle)
@@ -441,12 +444,17 @@ func (p *pinpoint) says(f *Found) string {
 	}
 	const none = "no file of what was given explains it: "
 	switch k := classes[p.e.Class]; {
+	case len(f.Links) > 0 && !slices.ContainsFunc(f.Links, func(l FoundLink) bool { return !l.Unseen }) && p.e.Class != "refused-internal" && p.e.Class != "no-serving-certificate":
+		return none + "what such links use could not be judged, for it was not given or may not be read. Run it with sudo, or give the roots of all nodes concerned"
 	case k.token:
 		return none + "keys and issuers agree there, and tokens are not in these files. kubepki sa inspect shows what one says; compare the clocks of the nodes"
 	case p.e.Class == "refused-internal" || p.e.Class == "no-serving-certificate":
 		return none + "a kubelet that asks the API for its serving certificate keeps it elsewhere; kubectl get csr shows whether its request waits"
 	case k.sense == ofWire:
 		return none + "addresses and URLs agree there. Look at what runs: kubepki verify --live"
+	}
+	if slices.ContainsFunc(f.Links, func(l FoundLink) bool { return l.Unseen }) {
+		return none + "what was seen of what the links use is good, and not all was seen (sudo, or the roots of more nodes, shows more)"
 	}
 	return none + "what the links use there is good. A process still holds older files (kubepki verify --live shows which), the line is older than the files, or it is about another cluster"
 }

@@ -208,6 +208,27 @@ func TestNothingIsFoundInHealthyClusters(t *testing.T) {
 }
 
 // What says the same is said once, with how often it was.
+// TestWhatWasNotSeenIsNotCalledGood: a copy without the node's files tells nothing.
+func TestWhatWasNotSeenIsNotCalledGood(t *testing.T) {
+	for name, seen := range map[string]bool{"all files": true, "manifests alone": false} {
+		t.Run(name, func(t *testing.T) {
+			c := testpki.New(t, testpki.Single)
+			if !seen {
+				if err := os.RemoveAll(c.Path("cp1", "pki")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e := explain.Line(`dial tcp 10.0.0.11:2379: x509: certificate signed by unknown authority`, catalog.APIServer)
+			g, r := judged(t, c)
+			e.Pinpoint(g, r)
+			unseen := slices.ContainsFunc(e.Found.Links, func(l explain.FoundLink) bool { return l.Unseen })
+			if len(e.Found.Links) == 0 || unseen == seen || strings.Contains(e.Found.Says, "there is good") != seen || strings.Contains(e.Found.Says, "could not be judged") == seen {
+				t.Errorf("%+v", e.Found)
+			}
+		})
+	}
+}
+
 func TestManyLinesAreOneExplanation(t *testing.T) {
 	line := unknownByW1 + "\n"
 	all, others, err := explain.Lines(strings.NewReader(strings.Repeat(line, 500)+strings.Repeat("a line of nothing\n", 500)), "")

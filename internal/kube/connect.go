@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 
 	"k8s.io/client-go/rest"
@@ -20,7 +21,12 @@ func (a Access) Connect() (*rest.Config, error) {
 	rules.ExplicitPath = a.Kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
 		&clientcmd.ConfigOverrides{CurrentContext: a.Context}).ClientConfig()
-	if err != nil {
+	switch {
+	case clientcmd.IsEmptyConfig(err) && a.Kubeconfig != "": // client-go would speak of a variable that nobody uses
+		return nil, fmt.Errorf("kubeconfig %s: no cluster is in it", a.Kubeconfig)
+	case clientcmd.IsEmptyConfig(err):
+		return nil, errors.New("kubeconfig: none is there, or no cluster is in it")
+	case err != nil:
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
 	config.QPS = -1

@@ -155,7 +155,7 @@ func (r *nodeReader) readPods(folder string) {
 		content, err := r.read(at, false)
 		if err != nil {
 			if err.State != trust.Denied && err.Reason != "is a folder" {
-				r.notSeen(at, "the manifest "+err.Reason)
+				r.refused(at, "the manifest "+err.Reason)
 			}
 			continue
 		}
@@ -163,11 +163,33 @@ func (r *nodeReader) readPods(folder string) {
 		switch {
 		case errors.Is(parseErr, ErrNoComponent):
 		case parseErr != nil:
-			r.notSeen(at, "the manifest was not understood: "+parseErr.Error())
+			r.refused(at, "the manifest was not understood: "+parseErr.Error())
 		default:
 			seen.apply(&c, r.isFolder)
 			r.mounts[at] = seen
 			r.addComponent(c)
+		}
+	}
+	r.nameStopped()
+}
+
+// refused notes a manifest that the kubelet does not run. Under the usual name of a
+// component it is the component's own, and not a copy that somebody left there.
+func (r *nodeReader) refused(at, reason string) {
+	r.notSeen(at, reason)
+	name := strings.TrimSuffix(path.Base(at), path.Ext(at))
+	if slices.Contains(catalog.Components(), name) {
+		r.node.NotSeen[len(r.node.NotSeen)-1].Stops = name
+	}
+}
+
+// nameStopped takes back what refused said of a component that runs from another
+// file.
+func (r *nodeReader) nameStopped() {
+	for i := range r.node.NotSeen {
+		n := &r.node.NotSeen[i]
+		if _, ok := find(r.node.Components, func(c trust.Component) bool { return c.Name == n.Stops && !c.Source.IsZero() }); ok {
+			n.Stops = ""
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -245,6 +246,40 @@ func TestReadTakesFlagsFromManifests(t *testing.T) {
 	if len(reasons) != 2 || !strings.Contains(reasons[0], "broken.yaml: the manifest was not understood: is not YAML") ||
 		!strings.Contains(reasons[1], "etcd.old: a second manifest for etcd") {
 		t.Errorf("not seen: %q", reasons)
+	}
+}
+
+// TestManifestsThatAreRefused: a component's own manifest that the kubelet refuses
+// keeps it from running, unless another file runs it.
+func TestManifestsThatAreRefused(t *testing.T) {
+	const folder = "etc/kubernetes/manifests/"
+	for name, c := range map[string]struct {
+		files map[string]string
+		stops []string
+	}{
+		"the component's own is not YAML":       {map[string]string{"kube-apiserver.yaml": "kind: ["}, []string{catalog.APIServer}},
+		"the component's own is empty":          {map[string]string{"etcd.yaml": ""}, []string{catalog.Etcd}},
+		"a copy under another name is not YAML": {map[string]string{"kube-apiserver.old.yaml": "kind: ["}, []string{""}},
+		"another file runs the component":       {map[string]string{"etcd.yaml": "kind: [", "member.yaml": podWith("etcd", "command: [etcd, --name=a]")}, []string{""}},
+		"all are well":                          {map[string]string{"etcd.yaml": podWith("etcd", "command: [etcd, --name=a]")}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			for file, text := range c.files {
+				put(t, root, folder+file, []byte(text), 0o600)
+			}
+			n, _, err := layout.Read(root, layout.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stops []string
+			for _, s := range n.NotSeen {
+				stops = append(stops, s.Stops)
+			}
+			if !slices.Equal(stops, c.stops) {
+				t.Errorf("stops %q, want %q: %+v", stops, c.stops, n.NotSeen)
+			}
+		})
 	}
 }
 

@@ -154,7 +154,7 @@ func refuseKind(nodePath string, info fs.FileInfo) error {
 }
 
 func tooLarge(nodePath string) error {
-	return &ReadError{Path: nodePath, State: trust.Unreadable, Reason: "larger than 1 MiB: not a PEM file of a cluster"}
+	return &ReadError{Path: nodePath, State: trust.Unreadable, Reason: "is larger than 1 MiB, which no file of a cluster's credentials is"}
 }
 
 func readError(nodePath string, err error) *ReadError {

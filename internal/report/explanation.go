@@ -195,8 +195,11 @@ func found(w io.Writer, e *explain.Explanation, p Palette) {
 
 func foundLink(l *explain.FoundLink, p Palette) string {
 	state := p.Green("good in the files")
-	if l.Broken {
+	switch {
+	case l.Broken:
 		state = p.Red("broken")
+	case l.Unseen:
+		state = "not seen"
 	}
 	text := fmt.Sprintf("link %d %s → %s, %s half %s", l.Number, Plain(l.Caller), Plain(l.Callee), l.Half, state)
 	if l.Credential != "" {

@@ -244,6 +244,8 @@ type NotSeen struct {
 	Place  Place
 	Reason string
 	Denied bool // for lack of rights
+	// Stops names the component that cannot run for it: its manifest is refused.
+	Stops string
 }
 
 // Authority is something that signs: a CA certificate in its own file.
