@@ -51,34 +51,7 @@ func (c *Case) findStandings() []standing {
 
 // signed tells whether a's name and key are the issuer's of x. Many rules ask the same,
 // and each answer is a signature to verify: it is remembered.
-func (c *Case) signed(x, a certificate) bool {
-	if !bytes.Equal(a.RawSubject, x.RawIssuer) {
-		return false
-	}
-	if c.signatures == nil {
-		c.signatures = map[[2]int]bool{}
-	}
-	pair := [2]int{c.numberOf(x), c.numberOf(a)}
-	known, asked := c.signatures[pair]
-	if !asked {
-		known = trust.SignedBy(x, a)
-		c.signatures[pair] = known
-	}
-	return known
-}
-
-// numberOf numbers certificates by their content.
-func (c *Case) numberOf(x certificate) int {
-	n, seen := c.numbers[string(x.Raw)]
-	if !seen {
-		if c.numbers == nil {
-			c.numbers = map[string]int{}
-		}
-		n = len(c.numbers)
-		c.numbers[string(x.Raw)] = n
-	}
-	return n
-}
+func (c *Case) signed(x, a certificate) bool { return c.judgement.SignedBy(x, a) }
 
 // copyRank is 0 for an authority's own file and 1 for any other place, a worker's
 // copy too.
