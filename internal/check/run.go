@@ -97,6 +97,8 @@ type Case struct {
 	standings []standing
 	// judgement remembers the signatures that were verified.
 	judgement *trust.Judgement
+	// signers are the certificates of authorities by their subject.
+	signers map[string][]*signer
 	// breaking are the breaks of each half, by their index.
 	breaking map[reach][]int
 	// controlPlanes are the nodes that run what holds authorities of its own, held the
