@@ -298,17 +298,20 @@ func readCluster(c cluster) ([]trust.Node, proof.Keys, error) {
 	var nodes []trust.Node
 	var other *layout.UnknownError
 	for _, root := range c.nodes {
-		for _, r := range expand(root) {
-			node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name, Layout: c.layout, Distribution: c.distribution, Processes: c.processes})
-			if errors.As(err, &other) && c.layout == "" && len(other.Found) > 0 {
-				continue // a node of another distribution
+		var failed error
+		c.inOrder(expand(root), func(n nodeReading) {
+			if failed != nil || errors.As(n.err, &other) && c.layout == "" && len(other.Found) > 0 {
+				return // a node of another distribution
 			}
-			if err != nil {
-				return nil, nil, err
+			if failed = n.err; failed != nil {
+				return
 			}
-			c.distribution = catalog.DistributionOf(node.Layout)
-			maps.Copy(keys, ring)
-			nodes = append(nodes, node)
+			c.distribution = catalog.DistributionOf(n.node.Layout)
+			maps.Copy(keys, n.keys)
+			nodes = append(nodes, n.node)
+		})
+		if failed != nil {
+			return nil, nil, failed
 		}
 		if users, ring, ok := layout.ReadUsers(root.dir); ok && !layout.IsRoot(root.dir) && c.distribution == catalog.DistributionOf(users.Layout) {
 			maps.Copy(keys, ring)
@@ -316,6 +319,32 @@ func readCluster(c cluster) ([]trust.Node, proof.Keys, error) {
 		}
 	}
 	return nodes, keys, nil
+}
+
+// nodeReading is what came of reading one node.
+type nodeReading struct {
+	node trust.Node
+	keys layout.Keyring
+	err  error
+}
+
+func (c *cluster) read(r nodeRoot, distribution string) nodeReading {
+	node, ring, err := layout.Read(r.dir, layout.Options{Name: r.name, Layout: c.layout, Distribution: distribution, Processes: c.processes})
+	return nodeReading{node, ring, err}
+}
+
+// inOrder reads nodes on all cores, and takes them one by one, which may settle the
+// distribution: a node that was read for another one is read again.
+func (c *cluster) inOrder(roots []nodeRoot, take func(nodeReading)) {
+	take(c.read(roots[0], c.distribution))
+	supposed, next := c.distribution, 1
+	inOrder(context.Background(), roots[1:], func(r nodeRoot) nodeReading { return c.read(r, supposed) }, func(n nodeReading) {
+		if c.distribution != supposed {
+			n = c.read(roots[next], c.distribution)
+		}
+		next++
+		take(n)
+	})
 }
 
 // expand returns the root itself or, where it is no node's, the node roots in it.

@@ -51,34 +51,7 @@ func (c *Case) findStandings() []standing {
 
 // signed tells whether a's name and key are the issuer's of x. Many rules ask the same,
 // and each answer is a signature to verify: it is remembered.
-func (c *Case) signed(x, a certificate) bool {
-	if !bytes.Equal(a.RawSubject, x.RawIssuer) {
-		return false
-	}
-	if c.signatures == nil {
-		c.signatures = map[[2]int]bool{}
-	}
-	pair := [2]int{c.numberOf(x), c.numberOf(a)}
-	known, asked := c.signatures[pair]
-	if !asked {
-		known = trust.SignedBy(x, a)
-		c.signatures[pair] = known
-	}
-	return known
-}
-
-// numberOf numbers certificates by their content.
-func (c *Case) numberOf(x certificate) int {
-	n, seen := c.numbers[string(x.Raw)]
-	if !seen {
-		if c.numbers == nil {
-			c.numbers = map[string]int{}
-		}
-		n = len(c.numbers)
-		c.numbers[string(x.Raw)] = n
-	}
-	return n
-}
+func (c *Case) signed(x, a certificate) bool { return c.judgement.SignedBy(x, a) }
 
 // copyRank is 0 for an authority's own file and 1 for any other place, a worker's
 // copy too.
@@ -235,21 +208,57 @@ func certOutlivesCA(c *Case) []Finding {
 // issuer returns the authority that signed a leaf: of the leaf's own node
 // before that of another, nil when none here did.
 func (c *Case) issuer(node string, leaf certificate) *trust.Authority {
-	var found *trust.Authority
-	for i := range c.Authorities {
-		a := &c.Authorities[i]
-		m := c.certificateOf(*a)
-		if m == nil || !c.signed(leaf, m.Leaf()) {
+	own, first := -1, -1
+	for _, s := range c.signersNamed(string(leaf.RawIssuer)) {
+		if !c.signed(leaf, s.certificate) {
 			continue
 		}
-		if a.Node == node {
-			return a
+		if i, here := s.ofNode[node]; here && (own < 0 || i < own) {
+			own = i
 		}
-		if found == nil {
-			found = a
+		if first < 0 || s.first < first {
+			first = s.first
 		}
 	}
-	return found
+	switch {
+	case own >= 0:
+		return &c.Authorities[own]
+	case first >= 0:
+		return &c.Authorities[first]
+	}
+	return nil
+}
+
+// signer is the certificate of authorities, of which every node may hold a copy.
+type signer struct {
+	certificate certificate
+	first       int            // index of the first of the authorities
+	ofNode      map[string]int // of the first of each node
+}
+
+// signersNamed are the certificates of authorities with a subject (DER), each once.
+func (c *Case) signersNamed(subject string) []*signer {
+	if c.signers == nil {
+		c.signers = map[string][]*signer{}
+		byContent := map[string]*signer{}
+		for i, a := range c.Authorities {
+			m := c.certificateOf(a)
+			if m == nil {
+				continue
+			}
+			leaf := m.Leaf()
+			s := byContent[string(leaf.Raw)]
+			if s == nil {
+				s = &signer{certificate: leaf, first: i, ofNode: map[string]int{}}
+				byContent[string(leaf.Raw)] = s
+				c.signers[string(leaf.RawSubject)] = append(c.signers[string(leaf.RawSubject)], s)
+			}
+			if _, has := s.ofNode[a.Node]; !has {
+				s.ofNode[a.Node] = i
+			}
+		}
+	}
+	return c.signers[subject]
 }
 
 func keyWeak(c *Case) []Finding {

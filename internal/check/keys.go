@@ -201,9 +201,15 @@ func (c *Case) misfitByFlag(f Finding) Finding {
 func (c *Case) swapped() ([]Finding, map[*trust.Credential]bool) {
 	var out []Finding
 	said := map[*trust.Credential]bool{}
-	for i, a := range c.Credentials {
-		for _, b := range c.Credentials[i+1:] {
-			if said[a] || said[b] || a.Key == b.Key || !c.mismatched(a) || !c.mismatched(b) ||
+	var mismatched []*trust.Credential // few of many, so that pairs of them are few
+	for _, cred := range c.Credentials {
+		if c.mismatched(cred) {
+			mismatched = append(mismatched, cred)
+		}
+	}
+	for i, a := range mismatched {
+		for _, b := range mismatched[i+1:] {
+			if said[a] || said[b] || a.Key == b.Key ||
 				!hasKey(c.Material(a.Key), c.Material(b.Certificate).Leaf().PublicKey) || !hasKey(c.Material(b.Key), c.Material(a.Certificate).Leaf().PublicKey) {
 				continue
 			}

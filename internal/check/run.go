@@ -95,9 +95,12 @@ type Case struct {
 	Breaks    []Break
 	trust     []trustFault
 	standings []standing
-	// signatures that were verified, by the numbers of both certificates.
-	signatures map[[2]int]bool
-	numbers    map[string]int // by their DER
+	// judgement remembers the signatures that were verified.
+	judgement *trust.Judgement
+	// signers are the certificates of authorities by their subject.
+	signers map[string][]*signer
+	// breaking are the breaks of each half, by their index.
+	breaking map[reach][]int
 	// controlPlanes are the nodes that run what holds authorities of its own, held the
 	// names of the authorities that these hold; each is found once.
 	controlPlanes, held map[string]bool
@@ -105,7 +108,7 @@ type Case struct {
 
 // Run judges every link of the graph and applies all rules.
 func Run(g *trust.Graph, o Options) *Result {
-	c := &Case{Graph: g, Options: o}
+	c := &Case{Graph: g, Options: o, judgement: trust.NewJudgement(g, o.At)}
 	c.judge()
 	c.trust, c.standings = c.trustFaults(), c.findStandings()
 	var findings []Finding
@@ -130,10 +133,10 @@ func Run(g *trust.Graph, o Options) *Result {
 func (c *Case) judge() {
 	for i := range c.Links {
 		l := &c.Links[i]
-		for _, b := range c.JudgeServer(l.Server, c.At) {
+		for _, b := range c.judgement.Server(l.Server) {
 			c.Breaks = append(c.Breaks, Break{Break: b, Link: i, Server: true, Bundle: l.Server.Bundle, Credential: l.Server.Credential})
 		}
-		for _, b := range c.JudgeClient(l.Client, c.At) {
+		for _, b := range c.judgement.Client(l.Client) {
 			c.Breaks = append(c.Breaks, Break{Break: b, Link: i, Bundle: l.Client.Bundle, Credential: l.Client.Credential})
 		}
 		for _, b := range c.judgeSigning(l.Signing) {
@@ -174,6 +177,11 @@ func (c *Case) signingUnseen(s *trust.SigningHalf) bool {
 // links states each half and gathers the findings that break it.
 func (c *Case) links(findings []Finding) []JudgedLink {
 	out := make([]JudgedLink, len(c.Links))
+	c.breaking = map[reach][]int{}
+	for i, b := range c.Breaks {
+		half := reach{b.Link, b.Server}
+		c.breaking[half] = append(c.breaking[half], i)
+	}
 	for i := range c.Links {
 		l := &c.Links[i]
 		out[i] = JudgedLink{Link: l, Halves: c.halves(i, l)}
@@ -209,12 +217,10 @@ func (c *Case) halves(i int, l *trust.Link) []Half {
 // running components, then what the files show.
 func (c *Case) half(link int, side string, p Proof, unseen bool) Half {
 	h := Half{Side: side, State: OK, Proof: p}
-	for _, b := range c.Breaks {
-		if b.Link == link && b.Server == (side == "server") {
-			h.State = Broken
-			if b.seen != nil {
-				h.Proof = ByLive
-			}
+	for _, i := range c.breaking[reach{link, side == "server"}] {
+		h.State = Broken
+		if c.Breaks[i].seen != nil {
+			h.Proof = ByLive
 		}
 	}
 	switch {

@@ -27,15 +27,18 @@ type linkReader interface {
 // through the same folders. What is opened is looked at again.
 type seenLinks struct {
 	linkReader
-	infos map[string]fs.FileInfo
+	infos map[string]fs.FileInfo // nil: nothing stands there
 }
 
 func (s seenLinks) Lstat(name string) (fs.FileInfo, error) {
-	if info, ok := s.infos[name]; ok {
+	switch info, ok := s.infos[name]; {
+	case ok && info == nil:
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrNotExist}
+	case ok:
 		return info, nil
 	}
 	info, err := s.linkReader.Lstat(name)
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.infos[name] = info
 	}
 	return info, err

@@ -8,5 +8,5 @@
 //
 // A [Graph] is made of [Link]s. Each link has two halves: the callee's serving
 // certificate judged by the caller, and the caller's certificate judged by the
-// callee. [JudgeServer] and [JudgeClient] say what is wrong with a half.
+// callee. [Graph.JudgeServer] and [Graph.JudgeClient] say what is wrong with a half.
 package trust

@@ -52,6 +52,12 @@ type Break struct {
 // JudgeServer returns what is wrong with the callee's credential in the eyes of
 // the caller at a time, nothing for a half that works or cannot be seen.
 func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
+	return NewJudgement(g, at).Server(h)
+}
+
+// Server judges as [Graph.JudgeServer] does.
+func (j *Judgement) Server(h *ServerHalf) []Break {
+	g, at := j.graph, j.at
 	if h == nil || h.Unverified {
 		return nil
 	}
@@ -64,7 +70,7 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 		return breaks
 	}
 	if h.Bundle != nil {
-		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageServerAuth, at)...)
+		breaks = append(breaks, j.chain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageServerAuth)...)
 	} else {
 		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageServerAuth, at)...)
 	}
@@ -85,6 +91,12 @@ func (g *Graph) JudgeServer(h *ServerHalf, at time.Time) []Break {
 // JudgeClient returns what is wrong with the caller's credential in the eyes of
 // the callee at a time, nothing for a half that works or cannot be seen.
 func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
+	return NewJudgement(g, at).Client(h)
+}
+
+// Client judges as [Graph.JudgeClient] does.
+func (j *Judgement) Client(h *ClientHalf) []Break {
+	g, at := j.graph, j.at
 	if h == nil || h.Credential == nil {
 		return nil
 	}
@@ -94,7 +106,7 @@ func (g *Graph) JudgeClient(h *ClientHalf, at time.Time) []Break {
 		return breaks
 	}
 	if h.Bundle != nil {
-		breaks = append(breaks, g.judgeChain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageClientAuth, at)...)
+		breaks = append(breaks, j.chain(g.Material(h.Credential.Certificate).Certificates, h.Credential.Certificate, h.Bundle, x509.ExtKeyUsageClientAuth)...)
 	} else {
 		breaks = append(breaks, judgeAlone(leaf, h.Credential.Certificate, x509.ExtKeyUsageClientAuth, at)...)
 	}
@@ -224,37 +236,33 @@ func (g *Graph) Unseen(c *Credential, b *Bundle) bool {
 	return b != nil && g.Material(b.Anchors).notGiven()
 }
 
-// judgeChain judges a chain, which stands at a place, against a bundle.
-func (g *Graph) judgeChain(chain []*x509.Certificate, place Place, b *Bundle, usage x509.ExtKeyUsage, at time.Time) []Break {
-	if g.Material(b.Anchors).notGiven() {
+// chain judges a chain, which stands at a place, against a bundle.
+func (j *Judgement) chain(chain []*x509.Certificate, place Place, b *Bundle, usage x509.ExtKeyUsage) []Break {
+	if j.graph.Material(b.Anchors).notGiven() {
 		return nil
 	}
-	anchors := g.AnchorsOf(b)
+	anchors := j.graph.AnchorsOf(b)
 	if len(anchors) == 0 {
 		return []Break{{Kind: NoBundle, Place: b.Anchors}}
 	}
 	var breaks []Break
 	leaf := chain[0]
-	if k, ok := outside(leaf, at); ok {
+	if k, ok := outside(leaf, j.at); ok {
 		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
 	}
-	path, broken := g.path(chain, anchors)
-	if broken != nil {
+	v := j.verdict(chain, anchors, usage)
+	if v.broken != nil {
+		broken := *v.broken
 		broken.Place = place
-		return append(breaks, *broken)
+		return append(breaks, broken)
 	}
-	for _, a := range path[1:] {
-		if k, ok := outside(a, at); ok {
+	for _, a := range v.path[1:] {
+		if k, ok := outside(a, j.at); ok {
 			breaks = append(breaks, Break{Kind: k, Place: b.Anchors, Certificate: a})
 		}
 	}
-	// The dates have been judged; the rest is asked at a time when all are good.
-	when, ok := common(path)
-	if !ok {
-		return breaks
-	}
-	if k, ok := verifyKind(chain, anchors, usage, when); !ok {
-		breaks = append(breaks, Break{Kind: k, Place: place, Certificate: leaf})
+	if v.kind != "" {
+		breaks = append(breaks, Break{Kind: v.kind, Place: place, Certificate: leaf})
 	}
 	return breaks
 }
@@ -285,32 +293,32 @@ func common(path []*x509.Certificate) (time.Time, bool) {
 
 // path follows the signatures from the leaf to an anchor. Where it ends without
 // one, the break tells why.
-func (g *Graph) path(chain, anchors []*x509.Certificate) ([]*x509.Certificate, *Break) {
+func (j *Judgement) path(chain, anchors []*x509.Certificate) ([]*x509.Certificate, *Break) {
 	path := chain[:1:1]
 	for current := chain[0]; len(path) <= len(chain); {
 		if slices.ContainsFunc(anchors, current.Equal) {
 			return path, nil
 		}
-		if a := issuerOf(current, anchors); a != nil {
+		if a := j.issuerOf(current, anchors); a != nil {
 			return append(path, a), nil
 		}
-		next := issuerOf(current, chain[1:])
+		next := j.issuerOf(current, chain[1:])
 		if next == nil || slices.ContainsFunc(path, next.Equal) {
-			return nil, g.noPath(current, anchors)
+			return nil, j.noPath(current, anchors)
 		}
 		path, current = append(path, next), next
 	}
 	return nil, &Break{Kind: UnknownAuthority, Certificate: chain[0]}
 }
 
-func (g *Graph) noPath(c *x509.Certificate, anchors []*x509.Certificate) *Break {
+func (j *Judgement) noPath(c *x509.Certificate, anchors []*x509.Certificate) *Break {
 	b := &Break{Kind: UnknownAuthority, Certificate: c}
 	if slices.ContainsFunc(anchors, func(a *x509.Certificate) bool { return bytes.Equal(a.RawSubject, c.RawIssuer) }) {
 		b.Kind = OtherAuthority
 		return b
 	}
 	// An intermediate that the graph knows and that an anchor signed.
-	if i := issuerOf(c, g.authorityCertificates()); i != nil && issuerOf(i, anchors) != nil {
+	if i := j.issuerOf(c, j.graph.authorityCertificates()); i != nil && j.issuerOf(i, anchors) != nil {
 		b.Kind = ChainIncomplete
 	}
 	return b
@@ -328,9 +336,9 @@ func (g *Graph) authorityCertificates() []*x509.Certificate {
 
 // issuerOf returns the candidate whose key signed c, nil when there is none.
 // It asks the signature alone: whether the candidate may sign is asked later.
-func issuerOf(c *x509.Certificate, candidates []*x509.Certificate) *x509.Certificate {
+func (j *Judgement) issuerOf(c *x509.Certificate, candidates []*x509.Certificate) *x509.Certificate {
 	for _, a := range candidates {
-		if bytes.Equal(a.RawSubject, c.RawIssuer) && signedBy(c, a) {
+		if j.SignedBy(c, a) {
 			return a
 		}
 	}
@@ -349,7 +357,7 @@ func signedBy(c, a *x509.Certificate) bool {
 
 // SignedBy tells whether a's name and key are the issuer's of c.
 func SignedBy(c, a *x509.Certificate) bool {
-	return issuerOf(c, []*x509.Certificate{a}) != nil
+	return bytes.Equal(a.RawSubject, c.RawIssuer) && signedBy(c, a)
 }
 
 // SignedWith tells whether a key signed a certificate, whoever it belongs to.

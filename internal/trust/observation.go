@@ -137,7 +137,7 @@ func (g *Graph) JudgePresented(chain []*x509.Certificate, h *ServerHalf, at time
 	}
 	var breaks []Break
 	if h.Bundle != nil {
-		breaks = g.judgeChain(chain, place, h.Bundle, x509.ExtKeyUsageServerAuth, at)
+		breaks = NewJudgement(g, at).chain(chain, place, h.Bundle, x509.ExtKeyUsageServerAuth)
 	}
 	for _, name := range h.Names {
 		if chain[0].VerifyHostname(name) != nil {
