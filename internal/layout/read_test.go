@@ -80,7 +80,7 @@ func TestReadFileRefusesWhatIsNoFileOfACluster(t *testing.T) {
 	}{
 		"/folder":     {trust.Unreadable, "is a folder"},
 		"/":           {trust.Unreadable, "is a folder"},
-		"/sparse":     {trust.Unreadable, "larger than 1 MiB: not a PEM file of a cluster"},
+		"/sparse":     {trust.Unreadable, "is larger than 1 MiB, which no file of a cluster's credentials is"},
 		"/fifo":       {trust.Unreadable, "is a FIFO, not a file"},
 		"/a":          {trust.Unreadable, "loop"},
 		"/a/x":        {trust.Unreadable, "loop"},
