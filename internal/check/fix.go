@@ -327,7 +327,11 @@ func (c *Case) renewElsewhere(f *Finding) string {
 	conf := "/etc/kubernetes/kubelet.conf"
 	switch {
 	case f.Path == conf || strings.HasPrefix(f.Path, "/var/lib/kubelet/pki/kubelet-client"):
-		return know(sh("install", "-m", "600", filePart, conf), "%s: what kubepki kubeconfig node NAME --file %[1]s makes on a control-plane node, with this node's name; then restart the kubelet", filePart)
+		name := "NAME"
+		if n := c.nodeNamed(f.Node); n != nil && n.NodeName != "" {
+			name = quote(n.NodeName)
+		}
+		return know(sh("install", "-m", "600", filePart, conf), "%s: what kubepki kubeconfig node %s --file %[1]s makes on a control-plane node, with this node's name; then restart the kubelet", filePart, name)
 	case strings.HasPrefix(f.Path, "/var/lib/kubelet/pki/kubelet."):
 		return "make the kubelet's serving pair where the kubelets' authority is (kubepki renew with --root NAME=DIR for both nodes, or kubepki issue), and restart the kubelet"
 	}

@@ -197,6 +197,8 @@ func (b *bench) run(f check.Finding) {
 	}
 }
 
+var namedNode = regexp.MustCompile(`kubeconfig node (\S+) --file`)
+
 var notedNode = regexp.MustCompile(`of node (\w+)`)
 
 // fillIn does what the note of a fix says of the part in capitals.
@@ -224,7 +226,11 @@ func (b *bench) fillIn(f check.Finding) string {
 		b.check(os.WriteFile(file, out, 0o600))
 		defer os.Remove(file)
 	} else {
-		out, err := b.on("cp1", "kubepki kubeconfig node "+f.Node)
+		name := f.Node
+		if said := namedNode.FindStringSubmatch(f.FixNote); said != nil && said[1] != "NAME" {
+			name = said[1]
+		}
+		out, err := b.on("cp1", "kubepki kubeconfig node "+name)
 		if err != nil {
 			b.t.Fatalf("kubepki kubeconfig node: %v\n%s", err, out)
 		}
