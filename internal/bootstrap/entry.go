@@ -84,7 +84,7 @@ func (e *Entry) find(id, severity, field, fix, cause string, args ...any) {
 }
 
 func (e *Entry) readToken(s *corev1.Secret) {
-	remake := e.deletion() + ", and kubepki token create"
+	remake := e.deletion() + " && kubepki token create"
 	if s.Type != api.SecretTypeBootstrapToken {
 		e.find(TokenMalformed, severityError, "type", remake, "the Secret is of type %q: only %s is a token", s.Type, api.SecretTypeBootstrapToken)
 	}
@@ -113,7 +113,7 @@ func (e *Entry) readExpiration(s *corev1.Secret, now time.Time) {
 	case s.DeletionTimestamp != nil:
 		e.find(TokenExpired, severityWarning, "metadata.deletionTimestamp", again, "it is being deleted, and refused already")
 	case text == "":
-		e.find(TokenUnbounded, severityWarning, field, e.deletion()+", and make one with a --ttl", "it never expires: whoever learns it can join nodes for ever")
+		e.find(TokenUnbounded, severityWarning, field, e.deletion()+" && kubepki token create --ttl 24h", "it never expires: whoever learns it can join nodes for ever")
 	case e.Expired && e.Expires.IsZero():
 		e.find(TokenExpired, severityWarning, field, again, "the expiration is not a time (RFC 3339), which counts as expired")
 	case e.Expired:

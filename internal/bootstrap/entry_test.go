@@ -142,11 +142,11 @@ func TestFaultsOfATokenAreFound(t *testing.T) {
 func TestATokenIsNamedByItsSecretsName(t *testing.T) {
 	for name, test := range map[string]struct{ secret, tokenID, id, remake string }{
 		"both agree":               {"bootstrap-token-abcdef", "abcdef", "abcdef", ""},
-		"token-id names a twin":    {"bootstrap-token-abcdef", "zzzzzz", "abcdef", "kubepki token delete abcdef, "},
-		"token-id is none":         {"bootstrap-token-abcdef", "", "abcdef", "kubepki token delete abcdef, "},
-		"the name is of no token":  {"mine", "zzzzzz", "", "kubectl -n kube-system delete secret mine, "},
-		"the id of it is too long": {"bootstrap-token-abcdefg", "abcdef", "", "kubectl -n kube-system delete secret bootstrap-token-abcdefg, "},
-		"the name is an id alone":  {"abcdef", "abcdef", "", "kubectl -n kube-system delete secret abcdef, "},
+		"token-id names a twin":    {"bootstrap-token-abcdef", "zzzzzz", "abcdef", "kubepki token delete abcdef && "},
+		"token-id is none":         {"bootstrap-token-abcdef", "", "abcdef", "kubepki token delete abcdef && "},
+		"the name is of no token":  {"mine", "zzzzzz", "", "kubectl -n kube-system delete secret mine && "},
+		"the id of it is too long": {"bootstrap-token-abcdefg", "abcdef", "", "kubectl -n kube-system delete secret bootstrap-token-abcdefg && "},
+		"the name is an id alone":  {"abcdef", "abcdef", "", "kubectl -n kube-system delete secret abcdef && "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret := spec(t).Secret()
@@ -161,13 +161,13 @@ func TestATokenIsNamedByItsSecretsName(t *testing.T) {
 				}
 				return
 			}
-			if len(e.Findings) != 1 || e.Findings[0].Fix != test.remake+"and kubepki token create" {
+			if len(e.Findings) != 1 || e.Findings[0].Fix != test.remake+"kubepki token create" {
 				t.Errorf("findings %+v, want the fix %q", e.Findings, test.remake)
 			}
 			// The fix of a token without an end spares its twin too.
 			delete(secret.Data, "expiration")
 			fix := bootstrap.Read(secret, now).Findings[1].Fix
-			if fix != test.remake+"and make one with a --ttl" {
+			if fix != test.remake+"kubepki token create --ttl 24h" {
 				t.Errorf("the fix of one without an end is %q", fix)
 			}
 		})

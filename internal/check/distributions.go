@@ -88,7 +88,7 @@ func makesAnew(fix string) bool {
 func permissionFix(d *catalog.Distribution, f Finding) string {
 	fix := strings.ReplaceAll(f.Fix, "chmod 600", fmt.Sprintf("chmod %o", 0o600|d.Modes))
 	if strings.HasPrefix(f.Path, "/etc/rancher/") {
-		fix += fmt.Sprintf("; and write-kubeconfig-mode: \"0600\" in /etc/rancher/%s/config.yaml, or it comes back at the next start", d.Name)
+		fix = know(fix, "and write-kubeconfig-mode: \"0600\" in /etc/rancher/%s/config.yaml, or it comes back at the next start", d.Name)
 	}
 	return fix
 }

@@ -341,7 +341,7 @@ func runMutations(t *testing.T, layoutName string, build func(*testing.T) *tree,
 				t.Fatalf("want exactly %s at %s, got %d:\n%s", m.id, m.path, len(got), strings.Join(got, "\n"))
 			}
 			f := r.Findings[0]
-			if f.ID != m.id || f.Path != m.path || f.Node != m.node || m.field != "" && f.Field != m.field || !strings.Contains(f.Fix, m.fix) {
+			if f.ID != m.id || f.Path != m.path || f.Node != m.node || m.field != "" && f.Field != m.field || !strings.Contains(f.Fix+f.FixNote, m.fix) {
 				t.Errorf("want %s %s:%s#%s with %q in its fix, got\n%s", m.id, m.node, m.path, m.field, m.fix, got[0])
 			}
 			if strings.Contains(f.Fix, "kubepki init") || strings.Contains(f.Fix, "/etc/kubernetes") {

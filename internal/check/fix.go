@@ -33,7 +33,7 @@ const (
 const beside = "  # "
 
 // programs are what commands begin with: all else is words.
-var programs = []string{"kubepki", "kubectl", "openssl", "chmod", "chown", "test", "cat", "cp", "mv", "rm", "install", "sed", "grep", "shred", "timedatectl"}
+var programs = []string{"kubepki", "kubectl", "openssl", "chmod", "chown", "test", "cat", "cp", "mv", "rm", "install", "sed", "grep", "shred", "systemctl", "timedatectl"}
 
 // The parts that are to be filled in.
 const (

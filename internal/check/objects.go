@@ -167,16 +167,16 @@ func mendObject(path string) string {
 	resource, rest, _ := strings.Cut(path, "/")
 	switch {
 	case resource == "clustertrustbundle":
-		return fmt.Sprintf("kubepki trust diff %s ca.crt --kubeconfig KUBECONFIG shows what differs; whoever signs for it publishes it: for kubernetes.io/kube-apiserver-serving kube-controller-manager, from its --root-ca-file", path)
+		return know(sh("kubepki", "trust", "diff", path, filePart), "%s: the authority's certificate; it shows what differs. Whoever signs for the bundle publishes it: for kubernetes.io/kube-apiserver-serving kube-controller-manager, from its --root-ca-file", filePart)
 	case strings.HasSuffix(path, "/kube-root-ca.crt"):
-		return fmt.Sprintf("kubectl -n %s delete configmap kube-root-ca.crt: kube-controller-manager makes it anew from its --root-ca-file, which it reads only when it starts", namespaceOf(trust.Place{Path: path}))
+		return know(sh("kubectl", "-n", namespaceOf(trust.Place{Path: path}), "delete", "configmap", "kube-root-ca.crt"), "kube-controller-manager makes it anew from its --root-ca-file, which it reads only when it starts")
 	case path == "configmap/kube-public/cluster-info":
-		return "kubectl -n kube-public edit configmap cluster-info: put the authority of the cluster and the URL of its API server there; kube-controller-manager signs it anew"
+		return "put the authority of the cluster and the URL of its API server into it (kubectl -n kube-public edit configmap cluster-info); kube-controller-manager signs it anew"
 	case path == "configmap/kube-system/extension-apiserver-authentication":
-		return "kubectl -n kube-system delete configmap extension-apiserver-authentication: kube-apiserver makes it anew within a minute from its --client-ca-file and --requestheader-client-ca-file"
+		return know("kubectl -n kube-system delete configmap extension-apiserver-authentication", "kube-apiserver makes it anew within a minute from its --client-ca-file and --requestheader-client-ca-file")
 	case resource == "secret":
 		namespace, name, _ := strings.Cut(rest, "/")
-		return fmt.Sprintf("kubectl -n %s delete secret %s, and make it anew where it is still needed", namespace, name)
+		return know(sh("kubectl", "-n", namespace, "delete", "secret", name), "make it anew where it is still needed")
 	case resource == "https:":
 		return "renew the serving certificate of kube-apiserver on its node: kubepki verify there names the file"
 	}
@@ -188,11 +188,11 @@ const anyFile = "FILE"
 
 // mendAnchors is for a target of kubepki trust.
 func mendAnchors(target, file string) string {
-	fix := fmt.Sprintf("kubepki trust add %s %s --kubeconfig KUBECONFIG", target, file)
+	note := "kubepki trust prune takes out what has expired, and trust remove what is old"
 	if file == anyFile {
-		fix += ", FILE being the authority of what stands behind it"
+		note = "FILE: the authority of what stands behind it; " + note
 	}
-	return fix + "; kubepki trust prune takes out what has expired, and trust remove what is old"
+	return know(sh("kubepki", "trust", "add", target, file, "--yes"), "%s", note)
 }
 
 // mendBundle says what to do about a bundle; of webhooks about each one's, for others
@@ -207,10 +207,10 @@ func mendBundle(b *trust.ObjectBundle, file string) string {
 	}
 	fix := mendAnchors(target, file)
 	if b.Default {
-		fix = strings.Replace(fix, "--kubeconfig", "--force --kubeconfig", 1)
+		fix = strings.Replace(fix, " --yes", " --force --yes", 1)
 	}
 	if n := len(b.Copies); n > 0 {
-		fix += fmt.Sprintf("; and so for %d more", n)
+		fix += fmt.Sprintf("; and so for %d more", n) // in the note
 	}
 	return fix
 }
@@ -281,7 +281,7 @@ func objectsUnverified(c *Case) []Finding {
 	for i := range o.Bundles {
 		if b := &o.Bundles[i]; b.Insecure {
 			f := Finding{Cause: fmt.Sprintf("kube-apiserver does not verify what answers for APIService %s (insecureSkipTLSVerify): anybody in between may answer in its place, and learn who asks for what", b.Name),
-				Fix: fmt.Sprintf("kubectl patch apiservice %s --type merge -p '{\"spec\":{\"insecureSkipTLSVerify\":false,\"caBundle\":\"BASE64 OF ITS AUTHORITY\"}}'", b.Name), Links: []int{linkOf(b.Use)}}
+				Fix: fmt.Sprintf("let APIService %s verify its server: set insecureSkipTLSVerify to false, and caBundle to its authority in base64, in one kubectl edit", b.Name), Links: []int{linkOf(b.Use)}}
 			out = append(out, f.at(b.Place))
 		}
 	}
@@ -298,7 +298,7 @@ func objectsUnverified(c *Case) []Finding {
 func apiServiceUnavailable(c *Case) []Finding {
 	o := c.Objects()
 	if o != nil && o.Unreachable != "" {
-		f := Finding{Cause: fmt.Sprintf("the API server %s cannot be asked: %s", o.Server, o.Unreachable), Fix: "kubectl --kubeconfig KUBECONFIG version -v 6 shows what goes wrong", Links: []int{9}}
+		f := Finding{Cause: fmt.Sprintf("the API server %s cannot be asked: %s", o.Server, o.Unreachable), Fix: know("kubectl version -v 6", "with the same kubeconfig: it shows what goes wrong"), Links: []int{9}}
 		if o.Stranger {
 			f.ID, f.Fix = "refused", "use a kubeconfig of this cluster whose credential has not expired"
 		}
@@ -314,7 +314,7 @@ func apiServiceUnavailable(c *Case) []Finding {
 			continue
 		}
 		f := Finding{Cause: fmt.Sprintf("kube-apiserver does not get through to the extension API server of %s (service %s): %s", b.Name, b.Service, bounded(b.Message)),
-			Fix: "kubectl describe apiservice " + b.Name, Links: []int{13}, needs: []trust.Place{b.Place}}
+			Fix: sh("kubectl", "describe", "apiservice", b.Name), Links: []int{13}, needs: []trust.Place{b.Place}}
 		if strings.Contains(b.Message, "x509: ") || strings.Contains(b.Message, "tls: ") || strings.Contains(b.Message, "certificate") {
 			f.ID = "refused"
 		}
@@ -389,7 +389,7 @@ func validityOutlives(c *Case) []Finding {
 		return nil
 	}
 	f := Finding{Cause: fmt.Sprintf("kubeadm-config makes certificates for %s and authorities for %s: the certificates outlive whoever signs them", days(leaf), days(ca)),
-		Fix: "kubectl -n kube-system edit configmap kubeadm-config: set certificateValidityPeriod below caCertificateValidityPeriod"}
+		Fix: "set certificateValidityPeriod below caCertificateValidityPeriod (kubectl -n kube-system edit configmap kubeadm-config)"}
 	p := o.Kubeadm.Place
 	p.Field += ".certificateValidityPeriod"
 	return []Finding{f.at(p)}

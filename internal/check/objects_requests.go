@@ -60,7 +60,7 @@ func (c *Case) waiting(o *trust.Objects, requests []*trust.WaitingRequest) Findi
 	switch oldest.State {
 	case "failed":
 		f.Cause = fmt.Sprintf("%s failed: %s", who, bounded(oldest.Message))
-		f.Fix = "kubectl delete csr " + name + ", once the cause is mended: whoever needs the certificate asks again"
+		f.Fix = know(sh("kubectl", "delete", "csr", name), "once the cause is mended: whoever needs the certificate asks again")
 	case "approved":
 		f.Cause = fmt.Sprintf("%s was approved %s ago, and nobody signs it", who, ago(c.At.Sub(oldest.Since)))
 		f.Fix = "see why nobody signs for " + oldest.Signer + ": is its controller running"
@@ -69,7 +69,7 @@ func (c *Case) waiting(o *trust.Objects, requests []*trust.WaitingRequest) Findi
 		}
 	default:
 		f.Cause = fmt.Sprintf("%s waits for approval since %s", who, ago(c.At.Sub(oldest.Since)))
-		f.Fix = fmt.Sprintf("kubepki csr review %s, then kubepki csr approve %s (or deny)", name, name)
+		f.Fix = know(sh("kubepki", "csr", "review", name), "then kubepki csr approve %s, or deny", name)
 	}
 	for _, r := range requests {
 		if text := notOfNode(o, r); text != "" {

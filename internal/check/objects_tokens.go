@@ -68,7 +68,7 @@ func tokensNamed(tokens []*trust.StoredToken) string {
 }
 
 func remakeToken(t *trust.StoredToken) string {
-	return fmt.Sprintf("kubectl -n %s patch secret %s --type json -p '[{\"op\":\"remove\",\"path\":\"/data/token\"}]': kube-controller-manager makes a new one; or delete the Secret", t.Namespace, t.Secret)
+	return know(sh("kubectl", "-n", t.Namespace, "patch", "secret", t.Secret, "--type", "json", "-p", `[{"op":"remove","path":"/data/token"}]`), "kube-controller-manager makes a new one; or delete the Secret")
 }
 
 // saTokenInvalid: nobody who shows the token is let in.
@@ -88,7 +88,7 @@ func saTokenInvalid(c *Case) []Finding {
 	return groups.findings(func(reason string, tokens []*trust.StoredToken) Finding {
 		f := Finding{Cause: fmt.Sprintf("the token of %s is refused: %s", tokensNamed(tokens), reason), Fix: remakeToken(tokens[0])}
 		if tokens[0].Gone {
-			f.Fix = fmt.Sprintf("kubectl -n %s delete secret %s", tokens[0].Namespace, tokens[0].Secret)
+			f.Fix = sh("kubectl", "-n", tokens[0].Namespace, "delete", "secret", tokens[0].Secret)
 		}
 		if tokens[0].Empty {
 			f.Severity = Warning
