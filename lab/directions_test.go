@@ -27,7 +27,7 @@ type verification struct {
 		OK             bool
 		Halves         []struct{ Side, State, Proof string }
 	}
-	Findings []struct{ ID, Severity, Node, Path, Field, Cause string }
+	Findings []struct{ ID, Severity, Node, Path, Field, Cause, Fix, FixKind string }
 }
 
 // look runs kubepki verify and returns what it found.

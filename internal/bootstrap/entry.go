@@ -109,15 +109,16 @@ func (e *Entry) readExpiration(s *corev1.Secret, now time.Time) {
 	e.Expires, _ = time.Parse(time.RFC3339, text)
 	_, e.Expired = secrets.GetExpiration(s, now)
 	const again = "kubepki token create"
+	remake := e.deletion() + " && " + again
 	switch {
 	case s.DeletionTimestamp != nil:
 		e.find(TokenExpired, severityWarning, "metadata.deletionTimestamp", again, "it is being deleted, and refused already")
 	case text == "":
 		e.find(TokenUnbounded, severityWarning, field, e.deletion()+" && kubepki token create --ttl 24h", "it never expires: whoever learns it can join nodes for ever")
 	case e.Expired && e.Expires.IsZero():
-		e.find(TokenExpired, severityWarning, field, again, "the expiration is not a time (RFC 3339), which counts as expired")
+		e.find(TokenExpired, severityWarning, field, remake, "the expiration is not a time (RFC 3339), which counts as expired")
 	case e.Expired:
-		e.find(TokenExpired, severityWarning, field, again, "it expired at %s", e.Expires.UTC().Format(time.RFC3339))
+		e.find(TokenExpired, severityWarning, field, remake, "it expired at %s", e.Expires.UTC().Format(time.RFC3339))
 	}
 }
 
