@@ -364,8 +364,11 @@ func k3sFaults() (func(*testing.T) *tree, []distroMutation) {
 			x.edit("s1", "/etc/rancher/k3s/config.yaml", "node-name:", "kube-apiserver-arg:\n- authorization-mode=AlwaysAllow\nnode-name:")
 		}, id: "authorization-open", node: "s1", path: "/etc/rancher/k3s/config.yaml", field: "--authorization-mode"},
 		{name: "a drop-in of the kubelet lets anybody in", brk: func(x *tree) {
-			x.write("a1", agent+"etc/kubelet.conf.d/50-own.conf", []byte("kind: KubeletConfiguration\nauthentication:\n  anonymous:\n    enabled: true\n"), 0o600)
-		}, id: "anonymous-on", node: "a1", path: agent + "etc/kubelet.conf.d/50-own.conf"},
+			x.write("a1", agent+"etc/kubelet.conf.d/50-own.conf", []byte("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nauthentication:\n  anonymous:\n    enabled: true\n"), 0o600)
+		}, id: "anonymous-on", node: "a1", path: agent + "etc/kubelet.conf.d/50-own.conf", field: "authentication.anonymous.enabled"},
+		{name: "a drop-in of the kubelet says of no version", brk: func(x *tree) {
+			x.write("a1", agent+"etc/kubelet.conf.d/50-own.conf", []byte("kind: KubeletConfiguration\nport: 10250\n"), 0o600)
+		}, id: "flag-conflict", node: "a1", path: agent + "etc/kubelet.conf.d/50-own.conf", field: "apiVersion"},
 		{name: "etcd lets in whoever comes", brk: func(x *tree) {
 			x.edit("s1", "/var/lib/rancher/k3s/server/db/etcd/config", "  trusted-ca-file: "+tls+"etcd/server-ca.crt\n", "")
 			x.edit("s1", "/var/lib/rancher/k3s/server/db/etcd/config", "client-cert-auth: true\n  key-file: "+tls+"etcd/server-client.key", "key-file: "+tls+"etcd/server-client.key")

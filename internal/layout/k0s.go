@@ -83,7 +83,8 @@ func (r *nodeReader) readK0s() {
 		a.Without = r.readK0sConfiguration(config)
 	}
 	for _, at := range []string{path.Join(data, "kubelet-config.yaml"), "/run/k0s/kubelet/config.yaml"} {
-		if r.readKubeletFile(at) {
+		if r.exists(at) {
+			r.configureKubelet(r.component(catalog.Kubelet), at, false)
 			break
 		}
 	}
@@ -168,24 +169,4 @@ func (r *nodeReader) k0sStore(place trust.Place, k *k0sConfiguration) []string {
 		set(r.component(catalog.Etcd), "initial-advertise-peer-urls", place.In("spec.storage.etcd.peerAddress"), "https://"+net.JoinHostPort(etcd.PeerAddress, "2380"))
 	}
 	return nil
-}
-
-// readKubeletFile reads one configuration file of the kubelet, and tells whether
-// it is there.
-func (r *nodeReader) readKubeletFile(at string) bool {
-	content, err := r.read(at, false)
-	if err != nil {
-		return false
-	}
-	k, parseErr := ParseKubeletConfiguration(r.place(at), content.Data)
-	if parseErr != nil {
-		r.notSeen(at, "the kubelet's configuration was not understood: "+parseErr.Error())
-		return true
-	}
-	c := r.component(catalog.Kubelet)
-	c.Source = k.Source
-	for flag, values := range k.Flags {
-		set(c, flag, k.Source.In("--"+flag), values...)
-	}
-	return true
 }

@@ -195,16 +195,18 @@ func (r *nodeReader) readEmbeddedEtcd(at string) bool {
 }
 
 // readKubeletFolder reads the kubelet's drop-in folder (--config-dir), where
-// k3s puts its defaults into the first file. A later file wins.
+// k3s puts its defaults into the first file. A later file wins; the last one is
+// where a setting would be added.
 func (r *nodeReader) readKubeletFolder(folder string) {
 	names, _ := r.list(folder)
-	for _, name := range names {
-		at := path.Join(folder, name)
-		if !strings.HasSuffix(name, ".conf") {
-			continue
-		}
-		r.readKubeletFile(at)
+	names = slices.DeleteFunc(names, func(name string) bool { return path.Ext(name) != ".conf" })
+	if len(names) == 0 {
+		return
 	}
+	c := r.component(catalog.Kubelet)
+	set(c, "config-dir", r.place(folder), folder)
+	r.configureKubelet(c, "", false)
+	c.Source = r.place(path.Join(folder, names[len(names)-1]))
 }
 
 // readDynamic reads the certificate that the supervisor serves, from the Secret
