@@ -82,29 +82,46 @@ func (n *Nodes) Takeup(s bundle.Setting) string {
 // withFiles returns the nodes as if the files stood there.
 func withFiles(nodes []trust.Node, files []*File) []trust.Node {
 	out := slices.Clone(nodes)
+	of := byNode(files)
 	for i := range out {
 		n := &out[i]
+		if len(of[n.Name]) == 0 {
+			continue
+		}
 		n.Materials, n.Kubeconfigs, n.Files = slices.Clone(n.Materials), slices.Clone(n.Kubeconfigs), slices.Clone(n.Files)
-		for _, f := range files {
-			if f.Place.Node == n.Name {
-				f.putInto(n)
-			}
+		for _, f := range of[n.Name] {
+			f.putInto(n)
 		}
 	}
 	return out
+}
+
+// byNode sorts files by their nodes.
+func byNode(files []*File) map[string][]*File {
+	of := map[string][]*File{}
+	for _, f := range files {
+		of[f.Place.Node] = append(of[f.Place.Node], f)
+	}
+	return of
 }
 
 func (f *File) putInto(n *trust.Node) {
 	for i, k := range n.Kubeconfigs {
 		if k.Place == f.Place {
 			n.Materials = slices.DeleteFunc(n.Materials, func(m *trust.Material) bool { return m.Place.File() == f.Place })
+			if f.Data == nil {
+				n.Kubeconfigs[i] = trust.Kubeconfig{Place: f.Place, State: trust.Missing, Reason: "does not exist", Remote: k.Remote}
+				continue
+			}
 			var embedded []*trust.Material
 			n.Kubeconfigs[i], embedded, _ = layout.ParseKubeconfig(f.Place, f.Data)
 			n.Materials = append(n.Materials, embedded...)
 		}
 	}
 	for i, m := range n.Materials {
-		if m.Place == f.Place {
+		if m.Place == f.Place && f.Data == nil {
+			n.Materials[i] = &trust.Material{Place: m.Place, Role: m.Role, State: trust.Missing, Reason: "does not exist"}
+		} else if m.Place == f.Place {
 			n.Materials[i], _ = layout.ParseMaterial(m.Place, m.Role, f.Data)
 		}
 	}

@@ -137,7 +137,7 @@ func phase(r record) int {
 	switch {
 	case r.Gone:
 		return 3
-	case r.Backup != "":
+	case r.Backup != "", r.Link:
 		return 2
 	case r.Private:
 		return 1

@@ -58,7 +58,7 @@ type record struct {
 	// Backup and Replaces are of a file that is replaced.
 	Backup   string `json:"backup,omitempty"`
 	Replaces string `json:"replaces,omitempty"`
-	Link     bool   `json:"link,omitempty"` // a symbolic link that is led elsewhere
+	Link     bool   `json:"link,omitempty"` // a symbolic link
 	Gone     bool   `json:"gone,omitempty"` // a file that is removed
 	State    string `json:"state,omitempty"`
 	Sum      string `json:"sum,omitempty"` // of all bytes before this line
@@ -184,12 +184,10 @@ func validEntry(r record) bool {
 	}
 	replaced := beside(r.Backup) && r.Backup != r.Temp && r.Replaces != ""
 	switch {
-	case !validName(r.File) || r.Link && r.Gone:
+	case !validName(r.File):
 		return false
 	case r.Gone:
 		return replaced && r.Temp == ""
-	case r.Link:
-		return replaced && beside(r.Temp)
 	}
 	return beside(r.Temp) && (replaced || r.Backup == "" && r.Replaces == "")
 }

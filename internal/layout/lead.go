@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
+	"syscall"
 )
 
 // Lead stages that a symbolic link at an absolute path of the node leads elsewhere,
@@ -20,6 +22,17 @@ func (t *Transaction) Lead(nodePath, old, to string) error {
 	return t.note(t.stageLead(path.Clean(nodePath), old, to))
 }
 
+// Symlink stages a new symbolic link at an absolute path of the node, with the text to,
+// which may name a file that the same transaction makes: that appears first. Missing
+// folders above it are made with mode 0755. It is an error, [fs.ErrExist], when
+// something stands there already.
+func (t *Transaction) Symlink(nodePath, to string) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	return t.note(t.stageSymlink(path.Clean(nodePath), to))
+}
+
 // Remove stages that a regular file at an absolute path of the node is removed, after
 // all that replaces what named it. A symbolic link is not followed. The file must hold
 // old, now and in Commit, else the error is [ErrChanged].
@@ -30,18 +43,37 @@ func (t *Transaction) Remove(nodePath string, old []byte) error {
 	return t.note(t.stageRemoval(path.Clean(nodePath), old))
 }
 
-func (t *Transaction) stageLead(nodePath, old, to string) error {
+// Unlink is [Transaction.Remove] of a symbolic link that leads to old.
+func (t *Transaction) Unlink(nodePath, old string) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	nodePath = path.Clean(nodePath)
+	name, _, err := t.leading(nodePath, old)
+	if err != nil {
+		return t.note(t.failed("removing", nodePath, err))
+	}
+	return t.note(t.enter(nodePath, record{File: name, Backup: temporaryFor(name), Link: true, Gone: true, Replaces: hashOf([]byte(old))}))
+}
+
+// leading is the symbolic link at a path, which must lead to old.
+func (t *Transaction) leading(nodePath, old string) (string, fs.FileInfo, error) {
 	name, info, err := t.itself(nodePath)
 	if err != nil {
-		return t.failed("writing", nodePath, err)
+		return "", nil, err
 	}
 	if info.Mode()&fs.ModeSymlink == 0 {
-		return t.failed("writing", nodePath, errors.New("is no symbolic link"))
+		return "", nil, errors.New("is no symbolic link")
 	}
 	now, err := t.ops.Readlink(name)
 	if err == nil && now != old {
 		err = ErrChanged
 	}
+	return name, info, err
+}
+
+func (t *Transaction) stageLead(nodePath, old, to string) error {
+	name, info, err := t.leading(nodePath, old)
 	if err != nil {
 		return t.failed("writing", nodePath, err)
 	}
@@ -57,6 +89,31 @@ func (t *Transaction) stageLead(nodePath, old, to string) error {
 		if err != nil {
 			return t.failed("writing", nodePath, err)
 		}
+	}
+	return nil
+}
+
+func (t *Transaction) stageSymlink(nodePath, to string) error {
+	if err := checkNodePath(nodePath); err != nil {
+		return err
+	}
+	folder, err := t.mkdir(path.Dir(nodePath), 0o755)
+	if err != nil {
+		return err
+	}
+	name := path.Join(folder, path.Base(nodePath))
+	switch _, err := t.ops.Lstat(name); {
+	case err == nil:
+		return t.failed("writing", nodePath, fs.ErrExist)
+	case !errors.Is(err, fs.ErrNotExist):
+		return t.failed("writing", nodePath, err)
+	}
+	r := record{File: name, Temp: temporaryFor(name), Link: true, SHA256: hashOf([]byte(to))}
+	if err := t.enter(nodePath, r); err != nil {
+		return err
+	}
+	if err := t.ops.Symlink(to, r.Temp); err != nil {
+		return t.failed("writing", nodePath, err)
 	}
 	return nil
 }
@@ -105,4 +162,26 @@ func (t *Transaction) enter(nodePath string, r record) error {
 	}
 	t.entries = append(t.entries, r)
 	return nil
+}
+
+// LeadsTo is the text of the symbolic link at an absolute path of a node below a
+// root; empty where what stands there is no link.
+func LeadsTo(root, nodePath string) (string, error) {
+	if err := checkNodePath(nodePath); err != nil {
+		return "", err
+	}
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", root, Cause(err))
+	}
+	defer dir.Close()
+	folder, _, err := Follow(dir, path.Dir(nodePath))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", nodePath, err)
+	}
+	to, err := dir.Readlink(path.Join(folder, path.Base(nodePath)))
+	if errors.Is(err, syscall.EINVAL) {
+		return "", nil // no link
+	}
+	return to, Cause(err)
 }

@@ -353,8 +353,8 @@ func place(ops fileOps, r record) (appeared bool, err error) {
 	if r.Backup != "" {
 		return placeOver(ops, r)
 	}
-	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
-		return false, Cause(err)
+	if err := giveMode(ops, r, r.Temp); err != nil {
+		return false, err
 	}
 	err = Cause(ops.Link(r.Temp, r.File))
 	switch {

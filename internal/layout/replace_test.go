@@ -18,7 +18,7 @@ const (
 	oldBundle, newBundle     = "# ours\nold anchor\n", "# ours\nold anchor\nnew anchor\n"
 	oldManifest, newManifest = "--client-ca-file=/pki/ca.crt\n", "--client-ca-file=/pki/client-ca.crt\n"
 	oldPair, newPair         = "old pair\n", "new pair\n"
-	changes                  = 6
+	changes                  = 8
 )
 
 func replacing(t *testing.T) string {
@@ -29,8 +29,10 @@ func replacing(t *testing.T) string {
 	write(t, root, "pki/ca.crt", "anchor\n", 0o644)
 	write(t, root, "pki/obsolete.crt", oldBundle, 0o644)
 	write(t, root, "kubelet/1.pem", oldPair, 0o600)
-	if err := os.Symlink("/kubelet/1.pem", filepath.Join(root, "kubelet/current.pem")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"current.pem", "obsolete.pem"} {
+		if err := os.Symlink("/kubelet/1.pem", filepath.Join(root, "kubelet", name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Symlink("../shared/bundle.pem", filepath.Join(root, "pki/bundle.crt")); err != nil {
 		t.Fatal(err)
@@ -56,6 +58,14 @@ func stageReplacing(tx *Transaction) error {
 		if err := tx.Lead("/kubelet/current.pem", "/kubelet/1.pem", "/kubelet/2.pem"); err != nil {
 			return err
 		}
+	}
+	if _, err := tx.dir.Lstat("kubelet/obsolete.pem"); err == nil {
+		if err := tx.Unlink("/kubelet/obsolete.pem", "/kubelet/1.pem"); err != nil {
+			return err
+		}
+	}
+	if err := tx.Symlink("/kubelet/server-current.pem", "/kubelet/2.pem"); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	if _, err := tx.dir.Lstat("pki/obsolete.crt"); err == nil {
 		if err := tx.Remove("/pki/obsolete.crt", []byte(oldBundle)); err != nil {
@@ -114,6 +124,19 @@ func wholeOrNot(t *testing.T, root string) (done int) {
 	case read("kubelet/"+filepath.Base(to)) == "":
 		t.Errorf("the link leads to %s, which is not there", to)
 	case to == "/kubelet/2.pem":
+		done++
+	}
+	switch to, err := os.Readlink(filepath.Join(root, "kubelet/obsolete.pem")); {
+	case errors.Is(err, fs.ErrNotExist):
+		done++
+	case err != nil || to != "/kubelet/1.pem":
+		t.Errorf("the link that goes leads to %q: %v", to, err)
+	}
+	switch to, err := os.Readlink(filepath.Join(root, "kubelet/server-current.pem")); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil || read("kubelet/2.pem") == "":
+		t.Errorf("the new link leads to %q, which is not there: %v", to, err)
+	default:
 		done++
 	}
 	return done
