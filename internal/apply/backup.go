@@ -59,6 +59,12 @@ type Backup struct {
 	Reason     string    // why it has none
 }
 
+// IsBackupName tells whether a text is a time as the folders of backups are called.
+func IsBackupName(s string) bool {
+	_, err := time.Parse(backupLayout, s)
+	return err == nil
+}
+
 // backupFolder is where what is replaced at a time is kept.
 func backupFolder(at time.Time) string {
 	return path.Join(BackupsDir, at.UTC().Format(backupLayout))
@@ -147,7 +153,7 @@ func backupNames(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if _, err := time.Parse(backupLayout, e.Name()); err == nil && e.IsDir() {
+		if IsBackupName(e.Name()) && e.IsDir() {
 			names = append(names, e.Name())
 		}
 	}

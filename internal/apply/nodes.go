@@ -42,6 +42,36 @@ func ReadNode(name, dir string) (*Nodes, error) {
 	return New(map[string]string{name: dir}, []trust.Node{node}, keys), nil
 }
 
+// WithKubeconfigs returns the nodes with more kubeconfigs read, those of people, which
+// no component names. One that is not there is an error.
+func (n *Nodes) WithKubeconfigs(places []trust.Place) (*Nodes, error) {
+	nodes, keys := slices.Clone(n.Nodes), maps.Clone(n.Keys)
+	for _, at := range places {
+		i := slices.IndexFunc(nodes, func(o trust.Node) bool { return o.Name == at.Node })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: no node is called %q", at.Path, at.Node)
+		}
+		if slices.ContainsFunc(nodes[i].Kubeconfigs, func(k trust.Kubeconfig) bool { return k.Place == at }) {
+			continue
+		}
+		content, err := layout.ReadFile(n.Dirs[at.Node], at.Path)
+		if err != nil {
+			return nil, err
+		}
+		if content.Target != "" {
+			return nil, advise(fmt.Errorf("%s: a symbolic link is on the way to it", at.Path), "name the file itself: a link of somebody else's may lead anywhere")
+		}
+		k, materials, ring := layout.ParseKubeconfig(at, content.Data)
+		if k.State != trust.Present {
+			return nil, fmt.Errorf("%s: %s", at.Path, k.Reason)
+		}
+		nodes[i].Kubeconfigs = append(slices.Clone(nodes[i].Kubeconfigs), k)
+		nodes[i].Materials = append(slices.Clone(nodes[i].Materials), materials...)
+		maps.Copy(keys, ring)
+	}
+	return New(n.Dirs, nodes, keys), nil
+}
+
 // Mend finishes or takes back what an interrupted run left below a root, and tells
 // how many files were finished and temporaries removed. Else a plan would be made
 // of what stands there now, and not hold when it is carried out.

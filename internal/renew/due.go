@@ -43,7 +43,7 @@ func Due(g *trust.Graph, findings []check.Finding, o Options) ([]*Item, []Left) 
 }
 
 func survey(g *trust.Graph, findings []check.Finding, o Options, due bool) ([]*Item, []Left) {
-	p := &planner{Options: o, g: g, index: newIndex(g, findings, o)}
+	p := newPlanner(g, findings, o)
 	var items []*Item
 	var left []Left
 	for _, c := range p.candidates() {

@@ -79,7 +79,7 @@ func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options)
 		}
 		return items, nil
 	}
-	p := &planner{Options: o, g: g, index: newIndex(g, findings, o)}
+	p := newPlanner(g, findings, o)
 	all := p.candidates()
 	chosen := map[int]bool{}
 	for _, t := range targets {
@@ -111,6 +111,10 @@ type planner struct {
 	Options
 	*index
 	g *trust.Graph
+}
+
+func newPlanner(g *trust.Graph, findings []check.Finding, o Options) *planner {
+	return &planner{Options: o, g: g, index: newIndex(g, findings, o)}
 }
 
 // candidate is what can be named: a credential or an authority.
@@ -341,7 +345,7 @@ func (p *planner) choose(i *Item, cred *trust.Credential) error {
 		i.Algorithm = p.Algorithm
 		return nil
 	}
-	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), i.signer.Key.Public()} {
+	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), publicOf(i.signer.Certificate)} {
 		if k != nil && issue.CheckPublicKey(k) == nil && issue.AlgorithmOf(k) != "" {
 			i.Algorithm = issue.AlgorithmOf(k)
 			return nil

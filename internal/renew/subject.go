@@ -85,7 +85,7 @@ func renamed(was name, want map[string]name) name {
 			continue
 		}
 		if len(kept) > 0 {
-			is = append(is, sorted(kept))
+			is = append(is, inOrder(kept))
 		}
 		for _, of := range gone {
 			put(of)
@@ -96,8 +96,8 @@ func renamed(was name, want map[string]name) name {
 	return is
 }
 
-// sorted is the order that DER wants of a SET.
-func sorted(set relativeNameSET) relativeNameSET {
+// inOrder is the order that DER wants of a SET.
+func inOrder(set relativeNameSET) relativeNameSET {
 	slices.SortStableFunc(set, func(a, b attribute) int {
 		x, _ := asn1.Marshal(a) // it was parsed from such bytes
 		y, _ := asn1.Marshal(b)
