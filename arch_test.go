@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"internal/renew":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue"},
 	"internal/proof":        {"internal/trust", "internal/check"},
 	"internal/reach":        {},
+	"internal/sshtest":      {},
 	"internal/remote":       {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/renew", "internal/apply"},
 	"internal/apply":        {"internal/trust", "internal/catalog", "internal/check", "internal/bundle", "internal/issue", "internal/renew", "internal/proof", "internal/layout"},
 	"internal/probe":        {"internal/trust"},

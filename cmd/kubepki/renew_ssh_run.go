@@ -181,7 +181,9 @@ func (r *sshRun) print() error {
 	return nil
 }
 
-func (r *sshRun) warn(text string) { fmt.Fprintf(r.s.err, "kubepki: warning: %s\n", report.Plain(text)) }
+func (r *sshRun) warn(text string) {
+	fmt.Fprintf(r.s.err, "kubepki: warning: %s\n", report.Plain(text))
+}
 
 // carryOut renews the nodes whose folders are here, then control planes one at a time,
 // then workers, some at once. It stops at the first that fails: what runs then ends.

@@ -56,4 +56,3 @@ func takeBack(dir string, files []*File) (stay []string, err error) {
 	}
 	return stay, tx.Commit()
 }
-

@@ -330,6 +330,9 @@ func (p *fleetPlan) plan(n *FarNode) ([]*renew.Item, error) {
 	} else {
 		n.before = findings
 	}
+	for _, c := range g.Credentials {
+		p.known = append(p.known, c.ID)
+	}
 	keys := p.f.keyring(n)
 	options := renew.Options{At: p.f.At, ReuseKey: p.o.ReuseKey, Server: p.o.Server, Keys: func(at trust.Place) crypto.Signer {
 		return keys[at] // a nil interface where there is none
@@ -353,9 +356,7 @@ func (p *fleetPlan) items(g *trust.Graph, findings []check.Finding, n *FarNode, 
 	for _, id := range p.o.IDs {
 		for _, target := range p.targets(id, n) {
 			items, err := renew.Plan(g, findings, []string{target}, o)
-			var unknown *renew.UnknownError
-			if errors.As(err, &unknown) {
-				p.known = append(p.known, unknown.Known...)
+			if errors.As(err, new(*renew.UnknownError)) {
 				continue
 			}
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
@@ -52,6 +53,7 @@ func (f *Fleet) Renew(ctx context.Context, n *FarNode) (*Outcome, error) {
 		o.State = Same
 		return o, err
 	}
+	ctx = context.WithoutCancel(ctx) // what is begun is ended, within the node's patience
 	written, err := n.Client.Write(ctx, f.At, chains)
 	if err != nil {
 		o.State, err = f.lost(ctx, n, o.Leaves, err)
@@ -125,15 +127,7 @@ func (f *Fleet) lost(ctx context.Context, n *FarNode, leaves []*x509.Certificate
 	if errors.As(err, &said) {
 		return Same, err // a transaction that fails leaves all as it was
 	}
-	if n.Redial == nil {
-		return Unknown, err
-	}
-	client, again := n.Redial(context.WithoutCancel(ctx))
-	if again != nil {
-		return Unknown, fmt.Errorf("%w; and it could not be asked what became of it: %w", err, again)
-	}
-	n.Client = client
-	told, again := client.Read(context.WithoutCancel(ctx), true)
+	told, again := n.readAgain(ctx)
 	if again != nil {
 		return Unknown, fmt.Errorf("%w; and it does not tell what became of it: %w", err, again)
 	}
@@ -141,6 +135,29 @@ func (f *Fleet) lost(ctx context.Context, n *FarNode, leaves []*x509.Certificate
 		return Same, err
 	}
 	return Done, nil
+}
+
+// settling is how long a node may take to end what it was doing when the connection
+// was cut.
+const settling = 2 * time.Second
+
+// readAgain connects anew and reads a node, which first ends what was interrupted there.
+func (n *FarNode) readAgain(ctx context.Context) (*Told, error) {
+	if n.Redial == nil {
+		return nil, errors.New("nobody knows how to reach it again")
+	}
+	client, err := n.Redial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.Client.Close()
+	n.Client = client
+	told, err := client.Read(ctx, true)
+	if errors.As(err, new(*FarError)) { // its other program holds the lock still
+		time.Sleep(settling)
+		told, err = client.Read(ctx, true)
+	}
+	return told, err
 }
 
 // stand tells which item's new certificate is not on a node.
@@ -159,9 +176,11 @@ func stand(items []*renew.Item, leaves []*x509.Certificate, n *trust.Node) error
 // judge reads a node again, after it was written, and judges all links that it has with
 // those that are believed.
 func (f *Fleet) judge(ctx context.Context, n *FarNode, o *Outcome) (*Outcome, error) {
-	ctx = context.WithoutCancel(ctx) // what was begun is ended
 	o.State = Unknown
 	told, err := n.Client.Read(ctx, false)
+	if errors.As(err, new(*CutError)) || errors.As(err, new(*SlowError)) {
+		told, err = n.readAgain(ctx)
+	}
 	if err != nil {
 		return o, fmt.Errorf("it was written, and could not be read again: %w", err)
 	}

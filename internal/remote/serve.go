@@ -259,4 +259,3 @@ func (n *node) sign(q *SignRequest) (*Answer, error) {
 	}
 	return a, nil
 }
-
