@@ -26,6 +26,8 @@ type renewOptions struct {
 	server        string
 	plan          renewPlanFlags
 	kept          renewUndoFlags
+	ssh           sshFlags
+	serve         serveFlags
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -60,8 +62,19 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
+  sudo kubepki renew --all --reuse-key
+
+  # All nodes of a cluster over SSH, the authorities' keys staying on cp1 (docs/renew-ssh.md)
+  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21`,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case o.serve.on:
+				return o.serve.run(c.Context(), s, o.roots)
+			case o.ssh.on():
+				return o.overSSH(c, s, args)
+			}
+			return o.run(c.Context(), s, args)
+		},
 	}
 	c.ValidArgsFunction = o.completeCredentials
 	f := c.Flags()
@@ -74,6 +87,8 @@ the new file up, and how.`,
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
+	o.ssh.add(f)
+	o.serve.add(f)
 	return c
 }
 
@@ -206,6 +221,8 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	// Nodes are what became of each node that was reached over SSH.
+	Nodes []renewedNode `json:"nodes,omitempty"`
 }
 
 // print shows the plan on stderr.
