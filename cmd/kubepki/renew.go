@@ -26,6 +26,7 @@ type renewOptions struct {
 	trustChangeFlags
 	all, reuseKey bool
 	server        string
+	external      renewExternal
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -69,6 +70,7 @@ the new file up, and how.`,
 	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig that an authority at hand can sign, but no authority")
 	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private key instead of making a new one")
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
+	o.external.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
@@ -96,19 +98,29 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.check(ids); err != nil {
 		return err
 	}
+	if o.external.takesIn() {
+		return o.takeIn(ctx, s, ids)
+	}
 	n, err := o.nodes(s)
 	if err != nil {
+		return err
+	}
+	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
 	at := clock()
 	before := check.Run(n.Graph, check.Options{At: at})
 	items, err := renew.Plan(n.Graph, before.Findings, ids, renew.Options{
-		At: at, ReuseKey: o.reuseKey, Server: o.server,
+		At: at, ReuseKey: o.reuseKey, Server: o.server, Elsewhere: o.external.elsewhere(),
 		Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] },
 	})
 	if err != nil {
 		return err
 	}
+	if o.external.elsewhere() {
+		return o.external.run(ctx, o, s, n, items, before, at)
+	}
+	sayPending(s, n, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
@@ -129,14 +141,14 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 
 func (o *renewOptions) check(ids []string) error {
 	switch {
-	case len(ids) == 0 && !o.all:
+	case len(ids) == 0 && !o.all && !o.external.takesIn():
 		return usagef("renew: name what to renew, or give --all: kubepki show lists what there is")
 	case len(ids) > 0 && o.all:
 		return usagef("--all: does not go with names")
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return o.checkOutput("table", "json", "yaml")
+	return cmp.Or(o.external.check(o), o.checkOutput("table", "json", "yaml"))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -183,6 +195,9 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	// Outstanding and Refused are of certificates that were signed elsewhere.
+	Outstanding []string      `json:"outstanding,omitempty"`
+	Refused     []refusedItem `json:"refused,omitempty"`
 }
 
 // print shows the plan on stderr.
@@ -230,7 +245,8 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+		Outstanding: o.external.outstanding, Refused: o.external.refused}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {

@@ -65,6 +65,7 @@ type Item struct {
 	subjectID  []byte
 	pathLength *int
 	serving    bool
+	anchors    []anchorSet // of an item for an authority elsewhere
 }
 
 // ID is the name of the item, with its node's before it where that has one.

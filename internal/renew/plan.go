@@ -22,6 +22,10 @@ type Options struct {
 	Keys func(trust.Place) crypto.Signer
 	// Server is the URL for kubeconfigs of which no file tells what they dial.
 	Server string
+	// Elsewhere plans for an authority that signs elsewhere: its certificate is
+	// needed, its key is not. Such an item has no means to sign of its own; see
+	// [Item.Request] and [Item.Judge].
+	Elsewhere bool
 }
 
 // Refusal tells that something is not made anew, and what to do instead.
@@ -309,7 +313,7 @@ func (p *planner) choose(i *Item, cred *trust.Credential) error {
 		i.key = old
 		return nil
 	}
-	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), i.signer.Key.Public()} {
+	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), publicOf(i.signer.Certificate)} {
 		if k != nil && issue.CheckPublicKey(k) == nil && issue.AlgorithmOf(k) != "" {
 			i.Algorithm = issue.AlgorithmOf(k)
 			return nil
