@@ -74,10 +74,7 @@ func (e *renewExternal) check(flags *renewOptions) error {
 
 // run makes what an authority elsewhere is asked for, of items that were planned.
 func (e *renewExternal) run(ctx context.Context, o *renewOptions, s streams, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time) error {
-	items, err := eachFileOnce(items)
-	if err != nil {
-		return err
-	}
+	items = eachFileOnce(items)
 	if e.api.on() {
 		return e.api.run(ctx, o, s, n, items, before, at)
 	}
@@ -96,20 +93,15 @@ func (e *renewExternal) run(ctx context.Context, o *renewOptions, s streams, n *
 	return e.answerRequests(o, s, n, items, asks)
 }
 
-// eachFileOnce drops items that stand for a file a second time, under another name,
-// and refuses authorities.
-func eachFileOnce(items []*renew.Item) ([]*renew.Item, error) {
+// eachFileOnce drops items that stand for a file a second time, under another name.
+func eachFileOnce(items []*renew.Item) []*renew.Item {
 	var all []*renew.Item
 	for _, i := range items {
-		if i.Kind == renew.Authority {
-			return nil, &renew.Refusal{What: i.ID(), Reason: "requests are made for leaves alone: an authority's own certificate is a decision of who holds what is above it",
-				Help: "openssl req -new -key FILE makes one, with the authority's key"}
-		}
 		if !slices.ContainsFunc(all, func(o *renew.Item) bool { return o.Certificate == i.Certificate }) {
 			all = append(all, i)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // askAll makes a key and a request for each item, or takes those that wait already, so

@@ -185,7 +185,7 @@ func (a *Answer) life(i *Item, leaf *x509.Certificate, at time.Time) {
 		a.fault("it expired at %s; this machine's clock says %s", end, at.UTC().Format(time.RFC3339))
 	case at.Before(leaf.NotBefore):
 		a.fault("it begins at %s; this machine's clock says %s: set the clock, or take it in then", leaf.NotBefore.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
-	case i.Old != nil && trust.SameKey(i.Old.PublicKey, leaf.PublicKey) && leaf.NotBefore.Before(i.Old.NotBefore) && !leaf.NotAfter.After(i.Old.NotAfter):
+	case i.Old != nil && trust.SameKey(i.Old.PublicKey, leaf.PublicKey) && olderThan(leaf, i.Old):
 		a.fault("it is older than the one that is in place, of the same key")
 	case leaf.NotAfter.Before(i.NotAfter.Add(-lifeTolerance)):
 		a.note("it ends at %s, asked was %s", end, i.NotAfter.UTC().Format(time.RFC3339))
@@ -195,6 +195,13 @@ func (a *Answer) life(i *Item, leaf *x509.Certificate, at time.Time) {
 	if i.Old != nil && leaf.NotAfter.Before(i.Old.NotAfter) && at.Before(leaf.NotAfter) {
 		a.note("it ends before the one that is in place")
 	}
+}
+
+// olderThan tells that a certificate begins and ends no later than another, and one
+// of both earlier.
+func olderThan(c, than *x509.Certificate) bool {
+	later := c.NotBefore.After(than.NotBefore) || c.NotAfter.After(than.NotAfter)
+	return !later && (c.NotBefore.Before(than.NotBefore) || c.NotAfter.Before(than.NotAfter))
 }
 
 // chain finds the way to an anchor. The authority's own file must verify the
