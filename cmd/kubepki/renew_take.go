@@ -35,6 +35,8 @@ type takeIn struct {
 	done []trust.Place
 	// outstanding are those for which nothing came.
 	outstanding []string
+	// why says more of some of those.
+	why map[string]string
 	// foreign are the keys that stood elsewhere than on the node, by item.
 	foreign map[string]string
 }
@@ -384,14 +386,14 @@ func (t *takeIn) clean(s streams, r *apply.Renewal) error {
 // left says what is outstanding, and makes the exit code.
 func (t *takeIn) left(s streams) error {
 	for _, id := range t.outstanding {
-		fmt.Fprintf(s.err, "outstanding: %s: nothing came back for its request\n", report.Plain(id))
+		fmt.Fprintf(s.err, "outstanding: %s: %s\n", report.Plain(id), report.Plain(cmp.Or(t.why[id], "nothing came back for its request")))
 	}
 	if len(t.refused) > 0 {
 		var ids []string
 		for _, f := range t.refused {
 			ids = append(ids, f.ID)
 		}
-		return advise(fmt.Errorf("not taken in: %s, for the reasons above", strings.Join(ids, ", ")), "what is in place is unchanged, and the requests still hold: have them signed again, and run the same command")
+		return advise(fmt.Errorf("not taken in: %s, for the reasons above", strings.Join(ids, ", ")), "what stands there of these is unchanged: have the requests signed anew, and run the same command again")
 	}
 	if len(t.outstanding) > 0 {
 		return errFindings
