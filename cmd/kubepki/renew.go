@@ -118,7 +118,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return err
 	}
 	if o.external.elsewhere() {
-		return o.external.run(ctx, o, s, n, items, before, at)
+		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
 	}
 	sayPending(s, n, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)

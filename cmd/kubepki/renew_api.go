@@ -79,8 +79,8 @@ type askedItem struct {
 
 // run asks for certificates, waits for them, and puts in place what is good. Keys and
 // requests wait on the nodes meanwhile, so that another run goes on with the same.
-func (a *renewAPI) run(ctx context.Context, o *renewOptions, s streams, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time) error {
-	asked, err := a.choose(s, n, items, o.all)
+func (a *renewAPI) run(ctx context.Context, o *renewOptions, s streams, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time, named bool) error {
+	asked, err := a.choose(s, n, items, named)
 	if err != nil {
 		return err
 	}
@@ -117,14 +117,14 @@ func (a *renewAPI) run(ctx context.Context, o *renewOptions, s streams, n *trust
 
 // choose finds the signer of each item. What none signs is left out where all were
 // meant, and refused where it was named.
-func (a *renewAPI) choose(s streams, n *trustNodes, items []*renew.Item, all bool) ([]*askedItem, error) {
+func (a *renewAPI) choose(s streams, n *trustNodes, items []*renew.Item, named bool) ([]*askedItem, error) {
 	var asked []*askedItem
 	for _, i := range items {
 		signer, reason := a.signerOf(n, i)
 		switch {
 		case reason == "":
 			asked = append(asked, &askedItem{Item: i, signer: signer})
-		case all:
+		case !named:
 			fmt.Fprintf(s.err, "left out: %s: %s\n", report.Plain(i.ID()), report.Plain(reason))
 		default:
 			return nil, &renew.Refusal{What: i.ID(), Reason: reason, Help: "renew it with the authority's key: kubepki renew " + i.ID() + "; or have it signed elsewhere: --csr-only; or name a signer of your own: --signer-name"}

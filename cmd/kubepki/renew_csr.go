@@ -73,10 +73,10 @@ func (e *renewExternal) check(flags *renewOptions) error {
 }
 
 // run makes what an authority elsewhere is asked for, of items that were planned.
-func (e *renewExternal) run(ctx context.Context, o *renewOptions, s streams, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time) error {
+func (e *renewExternal) run(ctx context.Context, o *renewOptions, s streams, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time, named bool) error {
 	items = eachFileOnce(items)
 	if e.api.on() {
-		return e.api.run(ctx, o, s, n, items, before, at)
+		return e.api.run(ctx, o, s, n, items, before, at, named)
 	}
 	waiting, asks, err := askAll(ctx, s, n, items, (*renew.Item).Request)
 	if err != nil {

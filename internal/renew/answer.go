@@ -192,7 +192,7 @@ func (a *Answer) life(i *Item, leaf *x509.Certificate, at time.Time) {
 	case leaf.NotAfter.After(i.NotAfter.Add(lifeTolerance)):
 		a.note("it ends at %s, later than %s, which was asked for", end, i.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if i.Old != nil && leaf.NotAfter.Before(i.Old.NotAfter) && at.Before(leaf.NotAfter) {
+	if i.Old != nil && leaf.NotAfter.Before(i.Old.NotAfter.Add(-lifeTolerance)) && at.Before(leaf.NotAfter) {
 		a.note("it ends before the one that is in place")
 	}
 }
