@@ -28,6 +28,7 @@ type renewOptions struct {
 	kept          renewUndoFlags
 	ssh           sshFlags
 	serve         serveFlags
+	external      renewExternal
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -84,6 +85,7 @@ the new file up, and how.`,
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
 	o.plan.add(f)
 	o.kept.add(f, &o.force)
+	o.external.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
@@ -119,12 +121,17 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return o.kept.list(o, s)
 	case o.kept.undo != "":
 		return o.kept.run(ctx, o, s)
+	case o.external.takesIn():
+		return o.takeIn(ctx, s, ids)
 	}
 	n, err := o.nodes(s)
 	if err != nil {
 		return err
 	}
 	if n, err = o.plan.read(s, n); err != nil {
+		return err
+	}
+	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
 	at := clock()
@@ -141,6 +148,10 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		fmt.Fprintln(s.err, "nothing is due")
 		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
 	}
+	if o.external.elsewhere() {
+		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
+	}
+	sayPending(s, n, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
@@ -167,14 +178,14 @@ func (o *renewOptions) check(ids []string) error {
 		return err
 	}
 	switch {
-	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && len(o.plan.kubeconfigs) == 0:
+	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && !o.external.takesIn() && len(o.plan.kubeconfigs) == 0:
 		return usagef("renew: name what to renew, or give --due or --all: kubepki show lists what there is")
 	case len(ids) > 0 && o.all:
 		return usagef("--all: does not go with names")
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return nil
+	return o.external.check(o)
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -223,6 +234,9 @@ type renewDocument struct {
 	Items      []renewedItem `json:"items"`
 	// Nodes are what became of each node that was reached over SSH.
 	Nodes []renewedNode `json:"nodes,omitempty"`
+	// Outstanding and Refused are of certificates that were signed elsewhere.
+	Outstanding []string      `json:"outstanding,omitempty"`
+	Refused     []refusedItem `json:"refused,omitempty"`
 }
 
 // print shows the plan on stderr.
@@ -278,7 +292,8 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+		Outstanding: o.external.outstanding, Refused: o.external.refused}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {

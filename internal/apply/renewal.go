@@ -50,12 +50,22 @@ type Renewal struct {
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
-	r := &Renewal{At: at, Backup: backupFolder(at)}
-	var err error
-	if r.Items, err = makeAll(ctx, n, items); err != nil {
+	made, err := makeAll(ctx, n, items)
+	if err != nil {
 		return nil, err
 	}
-	if r.Files, err = filesOf(n, r.Items); err != nil {
+	return Assemble(n, made, before, at)
+}
+
+// Assemble is [Make] for items whose keys and certificates are there already. It sets
+// who takes them up.
+func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*Renewal, error) {
+	r := &Renewal{At: at, Items: made, Backup: backupFolder(at)}
+	for _, i := range made {
+		i.TakeUp = n.takesUp(i.Item)
+	}
+	var err error
+	if r.Files, err = filesOf(n, made); err != nil {
 		return nil, err
 	}
 	r.Warnings = afterwards(n, r.Files, before, at)
@@ -80,7 +90,6 @@ func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, er
 			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
 			continue
 		}
-		r.TakeUp = n.takesUp(r.Item)
 		all = append(all, r.Renewed)
 	}
 	return all, cmp.Or(ctx.Err(), errors.Join(errs...))

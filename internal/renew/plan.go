@@ -39,6 +39,10 @@ type Options struct {
 	// Kubeconfigs are files of people, read as others of the node, whose credential is
 	// made anew too.
 	Kubeconfigs []trust.Place
+	// Elsewhere plans for an authority that signs elsewhere: its certificate is
+	// needed, its key is not. Such an item has no means to sign of its own; see
+	// [Item.Request] and [Item.Judge].
+	Elsewhere bool
 }
 
 // Refusal tells that something is not made anew, and what to do instead.
