@@ -26,6 +26,7 @@ type renewOptions struct {
 	trustChangeFlags
 	all, reuseKey bool
 	server        string
+	restart       renewRestart
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -51,8 +52,8 @@ What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+of a node appear together, or none. The plan says who takes the new file up, and how.
+Nothing is restarted but with --restart (kubepki node restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -72,6 +73,7 @@ the new file up, and how.`,
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	o.restart.add(f)
 	return c
 }
 
@@ -116,6 +118,10 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.print(s, r); err != nil {
 		return err
 	}
+	restarts, err := o.restart.plan(s, n, r)
+	if err != nil {
+		return err
+	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
@@ -124,7 +130,10 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 			return err
 		}
 	}
-	return o.answer(s, n, r)
+	if err := o.answer(s, n, r); err != nil || o.dryRun {
+		return err
+	}
+	return o.restart.run(ctx, s, restarts)
 }
 
 func (o *renewOptions) check(ids []string) error {
@@ -136,7 +145,7 @@ func (o *renewOptions) check(ids []string) error {
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return o.checkOutput("table", "json", "yaml")
+	return cmp.Or(o.restart.check(o.roots), o.checkOutput("table", "json", "yaml"))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.

@@ -40,6 +40,17 @@ type Target struct {
 // ID is NODE/COMPONENT, or COMPONENT alone where the node has no name.
 func (t *Target) ID() string { return (&trust.Component{Node: t.Node, Name: t.Component}).ID() }
 
+// Where is what keeps it running: a manifest, a unit, or a process.
+func (t *Target) Where() string {
+	switch t.Kind {
+	case Unit:
+		return t.Unit
+	case StaticPod, Process:
+		return t.Source.Path
+	}
+	return "-"
+}
+
 // Facts are what a graph does not hold of a component.
 type Facts struct {
 	// Version is the component's, as v1.37.2; empty where nothing tells it. Nil:
