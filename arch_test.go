@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/plan":         {"internal/trust", "internal/catalog", "internal/check"},
 	"internal/issue":        {"internal/trust"},
 	"internal/renew":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue"},
+	"internal/restart":      {"internal/trust", "internal/catalog", "internal/check", "internal/bundle", "internal/layout", "internal/probe"},
 	"internal/proof":        {"internal/trust", "internal/check"},
 	"internal/reach":        {},
 	"internal/sshtest":      {},
@@ -62,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/reach", "internal/remote", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/reach", "internal/remote", "internal/renew", "internal/apply"},
+	"cmd/kubepki":           {"internal/reach", "internal/remote", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/reach", "internal/remote", "internal/renew", "internal/apply", "internal/restart"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},

@@ -17,7 +17,7 @@ import (
 func newNodeCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Join this node to a cluster by token, and renew its client certificate",
+		Short: "Join this node to a cluster by token, renew its client certificate, restart its components",
 		Example: `  # Join with the bootstrap kubeconfig that was brought here
   sudo kubepki node join
 
@@ -28,10 +28,10 @@ func newNodeCommand(s streams) *cobra.Command {
   sudo kubepki node rotate --force`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("node: say what to do: join or rotate")
+			return usagef("node: say what to do: join, rotate or restart")
 		},
 	}
-	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s))
+	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s), newNodeRestartCommand(s))
 	return c
 }
 
