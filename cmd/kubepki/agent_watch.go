@@ -72,6 +72,7 @@ func (w *agentWatchFlags) options(roots []string) (agent.Options, error) {
 	if err != nil {
 		return o, err
 	}
+	o.Live = live != nil
 	o.Look = func(ctx context.Context, at time.Time) (*apply.Nodes, *check.Result, error) {
 		if len(w.paths) > 0 && len(roots) == 0 && !w.on && !layout.IsRoot("/") {
 			n := apply.New(nil, nil, nil) // a machine without a cluster's files

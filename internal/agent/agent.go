@@ -5,20 +5,25 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/check"
-	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // DefaultInterval is how often the files are looked at and all links judged, whether
 // anything has changed or not.
 const DefaultInterval = time.Minute
 
-// idleShare is how much longer the agent waits than it works: a hundredth of a core is
-// what it may take however many nodes it reads.
-const idleShare = 100
+// However many nodes an agent reads, it waits a hundred times as long as it works
+// until it looks by itself again, but no longer than ten intervals; and ten times as
+// long when something has changed meanwhile.
+const (
+	idleShare     = 100
+	idleIntervals = 10
+	busyShare     = 10
+)
 
 // Options say what an agent looks at and does.
 type Options struct {
@@ -27,6 +32,8 @@ type Options struct {
 	Look func(ctx context.Context, at time.Time) (*apply.Nodes, *check.Result, error)
 	// Paths are further files; nil: none.
 	Paths *Paths
+	// Live tells that Look looks at more than files: it is asked each time.
+	Live bool
 	// Expiring is the window of cert-expiring; 0 as in [check.Options].
 	Expiring time.Duration
 	// Interval is how often; 0: [DefaultInterval].
@@ -44,7 +51,9 @@ type Agent struct {
 	watcher *watcher
 	steady  steady
 	known   known
+	seen    seen
 	renewer *renewer
+	changed bool   // the watcher has told of something since the last look
 	tidy    bool   // a round has used much memory
 	failed  string // why the nodes cannot be looked at, as it was told
 }
@@ -79,25 +88,37 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.renewer != nil {
 		defer a.renewer.close()
 	}
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		began := time.Now()
 		next := a.round(ctx)
-		if a.tidy { // what was parsed is not needed until the next round
-			a.tidy = false
-			debug.FreeOSMemory()
+		took := time.Since(began)
+		if first {
+			took = 0 // nothing was known then: it says little of the next
 		}
-		a.wait(ctx, began, time.Since(began), next)
+		a.slim()
+		a.wait(ctx, began, took, next)
 	}
 	a.Log.Info("stopped")
 	return nil
+}
+
+// slim lets go of what a round needed and the time until the next does not.
+func (a *Agent) slim() {
+	if a.tidy {
+		a.tidy = false
+		debug.FreeOSMemory()
+	}
+	if a.Interval >= slimFrom {
+		dropProgram()
+	}
 }
 
 // wait returns when it is time for the next round: when something has changed, when a
 // certificate falls due, or after the interval. Whatever happens on the disk, rounds do
 // not follow each other without a pause.
 func (a *Agent) wait(ctx context.Context, began time.Time, took time.Duration, next time.Time) {
-	pause := time.After(max(time.Second, min(idleShare*took, a.Interval)))
-	due := time.Until(began.Add(max(a.Interval, idleShare*took)))
+	pause := time.After(max(time.Second, min(busyShare*took, a.Interval)))
+	due := time.Until(began.Add(max(a.Interval, min(idleShare*took, idleIntervals*a.Interval))))
 	if !next.IsZero() {
 		due = min(due, max(0, next.Sub(a.Clock.Now())))
 	}
@@ -107,6 +128,7 @@ func (a *Agent) wait(ctx context.Context, began time.Time, took time.Duration, n
 	case <-ctx.Done():
 		return
 	case <-a.watcher.Changed():
+		a.changed = true
 	case <-timer.C:
 	}
 	select {
@@ -127,22 +149,37 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 	if a.Paths != nil {
 		folders = a.Paths.Look(ctx)
 	}
+	now := a.Clock.Now()
+	if !a.mustLook(now) {
+		a.seen.rounds++
+		a.show(now)
+		a.watcher.Watch(append(folders, a.seen.folders...))
+		return a.seen.next
+	}
+	a.changed = false
 	nodes, result := a.look(ctx)
 	if nodes != nil && a.renewer != nil {
-		var did bool
-		if next, did = a.renewer.round(ctx, nodes, result, &a.steady); did {
-			nodes, result = a.look(ctx) // what stands there now
+		next, did := a.renewer.round(ctx, nodes, result, &a.steady)
+		if did { // what stands there now, and when that falls due
+			nodes, _ = a.look(ctx)
+			a.changed, next = true, a.Clock.Now()
 		}
+		a.seen.next = next
 	}
 	if nodes != nil {
-		a.known.folders = foldersOf(nodes)
+		a.seen.keep(nodes)
 	}
 	// After an error those before: what was there may come back.
-	a.watcher.Watch(append(folders, a.known.folders...))
-	if heapInUse() > before+1<<20 {
-		a.tidy = true
-	}
-	return next
+	a.watcher.Watch(append(folders, a.seen.folders...))
+	a.tidy = heapInUse() > before+1<<20
+	return a.seen.next
+}
+
+// mustLook tells whether the verdict could be another one now than at the last look:
+// something has changed, or a certificate has come of age. Otherwise everything is read
+// only every tenth time.
+func (a *Agent) mustLook(now time.Time) bool {
+	return a.Live || a.changed || a.failed != "" || a.renewer != nil && a.renewer.waits || a.seen.other(now)
 }
 
 // look reads and judges everything, and tells what has changed since the last time.
@@ -165,53 +202,28 @@ func (a *Agent) look(ctx context.Context) (*apply.Nodes, *check.Result) {
 		a.failed = ""
 		a.Log.Info("the nodes can be looked at again")
 	}
-	v := NewVerified(nodes.Graph, result, at, time.Since(began))
+	a.seen.verified = NewVerified(nodes.Graph, result, at, time.Since(began))
+	a.seen.at, a.seen.rounds, a.seen.until = at, 0, turning(nodes.Graph, at, a.Expiring)
+	a.show(at)
+	return nodes, result
+}
+
+// show says what is so at a time, by what was seen last.
+func (a *Agent) show(at time.Time) {
+	if a.seen.verified == nil {
+		return
+	}
+	v := *a.seen.verified
+	v.At = at
 	if a.Paths != nil {
+		v.Findings = slices.Clone(v.Findings)
 		for _, f := range a.Paths.Findings(at, a.Expiring) {
 			v.Findings = append(v.Findings, f)
 			v.Healthy = v.Healthy && f.Severity != check.Error
 		}
 	}
-	a.known.compare(a.Log, v)
-	a.Board.Verified(v)
-	return nodes, result
-}
-
-// foldersOf are the folders of everything that was read of nodes, or would be if it
-// were there.
-func foldersOf(n *apply.Nodes) []string {
-	seen, dirs := map[string]bool{}, map[string]bool{}
-	var all []string
-	add := func(p trust.Place) {
-		dir, known := n.Dirs[p.Node]
-		if p.Path == "" || !known || seen[dir+"\x00"+p.Path] {
-			return
-		}
-		seen[dir+"\x00"+p.Path] = true
-		for _, f := range folders(dir, p.Path) {
-			if !dirs[f] {
-				dirs[f] = true
-				all = append(all, f)
-			}
-		}
-	}
-	for i := range n.Nodes {
-		node := &n.Nodes[i]
-		for _, f := range node.Files {
-			add(f.Place)
-		}
-		for _, m := range node.Materials {
-			add(m.Place)
-		}
-		for _, k := range node.Kubeconfigs {
-			add(k.Place)
-		}
-		for _, c := range node.Components {
-			add(c.Source)
-		}
-		add(trust.Place{Node: node.Name, Path: "/etc/kubernetes/manifests/any"}) // a component may be added
-	}
-	return all
+	a.known.compare(a.Log, &v)
+	a.Board.Verified(&v)
 }
 
 // heapInUse is how many bytes of the heap are in use.

@@ -13,7 +13,6 @@ type known struct {
 	told     bool
 	findings map[findingKey]string // its cause
 	broken   int
-	folders  []string // of the nodes, when they were read last
 }
 
 // findingKey is by what a finding is known again. Its cause may count days.

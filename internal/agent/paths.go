@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/brief"
@@ -36,6 +35,8 @@ type Paths struct {
 	mu     sync.Mutex
 	files  map[string]*pathFile
 	order  []string
+	dirs   []string         // what is worth watching
+	stamps map[string]stamp // of those, when the names were looked for
 	left   int
 	errors map[string]uint64
 }
@@ -47,18 +48,6 @@ type pathFile struct {
 	code  string // why there are none: a word as of [Fault]; "": there are
 	why   string // the same for people
 }
-
-// stamp tells one state of a file from another.
-type stamp struct {
-	device, inode uint64
-	size          int64
-	changed       time.Time
-	settled       bool // that it was read long enough after its last change to have been whole
-}
-
-// settledAfter is how old a file's last change must be so that nothing can have been
-// written since within the grain of the disk's clock.
-const settledAfter = 2 * time.Second
 
 // NewPaths takes patterns as [filepath.Match] has them; what ends in a folder stands
 // for all files in it whose names end in .crt, .pem, .cer or .conf. An error names
@@ -80,7 +69,7 @@ func (p *Paths) names() []string {
 	var all []string
 	for _, pattern := range p.patterns {
 		matches, _ := filepath.Glob(pattern) // that it is well formed is known
-		if len(matches) == 0 && !strings.ContainsAny(pattern, `*?[\`) {
+		if len(matches) == 0 && !strings.ContainsAny(pattern, wildcards) {
 			matches = []string{pattern}
 		}
 		for _, m := range matches {
@@ -103,52 +92,93 @@ func (p *Paths) names() []string {
 
 // Look reads what has changed, and returns the folders that are worth watching.
 func (p *Paths) Look(ctx context.Context) []string {
-	names, left := p.names(), 0
-	if len(names) > MaxPaths {
-		names, left = names[:MaxPaths], len(names)-MaxPaths
-	}
 	p.mu.Lock()
-	old := p.files
+	old, names, left, dirs, stamps := p.files, p.order, p.left, p.dirs, p.stamps
 	p.mu.Unlock()
-	files := make(map[string]*pathFile, len(names))
-	var dirs []string
-	read := 0
-	for _, name := range names {
-		if ctx.Err() != nil {
-			return nil
+	if !p.sameNames(stamps) {
+		if names, left = p.names(), 0; len(names) > MaxPaths {
+			names, left = names[:MaxPaths], len(names)-MaxPaths
 		}
-		f := p.file(name, old[name])
-		if f != old[name] {
-			if read++; read%512 == 0 {
-				runtime.GC() // what was parsed is let go of before it piles up
-			}
-		}
-		files[name] = f
-		if dir := filepath.Dir(name); len(dirs) == 0 || dirs[len(dirs)-1] != dir {
-			dirs = append(dirs, dir)
-		}
+		// Before the files are read: what comes later is seen at the next look.
+		dirs = p.folders(names)
+		stamps = stampsOf(dirs)
+	}
+	files := p.read(ctx, names, old)
+	if ctx.Err() != nil {
+		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, name := range names {
-		if f := files[name]; f != old[name] && f.code != "" {
+	for name, f := range files {
+		if f != old[name] && f.code != "" {
 			p.errors[f.code]++
 		}
 	}
-	p.files, p.order, p.left = files, names, left
-	return p.folders(dirs)
+	p.files, p.order, p.left, p.dirs, p.stamps = files, names, left, dirs, stamps
+	return dirs
 }
+
+// sameNames tells that the patterns mean what they meant: no folder has changed in
+// which a file could have come or gone. Of a pattern with a wildcard before its last
+// part not all of these are known.
+func (p *Paths) sameNames(stamps map[string]stamp) bool {
+	for _, pattern := range p.patterns {
+		if strings.ContainsAny(filepath.Dir(pattern), wildcards) {
+			return false
+		}
+	}
+	for dir, then := range stamps {
+		if now, err := stampOf(dir); err != nil || now != then || !then.settled {
+			return false
+		}
+	}
+	return stamps != nil
+}
+
+// read returns what the files hold: the very map that is known, where nothing is new.
+func (p *Paths) read(ctx context.Context, names []string, old map[string]*pathFile) map[string]*pathFile {
+	fresh := map[string]*pathFile{}
+	for _, name := range names {
+		f := p.file(name, old[name])
+		if f == old[name] {
+			continue
+		}
+		fresh[name] = f
+		if len(fresh)%512 == 0 {
+			runtime.GC() // what was parsed is let go of before it piles up
+		}
+		if ctx.Err() != nil {
+			return old
+		}
+	}
+	if len(fresh) == 0 && len(names) == len(old) {
+		return old
+	}
+	files := make(map[string]*pathFile, len(names))
+	for _, name := range names {
+		if files[name] = fresh[name]; files[name] == nil {
+			files[name] = old[name]
+		}
+	}
+	return files
+}
+
+// wildcards are the characters by which a pattern is one.
+const wildcards = `*?[\`
 
 // folders are those to watch: where the files are, where they are led to, and where
 // the patterns begin.
-func (p *Paths) folders(of []string) []string {
+func (p *Paths) folders(names []string) []string {
 	var all []string
-	for _, d := range of {
-		all = append(all, folders("/", filepath.Join(d, "file"))...)
+	last := ""
+	for _, name := range names {
+		if dir := filepath.Dir(name); dir != last { // they are sorted
+			all, last = append(all, folders("/", name)...), dir
+		}
 	}
 	for _, pattern := range p.patterns {
 		fixed := pattern
-		for strings.ContainsAny(fixed, `*?[\`) {
+		for strings.ContainsAny(fixed, wildcards) {
 			fixed = filepath.Dir(fixed)
 		}
 		all = append(all, folders("/", filepath.Join(fixed, "file"))...)
@@ -159,11 +189,10 @@ func (p *Paths) folders(of []string) []string {
 
 // file returns what a path holds: what is known, where that is what stands there.
 func (p *Paths) file(name string, known *pathFile) *pathFile {
-	info, err := os.Stat(name)
+	now, err := stampOf(name)
 	if err != nil {
 		return p.failed(name, known, err)
 	}
-	now := stampOf(info)
 	if known != nil && known.seen == now && now.settled {
 		return known
 	}
@@ -174,14 +203,6 @@ func (p *Paths) file(name string, known *pathFile) *pathFile {
 		return f
 	}
 	return &pathFile{seen: now, certs: certs}
-}
-
-func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), changed: info.ModTime(), settled: time.Since(info.ModTime()).Abs() >= settledAfter}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.device, s.inode = uint64(sys.Dev), sys.Ino //nolint:unconvert // of another type on other systems
-	}
-	return s
 }
 
 // failed keeps the same value while the same is wrong, so that it counts once.
@@ -326,14 +347,14 @@ func aged(f *brief.Facts, at time.Time, window time.Duration) (id string, severi
 	if window == 0 {
 		window = time.Duration(min(30*24*60*60, (f.Until-f.From)/10)) * time.Second
 	}
-	who := fmt.Sprintf("certificate %q", f.Subject.Value().CN)
+	who := func() string { return fmt.Sprintf("certificate %q", f.Subject.Value().CN) }
 	switch left := f.NotAfter().Sub(at); {
 	case left < 0:
-		return "cert-expired", check.Error, fmt.Sprintf("%s expired at %s", who, f.NotAfter().Format(time.RFC3339))
+		return "cert-expired", check.Error, fmt.Sprintf("%s expired at %s", who(), f.NotAfter().Format(time.RFC3339))
 	case at.Before(f.NotBefore()):
-		return "cert-not-yet-valid", check.Error, fmt.Sprintf("%s is not valid before %s", who, f.NotBefore().Format(time.RFC3339))
+		return "cert-not-yet-valid", check.Error, fmt.Sprintf("%s is not valid before %s", who(), f.NotBefore().Format(time.RFC3339))
 	case left < window:
-		return "cert-expiring", check.Warning, fmt.Sprintf("%s expires at %s", who, f.NotAfter().Format(time.RFC3339))
+		return "cert-expiring", check.Warning, fmt.Sprintf("%s expires at %s", who(), f.NotAfter().Format(time.RFC3339))
 	}
 	return "", "", ""
 }

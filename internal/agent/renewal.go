@@ -57,6 +57,7 @@ type renewer struct {
 	tries   map[string]*try   // by id of what is due
 	decided map[string]string // by id: what was said last
 	mended  bool
+	waits   bool // for the clock, the lock or its turn: to be looked at again each round
 }
 
 // try is what is remembered of failures.
@@ -95,7 +96,7 @@ func (r *renewer) round(ctx context.Context, n *apply.Nodes, result *check.Resul
 	if !r.mended {
 		r.mended = r.mend(n)
 	}
-	next = r.nextMoment(schedule)
+	next, r.waits = r.nextMoment(schedule), false
 	r.forget(schedule)
 	due = slices.DeleteFunc(due, func(d dueItem) bool {
 		t := r.tries[d.ID]
@@ -109,6 +110,7 @@ func (r *renewer) round(ctx context.Context, n *apply.Nodes, result *check.Resul
 		return next, false
 	}
 	if why, text := r.mayNot(n, s); why != "" {
+		r.waits = true
 		for _, d := range due {
 			r.refuse(d.Due, why, text)
 		}
@@ -129,6 +131,7 @@ func (r *renewer) round(ctx context.Context, n *apply.Nodes, result *check.Resul
 	switch {
 	case ctx.Err() != nil:
 	case errors.As(err, &waiting):
+		r.waits = true
 		for _, d := range due {
 			r.refuse(d.Due, ReasonTurn, waiting.Error())
 		}
@@ -339,6 +342,7 @@ func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result
 		case err != nil:
 			r.failed(d, ReasonError, err)
 		case len(one.Breaks) > 0:
+			r.later(i.ID()) // making keys each minute would keep a core busy
 			r.refuse(d, ReasonWouldBreak, fmt.Sprintf("%s: %s", one.Breaks[0].ID, one.Breaks[0].Cause))
 		default:
 			good = append(good, i)
@@ -375,14 +379,20 @@ func (r *renewer) refuse(d Due, reason, text string, more ...any) {
 
 // failed says what went wrong, and remembers to try again later.
 func (r *renewer) failed(d Due, reason string, err error) {
-	t := r.tries[d.ID]
+	pause := r.later(d.ID)
+	r.say(Decision{Action: Failed, ID: d.ID, Node: d.Node, Path: d.Path, Reason: reason, Text: err.Error()}, append(hint(err), "again", pause.Round(time.Second))...)
+}
+
+// later has a credential tried again after a pause, longer each time.
+func (r *renewer) later(id string) time.Duration {
+	t := r.tries[id]
 	if t == nil {
 		t = &try{backoff: retries()}
-		r.tries[d.ID] = t
+		r.tries[id] = t
 	}
 	pause := min(t.backoff.Step(), 10*time.Minute)
 	t.after = r.clock.Running() + pause
-	r.say(Decision{Action: Failed, ID: d.ID, Node: d.Node, Path: d.Path, Reason: reason, Text: err.Error()}, append(hint(err), "again", pause.Round(time.Second))...)
+	return pause
 }
 
 // say notes a decision unless it is the one before: the rounds of a night would fill

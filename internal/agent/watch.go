@@ -163,6 +163,13 @@ const maxFollowed = 40
 // nearest one that is there where they are not. root is the folder that stands for the
 // node's "/", in which absolute links stay.
 func folders(root, nodePath string) []string {
+	all, _ := follow(root, nodePath)
+	return all
+}
+
+// follow returns the folders, and where the path ends once all links are followed; ""
+// where nothing is there.
+func follow(root, nodePath string) (dirs []string, end string) {
 	var all []string
 	add := func(dir string) {
 		for {
@@ -193,7 +200,7 @@ func folders(root, nodePath string) []string {
 		info, err := os.Lstat(next)
 		if err != nil {
 			add(at) // here what is missing would appear
-			return all
+			return all, ""
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
 			if len(rest) == 0 {
@@ -205,14 +212,14 @@ func folders(root, nodePath string) []string {
 		add(at)
 		to, err := os.Readlink(next)
 		if followed++; err != nil || followed > maxFollowed {
-			return all
+			return all, ""
 		}
 		if filepath.IsAbs(to) {
 			at = root
 		}
 		rest = append(split(to), rest...)
 	}
-	return all
+	return all, at
 }
 
 func split(p string) []string {
