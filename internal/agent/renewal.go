@@ -328,23 +328,21 @@ func gains(i *renew.Item, now time.Time) bool {
 // make makes the items in memory, and leaves out what would break a link.
 func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result, items []*renew.Item, now time.Time) (*apply.Renewal, error) {
 	made, err := apply.Make(ctx, n, items, result, now)
-	if err == nil && len(made.Breaks) == 0 || len(items) == 1 && err != nil {
-		return made, err
+	if err == nil && len(made.Breaks) == 0 {
+		return made, nil
+	}
+	if len(items) == 1 {
+		r.holds(items[0], made, err)
+		return nil, ctx.Err()
 	}
 	// Each by itself, so that one that is wrong does not keep the others.
 	var good []*renew.Item
 	for _, i := range items {
 		one, err := apply.Make(ctx, n, []*renew.Item{i}, result, now)
-		d := Due{ID: i.ID(), Node: i.Node, Path: i.Certificate.Path}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		case err != nil:
-			r.failed(d, ReasonError, err)
-		case len(one.Breaks) > 0:
-			r.later(i.ID()) // making keys each minute would keep a core busy
-			r.refuse(d, ReasonWouldBreak, fmt.Sprintf("%s: %s", one.Breaks[0].ID, one.Breaks[0].Cause))
-		default:
+		}
+		if r.holds(i, one, err) {
 			good = append(good, i)
 		}
 	}
@@ -356,6 +354,21 @@ func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result
 		return nil, fmt.Errorf("together they would break a link: %s: %s", made.Breaks[0].ID, made.Breaks[0].Cause)
 	}
 	return made, err
+}
+
+// holds tells whether one item could be made and breaks nothing; it notes why not.
+func (r *renewer) holds(i *renew.Item, made *apply.Renewal, err error) bool {
+	d := Due{ID: i.ID(), Node: i.Node, Path: i.Certificate.Path}
+	switch {
+	case err != nil:
+		r.failed(d, ReasonError, err)
+	case len(made.Breaks) > 0:
+		r.later(i.ID()) // making keys each minute would keep a core busy
+		r.refuse(d, ReasonWouldBreak, fmt.Sprintf("%s: %s", made.Breaks[0].ID, made.Breaks[0].Cause))
+	default:
+		return true
+	}
+	return false
 }
 
 func (r *renewer) renewed(i *apply.Renewed) {
