@@ -26,17 +26,17 @@ const DefaultMaxCertificates = 20_000
 type certificateFamily struct {
 	name     string
 	relative bool // changes at each scrape
-	value    func(f *brief.Facts, now int64) int64
+	value    func(f brief.Facts, now int64) int64
 }
 
 func certificateFamilies() []certificateFamily {
 	return []certificateFamily{
-		{"x509_cert_not_after", false, func(f *brief.Facts, _ int64) int64 { return f.Until }},
-		{"x509_cert_not_before", false, func(f *brief.Facts, _ int64) int64 { return f.From }},
-		{"x509_cert_expired", false, func(f *brief.Facts, now int64) int64 { return oneIf(now > f.Until) }},
-		{"x509_cert_expires_in_seconds", true, func(f *brief.Facts, now int64) int64 { return f.Until - now }},
-		{"x509_cert_valid_since_seconds", true, func(f *brief.Facts, now int64) int64 { return now - f.From }},
-		{faultFamily, false, func(*brief.Facts, int64) int64 { return 0 }},
+		{"x509_cert_not_after", false, func(f brief.Facts, _ int64) int64 { return f.Until }},
+		{"x509_cert_not_before", false, func(f brief.Facts, _ int64) int64 { return f.From }},
+		{"x509_cert_expired", false, func(f brief.Facts, now int64) int64 { return oneIf(now > f.Until) }},
+		{"x509_cert_expires_in_seconds", true, func(f brief.Facts, now int64) int64 { return f.Until - now }},
+		{"x509_cert_valid_since_seconds", true, func(f brief.Facts, now int64) int64 { return now - f.From }},
+		{faultFamily, false, func(brief.Facts, int64) int64 { return 0 }},
 	}
 }
 
@@ -74,9 +74,7 @@ type exposition struct {
 
 func writeCertificates(w io.Writer, s *Snapshot, most int, relative bool) (left int, err error) {
 	e := &exposition{w: bufio.NewWriterSize(w, 32<<10), state: s, most: most, alike: map[uint64]int{}, seed: maphash.MakeSeed()}
-	e.each(func(c *brief.Certificate) {
-		e.alike[e.hash(c)]++
-	})
+	e.each(func(c brief.Certificate) { e.alike[e.hash(c)]++ })
 	for _, f := range certificateFamilies() {
 		if relative || !f.relative {
 			e.family(f)
@@ -86,7 +84,7 @@ func writeCertificates(w io.Writer, s *Snapshot, most int, relative bool) (left 
 }
 
 // each calls f with the certificates that have series.
-func (e *exposition) each(f func(*brief.Certificate)) {
+func (e *exposition) each(f func(brief.Certificate)) {
 	n := 0
 	e.left = 0
 	e.state.Each(func(c brief.Certificate) bool {
@@ -94,28 +92,29 @@ func (e *exposition) each(f func(*brief.Certificate)) {
 			e.left++
 			return true
 		}
-		f(&c)
+		f(c)
 		return true
 	})
 }
 
-func (e *exposition) hash(c *brief.Certificate) uint64 {
-	e.line = appendLabels(e.line[:0], c.Place, c)
+func (e *exposition) hash(c brief.Certificate) uint64 {
+	facts := c.Facts.Value()
+	e.line = appendLabels(e.line[:0], c.Place, &facts)
 	return maphash.Bytes(e.seed, e.line)
 }
 
 func (e *exposition) family(f certificateFamily) {
 	now := e.state.At.Unix()
 	e.header(f)
-	e.each(func(c *brief.Certificate) {
+	e.each(func(c brief.Certificate) {
+		facts := c.Facts.Value()
 		e.line = append(append(e.line[:0], f.name...), '{')
 		start := len(e.line)
-		e.line = appendLabels(e.line, c.Place, c)
+		e.line = appendLabels(e.line, c.Place, &facts)
 		if e.alike[maphash.Bytes(e.seed, e.line[start:])] != 1 {
 			e.line = appendLabel(e.line, "discriminator", discriminator(c))
 		}
-		facts := c.Facts.Value()
-		e.end(f.value(&facts, now))
+		e.end(f.value(facts, now))
 	})
 	if f.name == faultFamily {
 		e.faults(f)
@@ -156,7 +155,7 @@ func (e *exposition) faults(f certificateFamily) {
 }
 
 // discriminator tells apart certificates whose labels are the same.
-func discriminator(c *brief.Certificate) string {
+func discriminator(c brief.Certificate) string {
 	h := sha256.New()
 	facts := c.Facts.Value()
 	h.Write(facts.Print[:])
@@ -165,14 +164,13 @@ func discriminator(c *brief.Certificate) string {
 	return hex.EncodeToString(h.Sum(nil)[:4])
 }
 
-// appendLabels appends the labels of a place, and of the certificate there unless it
+// appendLabels appends the labels of a place, and of the certificate there unless that
 // is nil. Those without a value are left out: Prometheus takes them for the same.
-func appendLabels(b []byte, p trust.Place, c *brief.Certificate) []byte {
+func appendLabels(b []byte, p trust.Place, facts *brief.Facts) []byte {
 	b = appendPlace(b, p)
-	if c == nil {
+	if facts == nil {
 		return b
 	}
-	facts := c.Facts.Value()
 	b = appendLabel(b, "serial_number", facts.Serial)
 	issuer, subject := facts.Issuer.Value(), facts.Subject.Value()
 	for _, n := range [...]struct{ label, value string }{
