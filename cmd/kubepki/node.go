@@ -42,6 +42,11 @@ type clientFlags struct {
 
 func (f *clientFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.root, "root", "/", "folder that stands for / of the node")
+	f.addFiles(flags)
+}
+
+// addFiles adds the flags but for --root.
+func (f *clientFlags) addFiles(flags *pflag.FlagSet) {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", join.Kubeconfig, "the client's kubeconfig: path on the node")
 	flags.StringVar(&f.bootstrap, "bootstrap-kubeconfig", join.BootstrapKubeconfig, "kubeconfig to join with, removed when the node has joined: path on the node")
 	flags.StringVar(&f.certDir, "cert-dir", join.CertDir, "folder of the certificate and key: path on the node")
