@@ -7,12 +7,19 @@ import (
 )
 
 // StuckAfter is how long the loop may take for one round before the agent counts as
-// stuck, and whoever runs it should start it anew.
-const StuckAfter = 10 * time.Minute
+// stuck, and whoever runs it should start it anew; see [Board.StuckAfter].
+const StuckAfter = 30 * time.Minute
+
+// StuckAfter sets how long one round may take, for an agent that goes round seldom.
+func (b *Board) StuckAfter(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stuckAfter = d
+}
 
 // Alive returns why the agent should be started anew; nil: it should not.
 func (s *Snapshot) Alive() error {
-	if still := s.At.Sub(s.Progress); still > StuckAfter {
+	if still := s.At.Sub(s.Progress); still > s.stuckAfter {
 		return fmt.Errorf("the loop has not gone round for %s", still.Round(time.Second))
 	}
 	return nil

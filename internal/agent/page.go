@@ -123,7 +123,7 @@ func (p *pageWriter) head(e ending) {
 	}
 	p.printf("<h1>kubepki agent</h1>\n<p class=\"verdict %v\">%v</p>\n", class, verdict)
 	if f := p.s.Failure; f != nil {
-		p.printf("<p class=\"verdict bad\">since %v the files cannot be read, and what follows is older: %v</p>\n", stamp(f.At), f.Err.Error())
+		p.printf("<p class=\"verdict bad\">since %v the files cannot be read, and what follows is older: %v</p>\n", timeText(f.At), f.Err.Error())
 	}
 	if err := p.s.Alive(); err != nil {
 		p.printf("<p class=\"verdict bad\">%v</p>\n", err.Error())
@@ -132,7 +132,7 @@ func (p *pageWriter) head(e ending) {
 	if len(p.s.Due) > 0 {
 		p.printf("<li>next renewal <b>%v</b> (%v)</li>\n", p.s.Due[0].ID, until(p.s.Due[0].At, p.s.At))
 	}
-	p.printf("</ul>\n<p>as of %v; <a class=\"skip\" href=\"#findings\">Findings</a> <a class=\"skip\" href=\"#links\">Links</a> <a class=\"skip\" href=\"#decisions\">Decisions</a> <a class=\"skip\" href=\"/metrics\">Metrics</a></p>\n", stamp(p.s.At))
+	p.printf("</ul>\n<p>as of %v; <a class=\"skip\" href=\"#findings\">Findings</a> <a class=\"skip\" href=\"#links\">Links</a> <a class=\"skip\" href=\"#decisions\">Decisions</a> <a class=\"skip\" href=\"/metrics\">Metrics</a></p>\n", timeText(p.s.At))
 }
 
 func verdictOf(v *Verified) (class, text string) {
@@ -148,10 +148,10 @@ func verdictOf(v *Verified) (class, text string) {
 	if !v.Healthy {
 		class, text = "bad", "not healthy"
 	}
-	return class, fmt.Sprintf("%s at %s: %d links, %d broken; %d errors, %d warnings, %d infos", text, stamp(v.At), len(v.Links), broken, counts[check.Error], counts[check.Warning], counts[check.Info])
+	return class, fmt.Sprintf("%s at %s: %d links, %d broken; %d errors, %d warnings, %d infos", text, timeText(v.At), len(v.Links), broken, counts[check.Error], counts[check.Warning], counts[check.Info])
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
 // until says in words when something will be.
 func until(t, now time.Time) string {
@@ -305,7 +305,7 @@ func (p *pageWriter) due() {
 	}
 	p.table("renewals", of(shownDue, len(p.s.Due), "renewals"), "When", "Credential", "Where")
 	for _, d := range p.s.Due[:min(len(p.s.Due), shownDue)] {
-		p.printf("<tr><td>%v (%v)</td><td>%v</td><td><code>%v</code></td></tr>\n", stamp(d.At), until(d.At, p.s.At), d.ID, strings.TrimPrefix(d.Node+":"+d.Path, ":"))
+		p.printf("<tr><td>%v (%v)</td><td>%v</td><td><code>%v</code></td></tr>\n", timeText(d.At), until(d.At, p.s.At), d.ID, strings.TrimPrefix(d.Node+":"+d.Path, ":"))
 	}
 	p.endTable()
 }
@@ -313,7 +313,7 @@ func (p *pageWriter) due() {
 func (p *pageWriter) decisions() {
 	p.printf("<h2 id=\"decisions\">Last decisions</h2>\n")
 	if len(p.s.Decisions) == 0 {
-		p.printf("<p>None since %v.</p>\n", stamp(p.s.Started))
+		p.printf("<p>None since %v.</p>\n", timeText(p.s.Started))
 		return
 	}
 	p.table("decisions", "", "When", "What", "Of", "Why")
@@ -322,7 +322,7 @@ func (p *pageWriter) decisions() {
 		if d.Action == Failed || d.Action == Refused || d.Action == Stuck {
 			class = " class=\"bad\""
 		}
-		p.printf("<tr><td>%v</td><td%s>%v</td><td>%v</td><td>%v</td></tr>\n", stamp(d.At), safe(class), string(d.Action), d.ID, picture.Clip(d.Text, maxSentence))
+		p.printf("<tr><td>%v</td><td%s>%v</td><td>%v</td><td>%v</td></tr>\n", timeText(d.At), safe(class), string(d.Action), d.ID, picture.Clip(d.Text, maxSentence))
 	}
 	p.endTable()
 }

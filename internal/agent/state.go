@@ -19,16 +19,17 @@ type Board struct {
 	now     func() time.Time
 	started time.Time
 
-	mu        sync.Mutex
-	progress  time.Time
-	verified  *Verified
-	failure   *Failure
-	due       []Due
-	decisions []Decision // the newest last
-	counts    map[Count]uint64
-	errors    map[string]uint64 // of reading files, by the code of a Fault
-	holders   []Holder
-	listeners []func(Change)
+	mu         sync.Mutex
+	stuckAfter time.Duration
+	progress   time.Time
+	verified   *Verified
+	failure    *Failure
+	due        []Due
+	decisions  []Decision // the newest last
+	counts     map[Count]uint64
+	errors     map[string]uint64 // of reading files, by the code of a Fault
+	holders    []Holder
+	listeners  []func(Change)
 }
 
 // Verified is one reading of the files, and how it was judged.
@@ -140,7 +141,7 @@ func NewBoard(now func() time.Time) *Board {
 	t := now()
 	// All are there from the start on, so that the first of a kind is seen to be one more.
 	errors := map[string]uint64{"permission_denied": 0, "read_failed": 0, "bad_pem": 0, unreadCode: 0}
-	return &Board{now: now, started: t, progress: t, counts: map[Count]uint64{}, errors: errors}
+	return &Board{now: now, started: t, progress: t, stuckAfter: StuckAfter, counts: map[Count]uint64{}, errors: errors}
 }
 
 // unreadCode is for all that keeps the files from being looked at.
@@ -229,6 +230,7 @@ type Snapshot struct {
 	Counts                map[Count]uint64
 	errors                map[string]uint64
 	holders               []Holder
+	stuckAfter            time.Duration
 }
 
 // Snapshot returns what is known now.
@@ -237,7 +239,7 @@ func (b *Board) Snapshot() Snapshot {
 	defer b.mu.Unlock()
 	return Snapshot{
 		At: b.now(), Started: b.started, Progress: b.progress, Verified: b.verified, Failure: b.failure, Due: b.due, Decisions: b.decisions,
-		Counts: maps.Clone(b.counts), errors: maps.Clone(b.errors), holders: b.holders,
+		Counts: maps.Clone(b.counts), errors: maps.Clone(b.errors), holders: b.holders, stuckAfter: b.stuckAfter,
 	}
 }
 
