@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,8 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubepki/kubepki/internal/bundle"
-	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/report"
@@ -85,19 +84,12 @@ func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	var all []cobra.Completion
-	for _, c := range n.graph.Credentials {
+	for _, c := range n.Graph.Credentials {
 		if !slices.Contains(all, c.ID) {
 			all = append(all, c.ID)
 		}
 	}
 	return all, cobra.ShellCompDirectiveDefault
-}
-
-// renewal is one item with what was made of it.
-type renewal struct {
-	*renew.Item
-	made   renew.Made
-	takeup []string
 }
 
 func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
@@ -109,36 +101,30 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return err
 	}
 	at := clock()
-	before := check.Run(n.graph, check.Options{At: at})
-	items, err := renew.Plan(n.graph, before.Findings, ids, renew.Options{
+	before := check.Run(n.Graph, check.Options{At: at})
+	items, err := renew.Plan(n.Graph, before.Findings, ids, renew.Options{
 		At: at, ReuseKey: o.reuseKey, Server: o.server,
-		Keys: func(p trust.Place) crypto.Signer { return n.keys[p] },
+		Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] },
 	})
 	if err != nil {
 		return err
 	}
-	all, err := makeAll(ctx, n, items)
+	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
 	}
-	files, err := renewedFiles(n, all)
-	if err != nil {
+	if err := o.print(s, r); err != nil {
 		return err
 	}
-	warnings := afterwards(n, files, before, at)
-	if err := o.print(s, all, warnings); err != nil {
-		return err
-	}
-	backup := backupFolder(at)
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := writeRenewed(n, files, backup); err != nil {
+		if err := r.Write(n.Nodes); err != nil {
 			return err
 		}
 	}
-	return o.answer(s, n, all, files, backup, warnings)
+	return o.answer(s, n, r)
 }
 
 func (o *renewOptions) check(ids []string) error {
@@ -160,7 +146,7 @@ func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
 		return n, err
 	}
 	mended := false
-	for _, dir := range n.dirs {
+	for _, dir := range n.Dirs {
 		changed, err := (&trustSource{talk: s.err}).mend(dir)
 		if err != nil {
 			return nil, err
@@ -171,83 +157,6 @@ func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
 		return readTrustNodes(o.roots, "")
 	}
 	return n, nil
-}
-
-// makeAll makes keys and certificates on all cores.
-func makeAll(ctx context.Context, n *trustNodes, items []*renew.Item) ([]*renewal, error) {
-	var all []*renewal
-	var errs []error
-	type result struct {
-		*renewal
-		err error
-	}
-	inOrder(ctx, items, func(i *renew.Item) result {
-		made, err := i.Make()
-		return result{&renewal{Item: i, made: made}, err}
-	}, func(r result) {
-		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
-			return
-		}
-		r.takeup = n.takesUp(r.Item)
-		all = append(all, r.renewal)
-	})
-	return all, cmp.Or(errors.Join(errs...), ctx.Err())
-}
-
-// takesUp says which components read an item, and when they take it up.
-func (n *trustNodes) takesUp(i *renew.Item) []string {
-	var lines []string
-	add := func(s bundle.Setting) {
-		if line := s.Component + ": " + n.takeup(s); !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	if i.Kind == renew.Authority {
-		for _, s := range bundle.Readers(n.graph, n.settings, i.Certificate) {
-			add(s)
-		}
-		return lines
-	}
-	for j := range n.nodes {
-		node := &n.nodes[j]
-		if node.Name != i.Node {
-			continue
-		}
-		for _, c := range node.Components {
-			for _, u := range catalog.FlagUses(c.Name) {
-				for _, v := range c.Flags[u.Flag] {
-					if setting := settingOf(node, u, v, i); setting != "" {
-						add(bundle.Setting{Node: i.Node, Component: c.Name, Name: setting, Anchors: trust.Place{Node: i.Node, Path: v}, Source: c.Source})
-					}
-				}
-			}
-		}
-	}
-	return lines
-}
-
-// settingOf is how the reload matrix calls what a flag reads of an item, empty
-// where it reads nothing of it.
-func settingOf(n *trust.Node, u catalog.FlagUse, value string, i *renew.Item) string {
-	switch {
-	case u.Role == trust.RoleCertificate && value == i.Certificate.Path:
-		return u.Flag
-	case u.Role != catalog.RoleKubeconfig:
-		return ""
-	case i.Kind == renew.Kubeconfig && value == i.Certificate.Path:
-		return u.Flag
-	}
-	for _, k := range n.Kubeconfigs {
-		if k.Place.Path != value || k.Certificate != i.Certificate || i.Kind != renew.Leaf {
-			continue
-		}
-		if strings.HasPrefix(i.Certificate.Path, catalog.KubeletDir+"/pki/kubelet-client") {
-			return "kubeconfig" // the kubelet rotates it itself, and reads it when it starts
-		}
-		return "client-certificate"
-	}
-	return ""
 }
 
 // renewedItem is an item in machine output.
@@ -277,24 +186,24 @@ type renewDocument struct {
 }
 
 // print shows the plan on stderr.
-func (o *renewOptions) print(s streams, all []*renewal, warnings []string) error {
+func (o *renewOptions) print(s streams, renewal *apply.Renewal) error {
 	var rows [][]string
-	for _, r := range all {
+	for _, r := range renewal.Items {
 		key := "new " + string(r.Algorithm)
 		if r.Reused() {
 			key = "kept"
 		}
-		rows = append(rows, []string{report.Plain(r.ID()), report.Plain(strings.Join(shortReasons(r.Why), ", ")), key, oldEnd(r.Item), "→ " + r.made.Chain[0].NotAfter.UTC().Format(time.DateOnly), report.Plain(cmp.Or(strings.Join(r.takeup, "; "), "no component of these nodes reads it"))})
+		rows = append(rows, []string{report.Plain(r.ID()), report.Plain(strings.Join(shortReasons(r.Why), ", ")), key, oldEnd(r.Item), "→ " + r.Made.Chain[0].NotAfter.UTC().Format(time.DateOnly), report.Plain(cmp.Or(strings.Join(r.TakeUp, "; "), "no component of these nodes reads it"))})
 	}
 	if err := report.Table(s.err, []string{"CREDENTIAL", "WHY", "KEY", "EXPIRES", "", "TAKEN UP BY"}, rows); err != nil {
 		return err
 	}
-	for _, r := range all {
+	for _, r := range renewal.Items {
 		for _, w := range r.Warnings {
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range warnings {
+	for _, w := range renewal.Warnings {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
@@ -320,9 +229,9 @@ func oldEnd(i *renew.Item) string {
 }
 
 // answer says on stdout what was done.
-func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []*renewedFile, backup string, warnings []string) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, warnings...), Items: []renewedItem{}}
-	for _, dir := range backups(n, files, backup) {
+func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {
 			fmt.Fprintf(s.err, "what was replaced is kept in %s\n", report.Plain(dir))
@@ -332,10 +241,10 @@ func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []
 	if o.dryRun {
 		did = "renewed (dry run)"
 	}
-	for _, r := range all {
-		leaf := r.made.Chain[0]
+	for _, r := range renewal.Items {
+		leaf := r.Made.Chain[0]
 		i := renewedItem{ID: r.ID(), Kind: string(r.Kind), Why: r.Why, Subject: leaf.Subject.String(), Names: namesOf(leaf), KeptKey: r.Reused(), NotAfter: leaf.NotAfter.UTC(),
-			Files: filesOf(r.Item), TakeUp: append([]string{}, r.takeup...), Warnings: append([]string{}, r.Warnings...)}
+			Files: r.Item.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
 		if !r.Issuer.IsZero() {
 			i.Issuer = r.Issuer.String()
 		}
@@ -353,4 +262,16 @@ func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []
 		return nil
 	}
 	return report.Document(s.out, o.output, d)
+}
+
+// namesOf are the alternative names of a certificate.
+func namesOf(c *x509.Certificate) []string {
+	names := slices.Concat([]string{}, c.DNSNames, c.EmailAddresses)
+	for _, a := range c.IPAddresses {
+		names = append(names, a.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return names
 }

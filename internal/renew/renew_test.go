@@ -70,7 +70,7 @@ func one(t *testing.T, c *testpki.Cluster, target string) (*renew.Item, renew.Ma
 	if len(items) != 1 {
 		t.Fatalf("%s: want one item, got %d", target, len(items))
 	}
-	made, err := items[0].Make()
+	made, err := items[0].Make(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,34 @@
+package apply
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// afterwards says what will be wrong on the nodes that is not now, and what stays
+// wrong with what is renewed: the change is made in memory and judged by the rules.
+func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) []string {
+	type key struct{ id, node, path, field string }
+	keyOf := func(f check.Finding) key { return key{f.ID, f.Node, f.Path, f.Field} }
+	was := map[key]bool{}
+	for _, f := range before.Findings {
+		was[keyOf(f)] = true
+	}
+	var warnings []string
+	for _, f := range check.Run(catalog.Wire(withFiles(n.Nodes, files)), check.Options{At: at}).Findings {
+		ours := slices.ContainsFunc(files, func(r *File) bool { return r.Place == trust.Place{Node: f.Node, Path: f.Path} })
+		switch {
+		case f.Severity != check.Error:
+		case !was[keyOf(f)]:
+			warnings = append(warnings, fmt.Sprintf("then %s: %s", f.ID, f.Cause))
+		case ours:
+			warnings = append(warnings, fmt.Sprintf("this does not mend %s: %s", f.ID, f.Cause))
+		}
+	}
+	return warnings
+}

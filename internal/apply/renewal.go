@@ -1,0 +1,78 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cmp"
+
+	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// Renewed is one item with what was made of it.
+type Renewed struct {
+	*renew.Item
+	Made   renew.Made
+	TakeUp []string // which components read it, and when they take it up
+}
+
+// File is one file of a node with what it shall hold.
+type File struct {
+	Place   trust.Place
+	Old     []byte // nil: it is not there
+	Data    []byte
+	Private bool
+}
+
+// Renewal is what was made of a plan, in memory, ready to be written.
+type Renewal struct {
+	At       time.Time
+	Items    []*Renewed
+	Files    []*File
+	Backup   string   // the folder, as on the nodes, for what is replaced
+	Warnings []string // what will be wrong that is not now, and what stays wrong
+}
+
+// Make makes keys on all cores, has the certificates issued, and judges in memory
+// what the nodes will be with them. before is the verdict on the nodes as they are.
+// Nothing is written. An error names the item.
+func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
+	r := &Renewal{At: at, Backup: backupFolder(at)}
+	var err error
+	if r.Items, err = makeAll(ctx, n, items); err != nil {
+		return nil, err
+	}
+	if r.Files, err = filesOf(n, r.Items); err != nil {
+		return nil, err
+	}
+	r.Warnings = afterwards(n, r.Files, before, at)
+	return r, nil
+}
+
+func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, error) {
+	type result struct {
+		*Renewed
+		err error
+	}
+	var all []*Renewed
+	var errs []error
+	for _, r := range onAllCores(items, func(i *renew.Item) result {
+		if ctx.Err() != nil {
+			return result{&Renewed{Item: i}, ctx.Err()}
+		}
+		made, err := i.Make(ctx)
+		return result{&Renewed{Item: i, Made: made}, err}
+	}) {
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
+			continue
+		}
+		r.TakeUp = n.takesUp(r.Item)
+		all = append(all, r.Renewed)
+	}
+	return all, cmp.Or(ctx.Err(), errors.Join(errs...))
+}
