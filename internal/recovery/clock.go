@@ -16,7 +16,6 @@ type Sign string
 const (
 	Written  Sign = "written"  // a file was written then
 	Begins   Sign = "begins"   // a certificate begins then
-	Built    Sign = "built"    // kubepki itself was built then
 	Answered Sign = "answered" // another machine says that it is then, now
 )
 
@@ -33,8 +32,6 @@ func (c Clue) String() string {
 	switch c.Sign {
 	case Begins:
 		return fmt.Sprintf("a certificate in %s begins at %s", c.Place.File(), at)
-	case Built:
-		return "this kubepki was built at " + at
 	case Answered:
 		return fmt.Sprintf("%s says that it is %s", c.Place.Path, at)
 	}
@@ -133,7 +130,7 @@ func (c Clock) answered() bool {
 func (c Clock) Last() *Clue {
 	var last *Clue
 	for i, o := range c.Clues {
-		if o.Sign != Answered && o.Sign != Built && !o.Time.After(c.Now.Add(Tolerance)) && (last == nil || o.Time.After(last.Time)) {
+		if o.Sign != Answered && !o.Time.After(c.Now.Add(Tolerance)) && (last == nil || o.Time.After(last.Time)) {
 			last = &c.Clues[i]
 		}
 	}

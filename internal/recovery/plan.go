@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -60,10 +61,10 @@ type Keys func(trust.Place) crypto.Signer
 // Plan says what brings a cluster back. The certificates of authorities are made
 // already, for the others are planned by them; all else is only planned. What cannot
 // be done is in Left, and keeps nothing else from being done.
-func Plan(nodes []trust.Node, keys Keys, o Options) (*Recovery, error) {
+func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recovery, error) {
 	r := &Recovery{Nodes: nodes, Graph: catalog.Wire(nodes)}
 	state := Look(r.Graph, o)
-	if err := r.authorities(state, keys, o); err != nil {
+	if err := r.authorities(ctx, state, keys, o); err != nil {
 		return nil, err
 	}
 	r.exchange(state, o)
@@ -71,6 +72,12 @@ func Plan(nodes []trust.Node, keys Keys, o Options) (*Recovery, error) {
 	var places []trust.Place
 	for _, cred := range r.Graph.Credentials {
 		m := r.Graph.Material(cred.Certificate)
+		if r.isUser(cred.Node) {
+			if m.OK() && slices.ContainsFunc(m.Certificates, o.dead) {
+				r.Left = append(r.Left, Left{Name: cred.Name, Node: cred.Node, Place: cred.Certificate, Reason: errUser})
+			}
+			continue
+		}
 		if m.OK() && len(m.Certificates) > 0 && (o.All || slices.ContainsFunc(m.Certificates, o.dead)) {
 			places = append(places, cred.Certificate.File())
 		}
@@ -83,8 +90,16 @@ func Plan(nodes []trust.Node, keys Keys, o Options) (*Recovery, error) {
 	return r, nil
 }
 
+// errUser is why a user's kubeconfig beside the nodes is left.
+var errUser = &renew.Refusal{What: "users", Reason: "it is a user's own", Help: "kubepki kubeconfig user NAME makes one for a name; the old one's name and groups: kubepki show FILE"}
+
+// isUser tells that a node stands for the folder of users' kubeconfigs.
+func (r *Recovery) isUser(name string) bool {
+	return slices.ContainsFunc(r.Nodes, func(n trust.Node) bool { return n.Name == name && n.Layout == catalog.LayoutUsers })
+}
+
 // authorities certifies each dead authority again, those above before those below.
-func (r *Recovery) authorities(s *State, keys Keys, o Options) error {
+func (r *Recovery) authorities(ctx context.Context, s *State, keys Keys, o Options) error {
 	waiting := slices.Clone(s.Authorities)
 	for len(waiting) > 0 {
 		i := slices.IndexFunc(waiting, func(a Authority) bool {
@@ -97,7 +112,7 @@ func (r *Recovery) authorities(s *State, keys Keys, o Options) error {
 		waiting = slices.Delete(waiting, i, i+1)
 		c := Certified{Authority: a, New: a.Good}
 		if c.New == nil {
-			item, made, err := r.certify(a, keys, o)
+			item, made, err := r.certify(ctx, a, keys, o)
 			if err != nil {
 				r.Left = append(r.Left, Left{Name: a.Name, Node: a.Files[0].Node, Place: a.Files[0].Certificate, Reason: err})
 				continue
@@ -111,7 +126,7 @@ func (r *Recovery) authorities(s *State, keys Keys, o Options) error {
 }
 
 // certify makes the certificate of an authority, on the first node where its key is.
-func (r *Recovery) certify(a Authority, keys Keys, o Options) (*renew.Item, *x509.Certificate, error) {
+func (r *Recovery) certify(ctx context.Context, a Authority, keys Keys, o Options) (*renew.Item, *x509.Certificate, error) {
 	var why error
 	findings := check.Run(r.Graph, check.Options{At: o.At}).Findings
 	for _, f := range a.Files {
@@ -126,7 +141,7 @@ func (r *Recovery) certify(a Authority, keys Keys, o Options) (*renew.Item, *x50
 			}
 			continue
 		}
-		made, err := items[0].Make()
+		made, err := items[0].Make(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", items[0].ID(), err)
 		}
@@ -166,12 +181,19 @@ func (r *Recovery) put(all []Exchange) {
 		n := &r.Nodes[i]
 		n.Materials = slices.Clone(n.Materials)
 		for j, m := range n.Materials {
-			if m.OK() && !m.Place.InAPI() && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority) {
-				n.Materials[j] = exchanged(m, all)
+			if m.OK() && isTrust(m) {
+				if n.Materials[j] = exchanged(m, all); n.Materials[j] != m && !slices.Contains(r.Places, m.Place) {
+					r.Places = append(r.Places, m.Place)
+				}
 			}
 		}
 	}
 	r.Graph = catalog.Wire(r.Nodes)
+}
+
+// isTrust tells whether a material of a file says whom somebody trusts, or who signs.
+func isTrust(m *trust.Material) bool {
+	return !m.Place.InAPI() && (m.Role == trust.RoleBundle || m.Role == trust.RoleAuthority)
 }
 
 func exchanged(m *trust.Material, all []Exchange) *trust.Material {
@@ -193,7 +215,7 @@ func exchanged(m *trust.Material, all []Exchange) *trust.Material {
 	return &out
 }
 
-// exchange adds the copies of authorities that live, and says where all of it is done.
+// exchange adds the copies of authorities that live.
 func (r *Recovery) exchange(s *State, o Options) {
 	for _, at := range s.Copies {
 		for _, c := range r.materialOf(at) {
@@ -205,20 +227,7 @@ func (r *Recovery) exchange(s *State, o Options) {
 			}
 		}
 	}
-	for _, a := range r.Authorities {
-		for _, f := range a.Files {
-			r.Places = append(r.Places, f.Certificate)
-		}
-	}
-	for _, at := range s.Copies {
-		if !slices.Contains(r.Places, at) && !slices.ContainsFunc(r.materialOf(at), func(c *x509.Certificate) bool { return o.dead(c) && !r.foreign(c) }) {
-			r.Places = append(r.Places, at)
-		}
-	}
 }
-
-// foreign tells whether nothing is exchanged for a certificate.
-func (r *Recovery) foreign(c *x509.Certificate) bool { return exchangeOf(c.Raw, r.Exchanges) == nil }
 
 func (r *Recovery) materialOf(p trust.Place) []*x509.Certificate {
 	if m := r.Graph.Material(p); m != nil {

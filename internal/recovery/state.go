@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -27,11 +26,11 @@ func (o Options) dead(c *x509.Certificate) bool {
 
 // Authority is one authority, by its name and key, whose certificate is dead.
 type Authority struct {
-	Name  string             // as the graph has it: ca, etcd-ca
-	Files []trust.Authority  // of the nodes whose file holds dead certificates of it alone, in their order
-	Dead  *x509.Certificate  // the one that ended last
-	Good  *x509.Certificate  // of the same name and key, from another file of the nodes; nil: it must be made
-	Above *x509.Certificate  // that signed Dead, where that is another one of the nodes; nil: nobody
+	Name  string            // as the graph has it: ca, etcd-ca
+	Files []trust.Authority // of the nodes whose file holds dead certificates of it alone, in their order
+	Dead  *x509.Certificate // the one that ended last
+	Good  *x509.Certificate // of the same name and key, from another file of the nodes; nil: it must be made
+	Above *x509.Certificate // that signed Dead, where that is another one of the nodes; nil: nobody
 }
 
 // State is what time has done to a cluster.
@@ -157,7 +156,7 @@ func (s *State) copies(g *trust.Graph, o Options) {
 	for i := range g.Nodes {
 		for _, m := range g.Nodes[i].Materials {
 			switch {
-			case m.Place.InAPI(), !m.OK(), m.Role != trust.RoleBundle && m.Role != trust.RoleAuthority:
+			case !m.OK(), !isTrust(m):
 				continue
 			case s.isFile(m.Place), !slices.ContainsFunc(m.Certificates, func(c *x509.Certificate) bool { return s.exchangeable(g, m, c, o) }):
 				continue
@@ -191,6 +190,3 @@ func (s *State) early(g *trust.Graph, o Options) {
 		}
 	}
 }
-
-// Order is the order in which components start: each needs those before it.
-var Order = []string{catalog.Etcd, catalog.APIServer, catalog.ControllerManager, catalog.Scheduler, catalog.Kubelet}
