@@ -335,7 +335,7 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 // sayStart says what to run then, in order.
 func (r *recovered) sayStart(s streams, d *recoveryDocument) error {
 	if len(d.Start) > 0 {
-		fmt.Fprintln(s.err, "then start, in this order (kubepki verify --live proves each):")
+		fmt.Fprintln(s.err, "then start, in this order, what is down, and what still runs on the old files (a static pod that is down its kubelet starts; kubepki verify --live proves each step):")
 	}
 	for i, step := range d.Start {
 		nodes := strings.Join(step.Nodes, ", ")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -8,7 +9,7 @@ import (
 	"github.com/kubepki/kubepki/internal/testpki"
 )
 
-// age fakes the age of node roots: age LEAVES AUTHORITIES FILES DIR [PART...] makes
+// age fakes the age of the node roots in DIR: age LEAVES AUTHORITIES FILES DIR [PART...] makes
 // leaves, authorities and the files older by times such as 400d, -1h or 0h, in files
 // whose path has one of the parts in it alone.
 func age(ts *testscript.TestScript, neg bool, args []string) {
@@ -25,5 +26,7 @@ func age(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		by[i] = sign * d
 	}
-	ts.Check(testpki.Age([]string{ts.MkAbs(args[3])}, testpki.Ageing{Leaves: by[0], Authorities: by[1], Files: by[2], Only: args[4:]}))
+	roots, err := filepath.Glob(ts.MkAbs(args[3] + "/*"))
+	ts.Check(err)
+	ts.Check(testpki.Age(roots, testpki.Ageing{Leaves: by[0], Authorities: by[1], Files: by[2], Only: args[4:]}))
 }

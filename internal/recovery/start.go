@@ -19,13 +19,10 @@ type Start struct {
 	Note      string   `json:"note,omitempty"`
 }
 
-// Starts are the steps that start the components of nodes of which files were changed,
-// in their order. Static pods need their kubelet before all else; elsewhere kubelets
+// Starts are the steps that start the components that read changed files, in their
+// order. Static pods need their kubelet before all else; elsewhere kubelets
 // come last. All members of an etcd start at once: one alone has no quorum.
 func Starts(g *trust.Graph, changed []trust.Place) []Start {
-	touched := func(node string) bool {
-		return slices.ContainsFunc(changed, func(p trust.Place) bool { return p.Node == node })
-	}
 	var all []Start
 	first := 0 // of the steps that may still get more nodes
 	add := func(component, node, run, note string) {
@@ -38,7 +35,7 @@ func Starts(g *trust.Graph, changed []trust.Place) []Start {
 		}
 	}
 	for i := range g.Nodes {
-		if n := &g.Nodes[i]; touched(n.Name) && hasStaticPods(n) {
+		if n := &g.Nodes[i]; hasStaticPods(n) && slices.ContainsFunc(n.Components, func(c trust.Component) bool { return reads(g, n, &c, changed) }) {
 			add(catalog.Kubelet, n.Name, restartKubelet, "it starts the static pods that are down")
 		}
 	}
@@ -48,7 +45,7 @@ func Starts(g *trust.Graph, changed []trust.Place) []Start {
 			n := &g.Nodes[i]
 			for j := range n.Components {
 				c := &n.Components[j]
-				if c.Name != name || !touched(n.Name) || name == catalog.Kubelet && hasStaticPods(n) {
+				if c.Name != name || !reads(g, n, c, changed) || name == catalog.Kubelet && hasStaticPods(n) {
 					continue
 				}
 				run, note := howToStart(c)
@@ -62,6 +59,33 @@ func Starts(g *trust.Graph, changed []trust.Place) []Start {
 		}
 	}
 	return all
+}
+
+// reads tells whether a component reads one of some files, by a flag or by the
+// kubeconfig that a flag names.
+func reads(g *trust.Graph, n *trust.Node, c *trust.Component, changed []trust.Place) bool {
+	isChanged := func(p trust.Place) bool {
+		if p.IsZero() {
+			return false
+		}
+		if m := g.Material(p); m != nil && m.Target != "" && slices.Contains(changed, trust.Place{Node: p.Node, Path: m.Target}) {
+			return true
+		}
+		return slices.Contains(changed, p.File())
+	}
+	for _, values := range c.Flags {
+		for _, v := range values {
+			if isChanged(trust.Place{Node: n.Name, Path: v}) {
+				return true
+			}
+			for _, k := range n.Kubeconfigs {
+				if k.Place.Path == v && (isChanged(k.Certificate) || isChanged(k.CA)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // order is that in which components start where nothing else starts them.
@@ -84,7 +108,7 @@ func howToStart(c *trust.Component) (run, note string) {
 	switch {
 	case isStaticPod(c):
 		dir := path.Dir(c.Source.Path)
-		return fmt.Sprintf("mv %s %s/ && sleep 30 && mv %s %s/", c.Source.Path, path.Dir(dir), path.Join(path.Dir(dir), file), dir), "where it still runs: one that is down comes by itself"
+		return fmt.Sprintf("mv %s %s/ && sleep 30 && mv %s %s/", c.Source.Path, path.Dir(dir), path.Join(path.Dir(dir), file), dir), "where it still runs"
 	case strings.HasSuffix(file, ".service"):
 		return "systemctl restart " + strings.TrimSuffix(file, ".service"), ""
 	case c.Name == catalog.Kubelet:

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ type Ageing struct {
 	Leaves, Authorities time.Duration
 	// Files is how much older the files become, as the disk shows it.
 	Files time.Duration
-	// Only limits it to files whose path on the node has one of these texts in it.
+	// Only limits it to files whose path has one of these texts in it.
 	Only []string
 }
 
@@ -38,25 +39,33 @@ func Age(roots []string, a Ageing) error {
 	g := &ager{Ageing: a, made: map[string]*x509.Certificate{}}
 	for _, keysOnly := range []bool{true, false} {
 		for _, root := range roots {
-			err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
-				switch {
-				case err != nil:
+			for _, folder := range agedFolders {
+				if err := g.walk(root, folder, keysOnly); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return err
-				case d.IsDir() && (d.Name() == "etcd" && strings.HasSuffix(file, "var/lib/etcd") || d.Name() == "pods" || d.Name() == "kubepki-backup"):
-					return fs.SkipDir
-				case d.IsDir():
-					return g.touch(file)
-				case !d.Type().IsRegular() || !strings.Contains(file, "/etc/") && !strings.Contains(file, "/var/lib/kube"):
-					return nil
 				}
-				return g.file(file, strings.TrimPrefix(file, root), keysOnly)
-			})
-			if err != nil {
-				return err
 			}
 		}
 	}
 	return nil
+}
+
+// agedFolders hold the credentials of a node, in each layout that tests make.
+var agedFolders = []string{"etc/kubernetes", "etc/etcd", "var/lib/kubelet", "var/lib/kubernetes"}
+
+func (g *ager) walk(root, folder string, keysOnly bool) error {
+	return filepath.WalkDir(filepath.Join(root, folder), func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{"pods", "plugins", "kubepki-backup"}, d.Name()):
+			return fs.SkipDir
+		case d.IsDir():
+			return g.touch(file)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		return g.file(file, keysOnly)
+	})
 }
 
 type ager struct {
@@ -65,7 +74,7 @@ type ager struct {
 	made map[string]*x509.Certificate
 }
 
-func (g *ager) file(file, onNode string, keysOnly bool) error {
+func (g *ager) file(file string, keysOnly bool) error {
 	text, err := os.ReadFile(file)
 	if err != nil || len(text) > trust.MaxPEM {
 		return err
@@ -76,7 +85,7 @@ func (g *ager) file(file, onNode string, keysOnly bool) error {
 		}
 		return nil
 	}
-	if !g.concerns(onNode) {
+	if !g.concerns(file) {
 		return nil
 	}
 	aged, err := g.text(text)
@@ -100,9 +109,9 @@ func (g *ager) touch(file string) error {
 	return os.Chtimes(file, then, then)
 }
 
-func (g *ager) concerns(onNode string) bool {
+func (g *ager) concerns(file string) bool {
 	for _, part := range g.Only {
-		if strings.Contains(onNode, part) {
+		if strings.Contains(file, part) {
 			return true
 		}
 	}
