@@ -2,7 +2,6 @@ package apply
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
@@ -19,14 +18,17 @@ func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) []s
 	for _, f := range before.Findings {
 		was[keyOf(f)] = true
 	}
+	ours := map[trust.Place]bool{}
+	for _, f := range files {
+		ours[f.Place] = true
+	}
 	var warnings []string
 	for _, f := range check.Run(catalog.Wire(withFiles(n.Nodes, files)), check.Options{At: at}).Findings {
-		ours := slices.ContainsFunc(files, func(r *File) bool { return r.Place == trust.Place{Node: f.Node, Path: f.Path} })
 		switch {
 		case f.Severity != check.Error:
 		case !was[keyOf(f)]:
 			warnings = append(warnings, fmt.Sprintf("then %s: %s", f.ID, f.Cause))
-		case ours:
+		case ours[trust.Place{Node: f.Node, Path: f.Path}]:
 			warnings = append(warnings, fmt.Sprintf("this does not mend %s: %s", f.ID, f.Cause))
 		}
 	}
