@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"k8s.io/client-go/rest"
 
 	"github.com/kubepki/kubepki/internal/bootstrap"
 	"github.com/kubepki/kubepki/internal/kube"
@@ -25,25 +28,27 @@ func (o *showOptions) addAPI(ctx context.Context, s streams, t *report.Timeline)
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(n.Reason))
 	}
 	t.AddObjects(&node)
+	var errs []error
+	if len(node.NotSeen) > 0 {
+		errs = append(errs, fmt.Errorf("%d sources of the API could not be looked at", len(node.NotSeen)))
+	}
 	certificates, err := kube.TLSSecrets(ctx, config, o.timeout)
 	if err != nil {
-		return err
+		errs = append(errs, err)
 	}
 	t.AddMaterials(certificates)
+	return errors.Join(append(errs, addBootstrapTokens(ctx, config, t))...)
+}
+
+func addBootstrapTokens(ctx context.Context, config *rest.Config, t *report.Timeline) error {
 	tokens, err := kube.NewTokens(config)
 	if err != nil {
 		return err
 	}
 	secrets, err := tokens.List(ctx)
-	if err != nil {
-		return err
-	}
 	for i := range secrets {
 		e := bootstrap.Read(&secrets[i], t.At)
 		t.AddBootstrapToken(e.Name, e.Created, e.Expires)
 	}
-	if len(node.NotSeen) > 0 {
-		return fmt.Errorf("%d sources of the API could not be looked at", len(node.NotSeen))
-	}
-	return nil
+	return err
 }
