@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http/httptest"
 	"os"
 	"regexp"
@@ -35,8 +36,13 @@ func TestShowExpiryOfAnAPI(t *testing.T) {
 	s.Put("/api/v1/configmaps", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": string(read("/etc/kubernetes/pki/ca.crt"))}})
 	s.Put("/api/v1/secrets", secretOf("ingress", corev1.SecretTypeTLS, map[string][]byte{"tls.crt": serving, "tls.key": []byte("held-key")}),
 		secretOf("torn", corev1.SecretTypeTLS, map[string][]byte{"tls.crt": serving[:300]}))
-	s.Put("/api/v1/secrets", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token",
-		Data: map[string][]byte{"token-id": []byte("abcdef"), "token-secret": []byte("held0123456789ab"), "expiration": []byte("2026-06-03T00:00:00Z")}})
+	list, err := json.Marshal(corev1.SecretList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "SecretList"}, Items: []corev1.Secret{{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token",
+		Data: map[string][]byte{"token-id": []byte("abcdef"), "token-secret": []byte("held0123456789ab"), "expiration": []byte("2026-06-03T00:00:00Z")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Raw = map[string]string{"/api/v1/namespaces/kube-system/secrets": string(list)}
 	server := httptest.NewTLSServer(s)
 	defer server.Close()
 	file := kubeconfigOf(t, server)
@@ -56,7 +62,7 @@ func TestShowExpiryOfAnAPI(t *testing.T) {
 		`authority +- +cluster +kubernetes +CN=kubernetes`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
-			t.Errorf("no %s in\n%s", want, out)
+			t.Errorf("no %s in\n%s%s", want, out, errs)
 		}
 	}
 	if code != exitFailed && code != exitDone {
