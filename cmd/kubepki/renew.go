@@ -169,7 +169,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := r.Write(n.Nodes); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 	}
@@ -275,6 +275,16 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
+}
+
+// writeRenewal writes the files, and says what came up then.
+func writeRenewal(s streams, n *trustNodes, r *apply.Renewal) error {
+	said := len(r.Warnings)
+	err := r.Write(n.Nodes)
+	for _, w := range r.Warnings[said:] {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return err
 }
 
 func itemsOf(r *apply.Renewal) []*renew.Item {
