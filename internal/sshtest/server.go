@@ -320,3 +320,6 @@ func (m *Machine) Note(do func()) {
 	defer m.mu.Unlock()
 	do()
 }
+
+// Authorized is the public half as a line of authorized_keys.
+func (k *Key) Authorized() string { return string(ssh.MarshalAuthorizedKey(k.Signer.PublicKey())) }
