@@ -241,7 +241,14 @@ func (e *renewExternal) answerRequests(o *renewOptions, s streams, n *trustNodes
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID), report.Plain(w))
 		}
 	}
-	if o.output != "table" {
+	switch o.output {
+	case "table":
+	case "name":
+		for _, r := range d.Items {
+			fmt.Fprintln(s.out, report.Plain(r.ID))
+		}
+		return nil
+	default:
 		return report.Document(s.out, o.output, d)
 	}
 	if err := report.Table(s.out, []string{"CREDENTIAL", "TO BE SIGNED BY", "USAGES", "LIFE", "SUBJECT", "REQUEST"}, rows); err != nil {
