@@ -51,6 +51,11 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
+Where the authority's key is elsewhere, --csr-only makes requests and --certificates
+takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
+--signer-kubeconfig has the cluster's own signers sign. What others sign is judged
+before it is put in place. Exit code 3: something is outstanding.
+
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
 of a node appear together, or none. Nothing is restarted: the plan says who takes
 the new file up, and how.`,
@@ -61,7 +66,14 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
+  sudo kubepki renew --all --reuse-key
+
+  # Requests for a company's authority, and then what it has signed
+  sudo kubepki renew --all --csr-only --csr-dir ./requests
+  sudo kubepki renew --certificates ./signed
+
+  # By the signers of the cluster
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
 	c.ValidArgsFunction = o.completeCredentials
