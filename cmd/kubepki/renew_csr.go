@@ -234,7 +234,7 @@ func (e *renewExternal) answerRequests(o *renewOptions, s streams, n *trustNodes
 	d := requestsDocument{APIVersion: report.APIVersion, Kind: "RenewalRequests", DryRun: o.dryRun, Items: []requestItem{}}
 	var rows [][]string
 	for at, i := range items {
-		r := e.describe(i, asks[at], n.Dirs[i.Node])
+		r := e.describe(i, asks[at])
 		d.Items = append(d.Items, r)
 		rows = append(rows, []string{report.Plain(r.ID), report.Plain(r.Authority), strings.Join(slices.Concat(r.KeyUsages, r.ExtendedUsages), ", "), fmt.Sprintf("%d days", r.Days), report.Plain(r.Subject), report.Plain(e.where(r, n.Dirs[i.Node]))})
 		for _, w := range r.Warnings {
@@ -267,7 +267,7 @@ func (e *renewExternal) where(r requestItem, dir string) string {
 	return filepath.Join(dir, r.Request)
 }
 
-func (e *renewExternal) describe(i *renew.Item, a apply.Ask, dir string) requestItem {
+func (e *renewExternal) describe(i *renew.Item, a apply.Ask) requestItem {
 	ca := i.Authority()
 	r := requestItem{
 		ID: i.ID(), For: i.Certificate.Path, Why: i.Why, Request: apply.RequestPath(i.Certificate),

@@ -105,7 +105,9 @@ func TestCertificatesSignedElsewhereAreJudged(t *testing.T) {
 		{"without extended usages", "apiserver", "ca", func(c *x509.Certificate) { c.ExtKeyUsage = nil }, "usage-missing: it has no extended key usage at all, wanted is serverAuth", ""},
 		{"with the other extended usage", "scheduler.conf", "ca", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "lacks the extended key usage clientAuth", "good for more"},
 		{"with one of two", "etcd-peer", "etcd/ca", func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }, "usage-missing", ""},
-		{"with both", "apiserver", "ca", func(c *x509.Certificate) { c.ExtKeyUsage = append(slices.Clone(c.ExtKeyUsage), x509.ExtKeyUsageClientAuth) }, "", "good for more than was asked for: clientAuth"},
+		{"with both", "apiserver", "ca", func(c *x509.Certificate) {
+			c.ExtKeyUsage = append(slices.Clone(c.ExtKeyUsage), x509.ExtKeyUsageClientAuth)
+		}, "", "good for more than was asked for: clientAuth"},
 		{"for any usage", "apiserver", "ca", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }, "", "any usage"},
 		{"without digitalSignature", "apiserver", "ca", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }, "lacks digitalSignature", ""},
 		{"without any key usage", "apiserver", "ca", func(c *x509.Certificate) { c.KeyUsage = 0 }, "", ""},
