@@ -26,6 +26,9 @@ var mayImport = map[string][]string{
 	"internal/issue":        {"internal/trust"},
 	"internal/renew":        {"internal/trust", "internal/catalog", "internal/check", "internal/issue"},
 	"internal/proof":        {"internal/trust", "internal/check"},
+	"internal/reach":        {},
+	"internal/sshtest":      {},
+	"internal/remote":       {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/renew", "internal/apply"},
 	"internal/apply":        {"internal/trust", "internal/catalog", "internal/check", "internal/bundle", "internal/issue", "internal/renew", "internal/proof", "internal/layout"},
 	"internal/probe":        {"internal/trust"},
 	"internal/config":       {"internal/catalog", "internal/issue"},
@@ -59,7 +62,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/apply", "internal/agent"},
+	"cmd/kubepki":           {"internal/reach", "internal/remote", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/apply", "internal/agent"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},
