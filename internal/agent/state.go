@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,15 +19,17 @@ type Board struct {
 	now     func() time.Time
 	started time.Time
 
-	mu        sync.Mutex
-	progress  time.Time
-	verified  *Verified
-	failure   *Failure
-	due       []Due
-	decisions []Decision // the newest last
-	counts    map[Count]uint64
-	holders   []Holder
-	listeners []func(Change)
+	mu         sync.Mutex
+	stuckAfter time.Duration
+	progress   time.Time
+	verified   *Verified
+	failure    *Failure
+	due        []Due
+	decisions  []Decision // the newest last
+	counts     map[Count]uint64
+	errors     map[string]uint64 // of reading files, by the code of a Fault
+	holders    []Holder
+	listeners  []func(Change)
 }
 
 // Verified is one reading of the files, and how it was judged.
@@ -136,8 +139,13 @@ func NewBoard(now func() time.Time) *Board {
 		now = time.Now
 	}
 	t := now()
-	return &Board{now: now, started: t, progress: t, counts: map[Count]uint64{}}
+	// All are there from the start on, so that the first of a kind is seen to be one more.
+	errors := map[string]uint64{"permission_denied": 0, "read_failed": 0, "bad_pem": 0, unreadCode: 0}
+	return &Board{now: now, started: t, progress: t, stuckAfter: StuckAfter, counts: map[Count]uint64{}, errors: errors}
 }
+
+// unreadCode is for all that keeps the files from being looked at.
+const unreadCode = "walk_error"
 
 // Progress notes that the loop goes round. It must be called more often than
 // [StuckAfter].
@@ -151,6 +159,9 @@ func (b *Board) Progress() {
 func (b *Board) Verified(v *Verified) {
 	b.mu.Lock()
 	b.verified, b.failure, b.progress = v, nil, b.now()
+	for _, f := range v.Faults {
+		b.errors[f.Code]++
+	}
 	told := b.listeners
 	b.mu.Unlock()
 	for _, tell := range told {
@@ -163,6 +174,7 @@ func (b *Board) Unread(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failure, b.progress = &Failure{At: b.now(), Err: err}, b.now()
+	b.errors[unreadCode]++
 }
 
 // Schedule notes all that will be made anew, in the place of what was noted before.
@@ -216,20 +228,18 @@ type Snapshot struct {
 	Due                   []Due      // the next first
 	Decisions             []Decision // the newest last
 	Counts                map[Count]uint64
+	errors                map[string]uint64
 	holders               []Holder
+	stuckAfter            time.Duration
 }
 
 // Snapshot returns what is known now.
 func (b *Board) Snapshot() Snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	counts := make(map[Count]uint64, len(b.counts))
-	for k, n := range b.counts {
-		counts[k] = n
-	}
 	return Snapshot{
 		At: b.now(), Started: b.started, Progress: b.progress, Verified: b.verified, Failure: b.failure, Due: b.due, Decisions: b.decisions,
-		Counts: counts, holders: b.holders,
+		Counts: maps.Clone(b.counts), errors: maps.Clone(b.errors), holders: b.holders, stuckAfter: b.stuckAfter,
 	}
 }
 
@@ -251,11 +261,17 @@ func (s *Snapshot) Each(yield func(brief.Certificate) bool) {
 	}
 }
 
+// fileKind is the kind of the source that is the files of nodes.
+const fileKind = "file"
+
 // Sources are where the certificates are from, the files first.
 func (s *Snapshot) Sources() []Source {
 	var all []Source
-	if v := s.Verified; v != nil {
-		f := Source{Kind: "file", Name: "nodes", Read: true, Up: s.Failure == nil, Bundles: v.Files, Faults: v.Faults}
+	if s.Verified != nil || s.Failure != nil {
+		f := Source{Kind: fileKind, Name: "nodes", Read: s.Verified != nil, Up: s.Failure == nil, Errors: s.errors}
+		if s.Verified != nil {
+			f.Bundles, f.Faults = s.Verified.Files, s.Verified.Faults
+		}
 		if s.Failure != nil {
 			f.Reason = s.Failure.Err.Error()
 		}
@@ -275,11 +291,16 @@ func NewVerified(g *trust.Graph, r *check.Result, at time.Time, took time.Durati
 	files := map[trust.Place]bool{}
 	for p := range g.Materials {
 		places = append(places, p)
-		files[p.File()] = true
+		if !p.InAPI() {
+			files[p.File()] = true
+		}
 	}
 	v.Files = len(files)
 	slices.SortFunc(places, trust.Place.Compare)
 	for _, p := range places {
+		if p.InAPI() {
+			continue // a Holder has those
+		}
 		m := g.Materials[p]
 		if code := faultCode(m.State); code != "" {
 			v.Faults = append(v.Faults, Fault{p, code})
