@@ -29,6 +29,7 @@ type renewOptions struct {
 	ssh           sshFlags
 	serve         serveFlags
 	external      renewExternal
+	restart       renewRestart
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -54,8 +55,8 @@ What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+of a node appear together, or none. The plan says who takes the new file up, and how.
+Nothing is restarted but with --restart (kubepki node restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -91,6 +92,7 @@ the new file up, and how.`,
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
 	o.ssh.add(f)
 	o.serve.add(f)
+	o.restart.add(f)
 	return c
 }
 
@@ -159,15 +161,27 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.print(s, n, r); err != nil {
 		return err
 	}
+	restarts, err := o.restart.plan(s, n, r)
+	if err != nil {
+		return err
+	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := r.Write(n.Nodes); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 	}
-	if err := cmp.Or(o.answer(s, n, r), o.plan.undone()); err != nil || !o.plan.due || !o.dryRun {
+	if err := o.answer(s, n, r); err != nil {
+		return err
+	}
+	if !o.dryRun {
+		if err := o.restart.run(ctx, s, restarts); err != nil {
+			return err
+		}
+	}
+	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
 		return err
 	}
 	return errFindings // changes are pending
@@ -185,7 +199,7 @@ func (o *renewOptions) check(ids []string) error {
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return o.external.check(o)
+	return cmp.Or(o.restart.check(o.roots), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -261,6 +275,16 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
+}
+
+// writeRenewal writes the files, and says what came up then.
+func writeRenewal(s streams, n *trustNodes, r *apply.Renewal) error {
+	said := len(r.Warnings)
+	err := r.Write(n.Nodes)
+	for _, w := range r.Warnings[said:] {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return err
 }
 
 func itemsOf(r *apply.Renewal) []*renew.Item {

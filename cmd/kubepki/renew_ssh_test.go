@@ -400,6 +400,24 @@ func TestRenewOverSSHWithTroubledHosts(t *testing.T) {
 		unchanged(t, c.renew(append(c.ssh("w1"), "--all", "--yes", "--ssh-command", "nowhere")...), "nowhere: not found", "ssh op@")
 		unchanged(t, c.renew(append(c.ssh("w1"), "--all", "--yes", "--sudo", "--ssh-timeout", "5s")...), "sudo")
 	})
+	t.Run("sudo without a password is how root is had, and asks nobody", func(t *testing.T) {
+		sudo := filepath.Join(c.machines["w1"].Home, "bin", "sudo")
+		if err := os.WriteFile(sudo, []byte("#!/bin/sh\n[ \"$1 $2\" = \"-n --\" ] || exit 9\nshift 2\nexec \"$@\"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(sudo)
+		if r := c.renew(append(c.ssh("cp1", "w1"), "kubelet.conf", "--dry-run", "--sudo", "--nodes", "w1")...); r.code == 0 || !strings.Contains(r.err, "cp1") {
+			t.Errorf("without sudo on cp1 it ended with %d: %s", r.code, r.err)
+		}
+		args := append(c.ssh("w1"), "kubelet.conf", "--dry-run", "--sudo", "--root", "cp1="+filepath.Join(c.dir, "cp1"), "--nodes", "w1")
+		if r := c.renew(args...); r.code != 0 {
+			t.Errorf("ended with %d: %s", r.code, r.err)
+		}
+		if err := os.WriteFile(sudo, []byte("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		unchanged(t, c.renew(append(args, "--yes")...), "sudo: a password is required", "sudo must ask for no password there")
+	})
 	t.Run("hosts that are down are left out where that was asked for, and named", func(t *testing.T) {
 		args := append(c.ssh("cp1", "w1"), "--ssh", "cp2=127.0.0.1:1", "kubelet.conf", "--yes", "--ssh-skip-down")
 		r := c.renew(args...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -129,7 +130,7 @@ func (r *Reacher) failed(ctx context.Context, t Target, s settled, shown int, er
 	switch {
 	case errors.As(err, &own):
 		return own
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded):
 		return &Error{fmt.Errorf("%s: %s did not log us in within %s", t.Name, s.address, r.Timeout), "is it overloaded? --ssh-timeout waits longer"}
 	case strings.Contains(err.Error(), "unable to authenticate"):
 		return &Error{fmt.Errorf("%s: %s lets %s in with none of the %d keys that were shown", t.Name, s.address, s.user, shown), fmt.Sprintf("see that this works: ssh -o BatchMode=yes %s true; --ssh-identity names another key", t)}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +115,7 @@ func (c *Client) ask(ctx context.Context, q Request) (*Answer, error) {
 		c.hangUp()
 		return nil, c.broken
 	case a.Error != "":
-		said := fmt.Errorf("%s: %w", c.Name, &FarError{a.Error[:min(len(a.Error), maxSaid)], a.Hint[:min(len(a.Hint), maxSaid)]})
+		said := fmt.Errorf("%s: %w", c.Name, &FarError{bounded(a.Error), bounded(a.Hint)})
 		return nil, said
 	}
 	return &a, nil
@@ -237,7 +236,19 @@ func (c *Client) Write(ctx context.Context, when time.Time, chains [][]*x509.Cer
 	if err != nil {
 		return nil, err
 	}
-	return &Written{a.Backup, a.Warnings}, nil
+	return &Written{bounded(a.Backup), few(a.Warnings)}, nil
+}
+
+// bounded is a text of a node, no longer than people read.
+func bounded(text string) string { return text[:min(len(text), maxSaid)] }
+
+// few are texts of a node, no more than people read.
+func few(all []string) []string {
+	var texts []string
+	for _, t := range all[:min(len(all), 50)] {
+		texts = append(texts, bounded(t))
+	}
+	return texts
 }
 
 // Undo takes the last Write back, and returns the files that stay, for they were not
@@ -247,7 +258,7 @@ func (c *Client) Undo(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(a.Stay), nil
+	return few(a.Stay), nil
 }
 
 // HeldKey is a key that stands on another node, of which only the public half is here.

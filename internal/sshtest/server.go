@@ -23,12 +23,14 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// Machine is one machine with an SSH server on loopback.
+// Machine is one machine with an SSH server on loopback. Its fields may be changed while
+// nobody is logged in.
 type Machine struct {
 	Addr    string // 127.0.0.1:PORT
 	Dir     string // where commands run
 	Home    string // HOME and TMPDIR of commands
 	HostKey ssh.Signer
+	More    []ssh.Signer // host keys of other kinds
 	// Line, unless nil, is told of each line before it is handed on, and may end the
 	// connection, or the program, by what it returns.
 	Line func(Line) Deed
@@ -162,6 +164,9 @@ func (m *Machine) serve(conn net.Conn) {
 		return nil, errors.New("not let in")
 	}}
 	config.AddHostKey(m.HostKey)
+	for _, k := range m.More {
+		config.AddHostKey(k)
+	}
 	server, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return
@@ -315,3 +320,6 @@ func (m *Machine) Note(do func()) {
 	defer m.mu.Unlock()
 	do()
 }
+
+// Authorized is the public half as a line of authorized_keys.
+func (k *Key) Authorized() string { return string(ssh.MarshalAuthorizedKey(k.Signer.PublicKey())) }
