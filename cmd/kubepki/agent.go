@@ -28,6 +28,7 @@ type agentOptions struct {
 	watch    agentWatchFlags
 	renewal  agentRenewFlags
 	cluster  agentClusterFlags
+	show     agentShowFlags
 }
 
 func newAgentCommand(s streams) *cobra.Command {
@@ -80,6 +81,7 @@ With --watch or --renew, the client certificate is left alone unless --join is g
 	o.watch.add(f)
 	o.renewal.add(f)
 	o.cluster.add(f)
+	o.show.add(f)
 	return c
 }
 
@@ -107,6 +109,11 @@ func (o *agentOptions) run(c *cobra.Command, s streams) error {
 		}
 		undumpable()
 		loops = append(loops, a.Run)
+		shows, err := o.showing(a, log)
+		if err != nil {
+			return err
+		}
+		loops = append(loops, shows...)
 	}
 	if len(loops) == 0 {
 		return usagef("--join=false leaves nothing to do: give --watch, --path or --renew")
@@ -170,6 +177,16 @@ func (o *agentOptions) watching(log *slog.Logger) (*agent.Agent, error) {
 		return nil, err
 	}
 	return agent.New(a), nil
+}
+
+// showing is what shows the agent's board.
+func (o *agentOptions) showing(a *agent.Agent, log *slog.Logger) ([]loop, error) {
+	config, err := o.cluster.config()
+	if err != nil {
+		return nil, err
+	}
+	a.Board.StuckAfter(roundLimit(o.watch.interval))
+	return o.show.loops(a.Board, config, o.nodeName, log)
 }
 
 func agentLog(s streams, format string) (*slog.Logger, error) {

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,12 +22,6 @@ import (
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/internal/trust"
 )
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	testpki.Clean()
-	os.Exit(code)
-}
 
 // fakeClock is the clock of a machine of which somebody may set the wall clock.
 type fakeClock struct {

@@ -106,13 +106,19 @@ func (e *exposition) hash(c brief.Certificate) uint64 {
 func (e *exposition) family(f certificateFamily) {
 	now := e.state.At.Unix()
 	e.header(f)
+	written := map[string]bool{} // of those that are alike
 	e.each(func(c brief.Certificate) {
 		facts := c.Facts.Value()
 		e.line = append(append(e.line[:0], f.name...), '{')
 		start := len(e.line)
 		e.line = appendLabels(e.line, c.Place, &facts)
 		if e.alike[maphash.Bytes(e.seed, e.line[start:])] != 1 {
-			e.line = appendLabel(e.line, "discriminator", discriminator(c))
+			which := discriminator(c)
+			if written[which] {
+				return // one file that was named twice
+			}
+			written[which] = true
+			e.line = appendLabel(e.line, "discriminator", which)
 		}
 		e.end(f.value(facts, now))
 	})

@@ -243,6 +243,7 @@ func TestCertificatesThatAreAlikeAreToldApart(t *testing.T) {
 	one, other := certificate(pkix.Name{CommonName: "ca"}, pkix.Name{}, 1, time.Hour), certificate(pkix.Name{CommonName: "ca"}, pkix.Name{}, 1, 2*time.Hour)
 	apart := certificate(pkix.Name{CommonName: "ca"}, pkix.Name{}, 2, time.Hour)
 	b.Verified(&agent.Verified{Certificates: []brief.Certificate{brief.New(p, 0, one), brief.New(p, 1, other), brief.New(p, 2, one), brief.New(p, 3, apart)}})
+	b.Include(&holder{certificates: []brief.Certificate{brief.New(p, 0, one)}}) // the same file, which was named twice
 	_, got := scrape(t, b, agent.MetricsOptions{})
 	n := 0
 	for id := range series(got["x509_cert_not_after"]) {

@@ -14,6 +14,7 @@ import (
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/picture"
 	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // How much the page shows of each thing; metrics and `kubepki verify` have all.
@@ -36,7 +37,8 @@ td svg{display:block;margin-top:6px}
 ul.figures{list-style:none;margin:0 0 8px;padding:0}ul.figures li{display:inline-block;margin-right:22px}
 ul.figures b{font-size:19px}
 caption{text-align:left;color:var(--soft);padding:2px 10px 6px}
-@media(max-width:600px){main{padding:8px 12px 32px}dl{grid-template-columns:1fr}}
+.kp td:first-child{white-space:nowrap}
+@media(max-width:600px){main{padding:8px 12px 32px}dl{grid-template-columns:1fr}.wide table{min-width:46em}}
 `
 
 // page serves the status page: HTML alone, without scripts and without anything from
@@ -74,8 +76,8 @@ func (p *pageWriter) printf(format string, args ...any) {
 func (p *pageWriter) write() {
 	soon := p.soonest()
 	p.head(soon)
-	p.certificates(soon)
 	p.findings()
+	p.certificates(soon)
 	p.links()
 	p.due()
 	p.decisions()
@@ -88,7 +90,10 @@ type ending struct {
 	all, ended, within int // within: a week
 }
 
-const week = 7 * 24 * time.Hour
+const (
+	week = 7 * 24 * time.Hour
+	year = 365 * 24 * time.Hour
+)
 
 func (p *pageWriter) soonest() ending {
 	var e ending
@@ -132,7 +137,7 @@ func (p *pageWriter) head(e ending) {
 	if len(p.s.Due) > 0 {
 		p.printf("<li>next renewal <b>%v</b> (%v)</li>\n", p.s.Due[0].ID, until(p.s.Due[0].At, p.s.At))
 	}
-	p.printf("</ul>\n<p>as of %v; <a class=\"skip\" href=\"#findings\">Findings</a> <a class=\"skip\" href=\"#links\">Links</a> <a class=\"skip\" href=\"#decisions\">Decisions</a> <a class=\"skip\" href=\"/metrics\">Metrics</a></p>\n", timeText(p.s.At))
+	p.printf("</ul>\n<p>as of %v; <a class=\"skip\" href=\"#findings\">Findings</a> <a class=\"skip\" href=\"#expiry\">What ends next</a> <a class=\"skip\" href=\"#links\">Links</a> <a class=\"skip\" href=\"#decisions\">Decisions</a> <a class=\"skip\" href=\"/metrics\">Metrics</a></p>\n", timeText(p.s.At))
 }
 
 func verdictOf(v *Verified) (class, text string) {
@@ -191,7 +196,7 @@ func (p *pageWriter) certificates(e ending) {
 		return
 	}
 	last := e.next[len(e.next)-1].Facts.Value()
-	longest := max(last.NotAfter().Sub(p.s.At), time.Second)
+	longest := min(max(last.NotAfter().Sub(p.s.At), time.Second), year) // authorities live longer than a bar can show
 	p.table("expiry", of(len(e.next), e.all, "certificates"), "Ends", "Left", "Certificate", "Where", "Issuer")
 	for _, c := range e.next {
 		f := c.Facts.Value()
@@ -208,9 +213,17 @@ func (p *pageWriter) certificates(e ending) {
 			bar = 120
 		}
 		p.printf("<tr><td>%v</td><td%s>%v<svg width=\"120\" height=\"6\" aria-hidden=\"true\"><rect class=\"scale\" width=\"120\" height=\"6\"/><rect class=\"bar%s\" width=\"%d\" height=\"6\"/></svg></td><td>%v</td><td><code>%v</code></td><td>%v</td></tr>\n",
-			f.NotAfter().Format(time.DateOnly), safe(cell), report.Left(f.NotBefore(), f.NotAfter(), p.s.At), safe(class), bar, nameOf(f.Subject.Value()), c.Place.String(), nameOf(f.Issuer.Value()))
+			f.NotAfter().Format(time.DateOnly), safe(cell), report.Left(f.NotBefore(), f.NotAfter(), p.s.At), safe(class), bar, nameOf(f.Subject.Value()), where(c.Place), nameOf(f.Issuer.Value()))
 	}
 	p.endTable()
+}
+
+// where is a place, in fewer words where it is in a kubeconfig.
+func where(p trust.Place) string {
+	if kind, name := report.Embedded(p.Field); kind != "" {
+		return p.File().String() + " (" + kind + " " + name + ")"
+	}
+	return p.String()
 }
 
 // safe is a text of our own that is not escaped.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -214,12 +215,11 @@ func (r *renewer) nextMoment(schedule []Due) (next time.Time) {
 // forget drops what is remembered of credentials that are not due any more.
 func (r *renewer) forget(schedule []Due) {
 	now := r.clock.Now()
-	for id := range r.decided {
-		if !slices.ContainsFunc(schedule, func(d Due) bool { return d.ID == id && !d.At.After(now) }) {
-			delete(r.decided, id)
-			delete(r.tries, id)
-		}
+	due := func(id string) bool {
+		return slices.ContainsFunc(schedule, func(d Due) bool { return d.ID == id && !d.At.After(now) })
 	}
+	maps.DeleteFunc(r.decided, func(id, _ string) bool { return !due(id) })
+	maps.DeleteFunc(r.tries, func(id string, _ *try) bool { return !due(id) })
 }
 
 // mayNot tells why nothing at all is made anew now.
@@ -322,7 +322,8 @@ func gains(i *renew.Item, now time.Time) bool {
 		return true
 	}
 	span := i.Old.NotAfter.Sub(i.Old.NotBefore)
-	return i.NotAfter.After(now) && i.NotAfter.Sub(i.Old.NotAfter) > span/20
+	whole := i.NotAfter.Sub(i.NotBefore) >= span
+	return i.NotAfter.After(now) && (whole || i.NotAfter.Sub(i.Old.NotAfter) > span/20)
 }
 
 // make makes the items in memory, and leaves out what would break a link.
@@ -372,9 +373,11 @@ func (r *renewer) holds(i *renew.Item, made *apply.Renewal, err error) bool {
 }
 
 func (r *renewer) renewed(i *apply.Renewed) {
-	delete(r.tries, i.ID())
-	delete(r.decided, i.ID())
 	leaf := i.Made.Chain[0]
+	delete(r.decided, i.ID())
+	// One that lives for minutes is due again at once, for it begins some minutes before
+	// it is made.
+	r.tries[i.ID()] = &try{backoff: retries(), after: r.clock.Running() + leaf.NotAfter.Sub(leaf.NotBefore)/20}
 	d := Decision{Action: Renewed, ID: i.ID(), Node: i.Node, Path: i.Certificate.Path, Reason: ReasonDue, NotAfter: leaf.NotAfter,
 		Text: "it was due; " + cmp.Or(strings.Join(i.TakeUp, "; "), "no component of these nodes reads it")}
 	r.board.Decided(d)
@@ -412,7 +415,7 @@ func (r *renewer) later(id string) time.Duration {
 // the log.
 func (r *renewer) say(d Decision, more ...any) {
 	kind := string(d.Action) + " " + d.Reason
-	if d.Reason != ReasonClock && d.Reason != ReasonTurn { // whose text counts down
+	if d.Reason != ReasonClock && d.Reason != ReasonTurn { // which count down
 		kind += " " + d.Text
 	}
 	if r.decided[d.ID] == kind {

@@ -221,6 +221,7 @@ func (q *query) take(message []byte, gone bool) error {
 		q.remove(id) // most APIServices and CustomResourceDefinitions hold none
 		return nil
 	}
+	o.uid = i.uid
 	q.put(id, o)
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"unique"
 
+	"github.com/google/uuid"
+
 	"github.com/kubepki/kubepki/internal/agent"
 	"github.com/kubepki/kubepki/internal/brief"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -29,6 +31,7 @@ type held struct {
 type object struct {
 	certificates []certificate
 	faults       []fault
+	uid          uuid.UUID
 	left         int
 	round        uint64 // in which it was seen last
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -99,7 +100,7 @@ const (
 	fieldMetadata = 1 // of every object and list
 	fieldItems    = 2 // of every list
 
-	metaName, metaNamespace, metaVersion = 1, 3, 6
+	metaName, metaNamespace, metaUID, metaVersion = 1, 3, 5, 6
 
 	listVersion, listContinue = 2, 3
 
@@ -111,6 +112,7 @@ const (
 // item is one object: its name and its message, where it stands.
 type item struct {
 	namespace, name, version string
+	uid                      uuid.UUID // zero: it is none
 	message                  []byte
 }
 
@@ -126,6 +128,8 @@ func newItem(message []byte) (item, error) {
 			i.name = string(value)
 		case metaNamespace:
 			i.namespace = string(value)
+		case metaUID:
+			i.uid, _ = uuid.ParseBytes(value) // a stranger's stays zero
 		case metaVersion:
 			i.version = string(value)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
@@ -192,4 +193,20 @@ func (w *Watch) Sources() []agent.Source {
 		all = append(all, q.state())
 	}
 	return all
+}
+
+// UID is that of the object at a path, as places have it; "": it is not kept.
+func (w *Watch) UID(path string) string {
+	for _, q := range w.queries {
+		if id := q.uid(path); id != uuid.Nil {
+			return id.String()
+		}
+	}
+	return ""
+}
+
+func (h *held) uid(key string) uuid.UUID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.objects[key].uid
 }
