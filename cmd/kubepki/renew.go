@@ -112,6 +112,8 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if n, err = o.plan.read(s, n); err != nil {
 		return err
 	}
+	ahead := o.keysAhead(n, ids)
+	defer ahead.Only(nil)
 	at := clock()
 	planOptions, err := o.options(n, at)
 	if err != nil {
@@ -126,6 +128,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		fmt.Fprintln(s.err, "nothing is due")
 		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
 	}
+	useAhead(ahead, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
