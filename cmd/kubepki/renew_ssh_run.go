@@ -266,7 +266,7 @@ type farCertifier struct{ fleet *remote.Fleet }
 
 // Certify returns the chain for a key, of which only the public half is used.
 func (c *farCertifier) Certify(ctx context.Context, i *renew.Item, key crypto.Signer) ([]*x509.Certificate, error) {
-	chains, err := c.fleet.Certify(ctx, []*renew.Item{i}, []crypto.PublicKey{key.Public()})
+	chains, err := c.fleet.Sign(ctx, []*renew.Item{i}, []crypto.PublicKey{key.Public()})
 	if err != nil {
 		return nil, err
 	}
