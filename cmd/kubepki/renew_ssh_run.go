@@ -127,6 +127,9 @@ func (r *sshRun) plan(ids []string) error {
 			r.order = append(r.order, n)
 		}
 	}
+	if len(r.order) == 0 && len(r.items) == 0 {
+		return advise(errors.New("nothing can be renewed: the key of no authority is on these nodes"), "add the node that has it, with --ssh or --root NAME=DIR")
+	}
 	slices.SortStableFunc(r.order, func(a, b *remote.FarNode) int {
 		switch {
 		case a.ControlPlane() == b.ControlPlane():

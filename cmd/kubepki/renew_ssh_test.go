@@ -251,6 +251,22 @@ func TestRenewOverSSH(t *testing.T) {
 		}
 		wants(t, r.err, "cp1/ca: an authority is certified again on the node that has it", "hint: on cp1: kubepki renew ca")
 	})
+	t.Run("two nodes that are swapped in the inventory stay what they are", func(t *testing.T) {
+		before := c.trees()
+		args := append(c.ssh("cp1"), "--ssh", "w2=op@"+c.machines["w1"].Addr, "kubelet.conf", "--nodes", "w2", "--yes")
+		r := c.renew(args...)
+		if r.code != exitFailed || len(c.changed(before)) > 0 {
+			t.Errorf("ended with %d, changed %v", r.code, c.changed(before))
+		}
+		wants(t, r.err, `this machine is node "w1" today, and the operator calls it "w2"`, "call it w1=HOST")
+	})
+	t.Run("without an authority's key there is nothing to do, which is said", func(t *testing.T) {
+		r := c.renew(append(c.ssh("w1"), "--all", "--yes")...)
+		if r.code != exitFailed {
+			t.Errorf("ended with %d", r.code)
+		}
+		wants(t, r.err, "nothing can be renewed", "hint: add the node that has it")
+	})
 	t.Run("what no node knows is an error that lists what there is", func(t *testing.T) {
 		r := c.renew(append(all, "cp9/apiserver", "--yes")...)
 		wants(t, r.err, "cp9/apiserver: no credential of this name", "cp1/apiserver")

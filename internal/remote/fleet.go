@@ -281,7 +281,11 @@ func (f *Fleet) may(n *FarNode) error {
 			return &Error{fmt.Errorf("%s: an authority is certified again on the node that has it, not from here", i.ID()), "on " + n.Name + ": kubepki renew " + i.Name}
 		}
 		if err := n.May(i, f.authorityName(i), f.At); err != nil {
-			return &Error{err, fmt.Sprintf("if that is right, --ssh-trust %s answers for it; if not, see who is on %s", n.Name, n.Name)}
+			help := fmt.Sprintf("if that is right, --ssh-trust %s answers for it; if not, see who is on %s", n.Name, n.Name)
+			if other := n.isNode(i); other != "" && other != n.Name {
+				help = fmt.Sprintf("call it %s=HOST, or see which machine was meant", other)
+			}
+			return &Error{err, help}
 		}
 	}
 	return nil
