@@ -268,7 +268,7 @@ func (e *renewExternal) where(r requestItem, dir string) string {
 }
 
 func (e *renewExternal) describe(i *renew.Item, a apply.Ask) requestItem {
-	ca := i.Authority()
+	ca := i.Authority().Certificate
 	r := requestItem{
 		ID: i.ID(), For: i.Certificate.Path, Why: i.Why, Request: apply.RequestPath(i.Certificate),
 		Authority: trust.SubjectText(ca.RawSubject), AuthorityFile: i.Issuer.Path, AuthoritySHA256: bundle.Fingerprint(ca),

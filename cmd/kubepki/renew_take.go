@@ -353,7 +353,7 @@ func (t *takeIn) finish(ctx context.Context, s streams) error {
 	}
 	t.o.external.outstanding, t.o.external.refused = t.outstanding, t.refused
 	if len(r.Items) > 0 {
-		if err := t.o.print(s, r); err != nil {
+		if err := t.o.print(s, t.n, r); err != nil {
 			return err
 		}
 	}

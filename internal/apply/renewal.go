@@ -1,12 +1,12 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
-
-	"cmp"
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/renew"
@@ -24,8 +24,16 @@ type Renewed struct {
 type File struct {
 	Place   trust.Place
 	Old     []byte // nil: it is not there
-	Data    []byte
+	Data    []byte // nil: it is removed
 	Private bool
+	Mode    fs.FileMode // of Old, or for a file that is not there; 0: by Private
+	// Link and OldLink are of a symbolic link that is led elsewhere: where it shall
+	// lead, which is a file that is there or another of these, and where it leads.
+	// Old and Data are what is read through it.
+	Link, OldLink string
+
+	linked  bool // a symbolic link is on the way to it
+	current bool // it is, or shall be, a kubelet's link to the newest of its files
 }
 
 // Renewal is what was made of a plan, in memory, ready to be written.
@@ -34,7 +42,11 @@ type Renewal struct {
 	Items    []*Renewed
 	Files    []*File
 	Backup   string   // the folder, as on the nodes, for what is replaced
+	Undoes   string   // the name of the backup that is brought back; empty: nothing is
 	Warnings []string // what will be wrong that is not now, and what stays wrong
+	// Breaks are the errors that there will be and that are not now: a program that
+	// nobody watches does not go on then.
+	Breaks []check.Finding
 }
 
 // Make makes keys on all cores, has the certificates issued, and judges in memory
@@ -59,7 +71,7 @@ func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*R
 	if r.Files, err = filesOf(n, made); err != nil {
 		return nil, err
 	}
-	r.Warnings = afterwards(n, r.Files, before, at)
+	r.Warnings, r.Breaks = judged(n, r.Files, before, at)
 	return r, nil
 }
 

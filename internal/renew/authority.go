@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -47,7 +48,7 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 		}
 		i.signer = above
 	}
-	p.life(i)
+	p.life(i, catalog.Entry{})
 	for _, cred := range p.g.Credentials {
 		// What it signed shall not outlive it, if it was long ago made for a shorter time.
 		if leaf := p.g.Material(cred.Certificate).Leaf(); leaf != nil && trust.SignedBy(leaf, old) && leaf.NotAfter.After(i.NotAfter) && i.signer.Certificate == nil {

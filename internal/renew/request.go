@@ -57,10 +57,6 @@ func bundleOfClient(h *trust.ClientHalf, cred *trust.Credential) *trust.Bundle {
 	return h.Bundle
 }
 
-// Authority is the certificate of the authority that is to sign; nil where none is
-// known, and where the item is an authority that signs itself.
-func (i *Item) Authority() *x509.Certificate { return i.signer.Certificate }
-
 // Life is how long the certificate shall be valid.
 func (i *Item) Life() time.Duration { return i.NotAfter.Sub(i.NotBefore) }
 
