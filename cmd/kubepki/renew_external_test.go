@@ -100,7 +100,7 @@ func TestRenewalElsewhereKilled(t *testing.T) {
 	runKubepki(t, append([]string{"renew", "--csr-only", "--dry-run", "--root", template}, allOfOffice()...)...)
 	took := time.Since(start)
 	killed := 0
-	for round := range 6 {
+	for round := range 4 {
 		dir := t.TempDir()
 		root, requests, back := filepath.Join(dir, "root"), filepath.Join(dir, "requests"), filepath.Join(dir, "back.pem")
 		if err := os.CopyFS(root, os.DirFS(template)); err != nil {
