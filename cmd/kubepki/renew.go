@@ -98,6 +98,11 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.check(ids); err != nil {
 		return err
 	}
+	done, err := o.restart.begin(s, o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer done()
 	n, err := o.nodes(s)
 	if err != nil {
 		return err

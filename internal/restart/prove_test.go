@@ -158,7 +158,7 @@ func TestWhatIsProvedAfterARestart(t *testing.T) {
 		"etcd trusts the old authority": {target: "etcd", change: func(c *testpki.Cluster, _ *testpki.Running) {
 			c.Recreate("cp1", "etcd/ca")
 			reissue(c, "etcd/server", "etcd/ca")
-		}, want: "serving-stale"},
+		}, want: "10.0.0.11:2379/health: tls: failed to verify certificate"},
 		"it is not up":            {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }, want: "unreachable"},
 		"another one's is not up": {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.12:6443"); r.Stop("10.0.0.12:2379") }},
 		"etcd without a quorum":   {target: "etcd", change: func(_ *testpki.Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp1") }, want: "RAFT NO LEADER"},
