@@ -268,8 +268,9 @@ func forget(root string, at trust.Place) error {
 		return fmt.Errorf("%s: %w", root, layout.Cause(err))
 	}
 	defer dir.Close()
-	// The key goes first: a request without a key is of no harm.
-	for _, file := range []string{KeyPath(at), RequestPath(at)} {
+	// The request goes first: a key whose certificate is in place tells by itself that
+	// it is done with, while a request without one stands for the key in place.
+	for _, file := range []string{RequestPath(at), KeyPath(at)} {
 		folder, missing, err := layout.Follow(dir, path.Dir(file))
 		if err != nil {
 			return err

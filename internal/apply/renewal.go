@@ -53,7 +53,7 @@ type Renewal struct {
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
-	made, err := makeAll(ctx, n, items)
+	made, err := makeAll(ctx, items)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*R
 	return r, nil
 }
 
-func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, error) {
+func makeAll(ctx context.Context, items []*renew.Item) ([]*Renewed, error) {
 	type result struct {
 		*Renewed
 		err error
