@@ -9,7 +9,6 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-
 // judged says what will be wrong on the nodes that is not now, and what stays wrong
 // with what is renewed: the change is made in memory and judged by the rules. Of what
 // will be wrong it returns the findings too.
