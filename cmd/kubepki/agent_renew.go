@@ -85,7 +85,9 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 	spread := &agent.Spread{Node: nodeName, Clock: agent.MachineClock{}}
 	o := &agent.Renewal{Span: r.span, Plan: r.plan}
 	if r.restart {
-		o.Restart = func(ctx context.Context, n *apply.Nodes, made *apply.Renewal) error { return r.restartFor(ctx, n, made, board, log) }
+		o.Restart = func(ctx context.Context, n *apply.Nodes, made *apply.Renewal) error {
+			return r.restartFor(ctx, n, made, board, log)
+		}
 		o.Turn = spread
 	}
 	if client != nil {
