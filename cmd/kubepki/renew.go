@@ -54,6 +54,11 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
+Where the authority's key is elsewhere, --csr-only makes requests and --certificates
+takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
+--signer-kubeconfig has the cluster's own signers sign. What others sign is judged
+before it is put in place. Exit code 3: something is outstanding.
+
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
 of a node appear together, or none. The plan says who takes the new file up, and how.
 Nothing is restarted but with --restart (kubepki node restart tells how).`,
@@ -67,7 +72,14 @@ Nothing is restarted but with --restart (kubepki node restart tells how).`,
   sudo kubepki renew --all --reuse-key
 
   # All nodes of a cluster over SSH, the authorities' keys staying on cp1 (docs/renew-ssh.md)
-  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21`,
+  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21
+
+  # Requests for a company's authority, and then what it has signed
+  sudo kubepki renew --all --csr-only --csr-dir ./requests
+  sudo kubepki renew --certificates ./signed
+
+  # By the signers of the cluster
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case o.serve.on:

@@ -352,12 +352,6 @@ func (a *renewAPI) takeIn(ctx context.Context, o *renewOptions, s streams, n *tr
 	}
 	for _, i := range asked {
 		switch {
-		case i.state == csr.Denied || i.state == csr.Failed:
-			t.refuse(i.ID(), i.reason)
-			// Its key is worth nothing now: another run asks with a new one.
-			if err := n.Forget(i.Certificate); err != nil {
-				return err
-			}
 		case i.reason != "":
 			t.refuse(i.ID(), i.reason)
 		case i.chain == nil:
@@ -369,7 +363,20 @@ func (a *renewAPI) takeIn(ctx context.Context, o *renewOptions, s streams, n *tr
 			}
 		}
 	}
-	return t.finish(ctx, s)
+	return errors.Join(t.finish(ctx, s), a.giveUp(n, t, asked))
+}
+
+// giveUp forgets the keys of requests that gave nothing of use: such a request stays as
+// it is, so another run asks with a new key. One that cannot be seen may come yet.
+func (a *renewAPI) giveUp(n *trustNodes, t *takeIn, asked []*askedItem) error {
+	var places []trust.Place
+	for _, i := range asked {
+		settled := i.chain != nil || i.state == csr.Denied || i.state == csr.Failed
+		if settled && slices.ContainsFunc(t.refused, func(r refusedItem) bool { return r.ID == i.ID() }) {
+			places = append(places, i.Certificate)
+		}
+	}
+	return n.Forget(places...)
 }
 
 // needs says what a request still needs, by the state it was seen in last.

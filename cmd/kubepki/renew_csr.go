@@ -234,14 +234,21 @@ func (e *renewExternal) answerRequests(o *renewOptions, s streams, n *trustNodes
 	d := requestsDocument{APIVersion: report.APIVersion, Kind: "RenewalRequests", DryRun: o.dryRun, Items: []requestItem{}}
 	var rows [][]string
 	for at, i := range items {
-		r := e.describe(i, asks[at], n.Dirs[i.Node])
+		r := e.describe(i, asks[at])
 		d.Items = append(d.Items, r)
 		rows = append(rows, []string{report.Plain(r.ID), report.Plain(r.Authority), strings.Join(slices.Concat(r.KeyUsages, r.ExtendedUsages), ", "), fmt.Sprintf("%d days", r.Days), report.Plain(r.Subject), report.Plain(e.where(r, n.Dirs[i.Node]))})
 		for _, w := range r.Warnings {
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID), report.Plain(w))
 		}
 	}
-	if o.output != "table" {
+	switch o.output {
+	case "table":
+	case "name":
+		for _, r := range d.Items {
+			fmt.Fprintln(s.out, report.Plain(r.ID))
+		}
+		return nil
+	default:
 		return report.Document(s.out, o.output, d)
 	}
 	if err := report.Table(s.out, []string{"CREDENTIAL", "TO BE SIGNED BY", "USAGES", "LIFE", "SUBJECT", "REQUEST"}, rows); err != nil {
@@ -260,7 +267,7 @@ func (e *renewExternal) where(r requestItem, dir string) string {
 	return filepath.Join(dir, r.Request)
 }
 
-func (e *renewExternal) describe(i *renew.Item, a apply.Ask, dir string) requestItem {
+func (e *renewExternal) describe(i *renew.Item, a apply.Ask) requestItem {
 	ca := i.Authority().Certificate
 	r := requestItem{
 		ID: i.ID(), For: i.Certificate.Path, Why: i.Why, Request: apply.RequestPath(i.Certificate),

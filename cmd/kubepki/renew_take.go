@@ -128,6 +128,7 @@ func (t *takeIn) candidates(s streams, back *returned, ids []string) ([]takenCan
 			t.refuse(at.String(), err.Error())
 		} else if i != nil {
 			t.foreign[i.ID()] = k.file
+			i.Warnings = append(i.Warnings, "its key is that in "+k.file+": see that nobody else has it")
 		}
 	}
 	for _, cred := range t.n.Graph.Credentials {

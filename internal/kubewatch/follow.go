@@ -110,7 +110,7 @@ func (w *Watch) failed(q *query, err error, wait time.Duration) time.Duration {
 	}
 	switch {
 	case hasCode(err, http.StatusForbidden):
-		reason, wait = "it may not "+q.needs+": deploy/monitoring/agent-cluster-rbac.yaml grants it", forbiddenWait
+		reason, wait = "it may not "+q.needs+": deploy/agent-cluster-rbac.yaml grants it", forbiddenWait
 	case hasCode(err, http.StatusNotFound): // an API server without this group
 		wait = forbiddenWait
 	case hasCode(err, http.StatusUnauthorized):

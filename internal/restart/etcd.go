@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/probe"
@@ -108,7 +109,7 @@ func (c Cluster) etcdHealthy(ctx context.Context, t *Target) error {
 // etcdClient asks the members of one etcd cluster.
 type etcdClient struct {
 	url    string // of the target's member, without a path
-	config *tls.Config
+	client *http.Client
 }
 
 // etcd makes a client by a credential of a link to the member whose key is at hand.
@@ -125,12 +126,21 @@ func (c Cluster) etcd(t *Target) (*etcdClient, error) {
 			pair := c.pair(l.Client.Credential)
 			roots := c.roots(s.ClientCAs, l)
 			if pair != nil && roots != nil {
-				return &etcdClient{"https://" + s.Address, &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
+				config := &tls.Config{Certificates: []tls.Certificate{*pair}, RootCAs: roots, MinVersion: tls.VersionTLS12, Time: c.now()}
+				return &etcdClient{"https://" + s.Address, callOnce(config, c.Probe.Dial)}, nil
 			}
 		}
 		return nil, errors.New("no client certificate with its key is at hand for it")
 	}
 	return nil, errors.New("no file tells where it serves, or it does so without TLS")
+}
+
+// now is the time by which certificates are judged; nil: the clock's.
+func (c Cluster) now() func() time.Time {
+	if c.Probe.At.IsZero() {
+		return nil
+	}
+	return func() time.Time { return c.Probe.At }
 }
 
 // pair is what a credential shows; nil where its key is not at hand.
@@ -170,7 +180,7 @@ func (c Cluster) roots(own []trust.Place, l *trust.Link) *x509.CertPool {
 
 // healthy asks one member.
 func (e *etcdClient) healthy(ctx context.Context, at string) error {
-	status, text, err := ask(ctx, at+"/health", e.config)
+	status, text, err := ask(ctx, at+"/health", e.client)
 	if err != nil {
 		return err
 	}
@@ -209,8 +219,7 @@ func (e *etcdClient) members(ctx context.Context) (*etcdMembers, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: e.config, DisableKeepAlives: true}}
-	status, text, err := answer(client, request)
+	status, text, err := answer(e.client, request)
 	if err != nil {
 		return nil, err
 	}
@@ -254,5 +263,3 @@ func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
-
-func asURL(err error, to **url.Error) bool { return errors.As(err, to) }

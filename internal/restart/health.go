@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -89,7 +91,7 @@ func (m *Machine) Health(ctx context.Context, g *trust.Graph, t *Target) error {
 	if at == "" {
 		return nil
 	}
-	status, text, err := ask(ctx, at, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // see above
+	status, text, err := ask(ctx, at, callOnce(&tls.Config{InsecureSkipVerify: true}, nil)) //nolint:gosec // see above
 	switch {
 	case err != nil:
 		return fmt.Errorf("it does not answer at %s: %w", at, err)
@@ -101,12 +103,17 @@ func (m *Machine) Health(ctx context.Context, g *trust.Graph, t *Target) error {
 	return nil
 }
 
+// callOnce is a client that makes a connection for each call, without a proxy, for
+// what it calls is near, and follows nobody elsewhere.
+func callOnce(config *tls.Config, dial probe.Dial) *http.Client {
+	transport := &http.Transport{TLSClientConfig: config, DialContext: dial, DisableKeepAlives: true}
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
 // ask makes one request.
-func ask(ctx context.Context, at string, config *tls.Config) (status int, text string, err error) {
+func ask(ctx context.Context, at string, client *http.Client) (status int, text string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, healthCall)
 	defer cancel()
-	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true} // no proxy: it is near
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return 0, "", err
@@ -119,7 +126,7 @@ func answer(client *http.Client, request *http.Request) (status int, text string
 	response, err := client.Do(request)
 	if err != nil {
 		var said *url.Error
-		if asURL(err, &said) {
+		if errors.As(err, &said) {
 			err = said.Err // without the address, which is named already
 		}
 		return 0, "", err

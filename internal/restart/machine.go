@@ -216,7 +216,7 @@ func (m *Machine) unitWay(ctx context.Context, unit string) (way, string, error)
 		bus.close()
 		return nil, "", err
 	}
-	return &unitWay{bus: bus, unit: unit, before: state.life()}, "systemd restarted " + unit, nil
+	return &unitWay{bus: bus, unit: unit, before: state.life()}, "by systemd, as " + unit, nil
 }
 
 // unitWay is a unit of systemd.

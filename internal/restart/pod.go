@@ -37,7 +37,7 @@ func (m *Machine) podWay(ctx context.Context, g *trust.Graph, t *Target) (way, s
 	if m.By != ByManifest {
 		w, err := m.containerWay(ctx, kubelet, pod)
 		if err == nil {
-			return w, "the container runtime stopped its container, the kubelet started it again", nil
+			return w, "by the container runtime, the kubelet started it again", nil
 		}
 		if m.By == ByRuntime {
 			return nil, "", err
@@ -50,8 +50,8 @@ func (m *Machine) podWay(ctx context.Context, g *trust.Graph, t *Target) (way, s
 	}
 	return &manifestWay{
 		machine: m, manifest: t.Source.Path, component: t.Component, flags: written.Flags, check: fileCheck(kubelet), pod: pod,
-		before: livesOf(m.Procfs, t.Component, written.Flags),
-	}, "its manifest was moved away and back", nil
+		before: livesOf(m.Procfs, t.Component, written.Flags), sees: len(livesOf(m.Procfs, catalog.Kubelet, nil)) > 0,
+	}, "by its manifest, the kubelet started it again", nil
 }
 
 // needsKubelet refuses to end what nobody would start again. Where no process of the
@@ -148,7 +148,7 @@ func (w *containerWay) now(ctx context.Context) (life, string, error) {
 			return life("container " + c.Id), "", nil
 		}
 	}
-	said := "no new container of it runs"
+	said := "no new container of it runs (the kubelet waits, up to 5 minutes, before it starts one again that has ended often)"
 	if end := w.runtime.lastEnd(ctx, w.pod); end != "" && len(running) == 0 {
 		said += "; " + end
 	}
@@ -175,11 +175,16 @@ type manifestWay struct {
 	check     time.Duration // how often the kubelet looks
 	pod       layout.StaticPod
 	before    map[life]int // its processes; none: they cannot be seen, or it does not run
+	sees      bool         // the kubelet's process is seen, so that its would be
 }
 
 // restart moves the manifest away, waits until the pod is gone, and moves it back,
-// whatever happens in between.
+// whatever happens in between. What does not run is started by the kubelet as it is.
 func (w *manifestWay) restart(ctx context.Context) (err error) {
+	if w.sees && len(w.before) == 0 {
+		w.machine.say("%s does not run: the kubelet is to start it by its manifest", w.component)
+		return nil
+	}
 	root, err := os.OpenRoot(w.machine.Root)
 	if err != nil {
 		return err
@@ -239,7 +244,7 @@ func (w *manifestWay) now(context.Context) (life, string, error) {
 			newest = l
 		}
 	}
-	if newest == "" && len(w.before) == 0 && len(livesOf(w.machine.Procfs, w.component, nil)) == 0 {
+	if newest == "" && len(w.before) == 0 && !w.sees {
 		return unseen, "", nil
 	}
 	return newest, "no new process of " + w.component + " runs", nil
