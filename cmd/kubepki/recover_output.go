@@ -327,7 +327,7 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 		return err
 	}
 	for _, f := range d.Findings {
-		fmt.Fprintf(s.err, "still %s: %s\n  fix: %s\n", f.ID, report.Plain(f.Cause), report.Plain(cmp.Or(f.Fix, "kubepki explain "+f.ID)))
+		fmt.Fprintf(s.err, "still %s at %s: %s\n  fix: %s\n", f.ID, report.Plain(trust.Place{Node: f.Node, Path: f.Path}.String()), report.Plain(f.Cause), report.Plain(cmp.Or(f.Fix, "kubepki explain "+f.ID)))
 	}
 	return r.sayStart(s, d)
 }

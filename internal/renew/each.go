@@ -18,7 +18,7 @@ type Refused struct {
 // that is refused keeps no other from being planned. Both answers are in the order of
 // the graph. A place that is no credential's is passed over.
 func Each(g *trust.Graph, findings []check.Finding, places []trust.Place, o Options) ([]*Item, []Refused) {
-	p := &planner{Options: o, g: g, findings: findings}
+	p := newPlanner(g, findings, o)
 	wanted := map[trust.Place]bool{}
 	for _, at := range places {
 		wanted[trust.Place{Node: at.Node, Path: path.Clean(at.Path)}] = true
@@ -36,5 +36,5 @@ func Each(g *trust.Graph, findings []check.Finding, places []trust.Place, o Opti
 		}
 		items = append(items, item)
 	}
-	return items, refused
+	return p.withCopies(items), refused
 }
