@@ -26,6 +26,10 @@ type renewOptions struct {
 	server        string
 	plan          renewPlanFlags
 	kept          renewUndoFlags
+	ssh           sshFlags
+	serve         serveFlags
+	external      renewExternal
+	restart       renewRestart
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -50,9 +54,14 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
+Where the authority's key is elsewhere, --csr-only makes requests and --certificates
+takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
+--signer-kubeconfig has the cluster's own signers sign. What others sign is judged
+before it is put in place. Exit code 3: something is outstanding.
+
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+of a node appear together, or none. The plan says who takes the new file up, and how.
+Nothing is restarted but with --restart (kubepki node restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -60,8 +69,26 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
+  sudo kubepki renew --all --reuse-key
+
+  # All nodes of a cluster over SSH, the authorities' keys staying on cp1 (docs/renew-ssh.md)
+  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21
+
+  # Requests for a company's authority, and then what it has signed
+  sudo kubepki renew --all --csr-only --csr-dir ./requests
+  sudo kubepki renew --certificates ./signed
+
+  # By the signers of the cluster
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case o.serve.on:
+				return o.serve.run(c.Context(), s, o.roots)
+			case o.ssh.on():
+				return o.overSSH(c, s, args)
+			}
+			return o.run(c.Context(), s, args)
+		},
 	}
 	c.ValidArgsFunction = o.completeCredentials
 	f := c.Flags()
@@ -71,9 +98,13 @@ the new file up, and how.`,
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
 	o.plan.add(f)
 	o.kept.add(f, &o.force)
+	o.external.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
+	o.ssh.add(f)
+	o.serve.add(f)
+	o.restart.add(f)
 	return c
 }
 
@@ -104,12 +135,17 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return o.kept.list(o, s)
 	case o.kept.undo != "":
 		return o.kept.run(ctx, o, s)
+	case o.external.takesIn():
+		return o.takeIn(ctx, s, ids)
 	}
 	n, err := o.nodes(s)
 	if err != nil {
 		return err
 	}
 	if n, err = o.plan.read(s, n); err != nil {
+		return err
+	}
+	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
 	at := clock()
@@ -126,6 +162,10 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		fmt.Fprintln(s.err, "nothing is due")
 		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
 	}
+	if o.external.elsewhere() {
+		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
+	}
+	sayPending(s, n, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
@@ -133,15 +173,27 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.print(s, n, r); err != nil {
 		return err
 	}
+	restarts, err := o.restart.plan(s, n, r)
+	if err != nil {
+		return err
+	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := r.Write(n.Nodes); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 	}
-	if err := cmp.Or(o.answer(s, n, r), o.plan.undone()); err != nil || !o.plan.due || !o.dryRun {
+	if err := o.answer(s, n, r); err != nil {
+		return err
+	}
+	if !o.dryRun {
+		if err := o.restart.run(ctx, s, restarts); err != nil {
+			return err
+		}
+	}
+	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
 		return err
 	}
 	return errFindings // changes are pending
@@ -152,14 +204,14 @@ func (o *renewOptions) check(ids []string) error {
 		return err
 	}
 	switch {
-	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && len(o.plan.kubeconfigs) == 0:
+	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && !o.external.takesIn() && len(o.plan.kubeconfigs) == 0:
 		return usagef("renew: name what to renew, or give --due or --all: kubepki show lists what there is")
 	case len(ids) > 0 && o.all:
 		return usagef("--all: does not go with names")
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return nil
+	return cmp.Or(o.restart.check(o.roots), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -206,6 +258,11 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	// Nodes are what became of each node that was reached over SSH.
+	Nodes []renewedNode `json:"nodes,omitempty"`
+	// Outstanding and Refused are of certificates that were signed elsewhere.
+	Outstanding []string      `json:"outstanding,omitempty"`
+	Refused     []refusedItem `json:"refused,omitempty"`
 }
 
 // print shows the plan on stderr.
@@ -230,6 +287,16 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
+}
+
+// writeRenewal writes the files, and says what came up then.
+func writeRenewal(s streams, n *trustNodes, r *apply.Renewal) error {
+	said := len(r.Warnings)
+	err := r.Write(n.Nodes)
+	for _, w := range r.Warnings[said:] {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return err
 }
 
 func itemsOf(r *apply.Renewal) []*renew.Item {
@@ -261,7 +328,8 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+		Outstanding: o.external.outstanding, Refused: o.external.refused}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {

@@ -109,7 +109,7 @@ func hostOf(name string, address netip.Addr) config.Host {
 
 // options are those of the plan.
 func (o *renewOptions) options(n *trustNodes, at time.Time) (renew.Options, error) {
-	p := renew.Options{At: at, ReuseKey: o.reuseKey, Server: o.server, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }}
+	p := renew.Options{At: at, ReuseKey: o.reuseKey, Server: o.server, Elsewhere: o.external.elsewhere(), Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }}
 	return p, o.plan.use(&p)
 }
 

@@ -150,7 +150,7 @@ func (f *renewUndoFlags) run(ctx context.Context, o *renewOptions, s streams) er
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := r.Write(n.Nodes); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 		fmt.Fprintf(s.err, "what stood there is kept as %s: kubepki renew --undo brings it back\n", path.Base(r.Backup))

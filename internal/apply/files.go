@@ -37,9 +37,12 @@ func filesOf(n *Nodes, all []*Renewed) ([]*File, error) {
 // filesMade are the files that an item changes.
 func filesMade(n *Nodes, r *Renewed) ([]*File, error) {
 	certificates := trust.EncodeCertificates(r.Made.Chain...)
-	key, err := issue.EncodePrivateKey(r.Made.Key)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.ID(), err)
+	var key []byte
+	var err error
+	if r.Kind != renew.Authority { // whose key is not written, and may be in a device
+		if key, err = issue.EncodePrivateKey(r.Made.Key); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.ID(), err)
+		}
 	}
 	var files []*File
 	switch {

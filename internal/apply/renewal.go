@@ -44,25 +44,38 @@ type Renewal struct {
 	Backup   string   // the folder, as on the nodes, for what is replaced
 	Undoes   string   // the name of the backup that is brought back; empty: nothing is
 	Warnings []string // what will be wrong that is not now, and what stays wrong
+	// Breaks are the errors that there will be and that are not now: a program that
+	// nobody watches does not go on then.
+	Breaks []check.Finding
 }
 
 // Make makes keys on all cores, has the certificates issued, and judges in memory
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
-	r := &Renewal{At: at, Backup: backupFolder(at)}
+	made, err := makeAll(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	return Assemble(n, made, before, at)
+}
+
+// Assemble is [Make] for items whose keys and certificates are there already. It sets
+// who takes them up.
+func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*Renewal, error) {
+	r := &Renewal{At: at, Items: made, Backup: backupFolder(at)}
+	for _, i := range made {
+		i.TakeUp = n.takesUp(i.Item)
+	}
 	var err error
-	if r.Items, err = makeAll(ctx, n, items); err != nil {
+	if r.Files, err = filesOf(n, made); err != nil {
 		return nil, err
 	}
-	if r.Files, err = filesOf(n, r.Items); err != nil {
-		return nil, err
-	}
-	r.Warnings = afterwards(n, r.Files, before, at)
+	r.Warnings, r.Breaks = judged(n, r.Files, before, at)
 	return r, nil
 }
 
-func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, error) {
+func makeAll(ctx context.Context, items []*renew.Item) ([]*Renewed, error) {
 	type result struct {
 		*Renewed
 		err error
@@ -80,7 +93,6 @@ func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, er
 			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
 			continue
 		}
-		r.TakeUp = n.takesUp(r.Item)
 		all = append(all, r.Renewed)
 	}
 	return all, cmp.Or(ctx.Err(), errors.Join(errs...))

@@ -204,7 +204,7 @@ func Request(t Template, key crypto.Signer) (*x509.CertificateRequest, error) {
 		return nil, err
 	}
 	r := &x509.CertificateRequest{
-		Subject: t.Subject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs,
+		Subject: t.Subject, RawSubject: t.RawSubject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs, EmailAddresses: t.Emails,
 		ExtraExtensions: extensions,
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, r, key)

@@ -17,6 +17,8 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 	i := &Item{Name: a.Name, Node: a.Node, Kind: Authority, Certificate: a.Certificate, Key: a.Key, Why: p.why(a.Certificate)}
 	m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
 	switch {
+	case p.Elsewhere:
+		return nil, &Refusal{i.ID(), "requests are made for leaves alone: an authority's own certificate is a decision of who holds the key above it", "openssl req -new -key KEY makes a request with the authority's key"}
 	case !m.OK() || len(m.Certificates) == 0:
 		return nil, &Refusal{i.ID(), a.Certificate.String() + " cannot be read", "restore it from a backup or another control-plane node: made anew it would fit nothing that is there"}
 	case len(m.Certificates) > 1:

@@ -45,7 +45,7 @@ func Due(g *trust.Graph, findings []check.Finding, o Options) ([]*Item, []Left) 
 func survey(g *trust.Graph, findings []check.Finding, o Options, due bool) ([]*Item, []Left) {
 	p := newPlanner(g, findings, o)
 	var items []*Item
-	var left []Left
+	left := p.unreadable()
 	for _, c := range p.candidates() {
 		if c.absent || c.authority != nil && !due {
 			continue
@@ -62,7 +62,7 @@ func survey(g *trust.Graph, findings []check.Finding, o Options, due bool) ([]*I
 			why = p.due(c, item)
 		}
 		switch {
-		case len(why) == 0:
+		case len(why) == 0, p.wantedOf(c.node).err != nil:
 		case err != nil:
 			left = append(left, Left{ID: c.id(), Why: why, Err: err})
 		case due && p.gainsNothing(item, why):
@@ -83,6 +83,22 @@ func (c candidate) id() string {
 		return c.name
 	}
 	return c.node + "/" + c.name
+}
+
+// unreadable are the nodes of which the configuration does not tell what is wanted.
+func (p *planner) unreadable() []Left {
+	var left []Left
+	for i := range p.g.Nodes {
+		n := &p.g.Nodes[i]
+		if err := p.wantedOf(n.Name).err; err != nil {
+			id := n.Name
+			if id == "" {
+				id = "the node"
+			}
+			left = append(left, Left{ID: id, Why: []string{"configuration: it does not tell what is wanted here"}, Err: err})
+		}
+	}
+	return left
 }
 
 // mended are the findings that go away when what they are found at is made anew.
@@ -224,14 +240,16 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 	return slices.EqualFunc(a, b, func(x, y *x509.Certificate) bool { return x.Equal(y) })
 }
 
-// gainsNothing tells of what is due by age alone and would end when it ends now.
+// gainsNothing tells of what is due by age alone and would end with its authority, as
+// it does now.
 func (p *planner) gainsNothing(i *Item, why []string) bool {
 	for _, w := range why {
 		if !strings.HasPrefix(w, endsSoon+": ") && !strings.HasPrefix(w, "cert-expiring: ") {
 			return false
 		}
 	}
-	return i.Old != nil && !i.NotAfter.After(i.Old.NotAfter)
+	cut := i.signer.Certificate != nil && !i.NotAfter.Before(i.signer.Certificate.NotAfter)
+	return cut && i.Old != nil && !i.NotAfter.After(i.Old.NotAfter)
 }
 
 // authorityDue are the reasons for which an authority should be certified again.

@@ -75,6 +75,7 @@ type Item struct {
 	extensions []pkix.Extension
 	span       time.Duration // of the life that is wanted, whenever its authority ends
 	serving    bool
+	anchors    []anchorSet // of an item for an authority elsewhere
 }
 
 // ID is the name of the item, with its node's before it where that has one.

@@ -39,6 +39,10 @@ type Options struct {
 	// Kubeconfigs are files of people, read as others of the node, whose credential is
 	// made anew too.
 	Kubeconfigs []trust.Place
+	// Elsewhere plans for an authority that signs elsewhere: its certificate is
+	// needed, its key is not. Such an item has no means to sign of its own; see
+	// [Item.Request] and [Item.Judge].
+	Elsewhere bool
 }
 
 // Refusal tells that something is not made anew, and what to do instead.
@@ -172,6 +176,9 @@ func (p *planner) candidates() []candidate {
 	there := map[trust.Place]bool{}
 	for _, cred := range p.g.Credentials {
 		c := candidate{name: cred.Name, node: cred.Node, credential: cred, kubeconfig: p.kubeconfigOf(cred)}
+		if c.kubeconfig != nil && slices.Contains(p.Kubeconfigs, c.kubeconfig.Place) {
+			c.name = c.kubeconfig.Place.Path // many are called config
+		}
 		for _, file := range c.paths() {
 			there[trust.Place{Node: c.node, Path: file}] = true
 		}
@@ -240,23 +247,20 @@ func (p *planner) leaf(c candidate) (*Item, error) {
 		return nil, err
 	}
 	e := p.entry(cred)
-	if err := p.sign(i, cred, e); err != nil {
-		return nil, err
-	}
+	signer := p.sign(i, cred, e) // what is wanted can be said all the same
 	if err := p.identify(i, cred, e); err != nil {
-		return nil, err
+		return nil, cmp.Or(signer, err)
 	}
 	p.names(i, cred, e)
 	p.usages(i, cred)
 	p.life(i, e)
-	if err := p.choose(i, cred); err != nil {
-		return nil, err
-	}
-	if err := p.keepExtensions(i); err != nil {
-		return nil, err
+	if err := cmp.Or(p.choose(i, cred), p.keepExtensions(i)); err != nil {
+		return nil, cmp.Or(signer, err)
 	}
 	p.warnOfNames(i)
 	switch {
+	case signer != nil:
+		return i, signer
 	case i.Kind == Kubeconfig:
 		return i, p.dial(i, c.kubeconfig)
 	case i.Current && c.kubeconfig != nil && !c.kubeconfig.CA.IsZero() && c.kubeconfig.CA.Field != "" && !c.kubeconfig.Insecure:

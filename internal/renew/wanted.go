@@ -336,6 +336,9 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 	var why error
 	for _, a := range p.issuers(i, cred, e) {
 		m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+		if p.Elsewhere && m.OK() && len(m.Certificates) > 0 {
+			return p.signElsewhere(i, cred, a)
+		}
 		switch at := slices.IndexFunc(certificatesOf(m), func(c *x509.Certificate) bool { return key != nil && trust.SameKey(c.PublicKey, key.Public()) }); {
 		case at >= 0:
 			i.Issuer = a.Certificate
@@ -350,7 +353,7 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 		case key == nil && denied(p.g.Material(a.Key)):
 			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, may not be read", a.Key), "run it again with sudo"}
 		case key == nil:
-			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there"}
+			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there; where it signs elsewhere --csr-only makes requests, and --ca-key names a key that kubepki-kms holds"}
 		default:
 			why = &Refusal{i.ID(), fmt.Sprintf("%s does not belong to %s: what it signs nobody verifies", a.Key, a.Certificate), "restore the pair of the authority first: kubepki verify says which half is wrong"}
 		}
