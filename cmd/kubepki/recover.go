@@ -22,6 +22,7 @@ type recoverOptions struct {
 	all, clockIsRight, reuseKey bool
 	live                        liveFlags
 	carry                       carryFlags
+	caKeys                      caKeyFlags
 	people                      renewPlanFlags // of which the kubeconfigs of people alone
 }
 
@@ -73,6 +74,7 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 	f.StringArrayVar(&o.people.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is made anew where it is over; repeatable")
 	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too")
 	o.carry.add(f)
+	o.caKeys.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and change nothing; exits with 3 where there is something")
 	f.BoolVar(&o.live.on, "live", false, "ask API servers for their time before, and look at the running components afterwards")
@@ -83,6 +85,7 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 
 // recovered is what came of a run.
 type recovered struct {
+	all     bool         // --all
 	nodes   *apply.Nodes // as they were
 	state   *recovery.State
 	clock   recovery.Clock
@@ -109,8 +112,11 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if n, err = o.people.read(s, n); err != nil {
 		return err
 	}
+	if err := o.caKeys.use(n); err != nil {
+		return err
+	}
 	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people}
-	r := &recovered{nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
+	r := &recovered{all: o.all, nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
 	if o.live.on {
 		r.clock.Clues = append(r.clock.Clues, timesOfServers(ctx, n.Graph, o.live.timeout)...)
 	}

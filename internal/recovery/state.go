@@ -56,7 +56,9 @@ type State struct {
 }
 
 // Dead tells that there is something to recover.
-func (s *State) Dead() bool { return len(s.Authorities)+len(s.Credentials)+len(s.People)+len(s.Copies) > 0 }
+func (s *State) Dead() bool {
+	return len(s.Authorities)+len(s.Credentials)+len(s.People)+len(s.Copies) > 0
+}
 
 // Look says what time has done to the cluster of a graph.
 func Look(g *trust.Graph, o Options) *State {
