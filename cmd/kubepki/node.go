@@ -17,7 +17,7 @@ import (
 func newNodeCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Join this node to a cluster by token, renew its client certificate, hand over what control planes share",
+		Short: "Join this node to a cluster by token, renew its certificate, restart its components, hand over what control planes share",
 		Example: `  # Join with the bootstrap kubeconfig that was brought here
   sudo kubepki node join
 
@@ -31,10 +31,10 @@ func newNodeCommand(s streams) *cobra.Command {
   sudo kubepki node upload-certs`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("node: say what to do: join, rotate, upload-certs, download-certs or certificate-key")
+			return usagef("node: say what to do: join, rotate, restart, upload-certs, download-certs or certificate-key")
 		},
 	}
-	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s), newNodeUploadCertsCommand(s), newNodeDownloadCertsCommand(s), newNodeCertificateKeyCommand(s))
+	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s), newNodeRestartCommand(s), newNodeUploadCertsCommand(s), newNodeDownloadCertsCommand(s), newNodeCertificateKeyCommand(s))
 	return c
 }
 
@@ -45,6 +45,11 @@ type clientFlags struct {
 
 func (f *clientFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.root, "root", "/", "folder that stands for / of the node")
+	f.addFiles(flags)
+}
+
+// addFiles adds the flags but for --root.
+func (f *clientFlags) addFiles(flags *pflag.FlagSet) {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", join.Kubeconfig, "the client's kubeconfig: path on the node")
 	flags.StringVar(&f.bootstrap, "bootstrap-kubeconfig", join.BootstrapKubeconfig, "kubeconfig to join with, removed when the node has joined: path on the node")
 	flags.StringVar(&f.certDir, "cert-dir", join.CertDir, "folder of the certificate and key: path on the node")

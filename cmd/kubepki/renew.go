@@ -3,8 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,12 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubepki/kubepki/internal/bundle"
-	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/report"
-	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // clock tells the time by which certificates are made and bundles judged.
@@ -27,6 +24,12 @@ type renewOptions struct {
 	trustChangeFlags
 	all, reuseKey bool
 	server        string
+	plan          renewPlanFlags
+	kept          renewUndoFlags
+	ssh           sshFlags
+	serve         serveFlags
+	external      renewExternal
+	restart       renewRestart
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -51,9 +54,14 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
+Where the authority's key is elsewhere, --csr-only makes requests and --certificates
+takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
+--signer-kubeconfig has the cluster's own signers sign. What others sign is judged
+before it is put in place. Exit code 3: something is outstanding.
+
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+of a node appear together, or none. The plan says who takes the new file up, and how.
+Nothing is restarted but with --restart (kubepki node restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -61,8 +69,26 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
+  sudo kubepki renew --all --reuse-key
+
+  # All nodes of a cluster over SSH, the authorities' keys staying on cp1 (docs/renew-ssh.md)
+  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21
+
+  # Requests for a company's authority, and then what it has signed
+  sudo kubepki renew --all --csr-only --csr-dir ./requests
+  sudo kubepki renew --certificates ./signed
+
+  # By the signers of the cluster
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case o.serve.on:
+				return o.serve.run(c.Context(), s, o.roots)
+			case o.ssh.on():
+				return o.overSSH(c, s, args)
+			}
+			return o.run(c.Context(), s, args)
+		},
 	}
 	c.ValidArgsFunction = o.completeCredentials
 	f := c.Flags()
@@ -70,9 +96,15 @@ the new file up, and how.`,
 	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig that an authority at hand can sign, but no authority")
 	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private key instead of making a new one")
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
+	o.plan.add(f)
+	o.kept.add(f, &o.force)
+	o.external.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
-	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
+	o.ssh.add(f)
+	o.serve.add(f)
+	o.restart.add(f)
 	return c
 }
 
@@ -85,7 +117,7 @@ func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	var all []cobra.Completion
-	for _, c := range n.graph.Credentials {
+	for _, c := range n.Graph.Credentials {
 		if !slices.Contains(all, c.ID) {
 			all = append(all, c.ID)
 		}
@@ -93,64 +125,93 @@ func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]
 	return all, cobra.ShellCompDirectiveDefault
 }
 
-// renewal is one item with what was made of it.
-type renewal struct {
-	*renew.Item
-	made   renew.Made
-	takeup []string
-}
-
 func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
+	ids = o.kept.time(ids)
 	if err := o.check(ids); err != nil {
 		return err
+	}
+	switch {
+	case o.kept.backups:
+		return o.kept.list(o, s)
+	case o.kept.undo != "":
+		return o.kept.run(ctx, o, s)
+	case o.external.takesIn():
+		return o.takeIn(ctx, s, ids)
 	}
 	n, err := o.nodes(s)
 	if err != nil {
 		return err
 	}
+	if n, err = o.plan.read(s, n); err != nil {
+		return err
+	}
+	if err := o.external.keys.use(n); err != nil {
+		return err
+	}
 	at := clock()
-	before := check.Run(n.graph, check.Options{At: at})
-	items, err := renew.Plan(n.graph, before.Findings, ids, renew.Options{
-		At: at, ReuseKey: o.reuseKey, Server: o.server,
-		Keys: func(p trust.Place) crypto.Signer { return n.keys[p] },
-	})
+	planOptions, err := o.options(n, at)
 	if err != nil {
 		return err
 	}
-	all, err := makeAll(ctx, n, items)
+	before := check.Run(n.Graph, check.Options{At: at, Expiring: planOptions.Within})
+	items, err := o.planned(s, n, before, ids, planOptions)
 	if err != nil {
 		return err
 	}
-	files, err := renewedFiles(n, all)
+	if len(items) == 0 {
+		fmt.Fprintln(s.err, "nothing is due")
+		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
+	}
+	if o.external.elsewhere() {
+		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
+	}
+	sayPending(s, n, items)
+	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
 	}
-	warnings := afterwards(n, files, before, at)
-	if err := o.print(s, all, warnings); err != nil {
+	if err := o.print(s, n, r); err != nil {
 		return err
 	}
-	backup := backupFolder(at)
+	restarts, err := o.restart.plan(s, n, r)
+	if err != nil {
+		return err
+	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := writeRenewed(n, files, backup); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 	}
-	return o.answer(s, n, all, files, backup, warnings)
+	if err := o.answer(s, n, r); err != nil {
+		return err
+	}
+	if !o.dryRun {
+		if err := o.restart.run(ctx, s, restarts); err != nil {
+			return err
+		}
+	}
+	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
+		return err
+	}
+	return errFindings // changes are pending
 }
 
 func (o *renewOptions) check(ids []string) error {
+	if err := cmp.Or(o.plan.check(o, ids), o.kept.check(o, ids)); err != nil {
+		return err
+	}
 	switch {
-	case len(ids) == 0 && !o.all:
-		return usagef("renew: name what to renew, or give --all: kubepki show lists what there is")
+	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && !o.external.takesIn() && len(o.plan.kubeconfigs) == 0:
+		return usagef("renew: name what to renew, or give --due or --all: kubepki show lists what there is")
 	case len(ids) > 0 && o.all:
 		return usagef("--all: does not go with names")
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return o.checkOutput("table", "json", "yaml")
+	return cmp.Or(o.restart.check(o.roots), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -160,7 +221,7 @@ func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
 		return n, err
 	}
 	mended := false
-	for _, dir := range n.dirs {
+	for _, dir := range n.Dirs {
 		changed, err := (&trustSource{talk: s.err}).mend(dir)
 		if err != nil {
 			return nil, err
@@ -171,83 +232,6 @@ func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
 		return readTrustNodes(o.roots, "")
 	}
 	return n, nil
-}
-
-// makeAll makes keys and certificates on all cores.
-func makeAll(ctx context.Context, n *trustNodes, items []*renew.Item) ([]*renewal, error) {
-	var all []*renewal
-	var errs []error
-	type result struct {
-		*renewal
-		err error
-	}
-	inOrder(ctx, items, func(i *renew.Item) result {
-		made, err := i.Make()
-		return result{&renewal{Item: i, made: made}, err}
-	}, func(r result) {
-		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
-			return
-		}
-		r.takeup = n.takesUp(r.Item)
-		all = append(all, r.renewal)
-	})
-	return all, cmp.Or(errors.Join(errs...), ctx.Err())
-}
-
-// takesUp says which components read an item, and when they take it up.
-func (n *trustNodes) takesUp(i *renew.Item) []string {
-	var lines []string
-	add := func(s bundle.Setting) {
-		if line := s.Component + ": " + n.takeup(s); !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	if i.Kind == renew.Authority {
-		for _, s := range bundle.Readers(n.graph, n.settings, i.Certificate) {
-			add(s)
-		}
-		return lines
-	}
-	for j := range n.nodes {
-		node := &n.nodes[j]
-		if node.Name != i.Node {
-			continue
-		}
-		for _, c := range node.Components {
-			for _, u := range catalog.FlagUses(c.Name) {
-				for _, v := range c.Flags[u.Flag] {
-					if setting := settingOf(node, u, v, i); setting != "" {
-						add(bundle.Setting{Node: i.Node, Component: c.Name, Name: setting, Anchors: trust.Place{Node: i.Node, Path: v}, Source: c.Source})
-					}
-				}
-			}
-		}
-	}
-	return lines
-}
-
-// settingOf is how the reload matrix calls what a flag reads of an item, empty
-// where it reads nothing of it.
-func settingOf(n *trust.Node, u catalog.FlagUse, value string, i *renew.Item) string {
-	switch {
-	case u.Role == trust.RoleCertificate && value == i.Certificate.Path:
-		return u.Flag
-	case u.Role != catalog.RoleKubeconfig:
-		return ""
-	case i.Kind == renew.Kubeconfig && value == i.Certificate.Path:
-		return u.Flag
-	}
-	for _, k := range n.Kubeconfigs {
-		if k.Place.Path != value || k.Certificate != i.Certificate || i.Kind != renew.Leaf {
-			continue
-		}
-		if strings.HasPrefix(i.Certificate.Path, catalog.KubeletDir+"/pki/kubelet-client") {
-			return "kubeconfig" // the kubelet rotates it itself, and reads it when it starts
-		}
-		return "client-certificate"
-	}
-	return ""
 }
 
 // renewedItem is an item in machine output.
@@ -274,30 +258,53 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	// Nodes are what became of each node that was reached over SSH.
+	Nodes []renewedNode `json:"nodes,omitempty"`
+	// Outstanding and Refused are of certificates that were signed elsewhere.
+	Outstanding []string      `json:"outstanding,omitempty"`
+	Refused     []refusedItem `json:"refused,omitempty"`
 }
 
 // print shows the plan on stderr.
-func (o *renewOptions) print(s streams, all []*renewal, warnings []string) error {
+func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) error {
 	var rows [][]string
-	for _, r := range all {
+	for _, r := range renewal.Items {
 		key := "new " + string(r.Algorithm)
 		if r.Reused() {
 			key = "kept"
 		}
-		rows = append(rows, []string{report.Plain(r.ID()), report.Plain(strings.Join(shortReasons(r.Why), ", ")), key, oldEnd(r.Item), "→ " + r.made.Chain[0].NotAfter.UTC().Format(time.DateOnly), report.Plain(cmp.Or(strings.Join(r.takeup, "; "), "no component of these nodes reads it"))})
+		rows = append(rows, []string{report.Plain(r.ID()), report.Plain(strings.Join(shortReasons(r.Why), ", ")), key, oldEnd(r.Item), "→ " + r.Made.Chain[0].NotAfter.UTC().Format(time.DateOnly), report.Plain(cmp.Or(strings.Join(r.TakeUp, "; "), "no component of these nodes reads it"))})
 	}
 	if err := report.Table(s.err, []string{"CREDENTIAL", "WHY", "KEY", "EXPIRES", "", "TAKEN UP BY"}, rows); err != nil {
 		return err
 	}
-	for _, r := range all {
+	for _, r := range renewal.Items {
 		for _, w := range r.Warnings {
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range warnings {
+	for _, w := range slices.Concat(renewal.Warnings, copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
+}
+
+// writeRenewal writes the files, and says what came up then.
+func writeRenewal(s streams, n *trustNodes, r *apply.Renewal) error {
+	said := len(r.Warnings)
+	err := r.Write(n.Nodes)
+	for _, w := range r.Warnings[said:] {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return err
+}
+
+func itemsOf(r *apply.Renewal) []*renew.Item {
+	var items []*renew.Item
+	for _, i := range r.Items {
+		items = append(items, i.Item)
+	}
+	return items
 }
 
 // shortReasons are the ids of findings without their sentences.
@@ -320,9 +327,10 @@ func oldEnd(i *renew.Item) string {
 }
 
 // answer says on stdout what was done.
-func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []*renewedFile, backup string, warnings []string) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, warnings...), Items: []renewedItem{}}
-	for _, dir := range backups(n, files, backup) {
+func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+		Outstanding: o.external.outstanding, Refused: o.external.refused}
+	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {
 			fmt.Fprintf(s.err, "what was replaced is kept in %s\n", report.Plain(dir))
@@ -330,12 +338,12 @@ func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []
 	}
 	did := "renewed"
 	if o.dryRun {
-		did = "renewed (dry run)"
+		did = "would be renewed"
 	}
-	for _, r := range all {
-		leaf := r.made.Chain[0]
+	for _, r := range renewal.Items {
+		leaf := r.Made.Chain[0]
 		i := renewedItem{ID: r.ID(), Kind: string(r.Kind), Why: r.Why, Subject: leaf.Subject.String(), Names: namesOf(leaf), KeptKey: r.Reused(), NotAfter: leaf.NotAfter.UTC(),
-			Files: filesOf(r.Item), TakeUp: append([]string{}, r.takeup...), Warnings: append([]string{}, r.Warnings...)}
+			Files: r.Item.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
 		if !r.Issuer.IsZero() {
 			i.Issuer = r.Issuer.String()
 		}
@@ -343,14 +351,31 @@ func (o *renewOptions) answer(s streams, n *trustNodes, all []*renewal, files []
 			i.OldEnd = r.Old.NotAfter.UTC().Format(time.RFC3339)
 		}
 		d.Items = append(d.Items, i)
-		if o.output == "table" {
-			if _, err := fmt.Fprintf(s.out, "%s %s: valid until %s\n", report.Plain(r.ID()), did, leaf.NotAfter.UTC().Format(time.RFC3339)); err != nil {
-				return err
-			}
+		line := ""
+		switch o.output {
+		case "table":
+			line = fmt.Sprintf("%s %s: valid until %s\n", report.Plain(r.ID()), did, leaf.NotAfter.UTC().Format(time.RFC3339))
+		case "name":
+			line = report.Plain(r.ID()) + "\n"
+		}
+		if _, err := fmt.Fprint(s.out, line); err != nil {
+			return err
 		}
 	}
-	if o.output == "table" {
+	if o.output == "table" || o.output == "name" {
 		return nil
 	}
 	return report.Document(s.out, o.output, d)
+}
+
+// namesOf are the alternative names of a certificate.
+func namesOf(c *x509.Certificate) []string {
+	names := slices.Concat([]string{}, c.DNSNames, c.EmailAddresses)
+	for _, a := range c.IPAddresses {
+		names = append(names, a.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return names
 }

@@ -66,7 +66,7 @@ func (o *trustFlags) completeTargets(most int) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
 		var all []cobra.Completion
-		for _, s := range source.nodes.settings {
+		for _, s := range source.nodes.Settings {
 			if s.Role != trust.RoleBundle {
 				continue
 			}

@@ -195,12 +195,12 @@ var crossing = map[string]string{
 func (p *trustPlan) cross(n *trustNodes) {
 	for _, c := range p.changes {
 		for _, r := range c.readers {
-			for _, other := range n.settings {
+			for _, other := range n.Settings {
 				if r.Component != "kube-apiserver" || other.Component != r.Component || other.Node != r.Node || other.Name != crossing[r.Name] {
 					continue
 				}
 				var there []*x509.Certificate
-				if m := n.graph.Material(other.Anchors); m != nil {
+				if m := n.Graph.Material(other.Anchors); m != nil {
 					there = m.Certificates
 				}
 				if slices.ContainsFunc(c.readers, func(o bundle.Setting) bool { return o == other }) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/bundle"
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
@@ -87,67 +88,36 @@ func applyFiles(p *trustPlan, dryRun bool) error {
 	staged, err := stageFiles(p)
 	defer func() {
 		for _, r := range staged {
-			_ = r.tx.Rollback() // after Commit it does nothing
+			_ = r.Tx.Rollback() // after Commit it does nothing
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	return commitFiles(staged)
-}
-
-// stagedRoot is a node whose changes are ready to appear.
-type stagedRoot struct {
-	dir string
-	tx  *layout.Transaction
+	return apply.Commit(staged)
 }
 
 // stageFiles prepares the changes of all nodes. Those of an error must be rolled back
 // too.
-func stageFiles(p *trustPlan) ([]stagedRoot, error) {
-	var staged []stagedRoot
+func stageFiles(p *trustPlan) ([]apply.Staged, error) {
+	var staged []apply.Staged
 	for _, c := range p.changes {
 		if !c.changes() && c.separate == nil {
 			continue
 		}
-		i := slices.IndexFunc(staged, func(r stagedRoot) bool { return r.dir == c.dir })
+		i := slices.IndexFunc(staged, func(r apply.Staged) bool { return r.Dir == c.dir })
 		if i < 0 {
 			tx, err := layout.Begin(c.dir)
 			if err != nil {
 				return staged, err
 			}
-			i, staged = len(staged), append(staged, stagedRoot{c.dir, tx})
+			i, staged = len(staged), append(staged, apply.Staged{Dir: c.dir, Tx: tx})
 		}
-		if err := c.stage(staged[i].tx); err != nil {
+		if err := c.stage(staged[i].Tx); err != nil {
 			return staged, err
 		}
 	}
 	return staged, nil
-}
-
-// commitFiles makes the changes appear, node by node. One that fails leaves its node
-// as it was; the error says which nodes are done.
-func commitFiles(staged []stagedRoot) error {
-	for i, r := range staged {
-		err := r.tx.Commit()
-		if err == nil {
-			continue
-		}
-		if i == 0 {
-			return err
-		}
-		var done, left []string
-		for j, r := range staged {
-			if j < i {
-				done = append(done, r.dir)
-			} else {
-				left = append(left, r.dir)
-			}
-		}
-		return advise(fmt.Errorf("done below %s, not done below %s: %w", strings.Join(done, ", "), strings.Join(left, ", "), err),
-			"mend that and run the same command again: it does what is left")
-	}
-	return nil
 }
 
 // stage puts a change into a transaction.

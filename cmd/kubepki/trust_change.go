@@ -89,14 +89,14 @@ func (c *trustChange) describe(n *trustNodes) {
 	if !c.known() {
 		return
 	}
-	c.readers = bundle.Readers(n.graph, n.settings, c.file)
+	c.readers = bundle.Readers(n.Graph, n.Settings, c.file)
 	if c.separate != nil {
 		c.readers = []bundle.Setting{c.setting}
-		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + n.takeup(c.setting)}
+		c.takeup = []string{"the kubelet starts " + c.setting.Component + " anew, once, for its changed manifest; later changes: " + n.Takeup(c.setting)}
 		return
 	}
 	for _, r := range c.readers {
-		line := r.Component + "/" + r.Name + ": " + n.takeup(r)
+		line := r.Component + "/" + r.Name + ": " + n.Takeup(r)
 		if !slices.Contains(c.takeup, line) {
 			c.takeup = append(c.takeup, line)
 		}
@@ -122,7 +122,7 @@ func (p *trustPlan) judge(n *trustNodes, times ...time.Time) {
 		return
 	}
 	for _, at := range times {
-		effect := bundle.Judge(n.nodes, edits, check.Options{At: at})
+		effect := bundle.Judge(n.Nodes.Nodes, edits, check.Options{At: at})
 		for _, why := range whoNeed(effect.Lost) {
 			p.refuse(why)
 		}

@@ -84,7 +84,7 @@ func (o *trustListOptions) run(ctx context.Context, s streams, targets []string)
 		if err := source.readNodes(); err != nil {
 			return err
 		}
-		for _, setting := range source.nodes.settings {
+		for _, setting := range source.nodes.Settings {
 			if setting.Role == trust.RoleBundle {
 				list.Items = append(list.Items, source.nodes.item(setting, at))
 			}
@@ -131,20 +131,20 @@ func (s *trustSource) items(ctx context.Context, target string, at time.Time) ([
 // item is one setting as the nodes have it.
 func (n *trustNodes) item(s bundle.Setting, at time.Time) trustListItem {
 	i := trustListItem{Target: s.Target(), Node: s.Node, Component: s.Component, Setting: s.Name, Place: s.Anchors.String(),
-		TakeUp: n.takeup(s), State: string(trust.Missing), Anchors: []anchorDocument{}}
-	m := n.graph.Material(s.Anchors)
+		TakeUp: n.Takeup(s), State: string(trust.Missing), Anchors: []anchorDocument{}}
+	m := n.Graph.Material(s.Anchors)
 	if m == nil {
 		return i
 	}
-	i.State, i.Reason, i.certs, i.known = string(m.State), m.Reason, m.Certificates, m.OK() && s.Seen(n.graph)
-	b := &trustBundle{setting: s, file: bundle.File(n.graph, s.Anchors), dir: n.dirs[s.Node]}
-	if m.State == trust.Malformed && b.read(n.graph) == nil { // a key or a list of revocations beside anchors
+	i.State, i.Reason, i.certs, i.known = string(m.State), m.Reason, m.Certificates, m.OK() && s.Seen(n.Graph)
+	b := &trustBundle{setting: s, file: bundle.File(n.Graph, s.Anchors), dir: n.Dirs[s.Node]}
+	if m.State == trust.Malformed && b.read(n.Graph) == nil { // a key or a list of revocations beside anchors
 		i.certs = b.text.Certificates()
 		i.Others = others(b.text)
 	}
 	for _, c := range i.certs {
 		d := newAnchorDocument(c, at)
-		if d.Links = s.Serves(n.graph, c, at); d.Links == nil && i.known {
+		if d.Links = s.Serves(n.Graph, c, at); d.Links == nil && i.known {
 			d.Links = []int{}
 		}
 		i.Anchors = append(i.Anchors, d)

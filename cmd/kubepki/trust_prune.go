@@ -100,7 +100,7 @@ func (c *trustChange) needed(n *trustNodes, now time.Time) func(*x509.Certificat
 		if now.After(anchor.NotAfter) {
 			return false
 		}
-		seen := n != nil && slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return r.Seen(n.graph) })
-		return !seen || slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return len(r.Serves(n.graph, anchor, now)) > 0 })
+		seen := n != nil && slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return r.Seen(n.Graph) })
+		return !seen || slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return len(r.Serves(n.Graph, anchor, now)) > 0 })
 	}
 }

@@ -155,7 +155,7 @@ func (p *trustPlan) unknown(n *trustNodes) {
 			p.refuse(c.where() + ": nobody can tell from here who still needs it")
 		case !c.known():
 			p.refuse(c.where() + ": no component of the nodes reads it, so that nobody can tell who needs it")
-		case !slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return r.Seen(n.graph) }):
+		case !slices.ContainsFunc(c.readers, func(r bundle.Setting) bool { return r.Seen(n.Graph) }):
 			p.refuse(c.where() + ": no credential that it verifies was seen, so that nobody can tell who needs it: give the other nodes too")
 		default:
 			p.warn("credentials that are not on these nodes are not seen: whoever shows one of the removed authorities is refused from then on")

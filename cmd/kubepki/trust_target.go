@@ -13,22 +13,15 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/bundle"
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/layout"
-	"github.com/kubepki/kubepki/internal/proof"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // trustNodes are the nodes that a command looks at.
-type trustNodes struct {
-	dirs     map[string]string // node to its root
-	nodes    []trust.Node
-	keys     proof.Keys
-	graph    *trust.Graph
-	settings []bundle.Setting
-}
+type trustNodes struct{ *apply.Nodes }
 
 func readTrustNodes(values []string, only string) (*trustNodes, error) {
 	roots, err := parseRoots(values)
@@ -42,46 +35,20 @@ func readTrustNodes(values []string, only string) (*trustNodes, error) {
 	if one, err = one.alone(); err != nil {
 		return nil, err
 	}
-	t := &trustNodes{dirs: map[string]string{}}
+	dirs := map[string]string{}
 	for _, root := range roots {
 		for _, r := range expand(root) {
-			if other, twice := t.dirs[r.name]; twice {
+			if other, twice := dirs[r.name]; twice {
 				return nil, usagef("--root: two nodes are called %q (%s and %s): use NAME=DIR", r.name, other, r.dir)
 			}
-			t.dirs[r.name] = r.dir
+			dirs[r.name] = r.dir
 		}
 	}
-	if t.nodes, t.keys, err = readCluster(one); err != nil {
+	nodes, keys, err := readCluster(one)
+	if err != nil {
 		return nil, err
 	}
-	t.graph = catalog.Wire(t.nodes)
-	t.settings = bundle.Settings(t.graph)
-	return t, nil
-}
-
-// manifest is that of a setting's component; nil where none was read.
-func (n *trustNodes) manifest(s bundle.Setting) []byte {
-	for i := range n.nodes {
-		for _, c := range n.nodes[i].Components {
-			if n.nodes[i].Name != s.Node || c.Name != s.Component || c.Source.IsZero() {
-				continue
-			}
-			if content, err := layout.ReadFile(n.dirs[s.Node], c.Source.Path); err == nil {
-				return content.Data
-			}
-		}
-	}
-	return nil
-}
-
-// takeup says how a setting's component takes a change up that kubepki makes, which
-// is a new file of the old name: a mount of the old one alone keeps that.
-func (n *trustNodes) takeup(s bundle.Setting) string {
-	manifest := n.manifest(s)
-	if s.Anchors.Field == "" && layout.MountsAlone(manifest, s.Anchors.Path) {
-		return "restart " + s.Component + ": its pod mounts the file alone, and keeps the old one until then"
-	}
-	return bundle.Takeup(s.Component, s.Name, layout.ManifestVersion(manifest))
+	return &trustNodes{apply.New(dirs, nodes, keys)}, nil
 }
 
 // trustBundle is one bundle that a command is about: a file, or a field of an object.
@@ -203,7 +170,7 @@ func (s *trustSource) settings(target string) ([]bundle.Setting, error) {
 		return nil, err
 	}
 	var found []bundle.Setting
-	for _, setting := range s.nodes.settings {
+	for _, setting := range s.nodes.Settings {
 		if target != setting.Target() && target != path.Join(setting.Component, setting.Name) {
 			continue
 		}
@@ -231,7 +198,7 @@ func (n *trustNodes) near(target string) []string {
 		func(s bundle.Setting) string { return s.Component },
 		func(s bundle.Setting) string { return s.Name },
 	} {
-		for _, s := range n.settings {
+		for _, s := range n.Settings {
 			name := path.Join(s.Component, s.Name)
 			if s.Role == trust.RoleBundle && slices.Contains(words, part(s)) && !slices.Contains(near, name) {
 				near = append(near, name)
@@ -252,11 +219,11 @@ func (s *trustSource) findSetting(target string) ([]*trustBundle, error) {
 	}
 	var found []*trustBundle
 	for _, setting := range settings {
-		b := &trustBundle{target: target, setting: setting, file: bundle.File(s.nodes.graph, setting.Anchors), dir: s.nodes.dirs[setting.Node]}
+		b := &trustBundle{target: target, setting: setting, file: bundle.File(s.nodes.Graph, setting.Anchors), dir: s.nodes.Dirs[setting.Node]}
 		if slices.ContainsFunc(found, func(o *trustBundle) bool { return o.file == b.file }) {
 			continue
 		}
-		if err := b.read(s.nodes.graph); err != nil {
+		if err := b.read(s.nodes.Graph); err != nil {
 			return nil, err
 		}
 		found = append(found, b)
@@ -316,10 +283,10 @@ func (s *trustSource) findFile(target, file string) ([]*trustBundle, error) {
 	}
 	b := &trustBundle{target: target, file: trust.Place{Path: "/" + filepath.Base(abs)}, dir: filepath.Dir(abs)}
 	if s.nodes != nil {
-		for _, setting := range s.nodes.settings {
-			at := bundle.File(s.nodes.graph, setting.Anchors)
-			if at.Field == "" && sameFile(abs, filepath.Join(s.nodes.dirs[setting.Node], at.Path)) {
-				b.setting, b.file, b.dir = setting, at, s.nodes.dirs[setting.Node]
+		for _, setting := range s.nodes.Settings {
+			at := bundle.File(s.nodes.Graph, setting.Anchors)
+			if at.Field == "" && sameFile(abs, filepath.Join(s.nodes.Dirs[setting.Node], at.Path)) {
+				b.setting, b.file, b.dir = setting, at, s.nodes.Dirs[setting.Node]
 				break
 			}
 		}

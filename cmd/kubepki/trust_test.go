@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/bundle"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -93,7 +94,7 @@ func TestRootsAreChangedAllOrItIsSaidWhichAreNot(t *testing.T) {
 		if err := os.WriteFile(files[1], []byte("# changed meanwhile\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err = commitFiles(staged)
+		err = apply.Commit(staged)
 		if !errors.Is(err, layout.ErrChanged) || !strings.Contains(err.Error(), "done below "+filepath.Dir(files[0])+", not done below "+filepath.Dir(files[1])) || len(hints(err)) == 0 {
 			t.Errorf("%v", err)
 		}

@@ -1,6 +1,7 @@
 package renew
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -55,12 +56,26 @@ type Item struct {
 	// where it names a file of them, or verifies nothing.
 	Cluster, User, Server string
 	Anchors               []*x509.Certificate
+	// Current tells that Certificate is a kubelet's link to the newest of its dated
+	// files: the new pair gets a dated file too, and the link is led to it.
+	Current bool
+	// Conf is a kubeconfig that names Certificate and gets Anchors; zero where it needs
+	// none.
+	Conf trust.Place
+	// Copies are kubeconfigs of people that hold Old too, and get what is made.
+	Copies []trust.Place
+
+	// Certifier issues the certificate; nil: the authority's key that is at hand.
+	Certifier Certifier
 
 	signer     issue.Authority
 	key        crypto.Signer // that is used again; nil: a new one
 	subjectID  []byte
 	pathLength *int
+	extensions []pkix.Extension
+	span       time.Duration // of the life that is wanted, whenever its authority ends
 	serving    bool
+	anchors    []anchorSet // of an item for an authority elsewhere
 }
 
 // ID is the name of the item, with its node's before it where that has one.
@@ -80,31 +95,72 @@ type Made struct {
 	Key   crypto.Signer
 }
 
-// Make makes the key, unless one is used again, and signs. It is safe for
-// concurrent use on several items.
-func (i *Item) Make() (Made, error) {
-	key := i.key
-	if key == nil {
-		var err error
-		if key, err = issue.GenerateKey(i.Algorithm); err != nil {
-			return Made{}, err
-		}
+// Certifier issues the certificate that an item wants: who holds the authority's key
+// elsewhere. It is safe for concurrent use.
+type Certifier interface {
+	// Certify returns the chain, the leaf first, for the public half of key. Of
+	// key it may only use that and, for a request, its signature.
+	Certify(ctx context.Context, i *Item, key crypto.Signer) ([]*x509.Certificate, error)
+}
+
+// Make makes the key, unless one is used again, and has the certificate issued. It is
+// safe for concurrent use on several items.
+func (i *Item) Make(ctx context.Context) (Made, error) {
+	key, err := i.MakeKey()
+	if err != nil {
+		return Made{}, err
 	}
-	t := issue.Template{
+	certify := i.certify
+	if i.Certifier != nil {
+		certify = i.Certifier.Certify
+	}
+	chain, err := certify(ctx, i, key)
+	if err != nil {
+		return Made{}, err
+	}
+	return Made{Chain: chain, Key: key}, nil
+}
+
+// MakeKey returns the key that is used again, or a new one.
+func (i *Item) MakeKey() (crypto.Signer, error) {
+	if i.key != nil {
+		return i.key, nil
+	}
+	return issue.GenerateKey(i.Algorithm)
+}
+
+// Template is the certificate that is wanted.
+func (i *Item) Template() issue.Template {
+	return issue.Template{
 		Subject: i.Subject, RawSubject: i.rawSubject, DNSNames: i.DNSNames, Addresses: i.Addresses, URIs: i.URIs, Emails: i.Emails, Usages: i.Usages,
 		NotBefore: i.NotBefore, NotAfter: i.NotAfter, Authority: i.Kind == Authority, PathLength: i.pathLength, SubjectKeyID: i.subjectID,
+		Extensions: i.extensions,
 	}
+}
+
+// certify signs with the key of the authority, which is at hand.
+func (i *Item) certify(_ context.Context, _ *Item, key crypto.Signer) ([]*x509.Certificate, error) {
+	t := i.Template()
 	if i.Kind == Authority && i.signer.Certificate == nil {
 		c, err := issue.SelfSign(t, key)
-		return Made{Chain: []*x509.Certificate{c}, Key: key}, err
+		return []*x509.Certificate{c}, err
 	}
 	c, err := issue.Sign(t, key.Public(), i.signer)
 	if err != nil {
-		return Made{}, err
+		return nil, err
 	}
 	chain := []*x509.Certificate{c}
 	if i.Kind != Authority {
 		chain = append(chain, i.signer.Chain...)
 	}
-	return Made{Chain: chain, Key: key}, nil
+	return chain, nil
+}
+
+// Files are the files of the node that the item changes.
+func (i *Item) Files() []string {
+	files := []string{i.Certificate.Path}
+	if i.Key.Path != i.Certificate.Path && i.Kind == Leaf && !i.Reused() {
+		files = append(files, i.Key.Path)
+	}
+	return files
 }

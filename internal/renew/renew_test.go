@@ -7,6 +7,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -27,6 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("rapid.checks", "40") // each reads a node from the disk; the command line may ask for more
 	code := m.Run()
 	testpki.Clean()
 	os.Exit(code)
@@ -70,7 +72,7 @@ func one(t *testing.T, c *testpki.Cluster, target string) (*renew.Item, renew.Ma
 	if len(items) != 1 {
 		t.Fatalf("%s: want one item, got %d", target, len(items))
 	}
-	made, err := items[0].Make()
+	made, err := items[0].Make(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,10 @@ var help = map[string]string{
 	"kubepki_verify_timestamp_seconds": "Time as of which the cluster was judged, since the epoch.",
 }
 
+// MetricHelp is what a metric of `verify -o prometheus` is; "": there is none of this
+// name.
+func MetricHelp(name string) string { return help[name] }
+
 // NewMetrics prints nothing yet. Each series of a cluster that has a name, as
 // several clusters have, has it as label cluster.
 func NewMetrics(w io.Writer) *Metrics {
@@ -82,7 +86,7 @@ func (m *Metrics) Add(v *Verification, g *trust.Graph) {
 }
 
 func (m *Metrics) certificate(v *Verification, p trust.Place, c *x509.Certificate, cluster string) {
-	kind, key := embedded(p.Field)
+	kind, key := Embedded(p.Field)
 	labels := []string{
 		"cluster", cluster, "node", p.Node, "filename", path.Base(p.Path), "filepath", p.Path, "embedded_kind", kind, "embedded_key", key,
 		"serial_number", c.SerialNumber.String(),
@@ -99,9 +103,12 @@ func (m *Metrics) certificate(v *Verification, p trust.Place, c *x509.Certificat
 // field of a kubeconfig that has a certificate in it.
 var field = regexp.MustCompile(`^(cluster|user)s\[(.*)\]\.`)
 
-// embedded tells what of a kubeconfig a certificate is in: a cluster or a user,
-// and its name.
-func embedded(f string) (kind, key string) {
+// Embedded tells what of a kubeconfig a certificate is in, by the field of its place:
+// a cluster or a user, and its name; "" for what is in no kubeconfig.
+func Embedded(f string) (kind, key string) {
+	if f == "" {
+		return "", ""
+	}
 	if found := field.FindStringSubmatch(f); found != nil {
 		return found[1], found[2]
 	}
@@ -116,7 +123,7 @@ func nameLabels(prefix string, n pkix.Name) []string {
 		return values[0]
 	}
 	return []string{
-		prefix + "_C", first(n.Country), prefix + "_ST", first(n.StreetAddress), prefix + "_L", first(n.Locality), prefix + "_O", first(n.Organization),
+		prefix + "_C", first(n.Country), prefix + "_ST", first(n.Province), prefix + "_L", first(n.Locality), prefix + "_O", first(n.Organization),
 		prefix + "_OU", first(n.OrganizationalUnit), prefix + "_CN", n.CommonName,
 	}
 }
@@ -158,18 +165,23 @@ func truth(b bool) float64 {
 // maxLabel is how many characters of a foreign text a label has.
 const maxLabel = 256
 
+// Label makes a foreign text fit for the value of a label.
+func Label(text string) string {
+	runes := []rune(Plain(strings.ToValidUTF8(text, "?")))
+	if len(runes) > maxLabel {
+		runes = append(runes[:maxLabel-1], '…')
+	}
+	return string(runes)
+}
+
 // set sets one series. Labels without a value are left out, as Prometheus takes
 // them for the same. Where two things have the same labels, the smaller value
 // stands: the certificate that ends first, the half that is broken.
 func (m *Metrics) set(name string, value float64, labels ...string) {
 	s := sample{prometheus.Labels{}, value}
 	for i := 0; i+1 < len(labels); i += 2 {
-		text := []rune(Plain(strings.ToValidUTF8(labels[i+1], "?")))
-		if len(text) > maxLabel {
-			text = append(text[:maxLabel-1], '…')
-		}
-		if len(text) > 0 {
-			s.labels[labels[i]] = string(text)
+		if text := Label(labels[i+1]); text != "" {
+			s.labels[labels[i]] = text
 		}
 	}
 	key := fmt.Sprint(s.labels) // fmt sorts the keys of maps

@@ -1,0 +1,16 @@
+//go:build !linux
+
+package agent
+
+import "time"
+
+// MachineClock is the clock of this machine.
+type MachineClock struct{}
+
+var started = time.Now()
+
+// Now is the wall clock.
+func (MachineClock) Now() time.Time { return time.Now() }
+
+// Running is Go's monotonic clock: control planes are Linux machines.
+func (MachineClock) Running() time.Duration { return time.Since(started) }

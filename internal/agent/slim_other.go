@@ -1,0 +1,6 @@
+//go:build !linux
+
+package agent
+
+// dropProgram does nothing: control planes are Linux machines.
+func dropProgram() {}
