@@ -50,9 +50,14 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
-What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+--due finds by itself what has less than a third of its life left, or is wrong in a
+way that a new one mends; with --config also what has other names, another kind of
+key or a longer life than the configuration wants. A kubelet's rotated certificate
+gets a new dated file, to which its link is led, as the kubelet does it.
+
+What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup, and --undo
+brings it back. All files of a node appear together, or none. Nothing is restarted:
+the plan says who takes the new file up, and how.`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -60,7 +65,14 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
+  sudo kubepki renew --all --reuse-key
+
+  # What is due, from cron; and what a changed configuration of kubeadm asks for
+  sudo kubepki renew --due --yes
+  sudo kubepki renew --due --config kubeadm.yaml --dry-run
+
+  # As it was before
+  sudo kubepki renew --undo`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
 	}
 	c.ValidArgsFunction = o.completeCredentials
@@ -125,7 +137,11 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return err
 	}
 	if len(items) == 0 {
-		fmt.Fprintln(s.err, "nothing is due")
+		nothing := "nothing is due"
+		if len(o.plan.left) > 0 {
+			nothing = "nothing is renewed"
+		}
+		fmt.Fprintln(s.err, nothing)
 		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
 	}
 	useAhead(ahead, items)
@@ -209,6 +225,15 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	Left       []leftItem    `json:"left"` // what is due, and is not renewed
+}
+
+// leftItem is what is not renewed in machine output.
+type leftItem struct {
+	ID     string   `json:"id"`
+	Why    []string `json:"why"`
+	Reason string   `json:"reason"`
+	Hint   string   `json:"hint,omitempty"`
 }
 
 // print shows the plan on stderr.
@@ -229,7 +254,7 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range slices.Concat(renewal.Warnings, copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
+	for _, w := range slices.Concat(renewal.Warnings, copiesAnywhere(itemsOf(renewal)), copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
@@ -274,7 +299,7 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}, Left: o.plan.leftItems()}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {
