@@ -152,6 +152,9 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.print(s, n, r); err != nil {
 		return err
 	}
+	if o.plan.due && len(r.Breaks) > 0 && !o.force {
+		return advise(fmt.Errorf("nothing is changed: what is right now would be wrong then: %s: %s", r.Breaks[0].ID, r.Breaks[0].Cause), "name what you want to renew, or give --force")
+	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err

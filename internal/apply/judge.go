@@ -11,7 +11,8 @@ import (
 
 // afterwards says what will be wrong on the nodes that is not now, and what stays
 // wrong with what is renewed: the change is made in memory and judged by the rules.
-func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) []string {
+// breaks are, of the former, the findings.
+func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) (warnings []string, breaks []check.Finding) {
 	type key struct{ id, node, path, field string }
 	keyOf := func(f check.Finding) key { return key{f.ID, f.Node, f.Path, f.Field} }
 	was := map[key]bool{}
@@ -22,15 +23,15 @@ func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) []s
 	for _, f := range files {
 		ours[f.Place] = true
 	}
-	var warnings []string
 	for _, f := range check.Run(catalog.Wire(withFiles(n.Nodes, files)), check.Options{At: at}).Findings {
 		switch {
 		case f.Severity != check.Error:
 		case !was[keyOf(f)]:
+			breaks = append(breaks, f)
 			warnings = append(warnings, fmt.Sprintf("then %s: %s", f.ID, f.Cause))
 		case ours[trust.Place{Node: f.Node, Path: f.Path}]:
 			warnings = append(warnings, fmt.Sprintf("this does not mend %s: %s", f.ID, f.Cause))
 		}
 	}
-	return warnings
+	return warnings, breaks
 }

@@ -44,6 +44,9 @@ type Renewal struct {
 	Backup   string   // the folder, as on the nodes, for what is replaced
 	Undoes   string   // the name of the backup that is brought back; empty: nothing is
 	Warnings []string // what will be wrong that is not now, and what stays wrong
+	// Breaks are the errors that there will be and that are not now: a program that
+	// nobody watches does not go on then.
+	Breaks []check.Finding
 }
 
 // Make makes keys on all cores, has the certificates issued, and judges in memory
@@ -58,7 +61,7 @@ func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Resu
 	if r.Files, err = filesOf(n, r.Items); err != nil {
 		return nil, err
 	}
-	r.Warnings = afterwards(n, r.Files, before, at)
+	r.Warnings, r.Breaks = afterwards(n, r.Files, before, at)
 	return r, nil
 }
 

@@ -217,6 +217,7 @@ func (p *planner) differences(c candidate, i *Item, add func(id, format string, 
 	}
 	if s := i.signer.Certificate; s != nil && bytes.Equal(s.RawSubject, old.RawIssuer) && !p.judgement.SignedBy(old, s) {
 		add("authority-recreated", "authority %q has another key than the one that signed it", s.Subject)
+		i.Warnings = append(i.Warnings, fmt.Sprintf("authority %q was made anew since it was signed: where nobody meant that, restore the authority instead", s.Subject))
 	}
 	if !p.isOf(i, old) {
 		return
