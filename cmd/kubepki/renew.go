@@ -121,7 +121,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err != nil {
 		return err
 	}
-	if n, err = o.plan.read(s, n); err != nil {
+	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
 	ahead := o.keysAhead(n, ids)
@@ -316,7 +316,7 @@ func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) 
 	for _, r := range renewal.Items {
 		leaf := r.Made.Chain[0]
 		i := renewedItem{ID: r.ID(), Kind: string(r.Kind), Why: r.Why, Subject: leaf.Subject.String(), Names: namesOf(leaf), KeptKey: r.Reused(), NotAfter: leaf.NotAfter.UTC(),
-			Files: r.Item.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
+			Files: r.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
 		if !r.Issuer.IsZero() {
 			i.Issuer = r.Issuer.String()
 		}

@@ -200,8 +200,8 @@ func kubeconfigPlace(n *trustNodes, value string) trust.Place {
 // rootsConfig is where kubectl looks for root's kubeconfig.
 const rootsConfig = "/root/.kube/config"
 
-// read adds the kubeconfigs of people to the nodes, and says where copies stay old.
-func (f *renewPlanFlags) read(s streams, n *trustNodes) (*trustNodes, error) {
+// read adds the kubeconfigs of people to the nodes, those of root where --users is given.
+func (f *renewPlanFlags) read(n *trustNodes) (*trustNodes, error) {
 	for _, v := range f.kubeconfigs {
 		at := kubeconfigPlace(n, v)
 		if _, known := n.Dirs[at.Node]; !known {

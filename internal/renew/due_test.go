@@ -234,7 +234,7 @@ func TestAConfigurationOfManyNodesIsReadForEach(t *testing.T) {
 		t.Errorf("due are %v, left %+v", slices.Sorted(maps.Keys(items)), left)
 	}
 	// Nor does one that cannot be read.
-	_, left = due(t, c, configured(head+"- {name: cp1, adress: 10.0.0.11}\n"))
+	_, left = due(t, c, configured(head+"- {name: cp1, addr: 10.0.0.11}\n"))
 	if len(left) != 4 {
 		t.Errorf("left: %+v", left)
 	}
