@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,12 +191,15 @@ func TestRenewOverSSH(t *testing.T) {
 		wants(t, r.err, "SIGNED ON", "cp2/etcd-peer", "kube-apiserver: by itself")
 	})
 	t.Run("all nodes are renewed, their keys never leave them, and the cluster is healthy", func(t *testing.T) {
-		var seen bytes.Buffer
+		var mu sync.Mutex
+		var lines []byte
 		for _, m := range c.machines {
-			m.Line = func(l sshtest.Line) sshtest.Deed {
-				c.machines["cp1"].Note(func() { seen.Write(l.Text) })
+			m.OnLine(func(l sshtest.Line) sshtest.Deed {
+				mu.Lock()
+				defer mu.Unlock()
+				lines = append(lines, l.Text...)
 				return sshtest.Pass
-			}
+			})
 		}
 		before := c.trees()
 		r := c.renew(append(all, "--all", "--yes")...)
@@ -205,21 +210,24 @@ func TestRenewOverSSH(t *testing.T) {
 			t.Errorf("changed %v", got)
 		}
 		c.healthy()
-		if bytes.Contains(seen.Bytes(), []byte("PRIVATE KEY")) {
+		for _, m := range c.machines {
+			m.OnLine(nil)
+		}
+		mu.Lock()
+		seen := slices.Clone(lines)
+		mu.Unlock()
+		if bytes.Contains(seen, []byte("PRIVATE KEY")) {
 			t.Error("a private key travelled")
 		}
 		for node := range c.machines {
 			for name, data := range c.tree(node) {
 				if strings.HasSuffix(name, ".key") && !strings.Contains(name, "kubepki-backup") {
 					body := strings.Split(data, "\n")[1]
-					if bytes.Contains(seen.Bytes(), []byte(body)) {
+					if bytes.Contains(seen, []byte(body)) {
 						t.Errorf("the key %s of %s travelled", name, node)
 					}
 				}
 			}
-		}
-		for _, m := range c.machines {
-			m.Line = nil
 		}
 	})
 	t.Run("the authority's key is here, a leaf's key is kept, the answer is JSON", func(t *testing.T) {
@@ -319,18 +327,17 @@ func TestRenewOverSSHIsCut(t *testing.T) {
 	c := newSSHCluster(t, haFlags...)
 	for _, row := range rows {
 		t.Run(fmt.Sprintf("line %d, to the node %v, deed %d", row.number, row.toHere, row.deed), func(t *testing.T) {
-			hit := false
-			c.machines["cp2"].Line = func(l sshtest.Line) sshtest.Deed {
-				if !hit && l.ToHere == row.toHere && l.Number == row.number {
-					hit = true
+			var hit atomic.Bool
+			c.machines["cp2"].OnLine(func(l sshtest.Line) sshtest.Deed {
+				if l.ToHere == row.toHere && l.Number == row.number && hit.CompareAndSwap(false, true) {
 					return row.deed
 				}
 				return sshtest.Pass
-			}
+			})
 			before := c.trees()
 			r := c.renew(append(c.ssh("cp1", "cp2", "w1"), "--all", "--yes", "--ssh-timeout", "700ms")...)
-			c.machines["cp2"].Line = nil
-			if !hit {
+			c.machines["cp2"].OnLine(nil)
+			if !hit.Load() {
 				t.Fatal("the line did not come")
 			}
 			c.healthy()
@@ -385,10 +392,10 @@ func TestRenewOverSSHWithTroubledHosts(t *testing.T) {
 			"its host key is not known", "SHA256:", "hint: compare that", "ssh-keyscan -t ed25519 -p "+c.machines["cp2"].Port()+" 127.0.0.1 >> "+c.known)
 	})
 	t.Run("a host key that is not the known one is refused loudly, also where hosts that are down are skipped", func(t *testing.T) {
-		was := c.machines["cp2"].HostKey
-		c.machines["cp2"].HostKey = c.machines["w1"].HostKey
-		c.know()
-		c.machines["cp2"].HostKey = was
+		lines := c.machines["cp1"].KnownHosts() + c.machines["w1"].KnownHosts() + c.machines["cp2"].KnownBy(c.machines["w1"].HostKey)
+		if err := os.WriteFile(c.known, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		defer c.know()
 		unchanged(t, c.renew(append(c.ssh("cp1", "cp2", "w1"), "--all", "--yes", "--ssh-skip-down")...), "ITS HOST KEY IS NOT THE KNOWN ONE", "ssh-keygen -R [127.0.0.1]:"+c.machines["cp2"].Port())
 	})
@@ -402,8 +409,8 @@ func TestRenewOverSSHWithTroubledHosts(t *testing.T) {
 		unchanged(t, c.renew(append(c.ssh("cp1"), "--all", "--yes", "--ssh-identity", locked.File)...), "the key is encrypted, and nobody is here", "ssh-add "+locked.File)
 	})
 	t.Run("a host that does not speak is not waited for longer than was said", func(t *testing.T) {
-		c.machines["cp2"].Line = func(sshtest.Line) sshtest.Deed { return sshtest.Hang }
-		defer func() { c.machines["cp2"].Line = nil }()
+		c.machines["cp2"].OnLine(func(sshtest.Line) sshtest.Deed { return sshtest.Hang })
+		defer c.machines["cp2"].OnLine(nil)
 		started := time.Now()
 		unchanged(t, c.renew(append(c.ssh("cp1", "cp2"), "--all", "--yes", "--ssh-timeout", "500ms")...), "cp2: no answer within 2s")
 		if took := time.Since(started); took > 10*time.Second {
@@ -518,12 +525,12 @@ func TestRenewOverSSHOfTwentyNodes(t *testing.T) {
 func TestRenewOverSSHEndsWhenToldTo(t *testing.T) {
 	c := newSSHCluster(t, haFlags...)
 	ctx, stop := context.WithCancel(t.Context())
-	c.machines["cp1"].Line = func(l sshtest.Line) sshtest.Deed {
+	c.machines["cp1"].OnLine(func(l sshtest.Line) sshtest.Deed {
 		if l.ToHere && bytes.HasPrefix(l.Text, []byte(`{"write"`)) {
 			stop()
 		}
 		return sshtest.Pass
-	}
+	})
 	before := c.trees()
 	var out, talk bytes.Buffer
 	code := run(ctx, append([]string{"renew", "--all", "--yes"}, c.ssh("cp1", "cp2", "w1")...), streams{in: strings.NewReader(""), out: &out, err: &talk})
