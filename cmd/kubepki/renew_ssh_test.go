@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -281,8 +282,37 @@ func TestRenewOverSSH(t *testing.T) {
 	})
 }
 
+// TestCopiesRemoveThemselves before they answer anything, and nothing where the folder
+// is not one that renew --ssh made.
+func TestCopiesRemoveThemselves(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder, stays := range map[string]bool{".kubepki-ssh-abcdefghij": false, "bin": true} {
+		dir := filepath.Join(t.TempDir(), folder)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(program, filepath.Join(dir, "kubepki")); err != nil {
+			t.Skipf("the folder of tests is on another disk than their program: %v", err)
+		}
+		out, err := exec.Command(filepath.Join(dir, "kubepki"), "renew", "--serve-stdio", "--remove-itself").Output()
+		if err != nil || !strings.HasPrefix(string(out), `{"kubepki":"node","protocol":1,`) {
+			t.Errorf("%s: %q (%v)", folder, out, err)
+		}
+		if exists(dir) != stays {
+			t.Errorf("%s is there: %v", folder, exists(dir))
+		}
+	}
+}
+
 // TestRenewOverSSHCopiesItself onto nodes that have no kubepki, and leaves nothing there.
+// The program of a test is large; package reach copies a small one in every run.
 func TestRenewOverSSHCopiesItself(t *testing.T) {
+	if os.Getenv("KUBEPKI_LAB_LONG") == "" {
+		t.Skip("a minute's work: KUBEPKI_LAB_LONG=1 (make test-long) runs it")
+	}
 	c := newSSHCluster(t, haFlags...)
 	for _, m := range c.machines {
 		if err := os.RemoveAll(filepath.Join(m.Home, "bin")); err != nil {
