@@ -62,6 +62,8 @@ func (e *renewExternal) check(flags *renewOptions) error {
 	switch {
 	case len(ways) > 1:
 		return usagef("%s: each is another way to sign: give one of them", strings.Join(ways, ", "))
+	case len(ways) > 0 && flags.ssh.on():
+		return usagef("%s: does not go with --ssh: run it on the nodes, or on copies of them with --root", ways[0])
 	case e.csrDir != "" && !e.csrOnly:
 		return usagef("--csr-dir: is for --csr-only")
 	case e.takesIn() && flags.all:
