@@ -66,8 +66,10 @@ func (e *renewExternal) check(flags *renewOptions) error {
 		return usagef("%s: does not go with --ssh: run it on the nodes, or on copies of them with --root", ways[0])
 	case e.csrDir != "" && !e.csrOnly:
 		return usagef("--csr-dir: is for --csr-only")
-	case e.takesIn() && flags.all:
-		return usagef("--all: does not go with --certificates, which takes in all that came back")
+	case len(ways) > 0 && flags.kept.given():
+		return usagef("%s: does not go with --undo and --backups", ways[0])
+	case e.takesIn() && (flags.all || flags.plan.due):
+		return usagef("--all, --due: do not go with --certificates, which takes in all that came back")
 	case e.takesIn() && flags.reuseKey:
 		return usagef("--reuse-key: does not go with --certificates: each is taken in with the key that it was signed for")
 	}
