@@ -235,7 +235,7 @@ func restartKilled(t *testing.T, n *podNode) {
 		}
 		return nil
 	})
-	out := n.kubepki(t, 0, "node", "restart", "kube-scheduler", "--yes")
+	out := n.kubepki(t, 0, "node", "restart", "kube-scheduler", "--by=manifest", "--yes")
 	if !strings.Contains(out.stderr, "is back in its place") || !bytes.Equal(read(t, manifest), text) {
 		t.Error("the manifest is not what it was")
 	}
@@ -251,7 +251,7 @@ func restartStops(t *testing.T, n *podNode) {
 	good, before := read(t, conf), n.pids()
 	write(t, conf, "junk")
 	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes")
-	for _, want := range []string{"kube-controller-manager did not come back", "exit code 1", "crictl", "not restarted yet: kube-scheduler"} {
+	for _, want := range []string{"kube-controller-manager did not come back", "not within 10s", "ended", "crictl", "not restarted yet: kube-scheduler"} {
 		if !strings.Contains(out.stderr, want) {
 			t.Errorf("it does not say %q", want)
 		}

@@ -78,7 +78,7 @@ func (o *nodeRestartOptions) run(ctx context.Context, s streams, names []string)
 	if chosen != 1 {
 		return usagef("node restart: name components, or give --stale or --all: one of the three")
 	}
-	if err := o.restarter.check("--by", "--timeout"); err != nil {
+	if err := o.check("--by", "--timeout"); err != nil {
 		return err
 	}
 	if err := o.checkOutput("table", "json", "yaml"); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -31,7 +32,7 @@ func (o *renewRestart) check(roots []string) error {
 	switch {
 	case !o.on:
 		return nil
-	case len(roots) > 0:
+	case len(roots) > 1 || len(roots) == 1 && filepath.Clean(roots[0]) != "/":
 		return usagef("--restart: does not go with --root: what runs on this machine reads its own files; run kubepki node restart on the node")
 	}
 	return o.restarter.check("--restart-by", "--restart-timeout")

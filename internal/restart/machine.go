@@ -94,25 +94,34 @@ func (m *Machine) Restart(ctx context.Context, g *trust.Graph, t *Target) (*Star
 		return nil, err
 	}
 	s := &Started{By: by, Look: w.look(), way: w}
-	err = w.restart(ctx)
-	for err == nil && s.life == "" {
-		var said string
-		if s.life, said, err = w.now(ctx); err != nil || s.life != "" {
-			break
-		}
-		if w.over(ctx) {
-			err = errors.New(said)
-			break
-		}
-		if waited := m.wait(ctx); waited != nil {
-			err = fmt.Errorf("%s: %w", said, waited)
-		}
+	if err = w.restart(ctx); err == nil {
+		s.life, err = m.begins(ctx, w)
 	}
 	if err != nil {
 		w.close()
 		return nil, &NotBackError{Err: err, Look: s.Look}
 	}
 	return s, nil
+}
+
+// begins waits until a new life has begun.
+func (m *Machine) begins(ctx context.Context, w way) (life, error) {
+	said := "it was not seen again"
+	for {
+		l, text, err := w.now(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return "", fmt.Errorf("%s: %w", said, context.Cause(ctx))
+		case err != nil || l != "":
+			return l, err
+		}
+		if said = text; w.over(ctx) {
+			return "", errors.New(said)
+		}
+		if err := m.wait(ctx); err != nil {
+			return "", fmt.Errorf("%s: %w", said, err)
+		}
+	}
 }
 
 // NotBackError tells that a process did not begin a new life.

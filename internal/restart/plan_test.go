@@ -72,7 +72,7 @@ func TestThePlanAndTheWordsAgree(t *testing.T) {
 		n := &g.Nodes[i]
 		for j := range n.Components {
 			c := &n.Components[j]
-			for _, r := range reads(g, n, c) {
+			for _, r := range reads(n, c) {
 				row, known := catalog.Reload(c.Name, r.setting, "v1.37.2")
 				if c.Name == catalog.Etcd {
 					row, known = catalog.Reload(c.Name, r.setting, "3.7.3")

@@ -104,7 +104,7 @@ type containerWay struct {
 
 func (m *Machine) containerWay(ctx context.Context, kubelet *trust.Component, pod layout.StaticPod) (way, error) {
 	endpoint, _ := kubelet.Flag("container-runtime-endpoint")
-	r, err := openRuntime(ctx, endpoint)
+	r, err := openRuntime(ctx, m.Root, endpoint)
 	if err != nil {
 		return nil, err
 	}

@@ -92,11 +92,11 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 	}
 	defer l.Close()
 	d = Done{Target: *t, How: how}
-	var last error
+	var last, fell error // why it is not well, and how it ended last
 	for {
-		if last = r.well(ctx, t, l); last == nil {
+		if last = r.well(ctx, t, l, &fell); last == nil {
 			d.Took = time.Since(began)
-			if last = r.settled(ctx, t, l); last == nil {
+			if last = r.settled(ctx, t, l, &fell); last == nil {
 				return d, look, nil
 			}
 		}
@@ -104,14 +104,19 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 			return d, look, last
 		}
 		if err := r.pause(ctx, orElse(r.Poll, 500*time.Millisecond)); err != nil {
+			if fell != nil && !errors.Is(last, fell) {
+				last = fmt.Errorf("%w; %w", last, fell)
+			}
 			return d, look, fmt.Errorf("%w: %w", err, last)
 		}
 	}
 }
 
-// well tells why a process is not well: it must stand, and be proved.
-func (r *Runner) well(ctx context.Context, t *Target, l Life) error {
+// well tells why a process is not well: it must stand, and be proved. That it fell is
+// kept.
+func (r *Runner) well(ctx context.Context, t *Target, l Life, fell *error) error {
 	if err := l.Stands(ctx); err != nil {
+		*fell = err
 		return err
 	}
 	if r.Proved == nil {
@@ -121,11 +126,11 @@ func (r *Runner) well(ctx context.Context, t *Target, l Life) error {
 }
 
 // settled waits a while, and looks again.
-func (r *Runner) settled(ctx context.Context, t *Target, l Life) error {
+func (r *Runner) settled(ctx context.Context, t *Target, l Life, fell *error) error {
 	if err := r.pause(ctx, orElse(r.Settle, defaultSettle)); err != nil {
 		return err
 	}
-	return r.well(ctx, t, l)
+	return r.well(ctx, t, l, fell)
 }
 
 func (r *Runner) pause(ctx context.Context, d time.Duration) error {
