@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/catalog"
-	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -15,8 +14,7 @@ import (
 
 func graph(t *testing.T, k testpki.Kind) *trust.Graph {
 	t.Helper()
-	g, _ := testpki.New(t, k).Judge(check.Options{})
-	return g
+	return clusterOf(t, testpki.New(t, k), nil).Graph
 }
 
 func TestWhatIsRestartedForAChangedFile(t *testing.T) {
