@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -112,16 +115,23 @@ func (m *Machine) begins(ctx context.Context, w way) (life, error) {
 		switch {
 		case ctx.Err() != nil:
 			return "", fmt.Errorf("%s: %w", said, context.Cause(ctx))
+		case isLate(err): // one answer was not waited for: the next may come
 		case err != nil || l != "":
 			return l, err
-		}
-		if said = text; w.over(ctx) {
-			return "", errors.New(said)
+		default:
+			if said = text; w.over(ctx) {
+				return "", errors.New(said)
+			}
 		}
 		if err := m.wait(ctx); err != nil {
 			return "", fmt.Errorf("%s: %w", said, err)
 		}
 	}
+}
+
+// isLate tells that an answer did not come in time.
+func isLate(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
 }
 
 // NotBackError tells that a process did not begin a new life.

@@ -158,7 +158,9 @@ func TestWhatIsProvedAfterARestart(t *testing.T) {
 		}, want: "10.0.0.11:2379/health: tls: failed to verify certificate"},
 		"it is not up":            {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }, want: "unreachable"},
 		"another one's is not up": {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.12:6443"); r.Stop("10.0.0.12:2379") }},
-		"etcd without a quorum":   {target: "etcd", change: func(_ *testpki.Cluster, r *testpki.Running) { healthy(r, map[string]string{"cp1": threeMembers["cp1"]}, "cp1") }, want: "RAFT NO LEADER"},
+		"etcd without a quorum": {target: "etcd", change: func(_ *testpki.Cluster, r *testpki.Running) {
+			healthy(r, map[string]string{"cp1": threeMembers["cp1"]}, "cp1")
+		}, want: "RAFT NO LEADER"},
 		"nobody takes the scheduler's new credential": {target: "kube-scheduler", change: func(c *testpki.Cluster, _ *testpki.Running) {
 			c.ReissueConf("cp1", "scheduler.conf", "front-proxy-ca", func(x *x509.Certificate) {})
 		}, want: "refuses /etc/kubernetes/scheduler.conf: 401"},

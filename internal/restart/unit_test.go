@@ -240,7 +240,7 @@ func TestAUnitIsRestartedBySystemd(t *testing.T) {
 			if unit == "" {
 				unit = "kubelet.service"
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), timeFor(c.want))
 			defer cancel()
 			s, err := onBus(address).Restart(ctx, &trust.Graph{}, &Target{Component: "kubelet", Kind: Unit, Unit: unit})
 			if err == nil {
