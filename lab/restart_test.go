@@ -5,6 +5,7 @@ package lab_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -250,7 +251,17 @@ func restartStops(t *testing.T, n *podNode) {
 	conf := filepath.Join(n.root, "etc/kubernetes/controller-manager.conf")
 	good, before := read(t, conf), n.pids()
 	write(t, conf, "junk")
-	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes")
+	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes", "-o", "json")
+	var said struct {
+		Restarted, Left []struct{ ID string }
+		Failed          struct{ ID, Error, See string }
+	}
+	if err := json.Unmarshal([]byte(out.stdout), &said); err != nil {
+		t.Error(err)
+	}
+	if said.Failed.ID != "kube-controller-manager" || !strings.Contains(said.Failed.See, "crictl") || len(said.Left) != 1 || said.Left[0].ID != "kube-scheduler" || len(said.Restarted) > 0 {
+		t.Errorf("it says %+v", said)
+	}
 	for _, want := range []string{"kube-controller-manager did not come back", "not within 10s", "ended", "crictl", "not restarted yet: kube-scheduler"} {
 		if !strings.Contains(out.stderr, want) {
 			t.Errorf("it does not say %q", want)

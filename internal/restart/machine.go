@@ -37,6 +37,8 @@ type Machine struct {
 	By           By
 	// Poll is how often is looked whether something has come about; 0: every half second.
 	Poll time.Duration
+	// Force ends an etcd member also where nobody knows whether the others are a quorum.
+	Force bool
 	// Say is told what is waited for, a sentence without a stop; nil: nobody.
 	Say func(string)
 	// bus opens the connection to systemd; nil: openSystemd.

@@ -96,8 +96,8 @@ func TestAMemberMayEndOnlyWhereTheOthersAreAQuorum(t *testing.T) {
 		"two members have none to lose": {change: func(_ *Cluster, r *testpki.Running) {
 			healthy(r, map[string]string{"cp1": "10.0.0.11:2379", "cp2": "10.0.0.12:2379"})
 		}, said: "etcd has 2 members"},
-		"without a list nobody knows":          {change: func(_ *Cluster, r *testpki.Running) { noList(r) }, said: "is not known"},
-		"without a credential nobody knows":    {change: func(c *Cluster, _ *testpki.Running) { c.Keys = nil }, said: "no client certificate"},
+		"without a list nobody knows":          {change: func(_ *Cluster, r *testpki.Running) { noList(r) }, want: "is not known: its list of members"},
+		"without a credential nobody knows":    {change: func(c *Cluster, _ *testpki.Running) { c.Keys = nil }, want: "is not known: no client certificate"},
 		"other components may end at any time": {target: "kube-apiserver", change: func(_ *Cluster, r *testpki.Running) { r.Stop("10.0.0.12:2379") }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -333,3 +333,32 @@ func TestWithoutSystemdNothingIsEnded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTheSystemsBusIsAsked: as its address is given to all programs.
+func TestTheSystemsBusIsAsked(t *testing.T) {
+	address := startBus(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	target := &Target{Component: "kubelet", Kind: Unit, Unit: "kubelet.service"}
+	m := &Machine{Poll: 10 * time.Millisecond}
+	var none *NoSystemdError
+	if systemdRuns() {
+		t.Log("this machine has a systemd of its own, which would be asked after the bus")
+	} else if _, err := m.Restart(t.Context(), &trust.Graph{}, target); !errors.As(err, &none) {
+		t.Errorf("a bus without systemd: %v", err)
+	}
+	f := newFakeSystemd(t, address)
+	s, err := m.Restart(t.Context(), &trust.Graph{}, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if f.count() != 1 {
+		t.Error("another systemd was asked")
+	}
+}
+
+// systemdRuns tells whether the machine has a systemd of its own.
+func systemdRuns() bool {
+	_, err := os.Stat("/run/systemd/private")
+	return err == nil
+}
