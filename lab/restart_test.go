@@ -176,7 +176,10 @@ func TestRestartOfStaticPods(t *testing.T) {
 	})
 	t.Run("by the runtime after a renewal", func(t *testing.T) {
 		before := n.pids()
-		n.kubepki(t, 0, "renew", "scheduler.conf", "controller-manager.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		out := n.kubepki(t, 1, "renew", "scheduler.conf", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		if !strings.Contains(out.stderr, "kubelet was not restarted: it goes on with the old ones") { // nobody starts it again here
+			t.Error("it does not say what is left")
+		}
 		n.restarted(t, before, "kube-controller-manager", "kube-scheduler") // the other takes its pair up by itself
 	})
 	t.Run("by the manifest", func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,6 +117,9 @@ func (o *nodeRestartOptions) run(ctx context.Context, s streams, names []string)
 func (o *nodeRestartOptions) targets(ctx context.Context, s streams, c restart.Cluster, names []string) ([]restart.Target, error) {
 	if !o.stale {
 		targets, err := restart.Named(c.Graph, names)
+		if o.all {
+			targets = slices.DeleteFunc(targets, func(t restart.Target) bool { return t.Kind == restart.Unknown }) // of which it is not known that it runs
+		}
 		var none *restart.NoTargetError
 		if errors.As(err, &none) && os.Geteuid() != 0 {
 			err = advise(err, "run it again with sudo: manifests are root's to read")

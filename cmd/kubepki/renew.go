@@ -123,7 +123,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.print(s, r); err != nil {
 		return err
 	}
-	restarts, err := o.restart.plan(s, n, r)
+	restarts, err := o.restart.plan(ctx, s, n, r)
 	if err != nil {
 		return err
 	}

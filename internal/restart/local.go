@@ -16,6 +16,13 @@ func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
 	var began time.Time // the restart that is under way
 	return &Runner{
 		Poll: m.Poll,
+		Can: func(ctx context.Context, t *Target) error {
+			c, err := read()
+			if err != nil {
+				return err
+			}
+			return m.Can(ctx, c.Graph, t)
+		},
 		May: func(ctx context.Context, t *Target) error {
 			c, err := read()
 			if err != nil {

@@ -96,7 +96,7 @@ func (s *Started) Close() { s.way.close() }
 func (m *Machine) Restart(ctx context.Context, g *trust.Graph, t *Target) (*Started, error) {
 	w, by, err := m.wayOf(ctx, g, t)
 	if err != nil {
-		return nil, err
+		return nil, &NotTriedError{err}
 	}
 	s := &Started{By: by, Look: w.look(), way: w}
 	if err = w.restart(ctx); err == nil {
@@ -107,6 +107,18 @@ func (m *Machine) Restart(ctx context.Context, g *trust.Graph, t *Target) (*Star
 		return nil, &NotBackError{Err: err, Look: s.Look}
 	}
 	return s, nil
+}
+
+// Can tells why a target cannot be restarted here, nil where there is a way; nothing is
+// touched.
+func (m *Machine) Can(ctx context.Context, g *trust.Graph, t *Target) error {
+	quiet := *m
+	quiet.Say = nil
+	w, _, err := quiet.wayOf(ctx, g, t)
+	if err == nil {
+		w.close()
+	}
+	return err
 }
 
 // begins waits until a new life has begun.
