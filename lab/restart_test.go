@@ -5,6 +5,7 @@ package lab_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -175,7 +176,10 @@ func TestRestartOfStaticPods(t *testing.T) {
 	})
 	t.Run("by the runtime after a renewal", func(t *testing.T) {
 		before := n.pids()
-		n.kubepki(t, 0, "renew", "scheduler.conf", "controller-manager.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		out := n.kubepki(t, 1, "renew", "scheduler.conf", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		if !strings.Contains(out.stderr, "kubelet was not restarted: it goes on with the old ones") { // nobody starts it again here
+			t.Error("it does not say what is left")
+		}
 		n.restarted(t, before, "kube-controller-manager", "kube-scheduler") // the other takes its pair up by itself
 	})
 	t.Run("by the manifest", func(t *testing.T) {
@@ -235,7 +239,7 @@ func restartKilled(t *testing.T, n *podNode) {
 		}
 		return nil
 	})
-	out := n.kubepki(t, 0, "node", "restart", "kube-scheduler", "--yes")
+	out := n.kubepki(t, 0, "node", "restart", "kube-scheduler", "--by=manifest", "--yes")
 	if !strings.Contains(out.stderr, "is back in its place") || !bytes.Equal(read(t, manifest), text) {
 		t.Error("the manifest is not what it was")
 	}
@@ -250,8 +254,18 @@ func restartStops(t *testing.T, n *podNode) {
 	conf := filepath.Join(n.root, "etc/kubernetes/controller-manager.conf")
 	good, before := read(t, conf), n.pids()
 	write(t, conf, "junk")
-	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes")
-	for _, want := range []string{"kube-controller-manager did not come back", "exit code 1", "crictl", "not restarted yet: kube-scheduler"} {
+	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes", "-o", "json")
+	var said struct {
+		Restarted, Left []struct{ ID string }
+		Failed          struct{ ID, Error, See string }
+	}
+	if err := json.Unmarshal([]byte(out.stdout), &said); err != nil {
+		t.Error(err)
+	}
+	if said.Failed.ID != "kube-controller-manager" || !strings.Contains(said.Failed.See, "crictl") || len(said.Left) != 1 || said.Left[0].ID != "kube-scheduler" || len(said.Restarted) > 0 {
+		t.Errorf("it says %+v", said)
+	}
+	for _, want := range []string{"kube-controller-manager did not come back", "not within 10s", "ended", "crictl", "not restarted yet: kube-scheduler"} {
 		if !strings.Contains(out.stderr, want) {
 			t.Errorf("it does not say %q", want)
 		}

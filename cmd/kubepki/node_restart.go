@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 type restarter struct {
 	by      string
 	timeout time.Duration
+	force   bool
 }
 
 type nodeRestartOptions struct {
@@ -62,6 +65,7 @@ member is not ended while the others alone would be no quorum.
 	f.BoolVar(&o.stale, "stale", false, "those that verify --live finds to be behind their files")
 	f.StringVar(&o.by, "by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
 	f.DurationVar(&o.timeout, "timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
+	f.BoolVar(&o.restarter.force, "force", false, "restart an etcd member also where it is not known whether the others are a quorum without it")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be restarted, and restart nothing")
 	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
@@ -78,7 +82,7 @@ func (o *nodeRestartOptions) run(ctx context.Context, s streams, names []string)
 	if chosen != 1 {
 		return usagef("node restart: name components, or give --stale or --all: one of the three")
 	}
-	if err := o.restarter.check("--by", "--timeout"); err != nil {
+	if err := o.check("--by", "--timeout"); err != nil {
 		return err
 	}
 	if err := o.checkOutput("table", "json", "yaml"); err != nil {
@@ -112,7 +116,15 @@ func (o *nodeRestartOptions) run(ctx context.Context, s streams, names []string)
 // targets are what was asked for.
 func (o *nodeRestartOptions) targets(ctx context.Context, s streams, c restart.Cluster, names []string) ([]restart.Target, error) {
 	if !o.stale {
-		return restart.Named(c.Graph, names)
+		targets, err := restart.Named(c.Graph, names)
+		if o.all {
+			targets = slices.DeleteFunc(targets, func(t restart.Target) bool { return t.Kind == restart.Unknown }) // of which it is not known that it runs
+		}
+		var none *restart.NoTargetError
+		if errors.As(err, &none) && os.Geteuid() != 0 {
+			err = advise(err, "run it again with sudo: manifests are root's to read")
+		}
+		return targets, err
 	}
 	live := c.Probe
 	live.Seen = progress(s)
@@ -120,7 +132,13 @@ func (o *nodeRestartOptions) targets(ctx context.Context, s streams, c restart.C
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return restart.Stale(c.Graph, check.Run(c.Graph, check.Options{At: live.At}).Findings), nil
+	findings := check.Run(c.Graph, check.Options{At: live.At}).Findings
+	for _, f := range findings {
+		if f.ID == "unreachable" || f.ID == "refused" {
+			fmt.Fprintf(s.err, "kubepki: warning: %s: %s: whether it is behind its files is not known\n", f.ID, report.Plain(f.Cause))
+		}
+	}
+	return restart.Stale(c.Graph, findings), nil
 }
 
 // check judges the flags, by their names.
@@ -179,7 +197,7 @@ func (o *restarter) restartAll(ctx context.Context, s streams, out *trustChangeF
 	if err != nil {
 		return usagef("%w", err)
 	}
-	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Say: func(said string) { fmt.Fprintf(s.err, "%s\n", report.Plain(said)) }}
+	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Force: o.force, Say: func(said string) { fmt.Fprintf(s.err, "%s\n", report.Plain(said)) }}
 	r := m.Runner(o.cluster)
 	r.Timeout = o.timeout
 	r.Began = func(t *restart.Target) {

@@ -201,7 +201,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if o.plan.due && len(r.Breaks) > 0 && !o.force {
 		return advise(fmt.Errorf("nothing is changed: what is right now would be wrong then: %s: %s", r.Breaks[0].ID, r.Breaks[0].Cause), "name what you want to renew, or give --force")
 	}
-	restarts, err := o.restart.plan(s, n, r)
+	restarts, err := o.restart.plan(ctx, s, n, r)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -18,6 +20,7 @@ import (
 type renewRestart struct {
 	on bool
 	restarter
+	cannot []string // what is to be restarted, and cannot be
 }
 
 func (o *renewRestart) add(f *pflag.FlagSet) {
@@ -31,7 +34,7 @@ func (o *renewRestart) check(roots []string) error {
 	switch {
 	case !o.on:
 		return nil
-	case len(roots) > 0:
+	case len(roots) > 1 || len(roots) == 1 && filepath.Clean(roots[0]) != "/":
 		return usagef("--restart: does not go with --root: what runs on this machine reads its own files; run kubepki node restart on the node")
 	}
 	return o.restarter.check("--restart-by", "--restart-timeout")
@@ -47,7 +50,7 @@ func (o *renewRestart) begin(s streams, dry bool) (func(), error) {
 }
 
 // plan shows what will be restarted, after the table of what is renewed.
-func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]restart.Target, error) {
+func (o *renewRestart) plan(ctx context.Context, s streams, n *trustNodes, r *apply.Renewal) ([]restart.Target, error) {
 	if !o.on {
 		return nil, nil
 	}
@@ -58,7 +61,16 @@ func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]resta
 		}
 	}
 	targets := restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs))
-	if len(targets) == 0 {
+	m := restart.Machine{Root: "/", Procfs: "/proc", By: restart.By(o.by)}
+	targets = slices.DeleteFunc(targets, func(t restart.Target) bool {
+		err := m.Can(ctx, n.Graph, &t)
+		if err != nil {
+			o.cannot = append(o.cannot, t.ID())
+			fmt.Fprintf(s.err, "kubepki: warning: %s is to be restarted, and cannot be from here: %s\n", report.Plain(t.ID()), report.Plain(err.Error()))
+		}
+		return err != nil
+	})
+	if len(targets)+len(o.cannot) == 0 {
 		fmt.Fprintln(s.err, "nothing is to be restarted: what reads these files takes them up by itself")
 	}
 	return targets, printTargets(s, targets)
@@ -67,13 +79,21 @@ func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]resta
 // run restarts what the plan has, once the files are written; between begin and its
 // end.
 func (o *renewRestart) run(ctx context.Context, s streams, targets []restart.Target) error {
-	if len(targets) == 0 {
-		return nil
-	}
 	talk := s
 	talk.out = s.err // the answer is the renewal's
+	if len(targets) == 0 {
+		return o.left()
+	}
 	if err := o.restartAll(ctx, talk, &trustChangeFlags{trustFlags: trustFlags{output: "table"}}, targets); err != nil {
 		return advise(err, "the files are written; to go back: %s", report.Plain("kubepki renew --undo, and kubepki node restart with the same components"))
 	}
-	return nil
+	return o.left()
+}
+
+// left is the error that something goes on with the old files.
+func (o *renewRestart) left() error {
+	if len(o.cannot) == 0 {
+		return nil
+	}
+	return advise(fmt.Errorf("the files are written, and %s was not restarted: it goes on with the old ones", strings.Join(o.cannot, ", ")), "restart it by what started it, then: kubepki verify --live")
 }

@@ -60,7 +60,7 @@ func (o *renewOptions) takeIn(ctx context.Context, s streams, ids []string) erro
 	if err != nil {
 		return err
 	}
-	if n, err = o.plan.read(s, n); err != nil {
+	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
 	at := clock()
@@ -373,7 +373,7 @@ func (t *takeIn) finish(ctx context.Context, s streams) error {
 			fmt.Fprintf(s.err, "kubepki: refused: %s: %s\n", report.Plain(f.ID), report.Plain(why))
 		}
 	}
-	restarts, err := t.o.restart.plan(s, t.n, r)
+	restarts, err := t.o.restart.plan(ctx, s, t.n, r)
 	if err != nil {
 		return err
 	}

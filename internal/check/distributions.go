@@ -54,6 +54,12 @@ func (c *Case) inItsTerms(f Finding) Finding {
 	data, server := catalog.DataOf(n), c.controlPlane(f.Node)
 	command, always, known := d.Mends.For(data, f.Path, server)
 	switch {
+	case strings.HasPrefix(f.Fix, restartWords):
+		_, note, _ := strings.Cut(f.Fix, beside)
+		f.Fix = d.Mends.OnUnit(d.Mends.Restart, server) // all of the node is one process
+		if note != "" {
+			f.Fix = know(f.Fix, "%s", note)
+		}
 	case f.ID == "key-permissions":
 		f.Fix = permissionFix(d, f)
 	case known && (always || makesAnew(f.Fix) || f.ID == "kubelet-serving-self-signed"):

@@ -69,3 +69,17 @@ func TestFlagsAreSetOnlyWhereTheyStand(t *testing.T) {
 		t.Errorf("a process is edited: %s", fix)
 	}
 }
+
+// TestRestartsAreInTheNodesOwnTerms: kubepki's where static pods and units are, the
+// distribution's where all of a node is one process.
+func TestRestartsAreInTheNodesOwnTerms(t *testing.T) {
+	for layout, want := range map[string]string{
+		"kubeadm": "kubepki node restart kube-apiserver --yes  # why", "k3s": "systemctl restart k3s  # why", "microk8s": "microk8s stop && microk8s start  # why",
+	} {
+		g := &trust.Graph{Nodes: []trust.Node{{Name: "a", Layout: layout, Components: []trust.Component{{Node: "a", Name: "kube-apiserver"}}}}}
+		f := (&Case{Graph: g}).inItsTerms(Finding{ID: "trust-stale", Node: "a", Fix: know(restartCommand("a/kube-apiserver"), "why")})
+		if f.Fix != want {
+			t.Errorf("%s: %q", layout, f.Fix)
+		}
+	}
+}

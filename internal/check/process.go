@@ -124,5 +124,8 @@ func restart(p *trust.Component) string {
 // is back.
 func restartCommand(component string) string {
 	_, name := trust.SplitID(component)
-	return sh("kubepki", "node", "restart", name, "--yes")
+	return restartWords + sh(name, "--yes")
 }
+
+// restartWords begin each restartCommand.
+const restartWords = "kubepki node restart "

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -42,14 +43,15 @@ type runtime struct {
 }
 
 // openRuntime asks the runtime that the kubelet uses: at its endpoint, or else where
-// runtimes are by default.
-func openRuntime(ctx context.Context, endpoint string) (*runtime, error) {
+// runtimes are by default; each as a path below the node's root.
+func openRuntime(ctx context.Context, root, endpoint string) (*runtime, error) {
 	sockets := runtimeSockets
 	if endpoint != "" {
 		sockets = []string{strings.TrimPrefix(endpoint, "unix://")}
 	}
 	var errs []error
 	for _, socket := range sockets {
+		socket = filepath.Join(root, socket)
 		if _, err := os.Stat(socket); err != nil {
 			if endpoint != "" || !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("container runtime at %s: %w", socket, layout.Cause(err)))

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
@@ -32,32 +34,51 @@ type Cluster struct {
 const maxMembers = 64
 
 // MayStop tells why an etcd member must not be ended now: the others alone would be no
-// quorum, while there is one. A cluster of one or two members has none to lose that
-// would outlast a restart, and one that has no quorum has none to lose at all. What
-// could not be asked is told to say, and is no reason. Other targets may always.
+// quorum, while there is one; or nobody can tell, a [*UnknownQuorumError]. A cluster of
+// one or two members has none to lose that would outlast a restart, and one that says
+// that it has no quorum has none to lose at all: that is told to say. Other targets may
+// always be ended.
 func MayStop(ctx context.Context, c Cluster, t *Target, say func(string)) error {
 	if t.Component != catalog.Etcd {
 		return nil
 	}
 	e, err := c.etcd(t)
 	if err != nil {
-		say(fmt.Sprintf("%s: whether the other members are healthy is not known: %v", t.ID(), err))
-		return nil
+		return &UnknownQuorumError{err}
 	}
-	if err := e.healthy(ctx, e.url); err != nil {
+	var ill *illError
+	switch err := e.healthy(ctx, e.url); {
+	case errors.As(err, &ill), errors.Is(err, syscall.ECONNREFUSED):
 		say(fmt.Sprintf("%s has no quorum now that it could lose: %v", t.ID(), err))
 		return nil
+	case err != nil:
+		return &UnknownQuorumError{err}
 	}
 	members, err := e.members(ctx)
 	if err != nil {
-		say(fmt.Sprintf("%s: whether the other members are healthy is not known: %v", t.ID(), err))
-		return nil
+		return &UnknownQuorumError{err}
 	}
 	if len(members.others) < 2 {
 		say(fmt.Sprintf("etcd has %d members: it answers nobody while %s starts", len(members.others)+1, t.ID()))
 		return nil
 	}
 	return e.keepsQuorum(ctx, members)
+}
+
+// UnknownQuorumError tells that nobody knows whether the other members of etcd are a
+// quorum without the one that is to be ended.
+type UnknownQuorumError struct{ Err error }
+
+func (e *UnknownQuorumError) Error() string {
+	return fmt.Sprintf("whether etcd's other members are a quorum without it is not known: %v", e.Err)
+}
+
+// Unwrap returns why.
+func (e *UnknownQuorumError) Unwrap() error { return e.Err }
+
+// Hint tells what to see to.
+func (e *UnknownQuorumError) Hint() string {
+	return "see that all other members are healthy (etcdctl endpoint health --cluster), then: kubepki node restart etcd --force"
 }
 
 // keepsQuorum asks the other members.
@@ -188,8 +209,13 @@ func (e *etcdClient) healthy(ctx context.Context, at string) error {
 	if json.Unmarshal([]byte(text), &said) == nil && said.Health == "true" {
 		return nil
 	}
-	return fmt.Errorf("%s/health says %d: %s", at, status, firstFault(text))
+	return &illError{fmt.Sprintf("%s/health says %d: %s", at, status, firstFault(text))}
 }
+
+// illError is a member's own word that it is not healthy.
+type illError struct{ said string }
+
+func (e *illError) Error() string { return e.said }
 
 // reachable asks a member at each address that it tells its clients.
 func (e *etcdClient) reachable(ctx context.Context, m etcdMember) error {
@@ -242,7 +268,7 @@ func (e *etcdClient) members(ctx context.Context) (*etcdMembers, error) {
 		if m.ID == list.Header.Member || m.Learner {
 			continue
 		}
-		all.others = append(all.others, etcdMember{m.Name, tlsURLs(m.URLs)})
+		all.others = append(all.others, etcdMember{cmp.Or(m.Name, m.ID), tlsURLs(m.URLs)})
 	}
 	return all, nil
 }

@@ -131,8 +131,8 @@ func answer(client *http.Client, request *http.Request) (status int, text string
 		}
 		return 0, "", err
 	}
-	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxHealth))
+	_ = response.Body.Close() // it has been read
 	return response.StatusCode, string(body), err
 }
 

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/layout"
@@ -15,12 +16,25 @@ func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
 	var began time.Time // the restart that is under way
 	return &Runner{
 		Poll: m.Poll,
+		Can: func(ctx context.Context, t *Target) error {
+			c, err := read()
+			if err != nil {
+				return err
+			}
+			return m.Can(ctx, c.Graph, t)
+		},
 		May: func(ctx context.Context, t *Target) error {
 			c, err := read()
 			if err != nil {
 				return err
 			}
-			return MayStop(ctx, c, t, func(said string) { m.say("%s", said) })
+			err = MayStop(ctx, c, t, func(said string) { m.say("%s", said) })
+			var unknown *UnknownQuorumError
+			if m.Force && errors.As(err, &unknown) {
+				m.say("%s: %v", t.ID(), err)
+				return nil
+			}
+			return err
 		},
 		Restart: func(ctx context.Context, t *Target) (Life, string, string, error) {
 			c, err := read()

@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -34,6 +37,8 @@ type Machine struct {
 	By           By
 	// Poll is how often is looked whether something has come about; 0: every half second.
 	Poll time.Duration
+	// Force ends an etcd member also where nobody knows whether the others are a quorum.
+	Force bool
 	// Say is told what is waited for, a sentence without a stop; nil: nobody.
 	Say func(string)
 	// bus opens the connection to systemd; nil: openSystemd.
@@ -91,28 +96,56 @@ func (s *Started) Close() { s.way.close() }
 func (m *Machine) Restart(ctx context.Context, g *trust.Graph, t *Target) (*Started, error) {
 	w, by, err := m.wayOf(ctx, g, t)
 	if err != nil {
-		return nil, err
+		return nil, &NotTriedError{err}
 	}
 	s := &Started{By: by, Look: w.look(), way: w}
-	err = w.restart(ctx)
-	for err == nil && s.life == "" {
-		var said string
-		if s.life, said, err = w.now(ctx); err != nil || s.life != "" {
-			break
-		}
-		if w.over(ctx) {
-			err = errors.New(said)
-			break
-		}
-		if waited := m.wait(ctx); waited != nil {
-			err = fmt.Errorf("%s: %w", said, waited)
-		}
+	if err = w.restart(ctx); err == nil {
+		s.life, err = m.begins(ctx, w)
 	}
 	if err != nil {
 		w.close()
 		return nil, &NotBackError{Err: err, Look: s.Look}
 	}
 	return s, nil
+}
+
+// Can tells why a target cannot be restarted here, nil where there is a way; nothing is
+// touched.
+func (m *Machine) Can(ctx context.Context, g *trust.Graph, t *Target) error {
+	quiet := *m
+	quiet.Say = nil
+	w, _, err := quiet.wayOf(ctx, g, t)
+	if err == nil {
+		w.close()
+	}
+	return err
+}
+
+// begins waits until a new life has begun.
+func (m *Machine) begins(ctx context.Context, w way) (life, error) {
+	said := "it was not seen again"
+	for {
+		l, text, err := w.now(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return "", fmt.Errorf("%s: %w", said, context.Cause(ctx))
+		case isLate(err): // one answer was not waited for: the next may come
+		case err != nil || l != "":
+			return l, err
+		default:
+			if said = text; w.over(ctx) {
+				return "", errors.New(said)
+			}
+		}
+		if err := m.wait(ctx); err != nil {
+			return "", fmt.Errorf("%s: %w", said, err)
+		}
+	}
+}
+
+// isLate tells that an answer did not come in time.
+func isLate(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded
 }
 
 // NotBackError tells that a process did not begin a new life.

@@ -72,7 +72,7 @@ func Plan(g *trust.Graph, changed []trust.Place, f Facts) []Target {
 	}
 	return collect(g, func(n *trust.Node, c *trust.Component) []string {
 		var why []string
-		for _, r := range reads(g, n, c) {
+		for _, r := range reads(n, c) {
 			if !files[bundle.File(g, trust.Place{Node: n.Name, Path: r.file})] || !f.needs(c, r) {
 				continue
 			}
@@ -153,7 +153,7 @@ func Stale(g *trust.Graph, findings []check.Finding) []Target {
 type reading struct{ file, setting string }
 
 // reads are the files of credentials and trust that a component reads.
-func reads(g *trust.Graph, n *trust.Node, c *trust.Component) []reading {
+func reads(n *trust.Node, c *trust.Component) []reading {
 	var all []reading
 	for _, u := range catalog.FlagUses(c.Name) {
 		for _, value := range c.Flags[u.Flag] {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/kubepki/kubepki/internal/catalog"
-	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -15,8 +14,7 @@ import (
 
 func graph(t *testing.T, k testpki.Kind) *trust.Graph {
 	t.Helper()
-	g, _ := testpki.New(t, k).Judge(check.Options{})
-	return g
+	return clusterOf(t, testpki.New(t, k), nil).Graph
 }
 
 func TestWhatIsRestartedForAChangedFile(t *testing.T) {
@@ -72,7 +70,7 @@ func TestThePlanAndTheWordsAgree(t *testing.T) {
 		n := &g.Nodes[i]
 		for j := range n.Components {
 			c := &n.Components[j]
-			for _, r := range reads(g, n, c) {
+			for _, r := range reads(n, c) {
 				row, known := catalog.Reload(c.Name, r.setting, "v1.37.2")
 				if c.Name == catalog.Etcd {
 					row, known = catalog.Reload(c.Name, r.setting, "3.7.3")

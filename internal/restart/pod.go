@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -49,9 +51,22 @@ func (m *Machine) podWay(ctx context.Context, g *trust.Graph, t *Target) (way, s
 		return nil, "", fmt.Errorf("%s: %w", t.Source.Path, err)
 	}
 	return &manifestWay{
-		machine: m, manifest: t.Source.Path, component: t.Component, flags: written.Flags, check: fileCheck(kubelet), pod: pod,
+		machine: m, manifest: m.real(t.Source.Path), component: t.Component, flags: written.Flags, check: fileCheck(kubelet), pod: pod,
 		before: livesOf(m.Procfs, t.Component, written.Flags), sees: len(livesOf(m.Procfs, catalog.Kubelet, nil)) > 0,
 	}, "by its manifest, the kubelet started it again", nil
+}
+
+// real is the path of a manifest whose folder may be reached by links: those of
+// [os.Root] must not be absolute, which on the machine's own "/" they may well be.
+func (m *Machine) real(manifest string) string {
+	if m.Root != "/" {
+		return manifest
+	}
+	folder, err := filepath.EvalSymlinks(path.Dir(manifest))
+	if err != nil {
+		return manifest
+	}
+	return path.Join(folder, path.Base(manifest))
 }
 
 // needsKubelet refuses to end what nobody would start again. Where no process of the
@@ -104,7 +119,7 @@ type containerWay struct {
 
 func (m *Machine) containerWay(ctx context.Context, kubelet *trust.Component, pod layout.StaticPod) (way, error) {
 	endpoint, _ := kubelet.Flag("container-runtime-endpoint")
-	r, err := openRuntime(ctx, endpoint)
+	r, err := openRuntime(ctx, m.Root, endpoint)
 	if err != nil {
 		return nil, err
 	}

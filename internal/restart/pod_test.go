@@ -244,15 +244,20 @@ func (r *fakeRuntime) StopContainer(_ context.Context, q *runtimeapi.StopContain
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// serve listens on a socket, whose path must be short.
-func (r *fakeRuntime) serve(t *testing.T) string {
+// serve listens on a socket of a node, and gives its root a short name, for the path
+// of a socket has room for 108 bytes.
+func (r *fakeRuntime) serve(t *testing.T, n *machineNode) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cri")
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", socket)
+	short := filepath.Join(dir, "r")
+	if err := os.Symlink(n.dir, short); err != nil {
+		t.Fatal(err)
+	}
+	n.dir = short
+	l, err := net.Listen("unix", filepath.Join(short, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +265,7 @@ func (r *fakeRuntime) serve(t *testing.T) string {
 	runtimeapi.RegisterRuntimeServiceServer(server, r)
 	go func() { _ = server.Serve(l) }() // until it is stopped
 	t.Cleanup(func() { server.Stop(); os.RemoveAll(dir) })
-	return socket
+	return "/s"
 }
 
 func TestAStaticPodIsRestartedByTheRuntime(t *testing.T) {
@@ -288,12 +293,12 @@ func TestAStaticPodIsRestartedByTheRuntime(t *testing.T) {
 			r.add("etcd-cp1", "etcd", running)
 			r.add("etcd-cp1", "sidecar", running)
 			c.change(r)
-			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), timeFor(c.want))
 			defer cancel()
+			g, target := etcdOn(r.serve(t, n))
 			go n.kubelet(ctx, 10*time.Millisecond)
 			m := n.machine(c.by)
 			m.Poll = 10 * time.Millisecond
-			g, target := etcdOn(r.serve(t))
 			s, err := m.Restart(ctx, g, target)
 			switch {
 			case c.want == "" && (err != nil || !strings.Contains(s.By, c.how)):
@@ -315,6 +320,14 @@ func TestAStaticPodIsRestartedByTheRuntime(t *testing.T) {
 	}
 }
 
+// timeFor is short where time is to run out.
+func timeFor(want string) time.Duration {
+	if want == "" {
+		return time.Minute
+	}
+	return time.Second
+}
+
 // ended is a container that the kubelet starts again by itself.
 func ended(r *fakeRuntime) {
 	r.all[0].State = runtimeapi.ContainerState_CONTAINER_EXITED
@@ -323,7 +336,7 @@ func ended(r *fakeRuntime) {
 
 func TestARuntimeThatIsNotThere(t *testing.T) {
 	n := newMachineNode(t, "etcd", "kubelet")
-	g, target := etcdOn(filepath.Join(t.TempDir(), "none"))
+	g, target := etcdOn("/none")
 	if _, err := n.machine(ByRuntime).Restart(t.Context(), g, target); err == nil || !strings.Contains(err.Error(), "none: no such file") {
 		t.Error(err)
 	}

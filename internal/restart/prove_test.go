@@ -19,7 +19,7 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// clusterOf reads a cluster of tests anew, with the servers that run.
+// clusterOf reads a cluster of tests anew, with the servers that run; nil: none.
 func clusterOf(t *testing.T, c *testpki.Cluster, r *testpki.Running) Cluster {
 	t.Helper()
 	entries, err := os.ReadDir(c.Dir)
@@ -39,7 +39,11 @@ func clusterOf(t *testing.T, c *testpki.Cluster, r *testpki.Running) Cluster {
 		nodes = append(nodes, node)
 		maps.Copy(keys, ring)
 	}
-	return Cluster{Graph: catalog.Wire(nodes), Keys: keys, Probe: probe.Options{Dial: r.Dial, Timeout: testpki.LiveTimeout, At: testpki.At}}
+	cluster := Cluster{Graph: catalog.Wire(nodes), Keys: keys, Probe: probe.Options{Timeout: testpki.LiveTimeout, At: testpki.At}}
+	if r != nil {
+		cluster.Probe.Dial = r.Dial
+	}
+	return cluster
 }
 
 // healthy lets the etcd members of a running cluster say how they are; ill ones say no.
@@ -75,38 +79,39 @@ func say(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }
 var threeMembers = map[string]string{"cp1": "10.0.0.11:2379", "cp2": "10.0.0.12:2379", "cp3": "10.0.0.13:2379"}
 
 func TestAMemberMayEndOnlyWhereTheOthersAreAQuorum(t *testing.T) {
+	cluster := testpki.New(t, testpki.HA)
+	r := cluster.Run()
+	known := clusterOf(t, cluster, r)
 	for name, c := range map[string]struct {
-		change func(*testpki.Cluster, *testpki.Running)
+		change func(*Cluster, *testpki.Running)
 		target string
 		want   string // of the error
 		said   string
 	}{
 		"all are healthy":           {},
-		"one of the others is ill":  {change: func(_ *testpki.Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp3") }, want: "of its 3 members cp3 (https://10.0.0.13:2379/health says 503"},
-		"one of the others is dead": {change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.12:2379") }, want: "cp2 ("},
-		"the one itself is ill":     {change: func(_ *testpki.Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp1", "cp2") }, said: "no quorum now"},
-		"the one itself is dead":    {change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:2379") }, said: "no quorum now"},
-		"two members have none to lose": {change: func(_ *testpki.Cluster, r *testpki.Running) {
+		"one of the others is ill":  {change: func(_ *Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp3") }, want: "of its 3 members cp3 (https://10.0.0.13:2379/health says 503"},
+		"one of the others is dead": {change: func(_ *Cluster, r *testpki.Running) { r.Stop("10.0.0.12:2379") }, want: "cp2 ("},
+		"the one itself is ill":     {change: func(_ *Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp1", "cp2") }, said: "no quorum now"},
+		"the one itself is dead":    {change: func(_ *Cluster, r *testpki.Running) { r.Stop("10.0.0.11:2379") }, said: "no quorum now"},
+		"two members have none to lose": {change: func(_ *Cluster, r *testpki.Running) {
 			healthy(r, map[string]string{"cp1": "10.0.0.11:2379", "cp2": "10.0.0.12:2379"})
 		}, said: "etcd has 2 members"},
-		"without a list nobody knows":          {change: func(c *testpki.Cluster, r *testpki.Running) { noList(r) }, said: "is not known"},
-		"without a credential nobody knows":    {change: func(c *testpki.Cluster, _ *testpki.Running) { noClients(c) }, said: "no client certificate"},
-		"other components may end at any time": {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.12:2379") }},
+		"without a list nobody knows":          {change: func(_ *Cluster, r *testpki.Running) { noList(r) }, want: "is not known: its list of members"},
+		"without a credential nobody knows":    {change: func(c *Cluster, _ *testpki.Running) { c.Keys = nil }, want: "is not known: no client certificate"},
+		"other components may end at any time": {target: "kube-apiserver", change: func(_ *Cluster, r *testpki.Running) { r.Stop("10.0.0.12:2379") }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			cluster := testpki.New(t, testpki.HA)
-			r := cluster.Run()
-			healthy(r, threeMembers)
+			healthy(r, threeMembers) // all as they should be again
+			now := known
 			if c.change != nil {
-				c.change(cluster, r)
+				c.change(&now, r)
 			}
 			var said []string
 			target := &Target{Node: "cp1", Component: "etcd"}
 			if c.target != "" {
 				target.Component = c.target
 			}
-			err := MayStop(t.Context(), clusterOf(t, cluster, r), target, func(s string) { said = append(said, s) })
+			err := MayStop(t.Context(), now, target, func(s string) { said = append(said, s) })
 			if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("want %q, got %v", c.want, err)
 			}
@@ -128,14 +133,6 @@ func noList(r *testpki.Running) {
 		http.NotFound(w, q)
 	})
 	r.Start("10.0.0.11:2379", s)
-}
-
-func noClients(c *testpki.Cluster) {
-	for _, node := range []string{"cp1", "cp2", "cp3"} {
-		for _, key := range []string{"apiserver-etcd-client.key", "etcd/healthcheck-client.key", "etcd/server.key", "etcd/peer.key"} {
-			c.Remove(node, "pki/"+key)
-		}
-	}
 }
 
 // TestWhatIsProvedAfterARestart: each bad case is one that a restart can leave, or
@@ -161,16 +158,22 @@ func TestWhatIsProvedAfterARestart(t *testing.T) {
 		}, want: "10.0.0.11:2379/health: tls: failed to verify certificate"},
 		"it is not up":            {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }, want: "unreachable"},
 		"another one's is not up": {target: "kube-apiserver", change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.12:6443"); r.Stop("10.0.0.12:2379") }},
-		"etcd without a quorum":   {target: "etcd", change: func(_ *testpki.Cluster, r *testpki.Running) { healthy(r, threeMembers, "cp1") }, want: "RAFT NO LEADER"},
+		"etcd without a quorum": {target: "etcd", change: func(_ *testpki.Cluster, r *testpki.Running) {
+			healthy(r, map[string]string{"cp1": threeMembers["cp1"]}, "cp1")
+		}, want: "RAFT NO LEADER"},
 		"nobody takes the scheduler's new credential": {target: "kube-scheduler", change: func(c *testpki.Cluster, _ *testpki.Running) {
 			c.ReissueConf("cp1", "scheduler.conf", "front-proxy-ca", func(x *x509.Certificate) {})
 		}, want: "refuses /etc/kubernetes/scheduler.conf: 401"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cluster := testpki.New(t, testpki.HA)
+			kind, members := testpki.Single, map[string]string{"cp1": threeMembers["cp1"]}
+			if strings.Contains(name, "another one's") {
+				kind, members = testpki.HA, threeMembers
+			}
+			cluster := testpki.New(t, kind)
 			r := cluster.Run()
-			healthy(r, threeMembers)
+			healthy(r, members)
 			if c.change != nil {
 				c.change(cluster, r)
 			}

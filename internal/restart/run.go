@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,6 +29,9 @@ type Life interface {
 // Runner goes through the targets of a plan, one after the other. What it calls is
 // given the time of one restart.
 type Runner struct {
+	// Can tells why a target cannot be restarted at all, nil where it can. All are asked
+	// before the first is touched; nil: none is.
+	Can func(ctx context.Context, t *Target) error
 	// May tells why a target may not be ended now, nil where it may.
 	May func(ctx context.Context, t *Target) error
 	// Restart starts it again, and returns when it has begun a new life, with how that
@@ -54,6 +58,9 @@ type Done struct {
 // Run restarts targets in their order, and stops at the first that does not come
 // back: a [*StoppedError]. What was done is returned in either case.
 func (r *Runner) Run(ctx context.Context, targets []Target) ([]Done, error) {
+	if err := r.all(ctx, targets); err != nil {
+		return nil, err
+	}
 	var done []Done
 	for i := range targets {
 		t := &targets[i]
@@ -69,6 +76,19 @@ func (r *Runner) Run(ctx context.Context, targets []Target) ([]Done, error) {
 		}
 	}
 	return done, nil
+}
+
+// all tells of the first target that cannot be restarted.
+func (r *Runner) all(ctx context.Context, targets []Target) error {
+	for i := range targets {
+		if r.Can == nil {
+			break
+		}
+		if err := r.Can(ctx, &targets[i]); err != nil {
+			return &StoppedError{Target: targets[i], Err: &NotTriedError{err}, Left: slices.Concat(targets[:i], targets[i+1:])}
+		}
+	}
+	return nil
 }
 
 // one restarts a target and waits until it is proved and has stood for a while.
@@ -92,11 +112,11 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 	}
 	defer l.Close()
 	d = Done{Target: *t, How: how}
-	var last error
+	var last, fell error // why it is not well, and how it ended last
 	for {
-		if last = r.well(ctx, t, l); last == nil {
+		if last = r.well(ctx, t, l, &fell); last == nil {
 			d.Took = time.Since(began)
-			if last = r.settled(ctx, t, l); last == nil {
+			if last = r.settled(ctx, t, l, &fell); last == nil {
 				return d, look, nil
 			}
 		}
@@ -104,14 +124,19 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 			return d, look, last
 		}
 		if err := r.pause(ctx, orElse(r.Poll, 500*time.Millisecond)); err != nil {
+			if fell != nil && !errors.Is(last, fell) {
+				last = fmt.Errorf("%w; %w", last, fell)
+			}
 			return d, look, fmt.Errorf("%w: %w", err, last)
 		}
 	}
 }
 
-// well tells why a process is not well: it must stand, and be proved.
-func (r *Runner) well(ctx context.Context, t *Target, l Life) error {
+// well tells why a process is not well: it must stand, and be proved. That it fell is
+// kept.
+func (r *Runner) well(ctx context.Context, t *Target, l Life, fell *error) error {
 	if err := l.Stands(ctx); err != nil {
+		*fell = err
 		return err
 	}
 	if r.Proved == nil {
@@ -121,11 +146,11 @@ func (r *Runner) well(ctx context.Context, t *Target, l Life) error {
 }
 
 // settled waits a while, and looks again.
-func (r *Runner) settled(ctx context.Context, t *Target, l Life) error {
+func (r *Runner) settled(ctx context.Context, t *Target, l Life, fell *error) error {
 	if err := r.pause(ctx, orElse(r.Settle, defaultSettle)); err != nil {
 		return err
 	}
-	return r.well(ctx, t, l)
+	return r.well(ctx, t, l, fell)
 }
 
 func (r *Runner) pause(ctx context.Context, d time.Duration) error {
@@ -166,9 +191,7 @@ type StoppedError struct {
 
 func (e *StoppedError) Error() string {
 	var not *NotTriedError
-	var none *NoSupervisorError
-	var kubelet *NoKubeletError
-	if errors.As(e.Err, &not) || errors.As(e.Err, &none) || errors.As(e.Err, &kubelet) {
+	if errors.As(e.Err, &not) {
 		return fmt.Sprintf("%s was not restarted: %v", e.Target.ID(), e.Err)
 	}
 	return fmt.Sprintf("%s did not come back: %v", e.Target.ID(), e.Err)

@@ -11,6 +11,7 @@ import (
 
 // script is what becomes of one target, as time goes on after its restart.
 type script struct {
+	cannot       error // found before the first is touched
 	may, restart error
 	ill          time.Duration // how long it is not well yet; <0: for ever
 	dies         time.Duration // when it ends after that; 0: never
@@ -58,13 +59,15 @@ func TestTargetsAreRestartedOneAtATime(t *testing.T) {
 		"a restart that fails":                        {scripts: map[string]script{"b": {restart: &NotBackError{errors.New("no"), "look here"}}}, done: "a", want: "b did not come back: no", hint: "look here", took: 10 * time.Second},
 		"a restart that hangs":                        {scripts: map[string]script{"c": {hangs: true}}, done: "a b", want: "not within 4m0s", took: 5 * time.Minute},
 		"one that may not be ended":                   {scripts: map[string]script{"b": {may: &QuorumError{3, []string{"x"}}}}, done: "a", want: "b was not restarted: etcd would lose its quorum", hint: "not restarted yet: c", took: 10 * time.Second},
-		"one that nobody starts again":                {scripts: map[string]script{"b": {restart: &NoSupervisorError{"b", 7}}}, done: "a", want: "b was not restarted: b runs as process 7", took: 10 * time.Second},
+		"one that nobody starts again":                {scripts: map[string]script{"b": {restart: &NotTriedError{&NoSupervisorError{"b", 7}}}}, done: "a", want: "b was not restarted: b runs as process 7", took: 10 * time.Second},
+		"one that cannot be restarted at all":         {scripts: map[string]script{"c": {cannot: &NoSupervisorError{"c", 7}}}, want: "c was not restarted: c runs as process 7", hint: "not restarted yet: a, b", took: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				alive, began := "", time.Now()
 				lives := map[string]*fakeLife{}
 				r := &Runner{
+					Can: func(_ context.Context, x *Target) error { return c.scripts[x.Component].cannot },
 					May: func(_ context.Context, x *Target) error { return c.scripts[x.Component].may },
 					Restart: func(ctx context.Context, x *Target) (Life, string, string, error) {
 						if alive != "" && lives[alive].ill < 0 {

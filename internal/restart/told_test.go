@@ -53,9 +53,8 @@ func TestWhatTheKubeletHasToldIsAsked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cluster := testpki.New(t, testpki.HA)
+			cluster := testpki.New(t, testpki.Single)
 			r := cluster.Run()
-			r.Name("api.example.test", "10.0.0.11")
 			r.Publish(c.path, c.object)
 			if c.change != nil {
 				c.change(cluster, r)

@@ -93,11 +93,11 @@ func newFakeSystemd(t *testing.T, address string) *fakeSystemd {
 	f := &fakeSystemd{conn: connect(t, address), result: "done"}
 	f.unit = unitState{load: "loaded", active: "active", sub: "running", result: "success", pid: 100, invocation: "first"}
 	for _, e := range []struct {
-		what             any
-		path, interface_ string
+		what        any
+		path, iface string
 	}{{f, managerPath, managerName}, {(*fakeProperties)(f), managerPath, "org.freedesktop.DBus.Properties"},
 		{(*fakeProperties)(f), unitPath, "org.freedesktop.DBus.Properties"}, {(*fakeProperties)(f), "/org/freedesktop/systemd1/unit/other_2eservice", "org.freedesktop.DBus.Properties"}} {
-		if err := f.conn.Export(e.what, godbus.ObjectPath(e.path), e.interface_); err != nil {
+		if err := f.conn.Export(e.what, godbus.ObjectPath(e.path), e.iface); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,6 +112,13 @@ func (f *fakeSystemd) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
+}
+
+// count is how often it was told to restart.
+func (f *fakeSystemd) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.restarts
 }
 
 // begins is a new life of the unit.
@@ -233,7 +240,7 @@ func TestAUnitIsRestartedBySystemd(t *testing.T) {
 			if unit == "" {
 				unit = "kubelet.service"
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), timeFor(c.want))
 			defer cancel()
 			s, err := onBus(address).Restart(ctx, &trust.Graph{}, &Target{Component: "kubelet", Kind: Unit, Unit: unit})
 			if err == nil {
@@ -299,8 +306,8 @@ func TestAProcessIsRestartedByTheUnitWhoseMainProcessItIs(t *testing.T) {
 	for pid, why := range map[string]string{"4711": "a child of a unit's main process", "9": "a process of no unit", "x": "no process at all"} {
 		_, err := onBus(address).Restart(t.Context(), &trust.Graph{}, process(pid))
 		var none *NoSupervisorError
-		if !errors.As(err, &none) || f.restarts != 0 {
-			t.Errorf("%s: %v, %d restarts", why, err, f.restarts)
+		if !errors.As(err, &none) || f.count() != 0 {
+			t.Errorf("%s: %v, %d restarts", why, err, f.count())
 		}
 	}
 	s, err := onBus(address).Restart(t.Context(), &trust.Graph{}, process("100"))
@@ -308,7 +315,7 @@ func TestAProcessIsRestartedByTheUnitWhoseMainProcessItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	if f.restarts != 1 {
+	if f.count() != 1 {
 		t.Error("the unit was not restarted")
 	}
 }
@@ -325,4 +332,33 @@ func TestWithoutSystemdNothingIsEnded(t *testing.T) {
 	if !errors.As(err, &unknown) {
 		t.Error(err)
 	}
+}
+
+// TestTheSystemsBusIsAsked: as its address is given to all programs.
+func TestTheSystemsBusIsAsked(t *testing.T) {
+	address := startBus(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	target := &Target{Component: "kubelet", Kind: Unit, Unit: "kubelet.service"}
+	m := &Machine{Poll: 10 * time.Millisecond}
+	var none *NoSystemdError
+	if systemdRuns() {
+		t.Log("this machine has a systemd of its own, which would be asked after the bus")
+	} else if _, err := m.Restart(t.Context(), &trust.Graph{}, target); !errors.As(err, &none) {
+		t.Errorf("a bus without systemd: %v", err)
+	}
+	f := newFakeSystemd(t, address)
+	s, err := m.Restart(t.Context(), &trust.Graph{}, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if f.count() != 1 {
+		t.Error("another systemd was asked")
+	}
+}
+
+// systemdRuns tells whether the machine has a systemd of its own.
+func systemdRuns() bool {
+	_, err := os.Stat("/run/systemd/private")
+	return err == nil
 }
