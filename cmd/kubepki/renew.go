@@ -121,7 +121,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err != nil {
 		return err
 	}
-	if n, err = o.plan.read(s, n); err != nil {
+	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
 	ahead := o.keysAhead(n, ids)

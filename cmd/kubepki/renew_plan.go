@@ -201,7 +201,7 @@ func kubeconfigPlace(n *trustNodes, value string) trust.Place {
 const rootsConfig = "/root/.kube/config"
 
 // read adds the kubeconfigs of people to the nodes, those of root where --users is given.
-func (f *renewPlanFlags) read(_ streams, n *trustNodes) (*trustNodes, error) {
+func (f *renewPlanFlags) read(n *trustNodes) (*trustNodes, error) {
 	for _, v := range f.kubeconfigs {
 		at := kubeconfigPlace(n, v)
 		if _, known := n.Dirs[at.Node]; !known {
