@@ -320,7 +320,7 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range slices.Concat(renewal.Warnings, copiesAnywhere(itemsOf(renewal)), copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
+	for _, w := range slices.Concat(renewal.Warnings, copies(n, itemsOf(renewal), o.plan.people)) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil

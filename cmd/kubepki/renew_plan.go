@@ -226,14 +226,29 @@ func (f *renewPlanFlags) read(n *trustNodes) (*trustNodes, error) {
 	return &trustNodes{more}, nil
 }
 
-// copiesAnywhere says what people must know who have copies of what is renewed.
-func copiesAnywhere(items []*renew.Item) []string {
-	for _, i := range items {
-		if base := path.Base(i.Certificate.Path); i.Kind == renew.Kubeconfig && i.Old != nil && (base == "admin.conf" || base == "super-admin.conf") {
-			return []string{fmt.Sprintf("copies of %s elsewhere keep the old certificate, which is good until %s: Kubernetes takes none back", i.ID(), i.Old.NotAfter.UTC().Format(time.DateOnly))}
-		}
+// homesPatience is how long homes may take to be looked at: they may be on a network
+// that does not answer.
+const homesPatience = 2 * time.Second
+
+// copies says what people must know who have copies of what is renewed.
+func copies(n *trustNodes, items []*renew.Item, people []trust.Place) []string {
+	ofPeople := func(i *renew.Item) bool {
+		base := path.Base(i.Certificate.Path)
+		return i.Kind == renew.Kubeconfig && i.Old != nil && (base == "admin.conf" || base == "super-admin.conf")
 	}
-	return nil
+	at := slices.IndexFunc(items, ofPeople)
+	if at < 0 {
+		return nil
+	}
+	notes := []string{fmt.Sprintf("copies of %s elsewhere keep the old certificate, which is good until %s: Kubernetes takes none back", items[at].ID(), items[at].Old.NotAfter.UTC().Format(time.DateOnly))}
+	found := make(chan []string, 1)
+	go func() { found <- copiesElsewhere(n, items, people) }()
+	select {
+	case more := <-found:
+		return append(notes, more...)
+	case <-time.After(homesPatience):
+		return append(notes, "homes do not answer: whether they hold copies was not looked at")
+	}
 }
 
 // maxHomes bounds in how many homes copies are looked for.
