@@ -73,6 +73,8 @@ const kubeletConf = "/etc/kubernetes/kubelet.conf"
 // TestWorkerThatLies gets nothing but what its name in the inventory stands for, and has
 // no word in what others get.
 func TestWorkerThatLies(t *testing.T) {
+	// Nothing is written here, so that all rows share their clusters.
+	clusters := map[testpki.Kind]*testpki.Cluster{testpki.HA: testpki.New(t, testpki.HA), testpki.KubeletCA: testpki.New(t, testpki.KubeletCA)}
 	steal := func(t *testing.T, c *testpki.Cluster, f *remote.Facts, path string) {
 		material(t, f, kubeletConf).Certificates = material(t, factsOf(t, c, "cp1"), path).Certificates
 	}
@@ -152,7 +154,7 @@ func TestWorkerThatLies(t *testing.T) {
 		"it brings an authority of its own, and proves its key": {testpki.HA, nil, ownAuthority, "have different authorities"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := testpki.New(t, row.kind)
+			c := clusters[row.kind]
 			alter := func(a *remote.Answer) {
 				if a.Facts != nil && row.lie != nil {
 					row.lie(t, c, a.Facts)
