@@ -18,8 +18,8 @@ import (
 )
 
 // Told asks the API what the kubelet of a target's node has told it since a time: of a
-// static pod its mirror pod, that the container has started since and is ready; of the
-// kubelet itself the lease of its node, which it renews with its own credential. It
+// static pod its mirror pod, that the container has started since (whether it is ready
+// its probe was asked, long before the kubelet asks that); of the kubelet itself the lease of its node, which it renews with its own credential. It
 // asks as the kubelet, with the credential of its kubeconfig. Where the API cannot be
 // asked so, it says nothing: other proofs tell.
 func (m *Machine) Told(ctx context.Context, c Cluster, t *Target, since time.Time) error {
@@ -130,7 +130,6 @@ func (k *kubeletClient) mirrorPod(ctx context.Context, pod layout.StaticPod, sin
 		Status struct {
 			Containers []struct {
 				Name  string `json:"name"`
-				Ready bool   `json:"ready"`
 				State struct {
 					Running *struct {
 						Started time.Time `json:"startedAt"`
@@ -153,8 +152,6 @@ func (k *kubeletClient) mirrorPod(ctx context.Context, pod layout.StaticPod, sin
 			continue
 		case c.State.Running == nil || c.State.Running.Started.Before(since):
 			return fmt.Errorf("the kubelet does not tell yet that container %s of %s/%s has started", c.Name, pod.Namespace, name)
-		case !c.Ready:
-			return fmt.Errorf("the kubelet tells that container %s of %s/%s is not ready", c.Name, pod.Namespace, name)
 		}
 		return nil
 	}

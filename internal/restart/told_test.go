@@ -32,13 +32,13 @@ func TestWhatTheKubeletHasToldIsAsked(t *testing.T) {
 		change func(*testpki.Cluster, *testpki.Running)
 		want   string // of the error
 	}{
-		"a container that has started since": {target: static, path: podPath, object: pod("2026-06-02T10:00:00Z", true, "etcd")},
-		"the one before":                     {target: static, path: podPath, object: pod("2026-06-02T09:59:59Z", true, "etcd"), want: "does not tell yet"},
-		"one that is not ready":              {target: static, path: podPath, object: pod("2026-06-02T10:00:03Z", false, "etcd"), want: "is not ready"},
-		"one that waits":                     {target: static, path: podPath, object: pod("", false, "etcd"), want: "does not tell yet"},
-		"another container":                  {target: static, path: podPath, object: pod("2026-06-02T10:00:03Z", true, "other"), want: "tells nothing yet"},
-		"no mirror pod":                      {target: static, path: "/elsewhere", want: "no mirror pod kube-system/etcd-cp1"},
-		"an API server that does not answer": {target: static, path: podPath, change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }},
+		"a container that has started since":     {target: static, path: podPath, object: pod("2026-06-02T10:00:00Z", true, "etcd")},
+		"the one before":                         {target: static, path: podPath, object: pod("2026-06-02T09:59:59Z", true, "etcd"), want: "does not tell yet"},
+		"one that the kubelet has not asked yet": {target: static, path: podPath, object: pod("2026-06-02T10:00:03Z", false, "etcd"), want: ""},
+		"one that waits":                         {target: static, path: podPath, object: pod("", false, "etcd"), want: "does not tell yet"},
+		"another container":                      {target: static, path: podPath, object: pod("2026-06-02T10:00:03Z", true, "other"), want: "tells nothing yet"},
+		"no mirror pod":                          {target: static, path: "/elsewhere", want: "no mirror pod kube-system/etcd-cp1"},
+		"an API server that does not answer":     {target: static, path: podPath, change: func(_ *testpki.Cluster, r *testpki.Running) { r.Stop("10.0.0.11:6443") }},
 		"a kubelet that the API server refuses": {target: static, path: podPath, change: func(c *testpki.Cluster, _ *testpki.Running) {
 			c.ReissueConf("cp1", "kubelet.conf", "front-proxy-ca", nil)
 		}},
