@@ -40,7 +40,7 @@ func (r *agentRenewFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&r.reuseKey, "reuse-key", false, "keep private keys instead of making new ones")
 	f.BoolVar(&r.restart, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone; not with --root")
 	f.StringVar(&r.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
-	f.DurationVar(&r.restarter.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
+	f.DurationVar(&r.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
 	f.StringVar(&r.lease, "lease-namespace", "kube-system", "namespace of the Lease kubepki-agent, by which nodes take turns with --cluster-kubeconfig")
 }
 
@@ -129,7 +129,7 @@ func (r *agentRenewFlags) restartFor(ctx context.Context, n *apply.Nodes, made *
 	}
 	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Say: func(said string) { log.Info(said) }}
 	run := m.Runner(r.cluster)
-	run.Timeout = r.restarter.timeout
+	run.Timeout = r.timeout
 	run.Began = func(t *restart.Target) { log.Info("restarting", "id", t.ID(), "of", t.Where(), "atMost", run.Timeout) }
 	run.Done = func(d restart.Done) {
 		log.Info("restarted and proved", "id", d.Target.ID(), "after", d.Took.Round(100*time.Millisecond), "how", d.How)
