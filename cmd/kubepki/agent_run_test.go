@@ -93,6 +93,7 @@ func TestAgentRenewsWithAKeyFromElsewhere(t *testing.T) {
 	args := append([]string{"--listen="}, dueAtOnce...)
 	c, said := startAgent(t, root, args...)
 	waitSaid(t, said, "reason=refused", 7)
+	waitSaid(t, said, "msg=renewed", 5)
 	endAgent(t, c, said)
 	if got := strings.Count(said.String(), "msg=renewed"); got != 5 || !strings.Contains(said.String(), "id=etcd-server") {
 		t.Errorf("%d were made anew without the key of ca:\n%s", got, said)
