@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/kubepki/kubepki/internal/agent"
 	"github.com/kubepki/kubepki/internal/join"
@@ -172,6 +173,9 @@ func (o *agentOptions) watching(log *slog.Logger) (*agent.Agent, error) {
 	client, err := o.cluster.client()
 	if err != nil {
 		return nil, err
+	}
+	if client != nil {
+		klog.SetSlogLogger(log) // client-go's
 	}
 	if a.Renewal, err = o.renewal.options(o.nodeName, client, a.Board, log); err != nil {
 		return nil, err
