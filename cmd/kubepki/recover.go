@@ -109,7 +109,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if n, err = o.people.read(s, n); err != nil {
+	if n, err = o.people.read(n); err != nil {
 		return err
 	}
 	if err := o.caKeys.use(n); err != nil {

@@ -234,7 +234,7 @@ type recoveryDocument struct {
 	Authorities []recoveredItem  `json:"authorities"`
 	Items       []recoveredItem  `json:"items"`
 	Files       []string         `json:"files"`
-	Left        []leftItem       `json:"left"`
+	Left        []lostItem       `json:"left"`
 	Carried     []carriedNode    `json:"carried"`
 	Backup      []string         `json:"backup"`
 	Warnings    []string         `json:"warnings"`
@@ -251,7 +251,7 @@ type recoveredItem struct {
 	KeptKey  bool      `json:"keptKey"`
 }
 
-type leftItem struct {
+type lostItem struct {
 	ID     string   `json:"id"`
 	Reason string   `json:"reason"`
 	Hints  []string `json:"hints"`
@@ -277,7 +277,7 @@ func (o *recoverOptions) answer(s streams, r *recovered) error {
 
 func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 	d := &recoveryDocument{APIVersion: report.APIVersion, Kind: "Recovery", DryRun: o.dryRun, Needed: r.state.Dead(), Authorities: []recoveredItem{}, Items: []recoveredItem{},
-		Files: []string{}, Left: []leftItem{}, Carried: append([]carriedNode{}, r.carried...), Backup: []string{}, Warnings: []string{}, Findings: []check.Finding{}, Start: []recovery.Start{}}
+		Files: []string{}, Left: []lostItem{}, Carried: append([]carriedNode{}, r.carried...), Backup: []string{}, Warnings: []string{}, Findings: []check.Finding{}, Start: []recovery.Start{}}
 	if r.doubt != nil {
 		d.ClockDoubt = r.doubt.String()
 	}
@@ -295,7 +295,7 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 		d.Files, changed = append(d.Files, placeName(f.Place)), append(changed, f.Place)
 	}
 	for _, l := range r.plan.Left {
-		d.Left = append(d.Left, leftItem{l.ID(), reasonOf(l.Reason), append([]string{}, hints(l.Reason)...)})
+		d.Left = append(d.Left, lostItem{l.ID(), reasonOf(l.Reason), append([]string{}, hints(l.Reason)...)})
 	}
 	d.Backup, d.Warnings = append(d.Backup, r.renewal.Backups(r.nodes)...), append(d.Warnings, r.renewal.Warnings...)
 	d.Start = append(d.Start, recovery.Starts(r.plan.Graph, changed)...)

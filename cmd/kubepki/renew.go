@@ -59,9 +59,15 @@ takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
 --signer-kubeconfig has the cluster's own signers sign. What others sign is judged
 before it is put in place. Exit code 3: something is outstanding.
 
-What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. The plan says who takes the new file up, and how.
-Nothing is restarted but with --restart (kubepki node restart tells how).`,
+--due finds by itself what has less than a third of its life left, or is wrong in a
+way that a new one mends; with --config also what has other names, another kind of
+key or a longer life than the configuration wants. A kubelet's rotated certificate
+gets a new dated file, to which its link is led, as the kubelet does it.
+
+What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup, and --undo
+brings it back. All files of a node appear together, or none. The plan says who takes
+the new file up, and how. Nothing is restarted but with --restart (kubepki node
+restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -79,7 +85,14 @@ Nothing is restarted but with --restart (kubepki node restart tells how).`,
   sudo kubepki renew --certificates ./signed
 
   # By the signers of the cluster
-  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf
+
+  # What is due, from cron; and what a changed configuration of kubeadm asks for
+  sudo kubepki renew --due --yes
+  sudo kubepki renew --due --config kubeadm.yaml --dry-run
+
+  # As it was before
+  sudo kubepki renew --undo`,
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case o.serve.on:
@@ -147,7 +160,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err != nil {
 		return err
 	}
-	if n, err = o.plan.read(s, n); err != nil {
+	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
 	if err := o.external.keys.use(n); err != nil {
@@ -166,7 +179,11 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return err
 	}
 	if len(items) == 0 {
-		fmt.Fprintln(s.err, "nothing is due")
+		nothing := "nothing is due"
+		if len(o.plan.left) > 0 {
+			nothing = "nothing is renewed"
+		}
+		fmt.Fprintln(s.err, nothing)
 		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
 	}
 	if o.external.elsewhere() {
@@ -180,6 +197,9 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	}
 	if err := o.print(s, n, r); err != nil {
 		return err
+	}
+	if o.plan.due && len(r.Breaks) > 0 && !o.force {
+		return advise(fmt.Errorf("nothing is changed: what is right now would be wrong then: %s: %s", r.Breaks[0].ID, r.Breaks[0].Cause), "name what you want to renew, or give --force")
 	}
 	restarts, err := o.restart.plan(s, n, r)
 	if err != nil {
@@ -271,6 +291,15 @@ type renewDocument struct {
 	// Outstanding and Refused are of certificates that were signed elsewhere.
 	Outstanding []string      `json:"outstanding,omitempty"`
 	Refused     []refusedItem `json:"refused,omitempty"`
+	Left        []leftItem    `json:"left"` // what is due, and is not renewed
+}
+
+// leftItem is what is not renewed in machine output.
+type leftItem struct {
+	ID     string   `json:"id"`
+	Why    []string `json:"why"`
+	Reason string   `json:"reason"`
+	Hint   string   `json:"hint,omitempty"`
 }
 
 // print shows the plan on stderr.
@@ -291,7 +320,7 @@ func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) e
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range slices.Concat(renewal.Warnings, copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
+	for _, w := range slices.Concat(renewal.Warnings, copiesAnywhere(itemsOf(renewal)), copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
@@ -336,7 +365,7 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}, Left: o.plan.leftItems(),
 		Outstanding: o.external.outstanding, Refused: o.external.refused}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
@@ -351,7 +380,7 @@ func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) 
 	for _, r := range renewal.Items {
 		leaf := r.Made.Chain[0]
 		i := renewedItem{ID: r.ID(), Kind: string(r.Kind), Why: r.Why, Subject: leaf.Subject.String(), Names: namesOf(leaf), KeptKey: r.Reused(), NotAfter: leaf.NotAfter.UTC(),
-			Files: r.Item.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
+			Files: r.Files(), TakeUp: append([]string{}, r.TakeUp...), Warnings: append([]string{}, r.Warnings...)}
 		if !r.Issuer.IsZero() {
 			i.Issuer = r.Issuer.String()
 		}

@@ -241,7 +241,7 @@ func (a *renewAPI) send(ctx context.Context, s streams, api *clusterAPI, i *aske
 	case apierrors.IsAlreadyExists(err):
 		fmt.Fprintf(s.err, "%s: going on with request %s\n", report.Plain(i.ID()), want.Name)
 		made, err = kube.Object(ctx, api.client, want.Name)
-		if err == nil && (!bytes.Equal(made.Spec.Request, want.Spec.Request) || made.Spec.SignerName != want.Spec.SignerName) {
+		if err == nil && (!bytes.Equal(made.Spec.Request, want.Spec.Request) || made.Spec.SignerName != want.Spec.SignerName || !slices.Equal(made.Spec.Usages, want.Spec.Usages)) {
 			err = advise(fmt.Errorf("request %s of the cluster is somebody else's", want.Name), "kubectl delete csr %s, and run the same command again", want.Name)
 		}
 	case err == nil:

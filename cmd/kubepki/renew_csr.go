@@ -62,10 +62,14 @@ func (e *renewExternal) check(flags *renewOptions) error {
 	switch {
 	case len(ways) > 1:
 		return usagef("%s: each is another way to sign: give one of them", strings.Join(ways, ", "))
+	case len(ways) > 0 && flags.ssh.on():
+		return usagef("%s: does not go with --ssh: run it on the nodes, or on copies of them with --root", ways[0])
 	case e.csrDir != "" && !e.csrOnly:
 		return usagef("--csr-dir: is for --csr-only")
-	case e.takesIn() && flags.all:
-		return usagef("--all: does not go with --certificates, which takes in all that came back")
+	case len(ways) > 0 && flags.kept.given():
+		return usagef("%s: does not go with --undo and --backups", ways[0])
+	case e.takesIn() && (flags.all || flags.plan.due):
+		return usagef("--all, --due: do not go with --certificates, which takes in all that came back")
 	case e.takesIn() && flags.reuseKey:
 		return usagef("--reuse-key: does not go with --certificates: each is taken in with the key that it was signed for")
 	}

@@ -102,6 +102,9 @@ func TestRenewOverOpenSSH(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := []string{"kubelet.conf", "--yes", "--root", "cp1=" + filepath.Join(c.dir, "cp1"), "--ssh", "w1", "--ssh-root", filepath.Join(c.dir, "w1"), "--nodes", "w1"}
+	if os.Getenv("KUBEPKI_LAB_LONG") == "" { // the program of a test is large to copy
+		args = append(args, "--ssh-command", filepath.Join(c.machines["w1"].Home, "bin", "kubepki"))
+	}
 	before := c.trees()
 
 	r := c.renew(args...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type renewPlanFlags struct {
 	expiring, config, algorithm string
 	kubeconfigs                 []string
 
-	people   []trust.Place // kubeconfigs of people that are renewed too
-	elsewhen []renew.Left  // what is due and is not renewed
+	people []trust.Place // kubeconfigs of people that are renewed too
+	left   []renew.Left  // what is due and is not renewed
 }
 
 func (f *renewPlanFlags) add(flags *pflag.FlagSet) {
@@ -121,7 +122,7 @@ func (o *renewOptions) planned(s streams, n *trustNodes, before *check.Result, i
 		for _, l := range left {
 			fmt.Fprintf(s.err, "kubepki: warning: %s is due (%s) and is not renewed: %s\n", report.Plain(l.ID), report.Plain(strings.Join(l.Why, "; ")), report.Plain(l.Err.Error()))
 		}
-		o.plan.elsewhen = slices.DeleteFunc(left, func(l renew.Left) bool { return l.Authority })
+		o.plan.left = left
 		return items, nil
 	case o.all:
 		items, left := renew.All(n.Graph, before.Findings, p)
@@ -138,22 +139,36 @@ func (o *renewOptions) planned(s streams, n *trustNodes, before *check.Result, i
 
 // undone is the error that says that something due was not renewed; nil when all was.
 func (f *renewPlanFlags) undone() error {
-	if len(f.elsewhen) == 0 {
+	var ids []string
+	var first error
+	for _, l := range f.left {
+		if l.Authority {
+			continue // it is said, and is somebody's decision
+		}
+		first = cmp.Or(first, l.Err)
+		ids = append(ids, l.ID)
+	}
+	if first == nil {
 		return nil
 	}
-	var ids, seen []string
-	var errs []error
-	for _, l := range f.elsewhen {
-		ids = append(ids, l.ID)
-		if text := l.Err.Error(); !slices.Contains(seen, text) {
-			seen, errs = append(seen, text), append(errs, l.Err)
-		}
-	}
 	err := fmt.Errorf("due and not renewed: %s", strings.Join(ids, ", "))
-	for _, h := range hints(errs[0]) {
+	for _, h := range hints(first) {
 		err = advise(err, "%s", h)
 	}
 	return err
+}
+
+// leftItems are what is due and not renewed, authorities too.
+func (f *renewPlanFlags) leftItems() []leftItem {
+	all := []leftItem{}
+	for _, l := range f.left {
+		i := leftItem{ID: l.ID, Why: l.Why, Reason: l.Err.Error()}
+		if h := hints(l.Err); len(h) > 0 {
+			i.Hint = h[0]
+		}
+		all = append(all, i)
+	}
+	return all
 }
 
 // targets are the kubeconfigs that were named one by one.
@@ -185,8 +200,8 @@ func kubeconfigPlace(n *trustNodes, value string) trust.Place {
 // rootsConfig is where kubectl looks for root's kubeconfig.
 const rootsConfig = "/root/.kube/config"
 
-// read adds the kubeconfigs of people to the nodes, and says where copies stay old.
-func (f *renewPlanFlags) read(s streams, n *trustNodes) (*trustNodes, error) {
+// read adds the kubeconfigs of people to the nodes, those of root where --users is given.
+func (f *renewPlanFlags) read(n *trustNodes) (*trustNodes, error) {
 	for _, v := range f.kubeconfigs {
 		at := kubeconfigPlace(n, v)
 		if _, known := n.Dirs[at.Node]; !known {
@@ -209,6 +224,16 @@ func (f *renewPlanFlags) read(s streams, n *trustNodes) (*trustNodes, error) {
 		return nil, err
 	}
 	return &trustNodes{more}, nil
+}
+
+// copiesAnywhere says what people must know who have copies of what is renewed.
+func copiesAnywhere(items []*renew.Item) []string {
+	for _, i := range items {
+		if base := path.Base(i.Certificate.Path); i.Kind == renew.Kubeconfig && i.Old != nil && (base == "admin.conf" || base == "super-admin.conf") {
+			return []string{fmt.Sprintf("copies of %s elsewhere keep the old certificate, which is good until %s: Kubernetes takes none back", i.ID(), i.Old.NotAfter.UTC().Format(time.DateOnly))}
+		}
+	}
+	return nil
 }
 
 // maxHomes bounds in how many homes copies are looked for.

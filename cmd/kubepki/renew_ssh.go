@@ -117,11 +117,10 @@ func (o *sshFlags) login() (*login, error) {
 }
 
 // Times that a copy of the program, and an answer, may take, in those of a login: a
-// copy is some twenty megabytes.
-const (
-	copyTimes   = 20
-	answerTimes = 4
-)
+// copy is some thirty megabytes.
+var copyTimes, answerTimes = 20.0, 4.0
+
+func (l *login) times(n float64) time.Duration { return time.Duration(n * float64(l.timeout)) }
 
 // connect logs in at a node and runs kubepki there.
 func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, error) {
@@ -133,14 +132,14 @@ func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, er
 	if l.root != "" {
 		args = append(args, "--root", l.root)
 	}
-	starting, cancel := context.WithTimeout(ctx, copyTimes*l.timeout)
+	starting, cancel := context.WithTimeout(ctx, l.times(copyTimes))
 	defer cancel()
 	p, err := l.program.Run(starting, host, reach.Options{Sudo: l.sudo, Command: l.command, Args: args})
 	if err != nil {
 		host.Close()
 		return nil, err
 	}
-	client, err := remote.Connect(ctx, t.Name, versionText(), p.Out, p.In, host.Close, answerTimes*l.timeout)
+	client, err := remote.Connect(ctx, t.Name, versionText(), p.Out, p.In, host.Close, l.times(answerTimes))
 	if err != nil {
 		return nil, l.notStarted(t, p, err)
 	}

@@ -27,6 +27,7 @@ type takeIn struct {
 	n      *trustNodes
 	before *check.Result
 	at     time.Time
+	plan   renew.Options
 
 	waiting []*apply.Pending
 	taken   []*apply.Renewed
@@ -59,8 +60,15 @@ func (o *renewOptions) takeIn(ctx context.Context, s streams, ids []string) erro
 	if err != nil {
 		return err
 	}
+	if n, err = o.plan.read(s, n); err != nil {
+		return err
+	}
 	at := clock()
-	t := &takeIn{o: o, n: n, before: check.Run(n.Graph, check.Options{At: at}), at: at, foreign: map[string]string{}}
+	p, err := o.options(n, at)
+	if err != nil {
+		return err
+	}
+	t := &takeIn{o: o, n: n, before: check.Run(n.Graph, check.Options{At: at}), at: at, plan: p, foreign: map[string]string{}}
 	if t.waiting, err = n.Pending(); err != nil {
 		return err
 	}
@@ -213,8 +221,11 @@ func (t *takeIn) only(ids []string) (func(trust.Place) bool, error) {
 	}, err
 }
 
+// options are those of the plan, with new keys or those in place.
 func (t *takeIn) options(reuse bool) renew.Options {
-	return renew.Options{At: t.at, ReuseKey: reuse, Server: t.o.server, Elsewhere: true, Keys: func(p trust.Place) crypto.Signer { return t.n.Keys[p] }}
+	p := t.plan
+	p.ReuseKey = reuse
+	return p
 }
 
 // placeOf finds the credential that a file of kubeadm's names is for: apiserver.key,
@@ -362,23 +373,37 @@ func (t *takeIn) finish(ctx context.Context, s streams) error {
 			fmt.Fprintf(s.err, "kubepki: refused: %s: %s\n", report.Plain(f.ID), report.Plain(why))
 		}
 	}
+	restarts, err := t.o.restart.plan(s, t.n, r)
+	if err != nil {
+		return err
+	}
 	if !t.o.dryRun {
-		if len(r.Items) > 0 {
-			if err := cmp.Or(t.o.confirm(s), ctx.Err()); err != nil {
-				return err
-			}
-			if err := r.Write(t.n.Nodes); err != nil {
-				return err
-			}
-		}
-		if err := t.clean(s, r); err != nil {
+		if err := t.write(ctx, s, r); err != nil {
 			return err
 		}
 	}
 	if err := t.o.answer(s, t.n, r); err != nil {
 		return err
 	}
+	if !t.o.dryRun {
+		if err := t.o.restart.run(ctx, s, restarts); err != nil {
+			return err
+		}
+	}
 	return t.left(s)
+}
+
+// write asks, puts in place what is taken, and removes what waited for it.
+func (t *takeIn) write(ctx context.Context, s streams, r *apply.Renewal) error {
+	if len(r.Items) > 0 {
+		if err := cmp.Or(t.o.confirm(s), ctx.Err()); err != nil {
+			return err
+		}
+		if err := writeRenewal(s, t.n, r); err != nil {
+			return err
+		}
+	}
+	return t.clean(s, r)
 }
 
 // assemble makes the files of what is taken; what the rules find fault with is refused,

@@ -27,7 +27,7 @@ func (f *renewUndoFlags) add(flags *pflag.FlagSet, force *bool) {
 	flags.StringVar(&f.undo, "undo", "", "bring back what a renewal replaced, by the TIME that --backups lists, or latest")
 	flags.Lookup("undo").NoOptDefVal = apply.Latest
 	flags.BoolVar(&f.backups, "backups", false, "list what is kept of earlier renewals")
-	flags.BoolVar(force, "force", false, "with --undo: even where files were changed since")
+	flags.BoolVar(force, "force", false, "with --undo: even where files were changed since; with --due: even where something would be wrong then that is right now")
 }
 
 func (f *renewUndoFlags) given() bool { return f.undo != "" || f.backups }
@@ -49,8 +49,8 @@ func (f *renewUndoFlags) check(o *renewOptions, ids []string) error {
 		return usagef("--undo: does not go with --backups")
 	case f.given() && (len(ids) > 0 || o.all || o.plan.due):
 		return usagef("--undo and --backups: name no credential: they are about a whole renewal")
-	case o.force && f.undo == "":
-		return usagef("--force: goes with --undo")
+	case o.force && f.undo == "" && !o.plan.due:
+		return usagef("--force: goes with --undo or --due")
 	}
 	return o.checkOutput("table", "json", "yaml", "name")
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// judged says what will be wrong on the nodes that is not now, and what stays
+// afterwards says what will be wrong on the nodes that is not now, and what stays
 // wrong with what is renewed: the change is made in memory and judged by the rules.
 // breaks are, of the former, the findings.
-func judged(n *Nodes, files []*File, before *check.Result, at time.Time) (warnings []string, breaks []check.Finding) {
+func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) (warnings []string, breaks []check.Finding) {
 	type key struct{ id, node, path, field string }
 	keyOf := func(f check.Finding) key { return key{f.ID, f.Node, f.Path, f.Field} }
 	was := map[key]bool{}

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,8 +132,8 @@ func TestWhatStandsBesideWhatWaits(t *testing.T) {
 			}
 			have, err := n.Pending()
 			if err != nil && row.want != "" {
-				hint, _ := err.(interface{ Hint() string })
-				if !strings.Contains(err.Error()+hint.Hint(), row.want) {
+				var hinted interface{ Hint() string }
+				if !errors.As(err, &hinted) || !strings.Contains(err.Error()+hinted.Hint(), row.want) {
 					t.Errorf("it says %v", err)
 				}
 				return

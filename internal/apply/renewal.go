@@ -71,7 +71,7 @@ func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*R
 	if r.Files, err = filesOf(n, made); err != nil {
 		return nil, err
 	}
-	r.Warnings, r.Breaks = judged(n, r.Files, before, at)
+	r.Warnings, r.Breaks = afterwards(n, r.Files, before, at)
 	return r, nil
 }
 

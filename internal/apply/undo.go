@@ -75,7 +75,7 @@ func Undo(n *Nodes, name string, force bool, before *check.Result, at time.Time)
 		r.Warnings = append(r.Warnings, f+" was changed since, and that goes too")
 	}
 	slices.SortStableFunc(r.Files, func(a, b *File) int { return a.Place.Compare(b.Place) })
-	warnings, breaks := judged(n, r.Files, before, at)
+	warnings, breaks := afterwards(n, r.Files, before, at)
 	r.Warnings, r.Breaks = append(r.Warnings, warnings...), breaks
 	return r, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/layout"
 )
@@ -26,6 +27,9 @@ func (r *Renewal) Write(n *Nodes) error {
 		}
 	}()
 	of := byNode(r.Files)
+	if err := r.ownBackup(n, of); err != nil {
+		return err
+	}
 	for _, node := range slices.Sorted(maps.Keys(n.Dirs)) {
 		if len(of[node]) == 0 {
 			continue
@@ -47,6 +51,25 @@ func (r *Renewal) Write(n *Nodes) error {
 		}
 	}
 	return Commit(staged)
+}
+
+// ownBackup finds a folder for what is replaced that no other renewal has, be it of the
+// same moment: clocks may stand still.
+func (r *Renewal) ownBackup(n *Nodes, of map[string][]*File) error {
+	taken := map[string]bool{}
+	for node := range of {
+		names, err := backupNames(n.Dirs[node], false)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			taken[name] = true
+		}
+	}
+	for at := r.At; taken[path.Base(r.Backup)]; at = at.Add(time.Millisecond) {
+		r.Backup = backupFolder(at)
+	}
+	return nil
 }
 
 // stage puts the files of a node, and the backup, into a transaction.

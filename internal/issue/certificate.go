@@ -196,8 +196,8 @@ func NewLongSerial() (*big.Int, error) {
 	return n.Add(n, big.NewInt(1)), nil
 }
 
-// Request makes a certificate request for a key, with the extended usages that
-// the certificate shall have: an authority elsewhere otherwise would not know.
+// Request makes a certificate request for a key, with the extended usages and further
+// extensions that the certificate shall have: an authority elsewhere otherwise would not know.
 func Request(t Template, key crypto.Signer) (*x509.CertificateRequest, error) {
 	extensions, err := requestExtensions(t, key.Public())
 	if err != nil {
@@ -205,7 +205,7 @@ func Request(t Template, key crypto.Signer) (*x509.CertificateRequest, error) {
 	}
 	r := &x509.CertificateRequest{
 		Subject: t.Subject, RawSubject: t.RawSubject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs, EmailAddresses: t.Emails,
-		ExtraExtensions: extensions,
+		ExtraExtensions: append(extensions, t.Extensions...),
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, r, key)
 	if err != nil {

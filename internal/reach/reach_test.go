@@ -256,11 +256,8 @@ func TestHostKeysOfSeveralKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.More = []ssh.Signer{signer}
-	first := m.HostKey
-	m.HostKey = signer
-	s.write(s.known, m.KnownHosts())
-	m.HostKey = first
+	m.Show(m.HostKey, signer)
+	s.write(s.known, m.KnownBy(signer))
 	s.must("w1="+m.Addr, "echo rsa", "rsa")
 
 	t.Run("a host certificate of a known authority", func(t *testing.T) {
@@ -273,7 +270,7 @@ func TestHostKeysOfSeveralKinds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.More = []ssh.Signer{certified}
+		m.Show(m.HostKey, certified)
 		s.write(s.known, "@cert-authority [127.0.0.1]:"+m.Port()+" "+string(ssh.MarshalAuthorizedKey(authority.PublicKey())))
 		s.must("w1="+m.Addr, "echo certified", "certified")
 		s.write(s.known, "@cert-authority [127.0.0.1]:"+m.Port()+" "+string(ssh.MarshalAuthorizedKey(key.Signer.PublicKey())))
@@ -419,7 +416,6 @@ func TestCopiesProgramsAndLeavesNothing(t *testing.T) {
 		}
 	})
 	t.Run("a shell that talks, and a machine that names a folder of its own, do no harm", func(t *testing.T) {
-		m.Env = []string{"ENV=/nowhere"}
 		if err := os.WriteFile(filepath.Join(m.Home, "bin", "sh"), []byte("#!/bin/sh\ncat >/dev/null & echo '/tmp/x; rm -rf /'\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}

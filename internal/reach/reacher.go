@@ -73,6 +73,9 @@ type Host struct {
 
 // Dial logs in at a machine. Its host key must be known.
 func (r *Reacher) Dial(ctx context.Context, t Target) (*Host, error) {
+	if s, err := r.settle(t); err == nil {
+		_, _ = r.show.signers(r.Identity, s) // whoever types a passphrase takes none of the machine's time
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	client, err := r.client(ctx, t, 0)

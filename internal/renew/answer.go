@@ -3,6 +3,7 @@ package renew
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -119,6 +120,11 @@ func (a *Answer) names(i *Item, leaf *x509.Certificate) {
 	}
 	if len(more) > 0 {
 		a.note("it holds names that were not asked for: %s", strings.Join(more, ", "))
+	}
+	for _, e := range i.ownExtensions() {
+		if !slices.ContainsFunc(leaf.Extensions, func(o pkix.Extension) bool { return o.Id.Equal(e.Id) }) {
+			a.note("it lacks the extension %s, which the old one has", e.Id)
+		}
 	}
 }
 

@@ -243,7 +243,10 @@ func TestWayToTheAnchorIsFoundOrExplained(t *testing.T) {
 
 func TestRequestsTellAll(t *testing.T) {
 	c := testpki.New(t, testpki.Single)
-	c.Reissue("cp1", "apiserver", "ca", func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@example.test"} })
+	own := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: []byte{5, 0}}
+	c.Reissue("cp1", "apiserver", "ca", func(c *x509.Certificate) {
+		c.EmailAddresses, c.ExtraExtensions, c.CRLDistributionPoints = []string{"ops@example.test"}, []pkix.Extension{own}, []string{"http://crl.example.test"}
+	})
 	i, o := elsewhere(t, c, "apiserver", "ca")
 	r, err := i.Request(o.key)
 	if err != nil {
@@ -255,6 +258,12 @@ func TestRequestsTellAll(t *testing.T) {
 	}
 	if string(r.RawSubject) != string(i.Old.RawSubject) || !slices.Equal(asked.Usages, i.Usages) || asked.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(r.DNSNames, i.Old.DNSNames) || !slices.Equal(r.EmailAddresses, i.Old.EmailAddresses) {
 		t.Errorf("it asks for %+v", asked)
+	}
+	has := func(id asn1.ObjectIdentifier) bool {
+		return slices.ContainsFunc(r.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
+	}
+	if !has(own.Id) || has(asn1.ObjectIdentifier{2, 5, 29, 31}) {
+		t.Errorf("it asks for the extensions %v", r.Extensions)
 	}
 	if again, err := i.Request(o.key); err != nil || !renew.SameRequest(r, again) {
 		t.Errorf("asked again, it is another: %v", err)

@@ -61,6 +61,9 @@ func survey(g *trust.Graph, findings []check.Finding, o Options, due bool) ([]*I
 		if due {
 			why = p.due(c, item)
 		}
+		if hidden := p.inTheWay(c); hidden != nil {
+			why, err = append(why, "file-unreadable: what is there is not known"), hidden
+		}
 		switch {
 		case len(why) == 0, p.wantedOf(c.node).err != nil:
 		case err != nil:
@@ -85,20 +88,45 @@ func (c candidate) id() string {
 	return c.node + "/" + c.name
 }
 
-// unreadable are the nodes of which the configuration does not tell what is wanted.
+// unreadable are the nodes of which is not known what is there, for lack of rights, or
+// of which the configuration does not tell what is wanted: nobody may take that for
+// nothing being due.
 func (p *planner) unreadable() []Left {
 	var left []Left
 	for i := range p.g.Nodes {
 		n := &p.g.Nodes[i]
+		id := n.Name
+		if id == "" {
+			id = "the node"
+		}
 		if err := p.wantedOf(n.Name).err; err != nil {
-			id := n.Name
-			if id == "" {
-				id = "the node"
-			}
 			left = append(left, Left{ID: id, Why: []string{"configuration: it does not tell what is wanted here"}, Err: err})
+		}
+		for _, s := range n.NotSeen {
+			if s.Denied {
+				left = append(left, Left{ID: id, Why: []string{"file-unreadable: what is there is not known"}, Err: &Refusal{s.Place.String(), s.Reason, "run it again with sudo"}})
+			}
 		}
 	}
 	return left
+}
+
+// inTheWay tells of what stands in a credential's place and is no file; nil where
+// nothing does. What may not be read is told of the node ([planner.unreadable]).
+func (p *planner) inTheWay(c candidate) error {
+	for _, at := range []trust.Place{c.credential.Certificate, c.credential.Key} {
+		m := p.g.Material(at)
+		state, reason := trust.Present, ""
+		if k := p.kubeconfigs[at.File()]; k != nil {
+			state, reason = k.State, k.Reason
+		} else if m != nil {
+			state, reason = m.State, m.Reason
+		}
+		if state == trust.Unreadable {
+			return &Refusal{at.File().String(), reason, fmt.Sprintf("move it away first: mv %s %s.bad", at.Path, at.Path)}
+		}
+	}
+	return nil
 }
 
 // mended are the findings that go away when what they are found at is made anew.
@@ -189,6 +217,7 @@ func (p *planner) differences(c candidate, i *Item, add func(id, format string, 
 	}
 	if s := i.signer.Certificate; s != nil && bytes.Equal(s.RawSubject, old.RawIssuer) && !p.judgement.SignedBy(old, s) {
 		add("authority-recreated", "authority %q has another key than the one that signed it", s.Subject)
+		i.Warnings = append(i.Warnings, fmt.Sprintf("authority %q was made anew since it was signed: where nobody meant that, restore the authority instead", s.Subject))
 	}
 	if !p.isOf(i, old) {
 		return

@@ -157,7 +157,33 @@ func TestWhatIsDueIsWhatIsOtherThanItShouldBe(t *testing.T) {
 	}
 }
 
-// TestWhatIsDueIsNotDueAgain: what was made anew is as it should be.
+// TestNothingIsDueOfAnyClusterThatWasJustMade, whatever its authorities.
+func TestNothingIsDueOfAnyClusterThatWasJustMade(t *testing.T) {
+	for _, k := range []testpki.Kind{testpki.Bare, testpki.HA, testpki.Intermediate, testpki.KubeletCA, testpki.Shared, testpki.ExternalEtcd} {
+		t.Run(string(k), func(t *testing.T) {
+			items, left := due(t, testpki.New(t, k), nil)
+			for id, i := range items {
+				t.Errorf("%s is due: %q", id, i.Why)
+			}
+			if len(left) > 0 {
+				t.Errorf("left: %+v", left)
+			}
+		})
+	}
+	for _, form := range []string{testpki.HardwayOpenssl, testpki.HardwayCfssl} {
+		t.Run(form, func(t *testing.T) {
+			items, left := due(t, testpki.NewHardway(t, form), nil)
+			for id, i := range items {
+				t.Errorf("%s is due: %q", id, i.Why)
+			}
+			if len(left) > 0 {
+				t.Errorf("left: %+v", left)
+			}
+		})
+	}
+}
+
+// TestTheConfigurationsWishesAreMet: what was made anew is as it should be.
 func TestTheConfigurationsWishesAreMet(t *testing.T) {
 	c := testpki.New(t, testpki.Single)
 	c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.DNSNames = append(x.DNSNames, "of-old.example.test") })
@@ -208,7 +234,7 @@ func TestAConfigurationOfManyNodesIsReadForEach(t *testing.T) {
 		t.Errorf("due are %v, left %+v", slices.Sorted(maps.Keys(items)), left)
 	}
 	// Nor does one that cannot be read.
-	_, left = due(t, c, configured(head+"- {name: cp1, adress: 10.0.0.11}\n"))
+	_, left = due(t, c, configured(head+"- {name: cp1, addr: 10.0.0.11}\n"))
 	if len(left) != 4 {
 		t.Errorf("left: %+v", left)
 	}

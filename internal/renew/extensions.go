@@ -80,7 +80,7 @@ func (i *Item) keepOtherNames() error {
 	}
 	var was []asn1.RawValue
 	if rest, err := asn1.Unmarshal(i.Old.Extensions[at].Value, &was); err != nil || len(rest) > 0 {
-		return nil // Go would not have parsed the certificate
+		return nil //nolint:nilerr // then Go would not have parsed the certificate
 	}
 	others := slices.DeleteFunc(was, func(n asn1.RawValue) bool { return slices.Contains(knownNames, n.Tag) })
 	if len(others) == 0 {

@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("rapid.checks", "40") // each reads a node from the disk; the command line may ask for more
+	_ = flag.Set("rapid.checks", "25") // each reads a node from the disk; the command line may ask for more
 	code := m.Run()
 	testpki.Clean()
 	os.Exit(code)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"slices"
 	"time"
@@ -64,16 +65,23 @@ func (i *Item) Life() time.Duration { return i.NotAfter.Sub(i.NotBefore) }
 // names, and with the usages, key usage and extended: kubeadm's requests have none,
 // and an authority must be told what a certificate is for.
 func (i *Item) Request(key crypto.Signer) (*x509.CertificateRequest, error) {
-	return issue.Request(i.Template(), key)
+	t := i.Template()
+	t.Extensions = i.ownExtensions()
+	return issue.Request(t, key)
+}
+
+// ownExtensions are those that the certificate shall have and that tell of its owner:
+// an authority elsewhere knows best what tells of itself.
+func (i *Item) ownExtensions() []pkix.Extension {
+	return slices.DeleteFunc(slices.Clone(i.extensions), func(e pkix.Extension) bool { return slices.ContainsFunc(ofAuthority, e.Id.Equal) })
 }
 
 // PlainRequest makes a request that holds subject and names alone: for
 // certificates.k8s.io, where the object tells the usages.
 func (i *Item) PlainRequest(key crypto.Signer) (*x509.CertificateRequest, error) {
 	t := i.Template()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: t.Subject, RawSubject: t.RawSubject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs, EmailAddresses: t.Emails,
-	}, key)
+	r := &x509.CertificateRequest{Subject: t.Subject, RawSubject: t.RawSubject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs, EmailAddresses: t.Emails}
+	der, err := x509.CreateCertificateRequest(rand.Reader, r, key)
 	if err != nil {
 		return nil, fmt.Errorf("making request %q: %w", t.Subject, err)
 	}

@@ -31,8 +31,8 @@ var (
 // wanted name.
 func (i *Item) keepSubject(old *x509.Certificate) error {
 	var was name
-	if rest, err := asn1.Unmarshal(old.RawSubject, &was); err != nil || len(rest) > 0 {
-		return fmt.Errorf("%s: the old subject does not parse: %v", i.ID(), err)
+	if _, err := asn1.Unmarshal(old.RawSubject, &was); err != nil {
+		return fmt.Errorf("%s: the old subject does not parse: %w", i.ID(), err)
 	}
 	want := map[string]name{}
 	for _, part := range []struct {

@@ -23,21 +23,16 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// Machine is one machine with an SSH server on loopback. Its fields may be changed while
-// nobody is logged in.
+// Machine is one machine with an SSH server on loopback.
 type Machine struct {
-	Addr    string // 127.0.0.1:PORT
-	Dir     string // where commands run
-	Home    string // HOME and TMPDIR of commands
-	HostKey ssh.Signer
-	More    []ssh.Signer // host keys of other kinds
-	// Line, unless nil, is told of each line before it is handed on, and may end the
-	// connection, or the program, by what it returns.
-	Line func(Line) Deed
-	// Env is added to what commands see.
-	Env []string
+	Addr    string     // 127.0.0.1:PORT
+	Dir     string     // where commands run
+	Home    string     // HOME and TMPDIR of commands
+	HostKey ssh.Signer // that it shows unless [Machine.Show] gives others
 
 	mu       sync.Mutex
+	shown    []ssh.Signer
+	line     func(Line) Deed
 	commands []string
 	conns    []net.Conn
 	listener net.Listener
@@ -102,6 +97,7 @@ func NewKey(t *testing.T, dir, passphrase string) *Key {
 func Start(t *testing.T, dir string, client *Key) *Machine {
 	t.Helper()
 	m := &Machine{Dir: dir, Home: t.TempDir(), HostKey: NewKey(t, t.TempDir(), "").Signer, client: client.Signer.PublicKey()}
+	m.shown = []ssh.Signer{m.HostKey}
 	var err error
 	if m.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -144,8 +140,26 @@ func (m *Machine) Port() string {
 }
 
 // KnownHosts is the line of known_hosts for the machine.
-func (m *Machine) KnownHosts() string {
-	return knownhosts.Line([]string{knownhosts.Normalize(m.Addr)}, m.HostKey.PublicKey()) + "\n"
+func (m *Machine) KnownHosts() string { return m.KnownBy(m.HostKey) }
+
+// KnownBy is the line as if the machine had another host key.
+func (m *Machine) KnownBy(key ssh.Signer) string {
+	return knownhosts.Line([]string{knownhosts.Normalize(m.Addr)}, key.PublicKey()) + "\n"
+}
+
+// Show has the machine show these host keys from now on.
+func (m *Machine) Show(keys ...ssh.Signer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shown = keys
+}
+
+// OnLine has a function told of each line before that is handed on; what it returns is
+// done. nil: all lines pass. It may be called from several goroutines at once.
+func (m *Machine) OnLine(told func(Line) Deed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.line = told
 }
 
 // Commands are those that were run.
@@ -163,10 +177,11 @@ func (m *Machine) serve(conn net.Conn) {
 		}
 		return nil, errors.New("not let in")
 	}}
-	config.AddHostKey(m.HostKey)
-	for _, k := range m.More {
+	m.mu.Lock()
+	for _, k := range m.shown {
 		config.AddHostKey(k)
 	}
+	m.mu.Unlock()
 	server, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return
@@ -247,7 +262,7 @@ func (m *Machine) run(conn net.Conn, channel ssh.Channel, command string) uint32
 	m.mu.Unlock()
 	c := exec.Command("sh", "-c", command)
 	c.Dir = m.Dir
-	c.Env = append([]string{"HOME=" + m.Home, "TMPDIR=" + m.Home, "PATH=" + filepath.Join(m.Home, "bin") + ":" + os.Getenv("PATH")}, m.Env...)
+	c.Env = []string{"HOME=" + m.Home, "TMPDIR=" + m.Home, "PATH=" + filepath.Join(m.Home, "bin") + ":" + os.Getenv("PATH")}
 	c.Stderr = channel.Stderr()
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -262,10 +277,13 @@ func (m *Machine) run(conn net.Conn, channel ssh.Channel, command string) uint32
 	}
 	deed := func(l Line) Deed {
 		l.Command = command
-		if m.Line == nil || !strings.Contains(command, "serve-stdio") {
+		m.mu.Lock()
+		told := m.line
+		m.mu.Unlock()
+		if told == nil || !strings.Contains(command, "serve-stdio") {
 			return Pass
 		}
-		d := m.Line(l)
+		d := told(l)
 		if d == Kill {
 			_ = c.Process.Kill()
 		}
@@ -312,13 +330,6 @@ func copyLines(to io.Writer, from io.Reader, toHere bool, deed func(Line) Deed, 
 			return
 		}
 	}
-}
-
-// Note does something that lines of several machines share, one at a time.
-func (m *Machine) Note(do func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	do()
 }
 
 // Authorized is the public half as a line of authorized_keys.
