@@ -2,9 +2,11 @@
 # Installs what the tests need of the system and is not there, from Debian.
 set -euo pipefail
 missing=()
-for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2; do
+for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# Debian has it where an ordinary user's PATH does not look.
+[ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 # Debian's Python alone has Debian's libraries, whichever comes first in PATH.
 /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing+=(python3-grpcio)
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -11,6 +11,7 @@ func commands(s streams) []*cobra.Command {
 		newShowCommand(s),
 		newGraphCommand(s),
 		newRenewCommand(s),
+		newRecoverCommand(s),
 		newTrustCommand(s),
 		newIssueCommand(s),
 		newKubeconfigCommand(s),

@@ -17,7 +17,7 @@ import (
 func newNodeCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Join this node to a cluster by token, and renew its client certificate",
+		Short: "Join this node to a cluster by token, renew its certificate, restart its components, hand over what control planes share",
 		Example: `  # Join with the bootstrap kubeconfig that was brought here
   sudo kubepki node join
 
@@ -25,13 +25,16 @@ func newNodeCommand(s streams) *cobra.Command {
   sudo kubepki node join --server 10.0.0.11:6443 --token-file token --discovery-token-ca-cert-hash sha256:...
 
   # A new client certificate and key, now
-  sudo kubepki node rotate --force`,
+  sudo kubepki node rotate --force
+
+  # Hand over what a new control plane needs, encrypted, as kubeadm's upload-certs does
+  sudo kubepki node upload-certs`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("node: say what to do: join or rotate")
+			return usagef("node: say what to do: join, rotate, restart, upload-certs, download-certs or certificate-key")
 		},
 	}
-	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s))
+	c.AddCommand(newNodeJoinCommand(s), newNodeRotateCommand(s), newNodeRestartCommand(s), newNodeUploadCertsCommand(s), newNodeDownloadCertsCommand(s), newNodeCertificateKeyCommand(s))
 	return c
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/report"
-	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // clock tells the time by which certificates are made and bundles judged.
@@ -26,6 +24,12 @@ type renewOptions struct {
 	trustChangeFlags
 	all, reuseKey bool
 	server        string
+	plan          renewPlanFlags
+	kept          renewUndoFlags
+	ssh           sshFlags
+	serve         serveFlags
+	external      renewExternal
+	restart       renewRestart
 }
 
 func newRenewCommand(s streams) *cobra.Command {
@@ -50,9 +54,14 @@ name that it has, so that all that it signed goes on working. That is no rotatio
 What k3s, RKE2, k0s and MicroK8s make and keep themselves is refused, with the
 command of theirs that makes it anew.
 
+Where the authority's key is elsewhere, --csr-only makes requests and --certificates
+takes in what comes back; --ca-key names a key in kubepki-kms or a file, and
+--signer-kubeconfig has the cluster's own signers sign. What others sign is judged
+before it is put in place. Exit code 3: something is outstanding.
+
 What is replaced is kept in a folder below /etc/kubernetes/kubepki-backup. All files
-of a node appear together, or none. Nothing is restarted: the plan says who takes
-the new file up, and how.`,
+of a node appear together, or none. The plan says who takes the new file up, and how.
+Nothing is restarted but with --restart (kubepki node restart tells how).`,
 		Example: `  # The apiserver's serving pair, with each name that it lacks
   sudo kubepki renew apiserver
 
@@ -60,8 +69,26 @@ the new file up, and how.`,
   kubepki renew scheduler.conf /etc/kubernetes/pki/etcd/peer.crt --root ./cp1 --dry-run
 
   # Everything that this node can sign, with the keys that are there
-  sudo kubepki renew --all --reuse-key`,
-		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), s, args) },
+  sudo kubepki renew --all --reuse-key
+
+  # All nodes of a cluster over SSH, the authorities' keys staying on cp1 (docs/renew-ssh.md)
+  kubepki renew --all --ssh cp1=root@10.0.0.11 --ssh cp2=root@10.0.0.12 --ssh w1=root@10.0.0.21
+
+  # Requests for a company's authority, and then what it has signed
+  sudo kubepki renew --all --csr-only --csr-dir ./requests
+  sudo kubepki renew --certificates ./signed
+
+  # By the signers of the cluster
+  sudo kubepki renew scheduler.conf --signer-kubeconfig /etc/kubernetes/super-admin.conf`,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case o.serve.on:
+				return o.serve.run(c.Context(), s, o.roots)
+			case o.ssh.on():
+				return o.overSSH(c, s, args)
+			}
+			return o.run(c.Context(), s, args)
+		},
 	}
 	c.ValidArgsFunction = o.completeCredentials
 	f := c.Flags()
@@ -69,9 +96,15 @@ the new file up, and how.`,
 	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig that an authority at hand can sign, but no authority")
 	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private key instead of making a new one")
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
+	o.plan.add(f)
+	o.kept.add(f, &o.force)
+	o.external.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be changed, and change nothing")
-	f.StringVarP(&o.output, "output", "o", "table", "output: table, json or yaml")
+	f.StringVarP(&o.output, "output", "o", "table", "output: table, json, yaml or name")
+	o.ssh.add(f)
+	o.serve.add(f)
+	o.restart.add(f)
 	return c
 }
 
@@ -93,50 +126,92 @@ func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]
 }
 
 func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
+	ids = o.kept.time(ids)
 	if err := o.check(ids); err != nil {
 		return err
+	}
+	switch {
+	case o.kept.backups:
+		return o.kept.list(o, s)
+	case o.kept.undo != "":
+		return o.kept.run(ctx, o, s)
+	case o.external.takesIn():
+		return o.takeIn(ctx, s, ids)
 	}
 	n, err := o.nodes(s)
 	if err != nil {
 		return err
 	}
+	if n, err = o.plan.read(s, n); err != nil {
+		return err
+	}
+	if err := o.external.keys.use(n); err != nil {
+		return err
+	}
 	at := clock()
-	before := check.Run(n.Graph, check.Options{At: at})
-	items, err := renew.Plan(n.Graph, before.Findings, ids, renew.Options{
-		At: at, ReuseKey: o.reuseKey, Server: o.server,
-		Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] },
-	})
+	planOptions, err := o.options(n, at)
 	if err != nil {
 		return err
 	}
+	before := check.Run(n.Graph, check.Options{At: at, Expiring: planOptions.Within})
+	items, err := o.planned(s, n, before, ids, planOptions)
+	if err != nil {
+		return err
+	}
+	if len(items) == 0 {
+		fmt.Fprintln(s.err, "nothing is due")
+		return cmp.Or(o.answer(s, n, &apply.Renewal{At: at}), o.plan.undone())
+	}
+	if o.external.elsewhere() {
+		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
+	}
+	sayPending(s, n, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err
 	}
-	if err := o.print(s, r); err != nil {
+	if err := o.print(s, n, r); err != nil {
+		return err
+	}
+	restarts, err := o.restart.plan(s, n, r)
+	if err != nil {
 		return err
 	}
 	if !o.dryRun {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
-		if err := r.Write(n.Nodes); err != nil {
+		if err := writeRenewal(s, n, r); err != nil {
 			return err
 		}
 	}
-	return o.answer(s, n, r)
+	if err := o.answer(s, n, r); err != nil {
+		return err
+	}
+	if !o.dryRun {
+		if err := o.restart.run(ctx, s, restarts); err != nil {
+			return err
+		}
+	}
+	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
+		return err
+	}
+	return errFindings // changes are pending
 }
 
 func (o *renewOptions) check(ids []string) error {
+	if err := cmp.Or(o.plan.check(o, ids), o.kept.check(o, ids)); err != nil {
+		return err
+	}
 	switch {
-	case len(ids) == 0 && !o.all:
-		return usagef("renew: name what to renew, or give --all: kubepki show lists what there is")
+	case len(ids) == 0 && !o.all && !o.plan.due && !o.kept.given() && !o.external.takesIn() && len(o.plan.kubeconfigs) == 0:
+		return usagef("renew: name what to renew, or give --due or --all: kubepki show lists what there is")
 	case len(ids) > 0 && o.all:
 		return usagef("--all: does not go with names")
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return o.checkOutput("table", "json", "yaml")
+	return cmp.Or(o.restart.check(o.roots), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.
@@ -183,10 +258,15 @@ type renewDocument struct {
 	Backup     []string      `json:"backup"`
 	Warnings   []string      `json:"warnings"`
 	Items      []renewedItem `json:"items"`
+	// Nodes are what became of each node that was reached over SSH.
+	Nodes []renewedNode `json:"nodes,omitempty"`
+	// Outstanding and Refused are of certificates that were signed elsewhere.
+	Outstanding []string      `json:"outstanding,omitempty"`
+	Refused     []refusedItem `json:"refused,omitempty"`
 }
 
 // print shows the plan on stderr.
-func (o *renewOptions) print(s streams, renewal *apply.Renewal) error {
+func (o *renewOptions) print(s streams, n *trustNodes, renewal *apply.Renewal) error {
 	var rows [][]string
 	for _, r := range renewal.Items {
 		key := "new " + string(r.Algorithm)
@@ -203,10 +283,28 @@ func (o *renewOptions) print(s streams, renewal *apply.Renewal) error {
 			fmt.Fprintf(s.err, "kubepki: warning: %s: %s\n", report.Plain(r.ID()), report.Plain(w))
 		}
 	}
-	for _, w := range renewal.Warnings {
+	for _, w := range slices.Concat(renewal.Warnings, copiesElsewhere(n, itemsOf(renewal), o.plan.people)) {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	return nil
+}
+
+// writeRenewal writes the files, and says what came up then.
+func writeRenewal(s streams, n *trustNodes, r *apply.Renewal) error {
+	said := len(r.Warnings)
+	err := r.Write(n.Nodes)
+	for _, w := range r.Warnings[said:] {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
+	}
+	return err
+}
+
+func itemsOf(r *apply.Renewal) []*renew.Item {
+	var items []*renew.Item
+	for _, i := range r.Items {
+		items = append(items, i.Item)
+	}
+	return items
 }
 
 // shortReasons are the ids of findings without their sentences.
@@ -230,7 +328,8 @@ func oldEnd(i *renew.Item) string {
 
 // answer says on stdout what was done.
 func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: o.dryRun, Backup: []string{}, Warnings: append([]string{}, renewal.Warnings...), Items: []renewedItem{},
+		Outstanding: o.external.outstanding, Refused: o.external.refused}
 	for _, dir := range renewal.Backups(n.Nodes) {
 		d.Backup = append(d.Backup, dir)
 		if !o.dryRun {
@@ -239,7 +338,7 @@ func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) 
 	}
 	did := "renewed"
 	if o.dryRun {
-		did = "renewed (dry run)"
+		did = "would be renewed"
 	}
 	for _, r := range renewal.Items {
 		leaf := r.Made.Chain[0]
@@ -252,13 +351,18 @@ func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) 
 			i.OldEnd = r.Old.NotAfter.UTC().Format(time.RFC3339)
 		}
 		d.Items = append(d.Items, i)
-		if o.output == "table" {
-			if _, err := fmt.Fprintf(s.out, "%s %s: valid until %s\n", report.Plain(r.ID()), did, leaf.NotAfter.UTC().Format(time.RFC3339)); err != nil {
-				return err
-			}
+		line := ""
+		switch o.output {
+		case "table":
+			line = fmt.Sprintf("%s %s: valid until %s\n", report.Plain(r.ID()), did, leaf.NotAfter.UTC().Format(time.RFC3339))
+		case "name":
+			line = report.Plain(r.ID()) + "\n"
+		}
+		if _, err := fmt.Fprint(s.out, line); err != nil {
+			return err
 		}
 	}
-	if o.output == "table" {
+	if o.output == "table" || o.output == "name" {
 		return nil
 	}
 	return report.Document(s.out, o.output, d)

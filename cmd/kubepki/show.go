@@ -28,6 +28,8 @@ type showOptions struct {
 
 	serverName string
 	timeout    time.Duration
+
+	expiry expiryFlags
 }
 
 func newShowCommand(s streams) *cobra.Command {
@@ -49,7 +51,15 @@ keys and tokens are never printed, nor are signatures verified.
 
 HOST:PORT (an IPv6 address stands in brackets), where no file has that name, is
 a server: what it presents, how it speaks TLS, and whom it names as authorities
-of its clients. Nothing of it is verified, and nothing is sent.`,
+of its clients. Nothing of it is verified, and nothing is sent.
+
+--expiry draws all of them as one timeline, what ends first on top; -o ics makes
+a calendar of it. With --expiring 30d only what ends within that time, or has
+ended, is shown, and --fail-on warning makes the exit code 3 when there is any
+(docs/expiry.md).
+
+Exit codes: 0 shown, 1 could not look at all of it, 2 wrong usage, 3 findings at
+or above --fail-on.`,
 		Example: `  # This node, as root
   sudo kubepki show
 
@@ -62,6 +72,10 @@ of its clients. Nothing of it is verified, and nothing is sent.`,
   # What does this server present, and of whom does it want a certificate?
   kubepki show 10.0.0.11:2379
 
+  # What ends first, as bars; and, for cron and CI, only what ends within 30 days
+  sudo kubepki show --expiry
+  kubepki show ./cluster --expiring 30d --fail-on warning
+
   # The certificates in it, for openssl
   kubepki show admin.conf --pem | openssl x509 -noout -text
 
@@ -73,10 +87,11 @@ of its clients. Nothing of it is verified, and nothing is sent.`,
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR; repeatable (default /)")
 	layoutFlag(f, &o.layout)
 	f.StringVar(&o.at, "at", "", "tell what is left at this time (RFC 3339, or a date) instead of now")
-	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name; of files: text (default), json or yaml; of servers: text (default), table, wide, json or yaml")
+	f.StringVarP(&o.output, "output", "o", "", "output: tree (default), table, wide, json, yaml or name, with --expiry ics too; of files: text (default), json or yaml; of servers: text (default), table, wide, json or yaml")
 	f.BoolVar(&o.pem, "pem", false, "print the certificates alone, as PEM")
 	f.StringVar(&o.serverName, "server-name", "", "of HOST:PORT: the name to ask for (SNI) instead of the host")
 	f.DurationVar(&o.timeout, "timeout", probe.DefaultTimeout, "of HOST:PORT: how long to wait for it")
+	o.expiry.add(f)
 	c.AddCommand(newShowFlagsCommand(s))
 	return c
 }
@@ -91,6 +106,9 @@ func (o *showOptions) run(ctx context.Context, s streams, args []string) error {
 	}
 	if err := o.check(args); err != nil {
 		return err
+	}
+	if o.expiry.wanted(o.output) {
+		return o.runExpiry(ctx, s, args, at)
 	}
 	only, err := parseLayout(o.layout)
 	if err != nil {
@@ -130,16 +148,24 @@ func (o *showOptions) run(ctx context.Context, s streams, args []string) error {
 }
 
 func (o *showOptions) check(args []string) error {
+	if o.expiry.wanted(o.output) {
+		return o.checkExpiry(args)
+	}
 	if !slices.Contains([]string{"", "tree", "text", "table", "wide", "json", "yaml", "name"}, o.output) {
 		return usagef("--output: unknown format %q: use tree, table, wide, json, yaml or name", o.output)
 	}
 	if o.pem && o.output != "" {
 		return usagef("--pem and --output contradict each other: give one of them")
 	}
-	isServer := func(arg string) bool { _, ok := serverAddress(arg); return ok }
 	if o.output == "name" && slices.ContainsFunc(args, isServer) {
 		return usagef("--output: name is not for servers: use text, table, wide, json or yaml")
 	}
+	return o.checkServer(args)
+}
+
+func isServer(arg string) bool { _, ok := serverAddress(arg); return ok }
+
+func (o *showOptions) checkServer(args []string) error {
 	if o.serverName != "" && !slices.ContainsFunc(args, isServer) {
 		return usagef("--server-name is for a server: name it as HOST:PORT")
 	}
@@ -157,17 +183,9 @@ type shown struct {
 }
 
 func showCluster(s streams, c cluster, at time.Time) (shown, error) {
-	nodes, _, err := readCluster(c)
+	g, err := readShown(c)
 	if err != nil {
-		var unknown *layout.UnknownError
-		if errors.As(err, &unknown) {
-			err = advise(err, "to see single files, name them: kubepki show %s", filepath.Join(unknown.Root, "*"))
-		}
 		return shown{}, err
-	}
-	g := catalog.Wire(nodes)
-	for _, r := range c.nodes {
-		addAuthorities(g, r.dir)
 	}
 	v := report.NewInventory(g, at)
 	v.Name = c.name
@@ -177,6 +195,23 @@ func showCluster(s streams, c cluster, at time.Time) (shown, error) {
 		}
 	}
 	return shown{value: v, certificates: trust.EncodeCertificates(v.Certificates()...)}, nil
+}
+
+// readShown reads a cluster, and the authorities beside its nodes.
+func readShown(c cluster) (*trust.Graph, error) {
+	nodes, _, err := readCluster(c)
+	if err != nil {
+		var unknown *layout.UnknownError
+		if errors.As(err, &unknown) {
+			err = advise(err, "to see single files, name them: kubepki show %s", filepath.Join(unknown.Root, "*"))
+		}
+		return nil, err
+	}
+	g := catalog.Wire(nodes)
+	for _, r := range c.nodes {
+		addAuthorities(g, r.dir)
+	}
+	return g, nil
 }
 
 func (o *showOptions) showFile(s streams, name string, at time.Time) (shown, error) {

@@ -83,7 +83,9 @@ func New(o Options) *Agent {
 // a second, unless files are just being replaced, which is not interrupted. It never
 // gives up: what fails is logged, and tried again.
 func (a *Agent) Run(ctx context.Context) error {
-	a.watcher = newWatcher(a.Log)
+	if a.watcher == nil {
+		a.watcher = newWatcher(a.Log)
+	}
 	defer a.watcher.Close()
 	if a.renewer != nil {
 		defer a.renewer.close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -214,12 +215,11 @@ func (r *renewer) nextMoment(schedule []Due) (next time.Time) {
 // forget drops what is remembered of credentials that are not due any more.
 func (r *renewer) forget(schedule []Due) {
 	now := r.clock.Now()
-	for id := range r.decided {
-		if !slices.ContainsFunc(schedule, func(d Due) bool { return d.ID == id && !d.At.After(now) }) {
-			delete(r.decided, id)
-			delete(r.tries, id)
-		}
+	due := func(id string) bool {
+		return slices.ContainsFunc(schedule, func(d Due) bool { return d.ID == id && !d.At.After(now) })
 	}
+	maps.DeleteFunc(r.decided, func(id, _ string) bool { return !due(id) })
+	maps.DeleteFunc(r.tries, func(id string, _ *try) bool { return !due(id) })
 }
 
 // mayNot tells why nothing at all is made anew now.
@@ -322,29 +322,28 @@ func gains(i *renew.Item, now time.Time) bool {
 		return true
 	}
 	span := i.Old.NotAfter.Sub(i.Old.NotBefore)
-	return i.NotAfter.After(now) && i.NotAfter.Sub(i.Old.NotAfter) > span/20
+	whole := i.NotAfter.Sub(i.NotBefore) >= span
+	return i.NotAfter.After(now) && (whole || i.NotAfter.Sub(i.Old.NotAfter) > span/20)
 }
 
 // make makes the items in memory, and leaves out what would break a link.
 func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result, items []*renew.Item, now time.Time) (*apply.Renewal, error) {
 	made, err := apply.Make(ctx, n, items, result, now)
-	if err == nil && len(made.Breaks) == 0 || len(items) == 1 && err != nil {
-		return made, err
+	if err == nil && len(made.Breaks) == 0 {
+		return made, nil
+	}
+	if len(items) == 1 {
+		r.holds(items[0], made, err)
+		return nil, ctx.Err()
 	}
 	// Each by itself, so that one that is wrong does not keep the others.
 	var good []*renew.Item
 	for _, i := range items {
 		one, err := apply.Make(ctx, n, []*renew.Item{i}, result, now)
-		d := Due{ID: i.ID(), Node: i.Node, Path: i.Certificate.Path}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		case err != nil:
-			r.failed(d, ReasonError, err)
-		case len(one.Breaks) > 0:
-			r.later(i.ID()) // making keys each minute would keep a core busy
-			r.refuse(d, ReasonWouldBreak, fmt.Sprintf("%s: %s", one.Breaks[0].ID, one.Breaks[0].Cause))
-		default:
+		}
+		if r.holds(i, one, err) {
 			good = append(good, i)
 		}
 	}
@@ -358,10 +357,27 @@ func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result
 	return made, err
 }
 
+// holds tells whether one item could be made and breaks nothing; it notes why not.
+func (r *renewer) holds(i *renew.Item, made *apply.Renewal, err error) bool {
+	d := Due{ID: i.ID(), Node: i.Node, Path: i.Certificate.Path}
+	switch {
+	case err != nil:
+		r.failed(d, ReasonError, err)
+	case len(made.Breaks) > 0:
+		r.later(i.ID()) // making keys each minute would keep a core busy
+		r.refuse(d, ReasonWouldBreak, fmt.Sprintf("%s: %s", made.Breaks[0].ID, made.Breaks[0].Cause))
+	default:
+		return true
+	}
+	return false
+}
+
 func (r *renewer) renewed(i *apply.Renewed) {
-	delete(r.tries, i.ID())
-	delete(r.decided, i.ID())
 	leaf := i.Made.Chain[0]
+	delete(r.decided, i.ID())
+	// One that lives for minutes is due again at once, for it begins some minutes before
+	// it is made.
+	r.tries[i.ID()] = &try{backoff: retries(), after: r.clock.Running() + leaf.NotAfter.Sub(leaf.NotBefore)/20}
 	d := Decision{Action: Renewed, ID: i.ID(), Node: i.Node, Path: i.Certificate.Path, Reason: ReasonDue, NotAfter: leaf.NotAfter,
 		Text: "it was due; " + cmp.Or(strings.Join(i.TakeUp, "; "), "no component of these nodes reads it")}
 	r.board.Decided(d)
@@ -399,7 +415,7 @@ func (r *renewer) later(id string) time.Duration {
 // the log.
 func (r *renewer) say(d Decision, more ...any) {
 	kind := string(d.Action) + " " + d.Reason
-	if d.Reason != ReasonClock && d.Reason != ReasonTurn { // whose text counts down
+	if d.Reason != ReasonClock && d.Reason != ReasonTurn { // which count down
 		kind += " " + d.Text
 	}
 	if r.decided[d.ID] == kind {

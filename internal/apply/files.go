@@ -3,7 +3,10 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/layout"
@@ -14,15 +17,17 @@ import (
 // filesOf are the files of all items, each once.
 func filesOf(n *Nodes, all []*Renewed) ([]*File, error) {
 	var files []*File
+	taken := map[trust.Place]bool{}
 	for _, r := range all {
 		of, err := filesMade(n, r)
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range of {
-			if slices.ContainsFunc(files, func(o *File) bool { return o.Place == f.Place }) {
+			if taken[f.Place] {
 				return nil, advise(fmt.Errorf("%s: two credentials stand in %s", r.ID(), f.Place), "renew them one after the other")
 			}
+			taken[f.Place] = true
 			files = append(files, f)
 		}
 	}
@@ -32,9 +37,12 @@ func filesOf(n *Nodes, all []*Renewed) ([]*File, error) {
 // filesMade are the files that an item changes.
 func filesMade(n *Nodes, r *Renewed) ([]*File, error) {
 	certificates := trust.EncodeCertificates(r.Made.Chain...)
-	key, err := issue.EncodePrivateKey(r.Made.Key)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.ID(), err)
+	var key []byte
+	var err error
+	if r.Kind != renew.Authority { // whose key is not written, and may be in a device
+		if key, err = issue.EncodePrivateKey(r.Made.Key); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.ID(), err)
+		}
 	}
 	var files []*File
 	switch {
@@ -43,38 +51,117 @@ func filesMade(n *Nodes, r *Renewed) ([]*File, error) {
 	case r.Kind == renew.Authority:
 		files = []*File{{Place: r.Certificate, Data: certificates}}
 	case r.Certificate.File() == r.Key.File():
-		files = []*File{{Place: r.Certificate, Data: slices.Concat(certificates, key), Private: true}}
+		files = []*File{{Place: r.Certificate, Data: slices.Concat(certificates, key), Private: true, current: r.Current}}
 	case r.Reused():
 		files = []*File{{Place: r.Certificate, Data: certificates}}
 	default:
 		files = []*File{{Place: r.Certificate, Data: certificates}, {Place: r.Key, Data: key, Private: true}}
 	}
 	for _, f := range files {
-		if f.Old, err = oldContent(n, f.Place); err != nil {
+		if err := f.readOld(n); err != nil {
 			return nil, fmt.Errorf("%s: %w", r.ID(), err)
 		}
 	}
-	if r.Kind == renew.Kubeconfig {
-		files[0].Data, err = kubeconfigMade(r, files[0].Old, certificates, key)
+	switch {
+	case r.Kind == renew.Kubeconfig:
+		if files[0].Data, err = kubeconfigMade(r, files[0].Old, certificates, key); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.ID(), err)
+		}
+	case r.Current && (files[0].OldLink != "" || files[0].Old == nil):
+		dated, err := datedFile(n, files[0], r.NotBefore.Add(issue.Backdate))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r.ID(), err)
+		}
+		files = append(files, dated)
 	}
-	return files, err
+	more, err := alongside(n, r, certificates, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.ID(), err)
+	}
+	return append(files, more...), nil
 }
 
-// oldContent reads what stands at a place; nil where nothing does.
-func oldContent(n *Nodes, p trust.Place) ([]byte, error) {
-	content, err := layout.ReadFile(n.Dirs[p.Node], p.Path)
+// readOld reads what stands at the file's place; Old is nil where nothing does.
+func (f *File) readOld(n *Nodes) error {
+	content, err := layout.ReadFile(n.Dirs[f.Place.Node], f.Place.Path)
 	var failed *layout.ReadError
 	switch {
-	case err == nil && content.Data == nil:
-		return []byte{}, nil
 	case err == nil:
-		return content.Data, nil
+		f.Old, f.Mode, f.linked = append([]byte{}, content.Data...), content.Mode, content.Target != ""
+		if f.linked {
+			f.OldLink, err = layout.LeadsTo(n.Dirs[f.Place.Node], f.Place.Path)
+		}
+		return err
+	case errors.As(err, &failed) && failed.State == trust.Missing && f.current && failed.Dangling():
+		f.OldLink, err = layout.LeadsTo(n.Dirs[f.Place.Node], f.Place.Path)
+		return err
 	case errors.As(err, &failed) && failed.State == trust.Missing && !failed.Dangling():
-		return nil, nil
+		return nil
 	case errors.As(err, &failed) && failed.State == trust.Denied:
-		return nil, advise(err, "run it again with sudo")
+		return advise(err, "run it again with sudo")
 	}
-	return nil, advise(err, "move it away first: mv %s %s.bad", p.Path, p.Path)
+	return advise(err, "move it away first: mv %s %s.bad", f.Place.Path, f.Place.Path)
+}
+
+// currentFile is the end of the name of a kubelet's link to the newest of its files.
+const currentFile = "-current.pem"
+
+// datedFile leads a kubelet's link to a new file with a date in its name, as the
+// kubelet does (client-go, util/certificate/certificate_store.go), so that its own
+// rotation goes on from there. The file of before stays.
+func datedFile(n *Nodes, link *File, at time.Time) (*File, error) {
+	prefix := strings.TrimSuffix(link.Place.Path, currentFile)
+	for ; ; at = at.Add(time.Second) {
+		dated := &File{Place: trust.Place{Node: link.Place.Node, Path: prefix + "-" + at.Local().Format("2006-01-02-15-04-05") + ".pem"}, Data: link.Data, Private: true}
+		if err := dated.readOld(n); err != nil {
+			return nil, err
+		}
+		if dated.Old != nil {
+			continue
+		}
+		link.Link = dated.Place.Path
+		if link.OldLink != "" && !path.IsAbs(link.OldLink) {
+			link.Link = path.Base(dated.Place.Path)
+		}
+		return dated, nil
+	}
+}
+
+// alongside are the files that follow from an item: people's copies of a kubeconfig,
+// and a kubeconfig that names the certificate and trusts an old authority.
+func alongside(n *Nodes, r *Renewed, certificates, key []byte) ([]*File, error) {
+	var files []*File
+	anchors := trust.EncodeCertificates(r.Anchors...)
+	edit := func(at trust.Place, c layout.EmbeddedCredential) error {
+		f := &File{Place: at, Private: true}
+		err := f.readOld(n)
+		if err == nil && f.linked && c.Certificate != nil {
+			err = advise(errors.New("a symbolic link is on the way to it"), "name the file itself: a link of somebody else's may lead anywhere")
+		}
+		if err == nil {
+			f.Data, err = layout.SetCredential(f.Old, c)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", at.Path, err)
+		}
+		files = append(files, f)
+		return nil
+	}
+	if !r.Conf.IsZero() {
+		if err := edit(r.Conf, layout.EmbeddedCredential{CA: anchors}); err != nil {
+			return nil, err
+		}
+	}
+	for _, at := range r.Copies {
+		c := layout.EmbeddedCredential{Certificate: certificates, Key: key}
+		if r.Anchors != nil {
+			c.CA = anchors
+		}
+		if err := edit(at, c); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // kubeconfigMade is the text of a kubeconfig with the new credential: the old text

@@ -42,6 +42,36 @@ func ReadNode(name, dir string) (*Nodes, error) {
 	return New(map[string]string{name: dir}, []trust.Node{node}, keys), nil
 }
 
+// WithKubeconfigs returns the nodes with more kubeconfigs read, those of people, which
+// no component names. One that is not there is an error.
+func (n *Nodes) WithKubeconfigs(places []trust.Place) (*Nodes, error) {
+	nodes, keys := slices.Clone(n.Nodes), maps.Clone(n.Keys)
+	for _, at := range places {
+		i := slices.IndexFunc(nodes, func(o trust.Node) bool { return o.Name == at.Node })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: no node is called %q", at.Path, at.Node)
+		}
+		if slices.ContainsFunc(nodes[i].Kubeconfigs, func(k trust.Kubeconfig) bool { return k.Place == at }) {
+			continue
+		}
+		content, err := layout.ReadFile(n.Dirs[at.Node], at.Path)
+		if err != nil {
+			return nil, err
+		}
+		if content.Target != "" {
+			return nil, advise(fmt.Errorf("%s: a symbolic link is on the way to it", at.Path), "name the file itself: a link of somebody else's may lead anywhere")
+		}
+		k, materials, ring := layout.ParseKubeconfig(at, content.Data)
+		if k.State != trust.Present {
+			return nil, fmt.Errorf("%s: %s", at.Path, k.Reason)
+		}
+		nodes[i].Kubeconfigs = append(slices.Clone(nodes[i].Kubeconfigs), k)
+		nodes[i].Materials = append(slices.Clone(nodes[i].Materials), materials...)
+		maps.Copy(keys, ring)
+	}
+	return New(n.Dirs, nodes, keys), nil
+}
+
 // Mend finishes or takes back what an interrupted run left below a root, and tells
 // how many files were finished and temporaries removed. Else a plan would be made
 // of what stands there now, and not hold when it is carried out.
@@ -82,29 +112,46 @@ func (n *Nodes) Takeup(s bundle.Setting) string {
 // withFiles returns the nodes as if the files stood there.
 func withFiles(nodes []trust.Node, files []*File) []trust.Node {
 	out := slices.Clone(nodes)
+	of := byNode(files)
 	for i := range out {
 		n := &out[i]
+		if len(of[n.Name]) == 0 {
+			continue
+		}
 		n.Materials, n.Kubeconfigs, n.Files = slices.Clone(n.Materials), slices.Clone(n.Kubeconfigs), slices.Clone(n.Files)
-		for _, f := range files {
-			if f.Place.Node == n.Name {
-				f.putInto(n)
-			}
+		for _, f := range of[n.Name] {
+			f.putInto(n)
 		}
 	}
 	return out
+}
+
+// byNode sorts files by their nodes.
+func byNode(files []*File) map[string][]*File {
+	of := map[string][]*File{}
+	for _, f := range files {
+		of[f.Place.Node] = append(of[f.Place.Node], f)
+	}
+	return of
 }
 
 func (f *File) putInto(n *trust.Node) {
 	for i, k := range n.Kubeconfigs {
 		if k.Place == f.Place {
 			n.Materials = slices.DeleteFunc(n.Materials, func(m *trust.Material) bool { return m.Place.File() == f.Place })
+			if f.Data == nil {
+				n.Kubeconfigs[i] = trust.Kubeconfig{Place: f.Place, State: trust.Missing, Reason: "does not exist", Remote: k.Remote}
+				continue
+			}
 			var embedded []*trust.Material
 			n.Kubeconfigs[i], embedded, _ = layout.ParseKubeconfig(f.Place, f.Data)
 			n.Materials = append(n.Materials, embedded...)
 		}
 	}
 	for i, m := range n.Materials {
-		if m.Place == f.Place {
+		if m.Place == f.Place && f.Data == nil {
+			n.Materials[i] = &trust.Material{Place: m.Place, Role: m.Role, State: trust.Missing, Reason: "does not exist"}
+		} else if m.Place == f.Place {
 			n.Materials[i], _ = layout.ParseMaterial(m.Place, m.Role, f.Data)
 		}
 	}

@@ -1,12 +1,12 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
-
-	"cmp"
 
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/renew"
@@ -24,8 +24,16 @@ type Renewed struct {
 type File struct {
 	Place   trust.Place
 	Old     []byte // nil: it is not there
-	Data    []byte
+	Data    []byte // nil: it is removed
 	Private bool
+	Mode    fs.FileMode // of Old, or for a file that is not there; 0: by Private
+	// Link and OldLink are of a symbolic link that is led elsewhere: where it shall
+	// lead, which is a file that is there or another of these, and where it leads.
+	// Old and Data are what is read through it.
+	Link, OldLink string
+
+	linked  bool // a symbolic link is on the way to it
+	current bool // it is, or shall be, a kubelet's link to the newest of its files
 }
 
 // Renewal is what was made of a plan, in memory, ready to be written.
@@ -34,6 +42,7 @@ type Renewal struct {
 	Items    []*Renewed
 	Files    []*File
 	Backup   string   // the folder, as on the nodes, for what is replaced
+	Undoes   string   // the name of the backup that is brought back; empty: nothing is
 	Warnings []string // what will be wrong that is not now, and what stays wrong
 	// Breaks are the errors that there will be and that are not now: a program that
 	// nobody watches does not go on then.
@@ -44,19 +53,29 @@ type Renewal struct {
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
-	r := &Renewal{At: at, Backup: backupFolder(at)}
+	made, err := makeAll(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	return Assemble(n, made, before, at)
+}
+
+// Assemble is [Make] for items whose keys and certificates are there already. It sets
+// who takes them up.
+func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*Renewal, error) {
+	r := &Renewal{At: at, Items: made, Backup: backupFolder(at)}
+	for _, i := range made {
+		i.TakeUp = n.takesUp(i.Item)
+	}
 	var err error
-	if r.Items, err = makeAll(ctx, n, items); err != nil {
+	if r.Files, err = filesOf(n, made); err != nil {
 		return nil, err
 	}
-	if r.Files, err = filesOf(n, r.Items); err != nil {
-		return nil, err
-	}
-	r.Warnings, r.Breaks = afterwards(n, r.Files, before, at)
+	r.Warnings, r.Breaks = judged(n, r.Files, before, at)
 	return r, nil
 }
 
-func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, error) {
+func makeAll(ctx context.Context, items []*renew.Item) ([]*Renewed, error) {
 	type result struct {
 		*Renewed
 		err error
@@ -74,7 +93,6 @@ func makeAll(ctx context.Context, n *Nodes, items []*renew.Item) ([]*Renewed, er
 			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
 			continue
 		}
-		r.TakeUp = n.takesUp(r.Item)
 		all = append(all, r.Renewed)
 	}
 	return all, cmp.Or(ctx.Err(), errors.Join(errs...))

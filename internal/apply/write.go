@@ -9,20 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 )
 
-// backupFolder is where what is replaced at a time is kept.
-func backupFolder(at time.Time) string {
-	return path.Join(catalog.KubernetesDir, "kubepki-backup", at.UTC().Format("20060102T150405.000Z"))
-}
-
 // Write replaces the files of each node in one transaction: nothing is changed
-// unless all could be staged. Where one node of several fails, it is as it was, and
-// the error says which nodes are done.
+// unless all could be staged. Beside them, in the same transaction, a backup keeps
+// what was there, and a manifest that [Undo] reads. A folder of backups that others may
+// read is closed to them. Where one node of several fails, it is as it was, and the
+// error says which nodes are done.
 func (r *Renewal) Write(n *Nodes) error {
 	var staged []Staged
 	defer func() {
@@ -30,48 +25,87 @@ func (r *Renewal) Write(n *Nodes) error {
 			_ = s.Tx.Rollback() // after Commit it does nothing
 		}
 	}()
+	of := byNode(r.Files)
 	for _, node := range slices.Sorted(maps.Keys(n.Dirs)) {
-		ofNode := slices.DeleteFunc(slices.Clone(r.Files), func(f *File) bool { return f.Place.Node != node })
-		if len(ofNode) == 0 {
+		if len(of[node]) == 0 {
 			continue
+		}
+		closed, err := closeBackups(n.Dirs[node])
+		if err != nil {
+			return err
+		}
+		if closed {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("others could read %s: it has mode 0700 now", filepath.Join(n.Dirs[node], BackupsDir)))
 		}
 		tx, err := layout.Begin(n.Dirs[node])
 		if err != nil {
 			return err
 		}
 		staged = append(staged, Staged{n.Dirs[node], tx})
-		for _, f := range ofNode {
-			if err := f.stage(tx, r.Backup); err != nil {
-				return err
-			}
+		if err := r.stage(tx, node, of[node]); err != nil {
+			return err
 		}
 	}
 	return Commit(staged)
 }
 
-// stage puts a file, and a copy of what it was, into a transaction.
-func (f *File) stage(tx *layout.Transaction, backup string) error {
-	if f.Old == nil {
-		mode := publicFileMode
-		if f.Private {
-			mode = privateFileMode
-		}
-		return tx.Write(f.Place.Path, f.Data, mode)
-	}
-	if err := cmp.Or(tx.Mkdir(path.Dir(backup), 0o700), tx.Mkdir(backup, 0o700), tx.Write(path.Join(backup, f.Place.Path), f.Old, privateFileMode)); err != nil {
+// stage puts the files of a node, and the backup, into a transaction.
+func (r *Renewal) stage(tx *layout.Transaction, node string, files []*File) error {
+	manifest, err := r.manifest(node, files)
+	if err != nil {
 		return err
 	}
-	if f.Private {
+	if err := cmp.Or(tx.Mkdir(BackupsDir, 0o700), tx.Mkdir(r.Backup, 0o700), tx.Write(path.Join(r.Backup, manifestFile), manifest, privateFileMode)); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Old != nil {
+			if err := tx.Write(path.Join(r.Backup, f.Place.Path), f.Old, privateFileMode); err != nil {
+				return err
+			}
+		}
+		if err := f.stage(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stage puts a file into a transaction.
+func (f *File) stage(tx *layout.Transaction) error {
+	switch {
+	case f.Link != "" && f.OldLink == "":
+		return tx.Symlink(f.Place.Path, f.Link)
+	case f.Link != "":
+		return tx.Lead(f.Place.Path, f.OldLink, f.Link)
+	case f.Data == nil && f.current:
+		return tx.Unlink(f.Place.Path, f.OldLink)
+	case f.Data == nil:
+		return tx.Remove(f.Place.Path, f.Old)
+	case f.Old == nil:
+		return tx.Write(f.Place.Path, f.Data, f.mode())
+	case f.Private:
 		return tx.ReplacePrivate(f.Place.Path, f.Old, f.Data)
 	}
 	return tx.Replace(f.Place.Path, f.Old, f.Data)
+}
+
+// mode is that of a file that was not there.
+func (f *File) mode() fs.FileMode {
+	switch {
+	case f.Private:
+		return privateFileMode
+	case f.Mode != 0:
+		return f.Mode
+	}
+	return publicFileMode
 }
 
 // Backups are the folders, on this machine, in which something is kept.
 func (r *Renewal) Backups(n *Nodes) []string {
 	var all []string
 	for _, f := range r.Files {
-		if dir := filepath.Join(n.Dirs[f.Place.Node], r.Backup); f.Old != nil && !slices.Contains(all, dir) {
+		if dir := filepath.Join(n.Dirs[f.Place.Node], r.Backup); !slices.Contains(all, dir) {
 			all = append(all, dir)
 		}
 	}

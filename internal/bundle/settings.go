@@ -234,6 +234,26 @@ func Takeup(component, setting, version string) string {
 	return strings.Join(parts, ", ")
 }
 
+// NeedsRestart tells whether a component of a version, as v1.37.2, takes up what a
+// setting names by a restart alone, as [Takeup] says it in words: also where nothing
+// was measured, and, where no version is given, where any version needs it.
+func NeedsRestart(component, setting, version string) bool {
+	setting = path.Base(setting)
+	if t, ok := catalog.Reload(component, setting, version); ok {
+		return t.Manner == catalog.AtRestart
+	}
+	known := false
+	for _, r := range catalog.Reloads() {
+		if r.Component != component || r.Setting != setting {
+			continue
+		}
+		if known = true; r.Manner == catalog.AtRestart {
+			return true
+		}
+	}
+	return !known
+}
+
 func manner(component string, t catalog.Takeup) string {
 	switch {
 	case t.Manner == catalog.AtHandshake:

@@ -1,6 +1,10 @@
 package catalog
 
-import "slices"
+import (
+	"path"
+	"slices"
+	"strings"
+)
 
 // decisiveFlags are those that name no file and yet decide who is let in.
 var decisiveFlags = map[string][]string{
@@ -29,4 +33,17 @@ func ServingFlags(component string) []string {
 		return []string{"cert-file", "key-file", "peer-cert-file", "peer-key-file"}
 	}
 	return []string{"tls-cert-file", "tls-private-key-file"}
+}
+
+// UnitOf is the systemd unit that a file is of, itself or as a drop-in; empty when
+// it is of none.
+func UnitOf(file string) string {
+	name := path.Base(file)
+	if dir := path.Base(path.Dir(file)); strings.HasSuffix(dir, ".service.d") {
+		return strings.TrimSuffix(dir, ".d")
+	}
+	if strings.HasSuffix(name, ".service") {
+		return name
+	}
+	return ""
 }

@@ -151,12 +151,7 @@ func certNotYetValid(c *Case) []Finding {
 func certExpiring(c *Case) []Finding {
 	return c.dated("",
 		func(s standing) bool {
-			window := c.Expiring
-			if window == 0 {
-				window = min(30*24*time.Hour, s.NotAfter.Sub(s.NotBefore)/10)
-			}
-			left := s.NotAfter.Sub(c.At)
-			return left >= 0 && left < window && !c.At.Before(s.NotBefore) && !c.unneeded(s)
+			return Expiring(s.NotBefore, s.NotAfter, c.At, c.Expiring) && !c.unneeded(s)
 		},
 		func(s standing) (string, string) {
 			fix := replace(s.places[0].Path)
@@ -167,6 +162,17 @@ func certExpiring(c *Case) []Finding {
 			}
 			return fmt.Sprintf("%s expires at %s, in %s (%s)", subject(s.certificate), date(s.NotAfter), days(s.NotAfter.Sub(c.At)), base(s.places[0].Path)), fix
 		})
+}
+
+// Expiring tells whether what is valid from and until some time is good at
+// another one, and ends within the window from then on. A window of 0 is 30 days
+// or a tenth of its life, whichever is shorter.
+func Expiring(notBefore, notAfter, at time.Time, window time.Duration) bool {
+	if window == 0 {
+		window = min(30*24*time.Hour, notAfter.Sub(notBefore)/10)
+	}
+	left := notAfter.Sub(at)
+	return left >= 0 && left < window && !at.Before(notBefore)
 }
 
 func days(d time.Duration) string {

@@ -57,7 +57,13 @@ type Finding struct {
 	follows trust.Place   // the setting that what is wrong was published from
 	reaches []reach       // halves that it breaks
 	live    bool          // was seen of a process: any error of its needs is its cause
+	// processes are the IDs of the components whose process is behind its files.
+	processes []string
 }
+
+// Processes are the IDs of the components that are to be started again for a
+// live finding: their process is behind its files. None of other findings.
+func (f *Finding) Processes() []string { return f.processes }
 
 // Consequence is what merely follows from a finding.
 type Consequence struct {

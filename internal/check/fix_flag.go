@@ -52,17 +52,8 @@ func inUnit(at trust.Place, flag, command string) string {
 		"then systemctl daemon-reload && systemctl restart %s; it fails where the flag does not stand in this file, but in one of the unit's environment", unitOf(at.Path))
 }
 
-// unitOf is the unit that a file is of, itself or as a drop-in; empty when none.
-func unitOf(file string) string {
-	name := path.Base(file)
-	if dir := path.Base(path.Dir(file)); strings.HasSuffix(dir, ".service.d") {
-		return strings.TrimSuffix(dir, ".d")
-	}
-	if strings.HasSuffix(name, ".service") {
-		return name
-	}
-	return ""
-}
+// unitOf is [catalog.UnitOf].
+func unitOf(file string) string { return catalog.UnitOf(file) }
 
 // holdsFlag tells whether a flag stands in a file as a word of a line: in a
 // manifest, a unit, or a file of a unit's environment.

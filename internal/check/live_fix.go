@@ -9,10 +9,12 @@ import "github.com/kubepki/kubepki/internal/trust"
 func takeUpServing(s trust.Server) string {
 	switch s.Kind {
 	case trust.ServesAPI, trust.ServesMetrics:
-		return "it takes a new pair up within a second, so it refuses this one (its log says why), was started with another file, or was not told of the change (a network file system, a link that was switched): write the pair again, or restart it"
+		return know(restartCommand(s.Component), "it takes a new pair up within a second, so it refuses this one (its log says why), was started with another file, or was not told of the change (a network file system, a link that was switched)")
 	case trust.ServesEtcd, trust.ServesEtcdPeers:
-		return "restart etcd: it reads this file at each handshake, so it was started with another file or cannot read this one"
-	case trust.ServesKubelet, trust.ServesNode:
+		return know(restartCommand(s.Component), "it reads this file at each handshake, so it was started with another file or cannot read this one")
+	case trust.ServesKubelet:
+		return restartCommand(s.Component)
+	case trust.ServesNode:
 		return "restart the kubelet"
 	}
 	return "restart it"
@@ -25,9 +27,9 @@ func takeUpServing(s trust.Server) string {
 func takeUpTrust(s trust.Server) string {
 	switch s.Kind {
 	case trust.ServesEtcd, trust.ServesEtcdPeers:
-		return "restart etcd, one member after the other: it reads the authorities of its clients and peers only when it starts"
+		return know(restartCommand(s.Component), "one member after the other: it reads the authorities of its clients and peers only when it starts")
 	case trust.ServesAPI, trust.ServesKubelet, trust.ServesMetrics:
-		return "it takes the file up within a second, unless it was not told of the change (a network file system, a link that was switched): write the file again, or restart it"
+		return know(restartCommand(s.Component), "it takes the file up within a second, unless it was not told of the change (a network file system, a link that was switched): writing the file again may do as well")
 	}
 	return "restart it"
 }

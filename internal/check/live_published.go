@@ -135,7 +135,7 @@ func (c *Case) tokensStale(o *trust.Observation) []Finding {
 		return nil
 	}
 	f := Finding{Cause: fmt.Sprintf("%s verifies tokens with other keys than %s holds: %s", label(o.Server.Component), base(places[0].Path), strings.Join(said, "; ")),
-		Fix: "restart kube-apiserver: it reads --service-account-key-file only when it starts", needs: places, live: true}.at(places...)
+		Fix: know(restartCommand(catalog.APIServer), "it reads --service-account-key-file only when it starts"), needs: places, live: true, processes: []string{o.Server.Component}}.at(places...)
 	return []Finding{c.withBreaks(f, func(b Break) bool { return b.seen == o && b.call == nil && c.Links[b.Link].Signing != nil })}
 }
 
@@ -148,7 +148,7 @@ type published struct {
 
 const (
 	authenticationMap = "the ConfigMap kube-system/extension-apiserver-authentication"
-	waitForAPIServer  = "kube-apiserver takes the file up within a second and publishes it within a minute, unless it was not told of the change (a network file system, a link that was switched): write the file again, or restart it"
+	waitForAPIServer  = "it takes the file up within a second and publishes it within a minute, unless it was not told of the change (a network file system, a link that was switched): writing the file again may do as well"
 )
 
 // configMapStale compares what others learn whom to trust from with the files:
@@ -157,10 +157,10 @@ const (
 func (c *Case) configMapStale(o *trust.Observation) []Finding {
 	var out []Finding
 	for _, p := range []published{
-		{catalog.APIServer, "client-ca-file", authenticationMap, waitForAPIServer, o.Published.ClientCAs},
-		{catalog.APIServer, "requestheader-client-ca-file", authenticationMap, waitForAPIServer, o.Published.RequestheaderCAs},
+		{catalog.APIServer, "client-ca-file", authenticationMap, know(restartCommand(catalog.APIServer), waitForAPIServer), o.Published.ClientCAs},
+		{catalog.APIServer, "requestheader-client-ca-file", authenticationMap, know(restartCommand(catalog.APIServer), waitForAPIServer), o.Published.RequestheaderCAs},
 		{catalog.ControllerManager, "root-ca-file", "the ConfigMap kube-root-ca.crt, which pods trust,",
-			"restart kube-controller-manager: it reads --root-ca-file only when it starts", o.Published.RootCAs},
+			know(restartCommand(catalog.ControllerManager), "it reads --root-ca-file only when it starts"), o.Published.RootCAs},
 	} {
 		if p.certificates == nil || p.flag == "root-ca-file" && c.readRootCAs() {
 			continue // of all namespaces bundle-stale tells
@@ -197,6 +197,9 @@ func (c *Case) publishedMissing(p published) []Finding {
 		return nil
 	}
 	f := Finding{Cause: fmt.Sprintf("%s does not hold the authority of %s: others still learn the old one", p.what, base(missing[0].Path)), Fix: p.fix, needs: missing, live: true}
+	for _, at := range missing {
+		f.processes = append(f.processes, (&trust.Component{Node: at.Node, Name: p.component}).ID())
+	}
 	return []Finding{f.at(missing...)}
 }
 

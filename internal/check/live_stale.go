@@ -32,7 +32,7 @@ func servingStale(c *Case) []Finding {
 			Cause: fmt.Sprintf("%s still presents %s; %s holds %s", where(o), describe(o.Chain), base(at.Path), describe(file)),
 			Fix:   takeUpServing(o.Server),
 			needs: []trust.Place{at, o.Server.Credential.Key},
-			live:  true,
+			live:  true, processes: []string{o.Server.Component},
 		}.at(at)
 		out = append(out, c.withBreaks(f, func(b Break) bool { return b.seen == o && b.call == nil && b.Server }))
 	}
@@ -99,7 +99,7 @@ func trustStale(c *Case) []Finding {
 			places = append([]trust.Place{c.Breaks[f.breaks[0]].Bundle.Anchors}, places...)
 		}
 		f.Cause = fmt.Sprintf("%s does not trust whom %s admits: %s", where(o), base(places[0].Path), strings.Join(said, "; "))
-		f.Fix, f.needs, f.live = takeUpTrust(o.Server), places, true
+		f.Fix, f.needs, f.live, f.processes = takeUpTrust(o.Server), places, true, []string{o.Server.Component}
 		out = mergeProcess(out, f.at(places...), o.Server.Component)
 	}
 	return append(out, c.publishedStale()...)

@@ -22,7 +22,7 @@ func (c *Case) processStale(serving bool) []Finding {
 			if len(flags) == 0 || onlyServing(p, flags) != serving {
 				continue
 			}
-			f := Finding{Cause: said, Fix: restart(p), live: true}
+			f := Finding{Cause: said, Fix: restart(p), live: true, processes: []string{p.ID()}}
 			var places []trust.Place
 			for _, flag := range flags {
 				places = append(places, p.Setting(flag))
@@ -117,5 +117,12 @@ func restart(p *trust.Component) string {
 	if p.Name == "kubelet" {
 		return "systemctl daemon-reload && systemctl restart kubelet"
 	}
-	return fmt.Sprintf("move %s out of its folder, wait until %s has ended, and move it back", p.Source.Path, p.Name)
+	return restartCommand(p.Name)
+}
+
+// restartCommand starts a component of the finding's node again, and proves that it
+// is back.
+func restartCommand(component string) string {
+	_, name := trust.SplitID(component)
+	return sh("kubepki", "node", "restart", name, "--yes")
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/config"
@@ -20,7 +21,16 @@ type Object struct {
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 	Type      string `json:"type,omitempty"` // of a Secret
+	// Expires is, of a Secret that is a bootstrap token, when it ends; nil where it
+	// has no end.
+	Expires *time.Time `json:"expires,omitempty"`
 }
+
+// bootstrapToken is the type of a Secret that is a bootstrap token.
+const bootstrapToken = "bootstrap.kubernetes.io/token"
+
+// IsBootstrapToken tells whether the object is a bootstrap token.
+func (o *Object) IsBootstrapToken() bool { return o.Kind == "Secret" && o.Type == bootstrapToken }
 
 // Component is a component of the control plane that a static pod runs, with
 // the flags that name its credentials and trust.
@@ -118,7 +128,30 @@ func headerOf(kind string, o map[string]any) *Object {
 		h.Name, _ = meta["name"].(string)
 	}
 	h.Type, _ = o["type"].(string)
+	if h.IsBootstrapToken() {
+		h.Expires = expirationOf(o)
+	}
 	return h
+}
+
+// expirationOf reads when a bootstrap token ends; nil where it does not say.
+func expirationOf(o map[string]any) *time.Time {
+	var text string
+	if data, ok := o["stringData"].(map[string]any); ok {
+		text, _ = data["expiration"].(string)
+	}
+	if data, ok := o["data"].(map[string]any); ok && text == "" {
+		encoded, _ := data["expiration"].(string)
+		decoded, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil
+		}
+		text = string(decoded)
+	}
+	if end, err := time.Parse(time.RFC3339, text); err == nil {
+		return date(end)
+	}
+	return nil
 }
 
 func (d *describer) fields(kind string, o map[string]any) error {

@@ -45,6 +45,9 @@ type Template struct {
 	// SubjectKeyID is that of an authority which is certified again: what it
 	// signed names it. nil: made of the key.
 	SubjectKeyID []byte
+	// Extensions are written as they are, beside those that the other fields make; one
+	// of subjectAltName (2.5.29.17) stands in the place of the names.
+	Extensions []pkix.Extension
 }
 
 // Authority is a certificate that signs, with its key.
@@ -136,6 +139,7 @@ func (t Template) certificate(public crypto.PublicKey) (*x509.Certificate, error
 		BasicConstraintsValid: true,
 		IsCA:                  t.Authority,
 		SubjectKeyId:          t.SubjectKeyID,
+		ExtraExtensions:       t.Extensions,
 	}
 	if t.KeyUsage != nil {
 		c.KeyUsage = *t.KeyUsage
@@ -200,7 +204,7 @@ func Request(t Template, key crypto.Signer) (*x509.CertificateRequest, error) {
 		return nil, err
 	}
 	r := &x509.CertificateRequest{
-		Subject: t.Subject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs,
+		Subject: t.Subject, RawSubject: t.RawSubject, DNSNames: t.DNSNames, IPAddresses: t.Addresses, URIs: t.URIs, EmailAddresses: t.Emails,
 		ExtraExtensions: extensions,
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, r, key)

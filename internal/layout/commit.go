@@ -40,6 +40,9 @@ func (t *Transaction) Commit() error {
 func (t *Transaction) makeDurable() error {
 	var temporaries []string
 	for _, r := range t.entries {
+		if r.Link || r.Gone {
+			continue // a link has no content: its folder is made durable
+		}
 		temporaries = append(temporaries, r.Temp)
 		if r.Backup != "" {
 			temporaries = append(temporaries, r.Backup)
@@ -121,8 +124,9 @@ func (t *Transaction) syncAll(names []string) error {
 	return nil
 }
 
-// commitOrder puts new files without private keys first, then those with, and
-// last what is replaced, each group in the order of Write and Replace.
+// commitOrder puts new files without private keys first, then those with, then
+// what is replaced, and last what is removed, for nothing names it any more; each
+// group in the order of its calls.
 func commitOrder(entries []record) []record {
 	order := slices.Clone(entries)
 	slices.SortStableFunc(order, func(a, b record) int { return phase(a) - phase(b) })
@@ -131,7 +135,9 @@ func commitOrder(entries []record) []record {
 
 func phase(r record) int {
 	switch {
-	case r.Backup != "":
+	case r.Gone:
+		return 3
+	case r.Backup != "", r.Link:
 		return 2
 	case r.Private:
 		return 1
@@ -168,7 +174,9 @@ func (t *Transaction) undo(appeared []record) error {
 			}
 		}
 		for _, r := range t.entries {
-			keep(removeIfThere(t.ops, r.Temp))
+			if r.Temp != "" {
+				keep(removeIfThere(t.ops, r.Temp))
+			}
 			if r.Backup != "" && len(errs) == 0 {
 				keep(removeIfThere(t.ops, r.Backup))
 			}

@@ -15,14 +15,16 @@ import (
 
 // A transaction's journal is a text of JSON lines:
 //
-//	{"version":2}
+//	{"version":3}
 //	{"folder":"etc/kubernetes/pki"}             before the folder is made
 //	{"file":…,"temp":…,"mode":…,"sha256":…}     before the temporary is made
 //	{"state":"commit","sum":…}                  when all temporaries are durable
 //
 // A file that is replaced has a "backup" too, a temporary with the old content,
-// and the hash of that ("replaces"). Version 1 knew none: who knows no more than
-// that must leave such a journal alone.
+// and the hash of that ("replaces"). Of a symbolic link ("link") the hashes are of
+// what it leads to. A file that is removed ("gone") has no temporary: it gets the
+// backup's name. Version 1 knew no file that is replaced, version 2 no link and none
+// that is removed.
 //
 // Without the last line the next transaction removes what the lines name. With
 // it, it finishes the renames. A transaction that fails after it overwrites
@@ -30,7 +32,7 @@ import (
 // full disk, before it takes back what it renamed.
 const (
 	journalName    = ".kubepki-journal"
-	journalVersion = 2
+	journalVersion = 3
 	maxJournal     = 16 << 20
 	stateCommit    = "commit"
 	stateUndone    = "undone"
@@ -56,6 +58,8 @@ type record struct {
 	// Backup and Replaces are of a file that is replaced.
 	Backup   string `json:"backup,omitempty"`
 	Replaces string `json:"replaces,omitempty"`
+	Link     bool   `json:"link,omitempty"` // a symbolic link
+	Gone     bool   `json:"gone,omitempty"` // a file that is removed
 	State    string `json:"state,omitempty"`
 	Sum      string `json:"sum,omitempty"` // of all bytes before this line
 }
@@ -178,7 +182,14 @@ func validEntry(r record) bool {
 	beside := func(name string) bool {
 		return validName(name) && path.Dir(r.File) == path.Dir(name) && isTemporary(path.Base(name))
 	}
-	return validName(r.File) && beside(r.Temp) && (r.Backup == "" && r.Replaces == "" || beside(r.Backup) && r.Backup != r.Temp && r.Replaces != "")
+	replaced := beside(r.Backup) && r.Backup != r.Temp && r.Replaces != ""
+	switch {
+	case !validName(r.File):
+		return false
+	case r.Gone:
+		return replaced && r.Temp == ""
+	}
+	return beside(r.Temp) && (replaced || r.Backup == "" && r.Replaces == "")
 }
 
 func validName(name string) bool { return fs.ValidPath(name) && name != "." }

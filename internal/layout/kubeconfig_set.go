@@ -13,9 +13,9 @@ import (
 
 // EmbeddedCredential is what [SetCredential] puts into a kubeconfig.
 type EmbeddedCredential struct {
-	Certificate, Key []byte // PEM
+	Certificate, Key []byte // PEM; nil: the user's stays as it is
 	CA               []byte // PEM; nil: the cluster's stays as it is
-	Server           string // URL
+	Server           string // URL; empty: stays as it is
 }
 
 // SetCredential gives the current context of a kubeconfig (YAML or JSON) another
@@ -44,15 +44,19 @@ func SetCredential(data []byte, c EmbeddedCredential) ([]byte, error) {
 		return nil, &fieldError{"contexts[" + known.CurrentContext + "].context", "names no cluster or no user that is there"}
 	}
 	edits := fieldEdits{}
-	edits.set(cluster, "server", c.Server)
+	if c.Server != "" {
+		edits.set(cluster, "server", c.Server)
+	}
 	if c.CA != nil {
 		delete(cluster, "certificate-authority")
 		edits.set(cluster, "certificate-authority-data", encoded(c.CA))
 	}
-	delete(user, "client-certificate")
-	delete(user, "client-key")
-	edits.set(user, "client-certificate-data", encoded(c.Certificate))
-	edits.set(user, "client-key-data", encoded(c.Key))
+	if c.Certificate != nil {
+		delete(user, "client-certificate")
+		delete(user, "client-key")
+		edits.set(user, "client-certificate-data", encoded(c.Certificate))
+		edits.set(user, "client-key-data", encoded(c.Key))
+	}
 	text := edits.inText(data, all)
 	if text == nil {
 		var err error

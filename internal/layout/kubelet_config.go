@@ -32,6 +32,10 @@ var kubeletFields = []kubeletField{
 	{path: "readOnlyPort", flag: "read-only-port", kind: aNumber},
 	{path: "address", flag: "address", kind: aText},
 	{path: "port", flag: "port", kind: aNumber},
+	{path: "containerRuntimeEndpoint", flag: "container-runtime-endpoint", kind: aText},
+	{path: "fileCheckFrequency", flag: "file-check-frequency", kind: aText},
+	{path: "healthzBindAddress", flag: "healthz-bind-address", kind: aText},
+	{path: "healthzPort", flag: "healthz-port", kind: aNumber},
 	{path: "staticPodPath", flag: "pod-manifest-path", kind: aText, file: true},
 }
 

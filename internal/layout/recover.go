@@ -187,23 +187,33 @@ func (t *Transaction) recoverFrom(text []byte) error {
 func (t *Transaction) canFinish(files []record) (bool, error) {
 	waiting, spoilt := 0, 0
 	for _, r := range files {
-		temp, err := t.lstat(r.Temp)
+		final, err := t.lstat(r.File)
 		if err != nil {
 			return false, err
 		}
-		final, err := t.lstat(r.File)
+		if r.Gone {
+			switch {
+			case final == nil:
+			case t.holds(r, r.File, r.Replaces):
+				waiting++
+			default: // what somebody put there meanwhile stays
+				spoilt++
+			}
+			continue
+		}
+		temp, err := t.lstat(r.Temp)
 		if err != nil {
 			return false, err
 		}
 		switch {
 		case temp != nil && r.Backup != "":
 			waiting++
-			if !t.holds(r.Temp, r.SHA256) || !t.holds(r.File, r.Replaces) {
+			if !t.holds(r, r.Temp, r.SHA256) || !t.holds(r, r.File, r.Replaces) {
 				spoilt++
 			}
 		case temp != nil:
 			waiting++
-			if !t.holds(r.Temp, r.SHA256) || final != nil && !os.SameFile(temp, final) {
+			if !t.holds(r, r.Temp, r.SHA256) || final != nil && !os.SameFile(temp, final) {
 				spoilt++
 			}
 		case final == nil:
@@ -224,19 +234,29 @@ func (t *Transaction) lstat(name string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-func (t *Transaction) holds(name, hash string) bool {
-	data, err := t.ops.ReadFile(name)
+// holds tells whether what stands at a name has the content of a hash.
+func (t *Transaction) holds(r record, name, hash string) bool {
+	data, err := heldAt(t.ops, r, name)
 	return err == nil && hashOf(data) == hash
+}
+
+// heldAt is the content of a file of a record, or where its link leads.
+func heldAt(ops fileOps, r record, name string) ([]byte, error) {
+	if r.Link {
+		to, err := ops.Readlink(name)
+		return []byte(to), err
+	}
+	return ops.ReadFile(name)
 }
 
 func (t *Transaction) rollForward(files []record) error {
 	var folders []string
 	for _, r := range files {
-		temp, err := t.lstat(r.Temp)
+		waits, err := t.waits(r)
 		if err != nil {
 			return err
 		}
-		if temp == nil {
+		if !waits {
 			continue
 		}
 		if _, err := place(t.ops, r); err != nil {
@@ -252,6 +272,15 @@ func (t *Transaction) rollForward(files []record) error {
 	return t.removeBackups(files)
 }
 
+// waits tells whether a record of a committed journal is not done yet.
+func (t *Transaction) waits(r record) (bool, error) {
+	if r.Gone {
+		return t.holds(r, r.File, r.Replaces), nil
+	}
+	temp, err := t.lstat(r.Temp)
+	return temp != nil, err
+}
+
 // rollBack removes what a journal without a valid commit names: temporaries
 // and folders that are empty then. Files in their places are removed only
 // where the journal was committed, and only when they are what it wrote.
@@ -264,6 +293,9 @@ func (t *Transaction) rollBack(files, folders []record, state string) error {
 		}
 	}
 	for _, r := range files {
+		if r.Gone {
+			continue
+		}
 		if err := t.removeOne(r.Temp); err != nil {
 			return err
 		}
@@ -282,9 +314,20 @@ func (t *Transaction) rollBack(files, folders []record, state string) error {
 	return nil
 }
 
+// isOurs tells whether what a record says was done, and nothing else since.
 func (t *Transaction) isOurs(r record) bool {
 	info, err := t.lstat(r.File)
-	return err == nil && info != nil && info.Mode().IsRegular() && t.holds(r.File, r.SHA256)
+	switch {
+	case err != nil:
+		return false
+	case r.Gone:
+		return info == nil
+	case info == nil:
+		return false
+	case r.Link:
+		return info.Mode()&fs.ModeSymlink != 0 && t.holds(r, r.File, r.SHA256)
+	}
+	return info.Mode().IsRegular() && t.holds(r, r.File, r.SHA256)
 }
 
 func (t *Transaction) removeOne(name string) error {
@@ -304,11 +347,14 @@ func isNotEmpty(err error) bool {
 // link(2) fails where one stands. A link that is there already, from before a
 // crash, is the file itself. It tells whether the name was given.
 func place(ops fileOps, r record) (appeared bool, err error) {
+	if r.Gone {
+		return moveAway(ops, r)
+	}
 	if r.Backup != "" {
 		return placeOver(ops, r)
 	}
-	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
-		return false, Cause(err)
+	if err := giveMode(ops, r, r.Temp); err != nil {
+		return false, err
 	}
 	err = Cause(ops.Link(r.Temp, r.File))
 	switch {

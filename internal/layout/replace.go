@@ -49,24 +49,14 @@ func (t *Transaction) stageOver(nodePath string, old, data []byte, keep fs.FileM
 	if err := t.heldBy(at.name, old); err != nil {
 		return t.failed("writing", nodePath, err)
 	}
-	if slices.ContainsFunc(t.entries, func(r record) bool { return r.File == at.name }) {
-		return fmt.Errorf("writing %s: it is written twice in one transaction", t.host(nodePath))
-	}
 	info, err := t.ops.Lstat(at.name)
 	if err != nil {
 		return t.failed("writing", nodePath, err)
 	}
-	if err := t.begun(); err != nil {
-		return t.failed("writing", nodePath, err)
-	}
-	if err := t.sweep(path.Dir(at.name)); err != nil {
-		return t.failed("writing", nodePath, err)
-	}
 	r := record{File: at.name, Temp: temporaryFor(at.name), Backup: temporaryFor(at.name), Mode: uint32(info.Mode().Perm() & keep), SHA256: hashOf(data), Replaces: hashOf(old)}
-	if err := t.journal.add(r); err != nil {
-		return t.failed("writing", nodePath, err)
+	if err := t.enter(nodePath, r); err != nil {
+		return err
 	}
-	t.entries = append(t.entries, r)
 	for _, made := range []struct {
 		name    string
 		content []byte
@@ -139,15 +129,11 @@ func (t *Transaction) settle(order []record) error {
 
 // placeOver gives a temporary the name of the file that it replaces.
 func placeOver(ops fileOps, r record) (bool, error) {
-	now, err := ops.ReadFile(r.File)
-	if err != nil {
-		return false, Cause(err)
+	if err := unchanged(ops, r); err != nil {
+		return false, err
 	}
-	if hashOf(now) != r.Replaces {
-		return false, ErrChanged
-	}
-	if err := ops.Chmod(r.Temp, fs.FileMode(r.Mode)); err != nil {
-		return false, Cause(err)
+	if err := giveMode(ops, r, r.Temp); err != nil {
+		return false, err
 	}
 	if err := ops.Rename(r.Temp, r.File); err != nil {
 		return false, Cause(err)
@@ -155,10 +141,47 @@ func placeOver(ops fileOps, r record) (bool, error) {
 	return true, nil
 }
 
+// moveAway gives a file that is removed the name of its backup, so that it can be
+// brought back until all is done.
+func moveAway(ops fileOps, r record) (bool, error) {
+	if err := unchanged(ops, r); err != nil {
+		return false, err
+	}
+	if err := ops.Rename(r.File, r.Backup); err != nil {
+		return false, Cause(err)
+	}
+	return true, nil
+}
+
+// unchanged refuses to touch what somebody has changed since it was read.
+func unchanged(ops fileOps, r record) error {
+	now, err := heldAt(ops, r, r.File)
+	if err != nil {
+		return Cause(err)
+	}
+	if hashOf(now) != r.Replaces {
+		return ErrChanged
+	}
+	return nil
+}
+
+// giveMode gives a file its mode; links and what is moved away have that of before.
+func giveMode(ops fileOps, r record, name string) error {
+	if r.Link || r.Gone {
+		return nil
+	}
+	return Cause(ops.Chmod(name, fs.FileMode(r.Mode)))
+}
+
 // restore puts the old content back.
 func restore(ops fileOps, r record) error {
-	if err := ops.Chmod(r.Backup, fs.FileMode(r.Mode)); err != nil {
-		return fmt.Errorf("restoring %s: %w", r.File, Cause(err))
+	if r.Gone {
+		if _, err := ops.Lstat(r.File); !errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody made it anew
+		}
+	}
+	if err := giveMode(ops, r, r.Backup); err != nil {
+		return fmt.Errorf("restoring %s: %w", r.File, err)
 	}
 	if err := ops.Rename(r.Backup, r.File); err != nil {
 		return fmt.Errorf("restoring %s: %w", r.File, Cause(err))
@@ -171,7 +194,7 @@ func (t *Transaction) takeBack(r record) error {
 	if r.Backup == "" {
 		return t.removeOne(r.File)
 	}
-	if !t.holds(r.Backup, r.Replaces) {
+	if !t.holds(r, r.Backup, r.Replaces) {
 		return nil // it was restored before
 	}
 	return restore(t.ops, r)

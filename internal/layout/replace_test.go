@@ -11,11 +11,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What the crash tests of this file do: a new file, and two that are replaced, of
-// which one is reached by a link and the other names what is new.
+// What the crash tests of this file do: two new files, two that are replaced, of
+// which one is reached by a link and the other names what is new, a link that is led
+// to what is new, as a kubelet's, and a file that is removed.
 const (
 	oldBundle, newBundle     = "# ours\nold anchor\n", "# ours\nold anchor\nnew anchor\n"
 	oldManifest, newManifest = "--client-ca-file=/pki/ca.crt\n", "--client-ca-file=/pki/client-ca.crt\n"
+	oldPair, newPair         = "old pair\n", "new pair\n"
+	changes                  = 8
 )
 
 func replacing(t *testing.T) string {
@@ -24,6 +27,13 @@ func replacing(t *testing.T) string {
 	write(t, root, "shared/bundle.pem", oldBundle, 0o640)
 	write(t, root, "manifests/kube-apiserver.yaml", oldManifest, 0o600)
 	write(t, root, "pki/ca.crt", "anchor\n", 0o644)
+	write(t, root, "pki/obsolete.crt", oldBundle, 0o644)
+	write(t, root, "kubelet/1.pem", oldPair, 0o600)
+	for _, name := range []string{"current.pem", "obsolete.pem"} {
+		if err := os.Symlink("/kubelet/1.pem", filepath.Join(root, "kubelet", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.Symlink("../shared/bundle.pem", filepath.Join(root, "pki/bundle.crt")); err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +54,30 @@ func stageReplacing(tx *Transaction) error {
 			return err
 		}
 	}
-	err := tx.Write("/pki/client-ca.crt", []byte("anchor\nnew anchor\n"), 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
+	if to, err := tx.dir.Readlink("kubelet/current.pem"); err != nil || to != "/kubelet/2.pem" {
+		if err := tx.Lead("/kubelet/current.pem", "/kubelet/1.pem", "/kubelet/2.pem"); err != nil {
+			return err
+		}
 	}
-	return err
+	if _, err := tx.dir.Lstat("kubelet/obsolete.pem"); err == nil {
+		if err := tx.Unlink("/kubelet/obsolete.pem", "/kubelet/1.pem"); err != nil {
+			return err
+		}
+	}
+	if err := tx.Symlink("/kubelet/server-current.pem", "/kubelet/2.pem"); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, err := tx.dir.Lstat("pki/obsolete.crt"); err == nil {
+		if err := tx.Remove("/pki/obsolete.crt", []byte(oldBundle)); err != nil {
+			return err
+		}
+	}
+	for name, data := range map[string]string{"/pki/client-ca.crt": "anchor\nnew anchor\n", "/kubelet/2.pem": newPair} {
+		if err := tx.Write(name, []byte(data), 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func replaceAll(root string, on func(*os.Root) fileOps) error {
@@ -63,7 +92,7 @@ func replaceAll(root string, on func(*os.Root) fileOps) error {
 	return errors.Join(err, tx.Rollback())
 }
 
-// wholeOrNot tells which of the three changes stand, and asserts that no file is
+// wholeOrNot tells how many of the changes stand, and asserts that no file is
 // torn and nothing names what is not there.
 func wholeOrNot(t *testing.T, root string) (done int) {
 	t.Helper()
@@ -76,6 +105,7 @@ func wholeOrNot(t *testing.T, root string) (done int) {
 	}
 	for _, f := range [][3]string{
 		{"pki/bundle.crt", oldBundle, newBundle}, {"manifests/kube-apiserver.yaml", oldManifest, newManifest}, {"pki/client-ca.crt", "", "anchor\nnew anchor\n"},
+		{"kubelet/2.pem", "", newPair}, {"pki/obsolete.crt", oldBundle, ""},
 	} {
 		switch read(f[0]) {
 		case f[2]:
@@ -87,6 +117,27 @@ func wholeOrNot(t *testing.T, root string) (done int) {
 	}
 	if read("manifests/kube-apiserver.yaml") == newManifest && read("pki/client-ca.crt") == "" {
 		t.Error("the manifest names a file that is not there")
+	}
+	switch to, err := os.Readlink(filepath.Join(root, "kubelet/current.pem")); {
+	case err != nil || to != "/kubelet/1.pem" && to != "/kubelet/2.pem":
+		t.Errorf("the link leads to %q: %v", to, err)
+	case read("kubelet/"+filepath.Base(to)) == "":
+		t.Errorf("the link leads to %s, which is not there", to)
+	case to == "/kubelet/2.pem":
+		done++
+	}
+	switch to, err := os.Readlink(filepath.Join(root, "kubelet/obsolete.pem")); {
+	case errors.Is(err, fs.ErrNotExist):
+		done++
+	case err != nil || to != "/kubelet/1.pem":
+		t.Errorf("the link that goes leads to %q: %v", to, err)
+	}
+	switch to, err := os.Readlink(filepath.Join(root, "kubelet/server-current.pem")); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil || read("kubelet/2.pem") == "":
+		t.Errorf("the new link leads to %q, which is not there: %v", to, err)
+	default:
+		done++
 	}
 	return done
 }
@@ -103,8 +154,8 @@ func TestReplacingIsAllOrNothingWhereverItIsKilled(t *testing.T) {
 		if err := replaceAll(root, quick); err != nil {
 			t.Fatalf("operation %d: %v", n, err)
 		}
-		if done := wholeOrNot(t, root); done != 3 {
-			t.Errorf("killed at operation %d, the second run does %d of 3", n, done)
+		if done := wholeOrNot(t, root); done != changes {
+			t.Errorf("killed at operation %d, the second run does %d of the changes", n, done)
 		}
 		got := snapshot(t, root)
 		for name := range got {
@@ -146,8 +197,8 @@ func TestReplacingIsAllOrNothingWhereverItIsKilled(t *testing.T) {
 			if tx.Recovered().Finished > 0 {
 				forward++
 			}
-			if done := wholeOrNot(t, root); done != 0 && done != 3 {
-				t.Errorf("killed at operation %d, then at %d: %d of 3 changes stand after the recovery", n, again, done)
+			if done := wholeOrNot(t, root); done != 0 && done != changes {
+				t.Errorf("killed at operation %d, then at %d: %d of the changes stand after the recovery", n, again, done)
 			}
 			for name := range snapshot(t, root) {
 				if strings.Contains(name, tempPrefix) {
@@ -190,14 +241,14 @@ func TestTakingBackIsAllOrNothingWhereverItIsKilled(t *testing.T) {
 				t.Fatalf("failed at %d, killed at %d: %v", failing, kill, err)
 			}
 			done := wholeOrNot(t, root)
-			if done != 0 && done != 3 {
-				t.Fatalf("failed at %d, killed at %d: %d of 3 changes stand after the recovery", failing, kill, done)
+			if done != 0 && done != changes {
+				t.Fatalf("failed at %d, killed at %d: %d of the changes stand after the recovery", failing, kill, done)
 			}
 			if done < before {
 				undone++
 			}
 			tx.Rollback()
-			if err := replaceAll(root, quick); err != nil || wholeOrNot(t, root) != 3 {
+			if err := replaceAll(root, quick); err != nil || wholeOrNot(t, root) != changes {
 				t.Fatalf("failed at %d, killed at %d: the second run: %v", failing, kill, err)
 			}
 		}
@@ -229,7 +280,7 @@ func TestReplacingThatFailsLeavesTheFolderAsItWas(t *testing.T) {
 				break
 			}
 			if err == nil { // all stood: what could not be removed is left to the next run
-				if err := replaceAll(root, quick); err != nil || wholeOrNot(t, root) != 3 {
+				if err := replaceAll(root, quick); err != nil || wholeOrNot(t, root) != changes {
 					t.Fatalf("operation %d failed unsaid: %v", at, err)
 				}
 				continue
@@ -298,7 +349,8 @@ func TestWhatWasWrittenAfterAKillStays(t *testing.T) {
 		}
 		waiting++
 		tx.Rollback()
-		for name, want := range map[string]string{"manifests/kube-apiserver.yaml": "mine\n", "shared/bundle.pem": oldBundle, "pki/client-ca.crt": ""} {
+		for name, want := range map[string]string{"manifests/kube-apiserver.yaml": "mine\n", "shared/bundle.pem": oldBundle, "pki/client-ca.crt": "", "pki/obsolete.crt": oldBundle, "kubelet/current.pem": oldPair} {
+			name := strings.Replace(name, "current", "1", 1) // an absolute link leads out of this folder
 			if data, _ := os.ReadFile(filepath.Join(root, name)); string(data) != want {
 				t.Errorf("killed at operation %d: %s holds %q", n, name, data)
 			}
@@ -306,5 +358,62 @@ func TestWhatWasWrittenAfterAKillStays(t *testing.T) {
 	}
 	if waiting < 10 {
 		t.Errorf("only %d kills left something to finish", waiting)
+	}
+}
+
+func TestALinkAndAFileAreLeftToWhoChangedThem(t *testing.T) {
+	for name, try := range map[string]func(tx *Transaction) error{
+		"a link that leads elsewhere":  func(tx *Transaction) error { return tx.Lead("/kubelet/current.pem", "/kubelet/0.pem", "/x") },
+		"a file that is no link":       func(tx *Transaction) error { return tx.Lead("/pki/ca.crt", "", "/x") },
+		"a missing link":               func(tx *Transaction) error { return tx.Lead("/pki/no.crt", "", "/x") },
+		"a file with another content":  func(tx *Transaction) error { return tx.Remove("/pki/ca.crt", []byte("another\n")) },
+		"a link that would be removed": func(tx *Transaction) error { return tx.Remove("/kubelet/current.pem", []byte(oldPair)) },
+		"a folder that would be gone":  func(tx *Transaction) error { return tx.Remove("/pki", nil) },
+		"a path that is not absolute":  func(tx *Transaction) error { return tx.Remove("pki/ca.crt", []byte("anchor\n")) },
+		"one that is replaced and goes": func(tx *Transaction) error {
+			return errors.Join(tx.Replace("/pki/ca.crt", []byte("anchor\n"), nil), tx.Remove("/pki/ca.crt", []byte("anchor\n")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := replacing(t)
+			before := snapshot(t, root)
+			tx := beginAt(t, root)
+			if err := try(tx); err == nil {
+				t.Error("it was staged")
+			}
+			if err := tx.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	for name, change := range map[string]func(root string) error{
+		"the link": func(root string) error {
+			return errors.Join(os.Remove(filepath.Join(root, "kubelet/current.pem")), os.Symlink("/kubelet/9.pem", filepath.Join(root, "kubelet/current.pem")))
+		},
+		"the file": func(root string) error {
+			return os.WriteFile(filepath.Join(root, "pki/obsolete.crt"), []byte("mine"), 0o644)
+		},
+	} {
+		t.Run(name+" is changed between", func(t *testing.T) {
+			root := replacing(t)
+			tx := beginAt(t, root)
+			if err := stageReplacing(tx); err != nil {
+				t.Fatal(err)
+			}
+			if err := change(root); err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Commit(); !errors.Is(err, ErrChanged) {
+				t.Errorf("committed: %v", err)
+			}
+			for _, left := range []string{"kubelet/2.pem", "pki/client-ca.crt"} {
+				if _, err := os.Lstat(filepath.Join(root, left)); err == nil {
+					t.Errorf("%s stands", left)
+				}
+			}
+		})
 	}
 }

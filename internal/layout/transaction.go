@@ -13,12 +13,13 @@ import (
 	"slices"
 )
 
-// Transaction creates and replaces several files below a root, all of them or
-// none. Write never overwrites, and Replace only what its caller has read. Files
+// Transaction creates, replaces and removes several files below a root, all of them
+// or none. Write never overwrites, and Replace, Lead and Remove touch only what its
+// caller has read. Files
 // are staged under temporary names (.kubepki-*.tmp, mode
 // 0600) beside their place and made durable; then a journal is; then they
-// appear under their names: new public files before those with private keys, and
-// what is replaced last.
+// appear under their names: new public files before those with private keys, then
+// what is replaced, and last what is removed goes.
 //
 // Killed at any moment, no file is half written and no key stands without its
 // certificate; the next [Begin] on the root finishes the transaction if its
@@ -194,7 +195,7 @@ func (t *Transaction) sweep(folder string) error {
 	for _, e := range entries {
 		name := path.Join(folder, e.Name())
 		mine := func(r record) bool { return r.Temp == name || r.Backup == name }
-		if e.Type().IsRegular() && isTemporary(e.Name()) && !slices.ContainsFunc(t.entries, mine) {
+		if (e.Type().IsRegular() || e.Type() == fs.ModeSymlink) && isTemporary(e.Name()) && !slices.ContainsFunc(t.entries, mine) {
 			if err := removeIfThere(t.ops, name); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -16,6 +17,8 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 	i := &Item{Name: a.Name, Node: a.Node, Kind: Authority, Certificate: a.Certificate, Key: a.Key, Why: p.why(a.Certificate)}
 	m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
 	switch {
+	case p.Elsewhere:
+		return nil, &Refusal{i.ID(), "requests are made for leaves alone: an authority's own certificate is a decision of who holds the key above it", "openssl req -new -key KEY makes a request with the authority's key"}
 	case !m.OK() || len(m.Certificates) == 0:
 		return nil, &Refusal{i.ID(), a.Certificate.String() + " cannot be read", "restore it from a backup or another control-plane node: made anew it would fit nothing that is there"}
 	case len(m.Certificates) > 1:
@@ -45,7 +48,7 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 		}
 		i.signer = above
 	}
-	p.life(i)
+	p.life(i, catalog.Entry{})
 	for _, cred := range p.g.Credentials {
 		// What it signed shall not outlive it, if it was long ago made for a shorter time.
 		if leaf := p.g.Material(cred.Certificate).Leaf(); leaf != nil && trust.SignedBy(leaf, old) && leaf.NotAfter.After(i.NotAfter) && i.signer.Certificate == nil {

@@ -56,6 +56,14 @@ type Item struct {
 	// where it names a file of them, or verifies nothing.
 	Cluster, User, Server string
 	Anchors               []*x509.Certificate
+	// Current tells that Certificate is a kubelet's link to the newest of its dated
+	// files: the new pair gets a dated file too, and the link is led to it.
+	Current bool
+	// Conf is a kubeconfig that names Certificate and gets Anchors; zero where it needs
+	// none.
+	Conf trust.Place
+	// Copies are kubeconfigs of people that hold Old too, and get what is made.
+	Copies []trust.Place
 
 	// Certifier issues the certificate; nil: the authority's key that is at hand.
 	Certifier Certifier
@@ -64,7 +72,10 @@ type Item struct {
 	key        crypto.Signer // that is used again; nil: a new one
 	subjectID  []byte
 	pathLength *int
+	extensions []pkix.Extension
+	span       time.Duration // of the life that is wanted, whenever its authority ends
 	serving    bool
+	anchors    []anchorSet // of an item for an authority elsewhere
 }
 
 // ID is the name of the item, with its node's before it where that has one.
@@ -123,6 +134,7 @@ func (i *Item) Template() issue.Template {
 	return issue.Template{
 		Subject: i.Subject, RawSubject: i.rawSubject, DNSNames: i.DNSNames, Addresses: i.Addresses, URIs: i.URIs, Emails: i.Emails, Usages: i.Usages,
 		NotBefore: i.NotBefore, NotAfter: i.NotAfter, Authority: i.Kind == Authority, PathLength: i.pathLength, SubjectKeyID: i.subjectID,
+		Extensions: i.extensions,
 	}
 }
 

@@ -1,8 +1,10 @@
 package renew
 
 import (
+	"cmp"
 	"crypto"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -18,10 +20,29 @@ import (
 type Options struct {
 	At       time.Time
 	ReuseKey bool
+	// Algorithm is that of all new keys; empty: the configuration's, else the old key's.
+	Algorithm issue.Algorithm
 	// Keys returns the private key that was read at a place, nil when there is none.
 	Keys func(trust.Place) crypto.Signer
 	// Server is the URL for kubeconfigs of which no file tells what they dial.
 	Server string
+	// Within is how much life may be left of what is due by age, as [Due] judges it;
+	// 0: a third of its life.
+	Within time.Duration
+	// Configured returns the configuration as it is for a node, whose name and address
+	// are given as far as the node's files tell them; nil where there is none, so that
+	// the files alone tell what is wanted.
+	Configured func(node, name string, address netip.Addr) (*catalog.Cluster, error)
+	// PruneNames leaves out what the old certificate has of names that neither the
+	// configuration nor a link asks for.
+	PruneNames bool
+	// Kubeconfigs are files of people, read as others of the node, whose credential is
+	// made anew too.
+	Kubeconfigs []trust.Place
+	// Elsewhere plans for an authority that signs elsewhere: its certificate is
+	// needed, its key is not. Such an item has no means to sign of its own; see
+	// [Item.Request] and [Item.Judge].
+	Elsewhere bool
 }
 
 // Refusal tells that something is not made anew, and what to do instead.
@@ -55,11 +76,15 @@ func (e *UnknownError) Hint() string { return "name one of " + strings.Join(e.Kn
 //
 // An error ([*UnknownError], [*Refusal]) names the target; nothing is planned then.
 func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options) ([]*Item, error) {
-	p := &planner{Options: o, g: g, findings: findings}
-	all := p.candidates()
 	if len(targets) == 0 {
-		return p.whatCanBe(all)
+		items, left := All(g, findings, o)
+		if i := slices.IndexFunc(left, func(l Left) bool { return !l.Authority }); len(items) == 0 && i >= 0 {
+			return nil, left[i].Err
+		}
+		return items, nil
 	}
+	p := newPlanner(g, findings, o)
+	all := p.candidates()
 	chosen := map[int]bool{}
 	for _, t := range targets {
 		found := false
@@ -83,35 +108,17 @@ func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options)
 		}
 		items = append(items, item)
 	}
-	return items, nil
-}
-
-// whatCanBe plans all leaves and kubeconfigs; one whose authority's key is not at
-// hand is left alone, unless that is so of all.
-func (p *planner) whatCanBe(all []candidate) ([]*Item, error) {
-	var items []*Item
-	var refused error
-	for _, c := range all {
-		if c.authority != nil || c.absent {
-			continue
-		}
-		item, err := p.item(c)
-		if err != nil {
-			refused = err
-			continue
-		}
-		items = append(items, item)
-	}
-	if len(items) == 0 && refused != nil {
-		return nil, refused
-	}
-	return items, nil
+	return p.withCopies(items), nil
 }
 
 type planner struct {
 	Options
-	g        *trust.Graph
-	findings []check.Finding
+	*index
+	g *trust.Graph
+}
+
+func newPlanner(g *trust.Graph, findings []check.Finding, o Options) *planner {
+	return &planner{Options: o, g: g, index: newIndex(g, findings, o)}
 }
 
 // candidate is what can be named: a credential or an authority.
@@ -166,20 +173,28 @@ func known(all []candidate) []string {
 // control plane has with kubeadm, and the authorities.
 func (p *planner) candidates() []candidate {
 	var all []candidate
+	there := map[trust.Place]bool{}
 	for _, cred := range p.g.Credentials {
-		all = append(all, candidate{name: cred.Name, node: cred.Node, credential: cred, kubeconfig: p.kubeconfigOf(cred)})
+		c := candidate{name: cred.Name, node: cred.Node, credential: cred, kubeconfig: p.kubeconfigOf(cred)}
+		if c.kubeconfig != nil && slices.Contains(p.Kubeconfigs, c.kubeconfig.Place) {
+			c.name = c.kubeconfig.Place.Path // many are called config
+		}
+		for _, file := range c.paths() {
+			there[trust.Place{Node: c.node, Path: file}] = true
+		}
+		all = append(all, c)
 	}
 	for i := range p.g.Nodes {
 		n := &p.g.Nodes[i]
 		for _, name := range []string{"admin.conf", "super-admin.conf"} {
 			at := trust.Place{Node: n.Name, Path: catalog.Conf(name)}
-			there := slices.ContainsFunc(all, func(c candidate) bool { return c.node == n.Name && slices.Contains(c.paths(), at.Path) })
-			if !there && apiserver(n) != nil && n.Layout == "kubeadm" {
+			if !there[at] && apiserver(n) != nil && n.Layout == "kubeadm" {
 				cred := &trust.Credential{ID: name, Name: name, Node: n.Name, Certificate: at, Client: true}
 				all = append(all, candidate{name: name, node: n.Name, credential: cred, kubeconfig: &trust.Kubeconfig{Place: at, State: trust.Missing}, absent: true})
 			}
 		}
 	}
+	all = append(all, p.ofPeople(there)...)
 	for i := range p.g.Authorities {
 		a := &p.g.Authorities[i]
 		all = append(all, candidate{name: a.Name, node: a.Node, authority: a})
@@ -189,21 +204,13 @@ func (p *planner) candidates() []candidate {
 
 // kubeconfigOf returns the kubeconfig that a credential is of, nil when none.
 func (p *planner) kubeconfigOf(cred *trust.Credential) *trust.Kubeconfig {
-	for i := range p.g.Nodes {
-		for j := range p.g.Nodes[i].Kubeconfigs {
-			k := &p.g.Nodes[i].Kubeconfigs[j]
-			if k.Place == cred.Certificate.File() || !k.Certificate.IsZero() && k.Certificate == cred.Certificate {
-				return k
-			}
-		}
+	if k := p.kubeconfigs[cred.Certificate.File()]; k != nil {
+		return k
 	}
-	return nil
+	return p.naming[cred.Certificate]
 }
 
-func (p *planner) node(name string) *trust.Node {
-	i := slices.IndexFunc(p.g.Nodes, func(n trust.Node) bool { return n.Name == name })
-	return &p.g.Nodes[i]
-}
+func (p *planner) node(name string) *trust.Node { return p.nodes[name] }
 
 // apiserver is the node's, nil when it has none.
 func apiserver(n *trust.Node) *trust.Component {
@@ -231,56 +238,77 @@ func (p *planner) leaf(c candidate) (*Item, error) {
 	if k := c.kubeconfig; k != nil && k.Place == cred.Certificate.File() {
 		i.Kind, i.Certificate, i.Key = Kubeconfig, k.Place, k.Place
 	}
+	i.Current = i.Kind == Leaf && path.Base(cred.Certificate.Path) == path.Base(cred.Key.Path) && strings.HasSuffix(cred.Certificate.Path, "-current.pem")
 	if i.Key.IsZero() {
 		return nil, &Refusal{i.ID(), "nothing tells where its key stands", "name the key beside the certificate where that is configured"}
 	}
 	i.Why = p.why(cred.Certificate, cred.Key)
-	e := p.entry(cred)
-	if err := p.sign(i, cred, e); err != nil {
+	if err := p.refusedByConfiguration(i); err != nil {
 		return nil, err
 	}
+	e := p.entry(cred)
+	signer := p.sign(i, cred, e) // what is wanted can be said all the same
 	if err := p.identify(i, cred, e); err != nil {
-		return nil, err
+		return nil, cmp.Or(signer, err)
 	}
 	p.names(i, cred, e)
 	p.usages(i, cred)
-	p.life(i)
-	if err := p.choose(i, cred); err != nil {
-		return nil, err
+	p.life(i, e)
+	if err := cmp.Or(p.choose(i, cred), p.keepExtensions(i)); err != nil {
+		return nil, cmp.Or(signer, err)
 	}
-	p.notKept(i)
-	if i.Kind == Kubeconfig {
+	p.warnOfNames(i)
+	switch {
+	case signer != nil:
+		return i, signer
+	case i.Kind == Kubeconfig:
 		return i, p.dial(i, c.kubeconfig)
+	case i.Current && c.kubeconfig != nil && !c.kubeconfig.CA.IsZero() && c.kubeconfig.CA.Field != "" && !c.kubeconfig.Insecure:
+		return i, p.trustNow(i, c.kubeconfig)
 	}
 	return i, nil
 }
 
 // why lists the findings at places, or says that it was asked for.
 func (p *planner) why(places ...trust.Place) []string {
-	var why []string
-	for _, f := range p.findings {
-		at := func(pl trust.Place) bool {
-			return !pl.IsZero() && f.Node == pl.Node && (slices.Contains(f.Paths, pl.Path) || f.Path == pl.Path) && (f.Field == "" || pl.Field == "" || len(f.Paths) > 1 || f.Field == pl.Field)
-		}
-		if slices.ContainsFunc(places, at) && !slices.Contains(why, f.ID+": "+f.Cause) {
-			why = append(why, f.ID+": "+f.Cause)
-		}
-	}
+	why := p.reasons(nil, places...)
 	if len(why) == 0 {
-		return []string{"asked for"}
+		return []string{askedFor}
+	}
+	return why
+}
+
+// askedFor is the reason of what no finding speaks of.
+const askedFor = "asked for"
+
+// reasons lists the findings at places, those alone that are of some ids.
+func (p *planner) reasons(ids []string, places ...trust.Place) []string {
+	var why []string
+	for _, pl := range places {
+		if pl.IsZero() {
+			continue
+		}
+		for _, f := range p.findings[pl.File()] {
+			reason := f.ID + ": " + f.Cause
+			here := f.Field == "" || pl.Field == "" || len(f.Paths) > 1 || f.Field == pl.Field
+			if here && (ids == nil || slices.Contains(ids, f.ID)) && !slices.Contains(why, reason) {
+				why = append(why, reason)
+			}
+		}
 	}
 	return why
 }
 
 // found tells whether a finding of an id has its root at a place.
 func (p *planner) found(at trust.Place, ids ...string) bool {
-	return slices.ContainsFunc(p.findings, func(f check.Finding) bool {
-		return slices.Contains(ids, f.ID) && f.Node == at.Node && f.Path == at.Path
+	return slices.ContainsFunc(p.findings[at.File()], func(f *check.Finding) bool {
+		return slices.Contains(ids, f.ID) && f.Path == at.Path
 	})
 }
 
-// life is the old one's span, from now on; never past the authority's.
-func (p *planner) life(i *Item) {
+// life is the configuration's span or the old one's, from now on; never past the
+// authority's.
+func (p *planner) life(i *Item, e catalog.Entry) {
 	span := catalog.DefaultValidity
 	if i.Kind == Authority {
 		span = catalog.DefaultCAValidity
@@ -288,6 +316,10 @@ func (p *planner) life(i *Item) {
 	if i.Old != nil && i.Old.NotAfter.After(i.Old.NotBefore) {
 		span = i.Old.NotAfter.Sub(i.Old.NotBefore)
 	}
+	if c := p.configured(i.Node); c != nil && i.Kind != Authority {
+		span = cmp.Or(e.Validity, c.Validity)
+	}
+	i.span = span
 	i.NotBefore = p.At.Add(-issue.Backdate).UTC().Truncate(time.Second)
 	i.NotAfter = i.NotBefore.Add(span)
 	if a := i.signer.Certificate; a != nil && i.NotAfter.After(a.NotAfter) {
@@ -309,7 +341,15 @@ func (p *planner) choose(i *Item, cred *trust.Credential) error {
 		i.key = old
 		return nil
 	}
-	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), i.signer.Key.Public()} {
+	if c := p.configured(i.Node); c != nil && p.Algorithm == "" && c.Algorithm != "" {
+		i.Algorithm = issue.Algorithm(c.Algorithm)
+		return nil
+	}
+	if p.Algorithm != "" {
+		i.Algorithm = p.Algorithm
+		return nil
+	}
+	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), publicOf(i.signer.Certificate)} {
 		if k != nil && issue.CheckPublicKey(k) == nil && issue.AlgorithmOf(k) != "" {
 			i.Algorithm = issue.AlgorithmOf(k)
 			return nil

@@ -7,6 +7,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -27,6 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("rapid.checks", "40") // each reads a node from the disk; the command line may ask for more
 	code := m.Run()
 	testpki.Clean()
 	os.Exit(code)

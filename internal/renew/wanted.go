@@ -5,12 +5,10 @@ import (
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 
@@ -33,93 +31,14 @@ func publicOfKey(k crypto.Signer) crypto.PublicKey {
 	return k.Public()
 }
 
-// entry is what the catalog wants of a credential's role; the zero Entry where it
-// knows none of this name.
-func (p *planner) entry(cred *trust.Credential) catalog.Entry {
-	n := p.node(cred.Node)
-	c := &catalog.Cluster{
-		CertificatesDir: path.Dir(cred.Certificate.Path), ServiceSubnet: catalog.DefaultServiceSubnet, DNSDomain: catalog.DefaultDNSDomain, KubeProxy: true,
-		KubeletAuthority: p.hasAuthority(cred.Node, catalog.KubeletCA), Validity: catalog.DefaultValidity, CAValidity: catalog.DefaultCAValidity,
-		ControlPlanes: []catalog.ControlPlane{{Name: p.nodeName(n), Address: p.advertised(n), BindPort: catalog.DefaultBindPort}},
-	}
-	if a := apiserver(n); a != nil {
-		if v, ok := a.Flag("service-cluster-ip-range"); ok {
-			c.ServiceSubnet = v
-		}
-		if v, _ := a.Flag("service-account-issuer"); strings.HasPrefix(v, "https://kubernetes.default.svc.") {
-			c.DNSDomain = strings.TrimPrefix(v, "https://kubernetes.default.svc.")
-		}
-	}
-	nodes, err := c.Entries()
+// addressIn is the address that a URL names; the zero Addr where it names none.
+func addressIn(s string) netip.Addr {
+	u, err := url.Parse(s)
 	if err != nil {
-		return catalog.Entry{}
+		return netip.Addr{}
 	}
-	for _, e := range nodes[0].Entries {
-		if e.Name == cred.Name && (e.Kind == catalog.KindLeaf || e.Kind == catalog.KindKubeconfig && e.Path == p.conf(cred)) {
-			return e
-		}
-	}
-	return catalog.Entry{}
-}
-
-// conf is the path of the kubeconfig that a credential is of.
-func (p *planner) conf(cred *trust.Credential) string {
-	if k := p.kubeconfigOf(cred); k != nil {
-		return k.Place.Path
-	}
-	return cred.Certificate.Path
-}
-
-func (p *planner) hasAuthority(node, name string) bool {
-	return slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return a.Node == node && a.Name == name })
-}
-
-// nodeName is the node's, as the files or, without them, its kubelet's identity
-// tell it.
-func (p *planner) nodeName(n *trust.Node) string {
-	if n.NodeName != "" {
-		return n.NodeName
-	}
-	for _, cred := range p.g.Credentials {
-		if leaf := p.g.Material(cred.Certificate).Leaf(); cred.Node == n.Name && cred.Name == "kubelet.conf" && leaf != nil {
-			if name, ok := strings.CutPrefix(leaf.Subject.CommonName, nodePrefix); ok {
-				return name
-			}
-		}
-	}
-	return ""
-}
-
-const nodePrefix = "system:node:"
-
-// advertised is the address of the node's apiserver; the zero Addr when unknown.
-func (p *planner) advertised(n *trust.Node) netip.Addr {
-	if a := apiserver(n); a != nil {
-		if v, ok := a.Flag("advertise-address"); ok {
-			addr, _ := netip.ParseAddr(v)
-			return addr
-		}
-	}
-	for _, name := range []string{"scheduler.conf", "controller-manager.conf"} {
-		if u, err := url.Parse(p.serverOf(n.Name, name)); err == nil {
-			if addr, err := netip.ParseAddr(u.Hostname()); err == nil && !addr.IsLoopback() {
-				return addr
-			}
-		}
-	}
-	return netip.Addr{}
-}
-
-// serverOf is the URL that a kubeconfig of a node dials, empty when it is not known.
-func (p *planner) serverOf(node, name string) string {
-	for i := range p.g.Nodes {
-		for _, k := range p.g.Nodes[i].Kubeconfigs {
-			if p.g.Nodes[i].Name == node && path.Base(k.Place.Path) == name && isURL(k.Server) {
-				return k.Server
-			}
-		}
-	}
-	return ""
+	addr, _ := netip.ParseAddr(u.Hostname())
+	return addr
 }
 
 func isURL(s string) bool {
@@ -149,10 +68,10 @@ func (p *planner) identify(i *Item, cred *trust.Credential, e catalog.Entry) err
 	if !p.accepted(cred, want) {
 		return &Refusal{i.ID(), fmt.Sprintf("nobody would accept it as %s", want.String()), "see what kubepki verify says of the flags that name whom they accept"}
 	}
-	if i.Old != nil {
-		keepSubject(&want, i.Old.Subject)
-	}
 	i.Subject = want
+	if i.Old != nil {
+		return i.keepSubject(i.Old)
+	}
 	return nil
 }
 
@@ -177,18 +96,6 @@ func (p *planner) caller(cred *trust.Credential) pkix.Name {
 
 func hasNames(c *x509.Certificate) bool {
 	return len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) > 0
-}
-
-// keepSubject takes over all but name and groups.
-func keepSubject(want *pkix.Name, old pkix.Name) {
-	want.Country, want.OrganizationalUnit, want.Locality, want.Province = old.Country, old.OrganizationalUnit, old.Locality, old.Province
-	want.StreetAddress, want.PostalCode, want.SerialNumber = old.StreetAddress, old.PostalCode, old.SerialNumber
-	usual := []int{3, 5, 6, 7, 8, 9, 10, 11, 17} // of 2.5.4, which the fields above hold
-	for _, n := range old.Names {
-		if len(n.Type) != 4 || !n.Type[:3].Equal(asn1.ObjectIdentifier{2, 5, 4}) || !slices.Contains(usual, n.Type[3]) {
-			want.ExtraNames = append(want.ExtraNames, n)
-		}
-	}
 }
 
 // accepted tells whether every callee takes a subject for whom it should be.
@@ -218,36 +125,24 @@ func (p *planner) wantedUser(cred *trust.Credential) string {
 	return ""
 }
 
-func (p *planner) wants(cred *trust.Credential) []trust.Identity {
-	var all []trust.Identity
-	for _, l := range p.g.Links {
-		if l.Client != nil && l.Client.Credential == cred {
-			all = append(all, l.Client.Want)
-		}
-	}
-	return all
-}
+func (p *planner) wants(cred *trust.Credential) []trust.Identity { return p.wanted[cred] }
 
-// names are those of the old certificate and all that the links need; the role's
-// usual ones too where no old certificate tells.
+// names are those of the old certificate, all that the links need, and those of the
+// configuration; without an old certificate the role's usual ones.
 func (p *planner) names(i *Item, cred *trust.Credential, e catalog.Entry) {
+	configured := p.configured(i.Node) != nil
+	needed := p.needed(cred)
+	if i.Old == nil || configured {
+		needed = append(needed, namesIn(e)...)
+	}
 	if i.Old != nil {
-		i.DNSNames, i.Addresses = slices.Clone(i.Old.DNSNames), slices.Clone(i.Old.IPAddresses)
 		i.URIs, i.Emails = i.Old.URIs, i.Old.EmailAddresses
-	}
-	var needed []string
-	for _, l := range p.g.Links {
-		if l.Server != nil && l.Server.Credential == cred {
-			needed = append(needed, p.dialled(l.Server)...)
+		i.DNSNames, i.Addresses = slices.Clone(i.Old.DNSNames), slices.Clone(i.Old.IPAddresses)
+		if p.PruneNames && configured && len(namesIn(e)) > 0 {
+			i.prune(needed)
 		}
 	}
-	if i.Old == nil {
-		needed = append(needed, e.DNSNames...)
-		for _, a := range e.Addresses {
-			if a.IsValid() {
-				needed = append(needed, a.String())
-			}
-		}
+	if i.Old == nil && !configured {
 		if a := apiserver(p.node(cred.Node)); i.Name == "apiserver" && (a == nil || a.Source.IsZero()) {
 			i.Warnings = append(i.Warnings, fmt.Sprintf("no manifest and no old certificate tell the services' subnet and domain: kubeadm's defaults %s and %s are taken", catalog.DefaultServiceSubnet, catalog.DefaultDNSDomain))
 		}
@@ -256,6 +151,35 @@ func (p *planner) names(i *Item, cred *trust.Credential, e catalog.Entry) {
 	for _, name := range slices.Compact(needed) {
 		i.addName(name)
 	}
+}
+
+// needed are the names at which links have a credential reached.
+func (p *planner) needed(cred *trust.Credential) []string {
+	var names []string
+	for _, h := range p.servers[cred] {
+		names = append(names, p.dialled(h)...)
+	}
+	return names
+}
+
+func namesIn(e catalog.Entry) []string {
+	names := slices.Clone(e.DNSNames)
+	for _, a := range e.Addresses {
+		if a.IsValid() {
+			names = append(names, a.String())
+		}
+	}
+	return names
+}
+
+// prune leaves out the names of the old certificate that nobody asks for.
+func (i *Item) prune(asked []string) {
+	i.DNSNames = slices.DeleteFunc(i.DNSNames, func(have string) bool {
+		return !slices.ContainsFunc(asked, func(n string) bool { return strings.EqualFold(n, have) })
+	})
+	i.Addresses = slices.DeleteFunc(i.Addresses, func(have net.IP) bool {
+		return !slices.ContainsFunc(asked, func(n string) bool { return have.Equal(net.ParseIP(n)) })
+	})
 }
 
 // dialled are the names that a caller dials, but for one whose kubeconfig is what
@@ -297,21 +221,9 @@ func (p *planner) usages(i *Item, cred *trust.Credential) {
 	}
 }
 
-// rebuilt are the extensions that every certificate gets anew.
-var rebuilt = []asn1.ObjectIdentifier{{2, 5, 29, 14}, {2, 5, 29, 15}, {2, 5, 29, 17}, {2, 5, 29, 19}, {2, 5, 29, 35}, {2, 5, 29, 37}}
-
-// notKept warns of what the old certificate has and the new one will not, and of
-// names that are taken from a certificate that is nobody's here.
-func (p *planner) notKept(i *Item) {
-	if i.Old == nil {
-		return
-	}
-	for _, e := range i.Old.Extensions {
-		if !slices.ContainsFunc(rebuilt, e.Id.Equal) {
-			i.Warnings = append(i.Warnings, fmt.Sprintf("the extension %s of the old certificate is not kept", e.Id))
-		}
-	}
-	if hasNames(i.Old) && !trust.SignedBy(i.Old, i.signer.Certificate) {
+// warnOfNames tells of names that are taken from a certificate that is nobody's here.
+func (p *planner) warnOfNames(i *Item) {
+	if i.Old != nil && i.signer.Certificate != nil && hasNames(i.Old) && !p.judgement.SignedBy(i.Old, i.signer.Certificate) {
 		i.Warnings = append(i.Warnings, fmt.Sprintf("the old certificate is not of authority %q: its names are kept, see that they are right: %s", i.signer.Certificate.Subject, strings.Join(i.allNames(), ", ")))
 	}
 }
@@ -396,26 +308,23 @@ func (p *planner) anchors(i *Item, k *trust.Kubeconfig) error {
 }
 
 func (p *planner) verifiesAServer(a *x509.Certificate) bool {
-	return slices.ContainsFunc(p.g.Credentials, func(c *trust.Credential) bool {
-		m := p.g.Material(c.Certificate)
-		return c.Name == "apiserver" && m.OK() && slices.ContainsFunc(m.Certificates, func(l *x509.Certificate) bool { return trust.SignedBy(l, a) })
-	})
+	return slices.ContainsFunc(p.apiservers, func(l *x509.Certificate) bool { return p.judgement.SignedBy(l, a) })
 }
 
 // serverAuthority is the anchor of a node's apiserver: the root where the
 // authority is below one.
 func (p *planner) serverAuthority(node string) *trust.Material {
 	for _, name := range []string{catalog.RootCA, catalog.ClusterCA} {
-		for _, a := range p.g.Authorities {
-			if m := p.g.Material(a.Certificate); a.Node == node && a.Name == name && m.OK() && len(m.Certificates) > 0 {
+		for _, a := range p.authorities[node] {
+			if m := p.g.Material(a.Certificate); a.Name == name && m.OK() && len(m.Certificates) > 0 {
 				return m
 			}
 		}
 	}
 	// In other layouts it has another name: it is the one that signed what is served.
-	for _, a := range p.g.Authorities {
+	for _, a := range p.authorities[node] {
 		m := p.g.Material(a.Certificate)
-		if a.Node == node && slices.ContainsFunc(certificatesOf(m), p.verifiesAServer) {
+		if slices.ContainsFunc(certificatesOf(m), p.verifiesAServer) {
 			return m
 		}
 	}
@@ -427,6 +336,9 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 	var why error
 	for _, a := range p.issuers(i, cred, e) {
 		m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+		if p.Elsewhere && m.OK() && len(m.Certificates) > 0 {
+			return p.signElsewhere(i, cred, a)
+		}
 		switch at := slices.IndexFunc(certificatesOf(m), func(c *x509.Certificate) bool { return key != nil && trust.SameKey(c.PublicKey, key.Public()) }); {
 		case at >= 0:
 			i.Issuer = a.Certificate
@@ -441,7 +353,7 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 		case key == nil && denied(p.g.Material(a.Key)):
 			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, may not be read", a.Key), "run it again with sudo"}
 		case key == nil:
-			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there"}
+			why = &Refusal{i.ID(), fmt.Sprintf("the key of its authority, %s, is not at hand", a.Key), "run it where the key is: on a control-plane node, or with --root NAME=DIR for that node too; what a worker's kubelet needs makes kubepki kubeconfig node NAME there; where it signs elsewhere --csr-only makes requests, and --ca-key names a key that kubepki-kms holds"}
 		default:
 			why = &Refusal{i.ID(), fmt.Sprintf("%s does not belong to %s: what it signs nobody verifies", a.Key, a.Certificate), "restore the pair of the authority first: kubepki verify says which half is wrong"}
 		}
@@ -472,20 +384,20 @@ func (p *planner) issuers(i *Item, cred *trust.Credential, e catalog.Entry) []tr
 		}
 		return p.signed(a, i.Old)
 	}
-	var own, others []trust.Authority
-	for _, a := range p.g.Authorities {
-		switch {
-		case !is(a):
-		case a.Node == i.Node:
+	var own []trust.Authority
+	for _, a := range p.authorities[i.Node] {
+		if is(a) {
 			own = append(own, a)
-		default:
-			others = append(others, a)
 		}
 	}
-	for _, o := range others {
-		if len(own) == 0 || p.sameAuthority(own[0], o) {
+	// Of other nodes' those count that can sign; without any one of them says why not.
+	for _, o := range p.withKey {
+		if o.Node != i.Node && is(o) && (len(own) == 0 || p.sameAuthority(own[0], o)) {
 			own = append(own, o)
 		}
+	}
+	if same := p.named[name]; len(own) == 0 && len(same) > 0 {
+		own = append(own, same[0])
 	}
 	return own
 }
@@ -494,16 +406,15 @@ func (p *planner) issuers(i *Item, cred *trust.Credential, e catalog.Entry) []tr
 // role's, and where neither knows one and none here signed the old certificate, what
 // the names of credentials tell. Empty where the old certificate tells it.
 func (p *planner) signerName(i *Item, cred *trust.Credential, e catalog.Entry) string {
-	known := func(name string) bool {
-		return slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return a.Name == name })
-	}
-	if name := catalog.SignerOf(p.g.Authorities, cred); name != "" {
+	known := func(name string) bool { return len(p.named[name]) > 0 }
+	if name := catalog.SignerOf(p.authorities[cred.Node], cred); name != "" {
 		return name
 	}
 	if len(e.Authorities) > 0 && known(e.Authorities[0]) {
 		return e.Authorities[0]
 	}
-	if slices.ContainsFunc(p.g.Authorities, func(a trust.Authority) bool { return p.signed(a, i.Old) }) {
+	signed := func(a trust.Authority) bool { return p.signed(a, i.Old) }
+	if slices.ContainsFunc(p.authorities[i.Node], signed) || slices.ContainsFunc(p.withKey, signed) {
 		return ""
 	}
 	switch {
@@ -519,7 +430,7 @@ func (p *planner) signerName(i *Item, cred *trust.Credential, e catalog.Entry) s
 
 // signed tells whether an authority signed a certificate, which may be nil.
 func (p *planner) signed(a trust.Authority, leaf *x509.Certificate) bool {
-	return leaf != nil && slices.ContainsFunc(certificatesOf(p.g.Material(a.Certificate)), func(c *x509.Certificate) bool { return trust.SignedBy(leaf, c) })
+	return leaf != nil && slices.ContainsFunc(certificatesOf(p.g.Material(a.Certificate)), func(c *x509.Certificate) bool { return p.judgement.SignedBy(leaf, c) })
 }
 
 // sameAuthority tells whether two files hold a certificate of one key.

@@ -194,6 +194,9 @@ func object(l *lines, o *inspect.Object) {
 	}
 	l.head(o.Kind, name)
 	l.line("type", o.Type)
+	if o.Expires != nil {
+		l.line("expires", o.Expires.Format(time.RFC3339))
+	}
 }
 
 func component(l *lines, c *inspect.Component) {

@@ -60,6 +60,7 @@ type KnownCredential struct {
 	Authority string `json:"authority,omitempty"` // name of the signer, empty when unknown
 	UsedBy    []Use  `json:"usedBy"`
 	parsed    *x509.Certificate
+	absent    bool // it is not in what was given
 }
 
 // Use is one side of a link on which a credential is shown.
@@ -118,7 +119,7 @@ func (v *Inventory) addAuthorities(g *trust.Graph) {
 		if !m.OK() || m.Leaf() == nil {
 			if m != nil || g.Material(a.Key) != nil {
 				v.Credentials = append(v.Credentials, KnownCredential{
-					Name: a.Name, Node: a.Node, Path: a.Certificate.Path, Problem: problemOf(m), UsedBy: []Use{},
+					Name: a.Name, Node: a.Node, Path: a.Certificate.Path, Problem: problemOf(m), UsedBy: []Use{}, absent: absent(m),
 				})
 			}
 			continue
@@ -157,12 +158,14 @@ func problemOf(m *trust.Material) string {
 	return cmp.Or(m.Reason, string(m.State))
 }
 
+func absent(m *trust.Material) bool { return m == nil || m.State == trust.NotGiven }
+
 func (v *Inventory) addCredentials(g *trust.Graph) {
 	for _, c := range g.Credentials {
 		k := KnownCredential{Name: c.Name, Node: c.Node, Path: c.Certificate.Path, Field: c.Certificate.Field, UsedBy: usesOf(g, c)}
 		m := g.Material(c.Certificate)
 		if !m.OK() || m.Leaf() == nil {
-			k.Problem = problemOf(m)
+			k.Problem, k.absent = problemOf(m), absent(m)
 		} else {
 			k.parsed, k.Certificate = m.Leaf(), inspect.NewCertificate(m.Leaf())
 			k.Authority = v.signerOf(g, m)

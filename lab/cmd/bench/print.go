@@ -28,8 +28,8 @@ func (b *bench) print(w io.Writer) error {
 		return fmt.Errorf("read how kubepki was built: %w", err)
 	}
 	fmt.Fprintf(w, "Measured on %s: %s; kubepki built with %s; kubeadm is v1.37.2, built from its module.\n"+
-		"Again: `lab/build.sh && cd lab && go run ./cmd/bench -pairs %d -folders %d`.\n\n",
-		time.Now().UTC().Format(time.DateOnly), machine, info.GoVersion, b.pairs, b.folders)
+		"Again: `lab/build.sh && cd lab && go run ./cmd/bench -pairs %d -folders %d -only %s`.\n\n",
+		time.Now().UTC().Format(time.DateOnly), machine, info.GoVersion, b.pairs, b.folders, b.only)
 	fmt.Fprintln(w, "| what | wanted | measured (median) |\n|---|---|---|")
 	for _, r := range b.rows {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", r.what, r.wanted, r.result)

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kubepki/kubepki/internal/apply"
+	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/restart"
+	"github.com/kubepki/kubepki/internal/trust"
+)
+
+// renewRestart are the flags of renew that restart what does not take a file up by
+// itself.
+type renewRestart struct {
+	on bool
+	restarter
+}
+
+func (o *renewRestart) add(f *pflag.FlagSet) {
+	f.BoolVar(&o.on, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone")
+	f.StringVar(&o.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
+	f.DurationVar(&o.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
+}
+
+// check judges the flags. What runs on other machines is not restarted from here.
+func (o *renewRestart) check(roots []string) error {
+	switch {
+	case !o.on:
+		return nil
+	case len(roots) > 0:
+		return usagef("--restart: does not go with --root: what runs on this machine reads its own files; run kubepki node restart on the node")
+	}
+	return o.restarter.check("--restart-by", "--restart-timeout")
+}
+
+// plan shows what will be restarted, after the table of what is renewed.
+func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]restart.Target, error) {
+	if !o.on {
+		return nil, nil
+	}
+	var changed []trust.Place
+	for _, f := range r.Files {
+		if !slices.Contains(changed, f.Place.File()) {
+			changed = append(changed, f.Place.File())
+		}
+	}
+	targets := restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs))
+	if len(targets) == 0 {
+		fmt.Fprintln(s.err, "nothing is to be restarted: what reads these files takes them up by itself")
+	}
+	return targets, printTargets(s, targets)
+}
+
+// run restarts what the plan has, once the files are written.
+func (o *renewRestart) run(ctx context.Context, s streams, targets []restart.Target) error {
+	if len(targets) == 0 {
+		return nil
+	}
+	unlock, err := o.begin(s, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	talk := s
+	talk.out = s.err // the answer is the renewal's
+	if err := o.restartAll(ctx, talk, &trustChangeFlags{trustFlags: trustFlags{output: "table"}}, targets); err != nil {
+		return advise(err, "the files are written; to go back: %s", report.Plain("kubepki renew --undo, and kubepki node restart with the same components"))
+	}
+	return nil
+}

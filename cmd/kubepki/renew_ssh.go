@@ -1,0 +1,306 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/kubepki/kubepki/internal/reach"
+	"github.com/kubepki/kubepki/internal/remote"
+	"github.com/kubepki/kubepki/internal/report"
+)
+
+// sshFlags are those of renew across nodes over SSH.
+type sshFlags struct {
+	targets, trusted, nodes            []string
+	hosts                              string
+	identity, knownHosts, config, jump string
+	command, root                      string
+	sudo, skipDown                     bool
+	timeout                            time.Duration
+	parallel                           int
+	password                           func(prompt string) ([]byte, error) // nil: nobody is asked
+	parsed                             []reach.Target
+}
+
+func (o *sshFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&o.targets, "ssh", nil, "a node that is reached over SSH, as [NAME=][USER@]HOST[:PORT]; repeatable")
+	f.StringVar(&o.hosts, "ssh-hosts", "", "file of such nodes, one a line, with the word trusted after those of --ssh-trust")
+	f.StringSliceVar(&o.trusted, "ssh-trust", nil, "nodes whose own word counts for what they are: control planes and etcd members that hold no authority's key")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "renew on these nodes alone; the others tell and sign")
+	f.StringVar(&o.identity, "ssh-identity", "", "file of the private key to log in with (default: those of ssh-agent, ~/.ssh/config, and ~/.ssh/id_*)")
+	f.StringVar(&o.knownHosts, "ssh-known-hosts", "", "file of host keys (default ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts)")
+	f.StringVar(&o.config, "ssh-config", "", "file like ~/.ssh/config, which is the default; none reads none")
+	f.StringVar(&o.jump, "ssh-jump", "", "host to go over, as [USER@]HOST[:PORT]; several with commas between them")
+	f.StringVar(&o.command, "ssh-command", "", "path of the kubepki that is installed on the nodes (default: the same program, else a copy of this one)")
+	f.StringVar(&o.root, "ssh-root", "", "folder on the nodes that stands for their / (default /)")
+	f.BoolVar(&o.sudo, "sudo", false, "run as root on the nodes, by sudo without a password")
+	f.BoolVar(&o.skipDown, "ssh-skip-down", false, "go on without nodes that cannot be reached; the exit code is 1 all the same")
+	f.DurationVar(&o.timeout, "ssh-timeout", 30*time.Second, "how long a node may take to log us in; four times that for each answer")
+	f.IntVar(&o.parallel, "ssh-parallel", 10, "how many workers are renewed at once; control planes go one at a time")
+}
+
+// on tells that nodes are reached over SSH.
+func (o *sshFlags) on() bool { return len(o.targets) > 0 || o.hosts != "" }
+
+// parse reads the targets, and what goes with them.
+func (o *sshFlags) parse(s streams, local []string) error {
+	if o.hosts != "" {
+		data, err := os.ReadFile(o.hosts)
+		if err != nil {
+			return fmt.Errorf("--ssh-hosts: %w", err)
+		}
+		if o.parsed, err = reach.ParseInventory(data); err != nil {
+			return usagef("--ssh-hosts: %s: %w", o.hosts, err)
+		}
+	}
+	for _, text := range o.targets {
+		t, err := reach.ParseTarget(text)
+		if err != nil {
+			return usagef("--ssh %w", err)
+		}
+		if slices.ContainsFunc(o.parsed, func(p reach.Target) bool { return p.Name == t.Name }) {
+			return usagef("--ssh: two nodes are called %q: use NAME=HOST", t.Name)
+		}
+		o.parsed = append(o.parsed, t)
+	}
+	for _, name := range slices.Concat(o.trusted, o.nodes) {
+		if !slices.ContainsFunc(o.parsed, func(t reach.Target) bool { return t.Name == name }) && !slices.Contains(local, name) {
+			return usagef("--ssh-trust, --nodes: no node is called %q", name)
+		}
+	}
+	for i := range o.parsed {
+		o.parsed[i].Trusted = o.parsed[i].Trusted || slices.Contains(o.trusted, o.parsed[i].Name)
+	}
+	if o.parallel < 1 || o.timeout <= 0 {
+		return usagef("--ssh-parallel, --ssh-timeout: must be more than nothing")
+	}
+	if f, ok := s.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		o.password = func(prompt string) ([]byte, error) {
+			fmt.Fprint(s.err, prompt)
+			defer fmt.Fprintln(s.err)
+			return term.ReadPassword(int(f.Fd()))
+		}
+	}
+	return nil
+}
+
+// login is how nodes are reached in one run.
+type login struct {
+	*sshFlags
+	reacher *reach.Reacher
+	program *reach.Program
+}
+
+func (o *sshFlags) login() (*login, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	r, err := reach.New(reach.Settings{Config: o.config, KnownHosts: o.knownHosts, Identity: o.identity, Jump: o.jump, Agent: os.Getenv("SSH_AUTH_SOCK"), Ask: o.password}, o.timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &login{o, r, &reach.Program{Name: "kubepki", Path: program, Remove: "--remove-itself"}}, nil
+}
+
+// Times that a copy of the program, and an answer, may take, in those of a login: a
+// copy is some twenty megabytes.
+const (
+	copyTimes   = 20
+	answerTimes = 4
+)
+
+// connect logs in at a node and runs kubepki there.
+func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, error) {
+	host, err := l.reacher.Dial(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"renew", "--serve-stdio"}
+	if l.root != "" {
+		args = append(args, "--root", l.root)
+	}
+	starting, cancel := context.WithTimeout(ctx, copyTimes*l.timeout)
+	defer cancel()
+	p, err := l.program.Run(starting, host, reach.Options{Sudo: l.sudo, Command: l.command, Args: args})
+	if err != nil {
+		host.Close()
+		return nil, err
+	}
+	client, err := remote.Connect(ctx, t.Name, versionText(), p.Out, p.In, host.Close, answerTimes*l.timeout)
+	if err != nil {
+		return nil, l.notStarted(t, p, err)
+	}
+	return client, nil
+}
+
+// notStarted adds what the node's shell said.
+func (l *login) notStarted(t reach.Target, p *reach.Process, err error) error {
+	talk := p.Talk()
+	hint := fmt.Sprintf("see that this works: ssh %s %s version", t, cmp.Or(l.command, "kubepki"))
+	switch {
+	case strings.Contains(talk, "sudo:"):
+		hint = "sudo must ask for no password there: see that this works: ssh " + t.String() + " sudo -n true"
+	case errors.As(err, new(*remote.CutError)) && talk == "" && l.command != "":
+		hint += "; --ssh-command must name a kubepki of this version"
+	}
+	if talk != "" {
+		err = fmt.Errorf("%w: it said: %s", err, oneLine(errors.New(talk)))
+	}
+	return advise(err, "%s", hint)
+}
+
+// far logs in at all nodes at once, and reads them. One that cannot be reached stops
+// all, unless those are to be skipped; a host key that is not the known one always does.
+func (l *login) far(ctx context.Context, s streams, mend bool) (nodes []*remote.FarNode, down []string, err error) {
+	type result struct {
+		node *remote.FarNode
+		err  error
+	}
+	var errs []error
+	progress := newNodeProgress(s, "nodes read", len(l.parsed))
+	results := atOnce(l.parsed, max(l.parallel, 16), func(t reach.Target) result {
+		defer progress.one()
+		n, err := l.read(ctx, t, mend)
+		return result{n, err}
+	})
+	progress.end()
+	for i, r := range results {
+		switch t := l.parsed[i]; {
+		case r.err == nil:
+			nodes = append(nodes, r.node)
+			if r.node.Told.Mended > 0 {
+				fmt.Fprintf(s.err, "%s: an interrupted run was mended\n", t.Name)
+			}
+		case l.skipDown && !errors.Is(r.err, reach.ErrChangedHost) && !errors.Is(r.err, reach.ErrUnknownHost):
+			down = append(down, t.Name)
+			fmt.Fprintf(s.err, "kubepki: warning: %s is left out: %s\n", t.Name, report.Plain(oneLine(r.err)))
+		default:
+			errs = append(errs, r.err)
+		}
+	}
+	if len(errs) == 0 && ctx.Err() == nil {
+		return nodes, down, nil
+	}
+	for _, n := range nodes {
+		n.Client.Close()
+	}
+	err = errors.Join(append(errs, ctx.Err())...)
+	if !l.skipDown && len(errs) < len(l.parsed) {
+		err = advise(err, "nothing was changed on any node; --ssh-skip-down goes on without nodes that are down")
+	}
+	return nil, nil, err
+}
+
+func (l *login) read(ctx context.Context, t reach.Target, mend bool) (*remote.FarNode, error) {
+	client, err := l.connect(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	told, err := client.Read(ctx, mend)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return &remote.FarNode{
+		Standing: remote.Standing{Name: t.Name, Addresses: l.reacher.Addresses(t), Vouched: t.Trusted, Proven: told.Proven},
+		Client:   client, Told: told,
+		Redial: func(ctx context.Context) (*remote.Client, error) { return l.connect(ctx, t) },
+	}, nil
+}
+
+// goOn is the command that does what is left, on some nodes.
+func goOn(c *cobra.Command, ids, nodes []string) string {
+	words := []string{"kubepki", "renew"}
+	for _, id := range ids {
+		words = append(words, shellWord(id))
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name == "nodes" {
+			return
+		}
+		switch v := f.Value.(type) {
+		case pflag.SliceValue:
+			for _, one := range v.GetSlice() {
+				words = append(words, "--"+f.Name+"="+shellWord(one))
+			}
+		default:
+			if f.Value.Type() == "bool" && f.Value.String() == "true" {
+				words = append(words, "--"+f.Name)
+				return
+			}
+			words = append(words, "--"+f.Name+"="+shellWord(f.Value.String()))
+		}
+	})
+	return strings.Join(append(words, "--nodes="+strings.Join(nodes, ",")), " ")
+}
+
+// shellWord is a text as one word of a command line.
+func shellWord(text string) string {
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./-_", r))
+	}) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// atOnce works on items, so many at once, and returns the results in their order.
+func atOnce[T, R any](items []T, limit int, work func(T) R) []R {
+	results := make([]R, len(items))
+	slots := make(chan struct{}, limit)
+	var wait sync.WaitGroup
+	for i, item := range items {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			results[i] = work(item)
+		})
+	}
+	wait.Wait()
+	return results
+}
+
+// nodeProgress is one line on a terminal that says how far the nodes are.
+type nodeProgress struct {
+	mu   sync.Mutex
+	w    io.Writer // nil: nobody looks
+	what string
+	all  int
+	done int
+}
+
+func newNodeProgress(s streams, what string, all int) *nodeProgress {
+	p := &nodeProgress{what: what, all: all}
+	if isTerminal(s.err) {
+		p.w = s.err
+	}
+	return p
+}
+
+func (p *nodeProgress) one() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done++
+	if p.w != nil {
+		fmt.Fprintf(p.w, "\r%d of %d %s", p.done, p.all, p.what)
+	}
+}
+
+func (p *nodeProgress) end() {
+	if p.w != nil {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,263 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/cri"
+	"github.com/kubepki/kubepki/lab/internal/kubelet"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// podNode is a control plane whose components are static pods of a real kubelet, as
+// kubeadm makes one.
+type podNode struct {
+	worker
+	c *controlPlane
+}
+
+// components of a control plane, in the order in which they are restarted.
+var staticPods = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+
+// startPodNode starts a kubelet on cp1 with the manifests that kubepki init wrote;
+// but that the images are the lab's programs.
+func startPodNode(t *testing.T, dir string) *podNode {
+	t.Helper()
+	n := &podNode{worker{name: "cp1", root: filepath.Join(dir, "cp1")}, &controlPlane{dir: dir, shape: "separate"}}
+	n.c.admin = restConfig(t, n.c.path("cp1", "etc/kubernetes/super-admin.conf"))
+	config := lab.NodeConfig{Name: "cp1", Root: n.root, Programs: programs, Logs: t.TempDir(), Machine: true}
+	for _, a := range labNodes["cp1"] {
+		config.Addresses = append(config.Addresses, netip.PrefixFrom(a, 24))
+	}
+	image := regexp.MustCompile(`(?m)^(\s*image: ).*$`)
+	for _, component := range staticPods {
+		file := n.manifestOf(component)
+		text := string(image.ReplaceAll(read(t, file), []byte("${1}"+cri.Registry+component+":v1.37.2")))
+		// An API server with watches takes the whole of it to end.
+		write(t, file, strings.Replace(text, "\nspec:\n", "\nspec:\n  terminationGracePeriodSeconds: 4\n", 1))
+	}
+	node, err := newNetwork(t).Node(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.node = node
+	if n.runtime, err = cri.Start(node, labNodes["cp1"]...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.runtime.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if n.manifest, err = kubelet.Prepare(n.root, kubelet.Config{Name: "cp1", Addresses: labNodes["cp1"], ControlPlane: true}); err != nil {
+		t.Fatal(err)
+	}
+	settings := filepath.Join(n.root, kubelet.ConfigFile)
+	text := strings.Replace(string(read(t, settings)), "serverTLSBootstrap: true", "serverTLSBootstrap: false", 1)
+	write(t, settings, text+"staticPodPath: "+lab.ManifestsDir+"\n")
+	write(t, filepath.Join(n.root, "kubepki"), string(read(t, filepath.Join(programs, "kubepki"))))
+	if err := os.Chmod(filepath.Join(n.root, "kubepki"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.startKubelet(t)
+	return n
+}
+
+func (n *podNode) manifestOf(component string) string {
+	return filepath.Join(n.root, lab.ManifestsDir, component+".yaml")
+}
+
+// command is kubepki on the node itself, with the node's network and root folder.
+func (n *podNode) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	enter := []string{fmt.Sprintf("--net=/proc/%d/ns/net", n.kubelet.Pid()), "--", "/usr/sbin/chroot", n.root, "/kubepki"}
+	return exec.CommandContext(t.Context(), "/usr/bin/nsenter", append(enter, args...)...)
+}
+
+// kubepki runs it and wants an exit code.
+func (n *podNode) kubepki(t *testing.T, code int, args ...string) output {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := n.command(t, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	t.Logf("%s: kubepki %s\n%s%s", time.Since(began).Round(100*time.Millisecond), strings.Join(args, " "), &stdout, &stderr)
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Fatalf("kubepki %s: exit code %d, want %d", strings.Join(args, " "), got, code)
+	}
+	return output{stdout.String(), stderr.String()}
+}
+
+// pids are the processes of the node's containers, by their component.
+func (n *podNode) pids() map[string]int {
+	all := map[string]int{}
+	for _, r := range n.runtime.Running() {
+		all[r.Container] = r.PID
+	}
+	return all
+}
+
+// restarted wants the processes of some components to be others, and all else to be
+// as it was.
+func (n *podNode) restarted(t *testing.T, before map[string]int, names ...string) {
+	t.Helper()
+	now := n.pids()
+	for _, component := range staticPods {
+		is := now[component] != before[component]
+		want := strings.Contains(" "+strings.Join(names, " ")+" ", " "+component+" ")
+		if is != want || now[component] == 0 {
+			t.Errorf("%s was process %d and is %d", component, before[component], now[component])
+		}
+	}
+}
+
+// serves waits until the API server is ready and knows the mirror pods as running.
+func (n *podNode) serves(t *testing.T) {
+	t.Helper()
+	client := n.c.client(t)
+	eventually(t, "the control plane runs as static pods", func(ctx context.Context) error {
+		pods, err := client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: "tier=control-plane"})
+		if err != nil {
+			return err
+		}
+		running := 0
+		for i := range pods.Items {
+			p := &pods.Items[i]
+			if _, mirror := p.Annotations["kubernetes.io/config.mirror"]; mirror && len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Running != nil {
+				running++
+			}
+		}
+		if running != len(staticPods) {
+			return fmt.Errorf("%d of %d mirror pods run", running, len(staticPods))
+		}
+		return nil
+	})
+}
+
+// A control plane of static pods under a real kubelet: everything that kubepki
+// restarts is a real component, which the kubelet alone starts again.
+func TestRestartOfStaticPods(t *testing.T) {
+	if err := kubelet.Possible(); err != nil {
+		t.Skip(err)
+	}
+	const flag = "--key-algorithm=ECDSA-P256"
+	dir, other := initCluster(t, 1, flag), initCluster(t, 1, flag)
+	n := startPodNode(t, dir)
+	n.serves(t)
+	t.Run("a plan says how", func(t *testing.T) {
+		before := n.pids()
+		out := n.kubepki(t, 3, "node", "restart", "--all", "--dry-run")
+		for _, want := range append([]string{"/proc/"}, staticPods...) {
+			if !strings.Contains(out.stderr, want) {
+				t.Errorf("no %s in the plan", want)
+			}
+		}
+		n.restarted(t, before)
+	})
+	t.Run("by the runtime after a renewal", func(t *testing.T) {
+		before := n.pids()
+		n.kubepki(t, 0, "renew", "scheduler.conf", "controller-manager.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		n.restarted(t, before, "kube-controller-manager", "kube-scheduler") // the other takes its pair up by itself
+	})
+	t.Run("by the manifest", func(t *testing.T) {
+		before := n.pids()
+		n.kubepki(t, 0, "renew", "etcd-ca", "--dry-run", "--restart")
+		n.kubepki(t, 0, "node", "restart", "etcd", "--by=manifest", "--yes")
+		n.restarted(t, before, "etcd")
+		n.serves(t)
+	})
+	t.Run("killed while the manifest is away", func(t *testing.T) { restartKilled(t, n) })
+	t.Run("what is stale alone", func(t *testing.T) {
+		copyFiles(t, other, dir, "sa.key", "sa.pub")
+		before := n.pids()
+		out := n.kubepki(t, 0, "node", "restart", "--stale", "--yes")
+		if n.pids()["kube-apiserver"] == before["kube-apiserver"] { // others may have ended meanwhile, for want of it
+			t.Error("it was not restarted")
+		}
+		if !strings.Contains(out.stderr, "trust-stale") {
+			t.Error("it does not say why")
+		}
+		if out := n.kubepki(t, 0, "node", "restart", "--stale", "--yes"); !strings.Contains(out.stdout, "nothing is to be restarted") {
+			t.Error("something is stale still")
+		}
+	})
+	t.Run("the first that does not come back is the last", func(t *testing.T) { restartStops(t, n) })
+	t.Run("a kubelet that nobody starts again is not ended", func(t *testing.T) {
+		n.kubepki(t, 1, "node", "restart", "kubelet", "--yes")
+		select {
+		case <-n.kubelet.Done():
+			t.Error("the kubelet was ended")
+		default:
+		}
+	})
+}
+
+// restartKilled kills kubepki at the worst moment.
+func restartKilled(t *testing.T, n *podNode) {
+	manifest, before := n.manifestOf("kube-scheduler"), n.pids()
+	text := read(t, manifest)
+	cmd := n.command(t, "node", "restart", "kube-scheduler", "--by=manifest", "--yes")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the manifest is away", func(context.Context) error {
+		if _, err := os.Stat(manifest); !errors.Is(err, fs.ErrNotExist) {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	eventually(t, "the kubelet has ended the pod", func(context.Context) error {
+		if pid := n.pids()["kube-scheduler"]; pid != 0 {
+			return fmt.Errorf("process %d runs", pid)
+		}
+		return nil
+	})
+	out := n.kubepki(t, 0, "node", "restart", "kube-scheduler", "--yes")
+	if !strings.Contains(out.stderr, "is back in its place") || !bytes.Equal(read(t, manifest), text) {
+		t.Error("the manifest is not what it was")
+	}
+	n.restarted(t, before, "kube-scheduler")
+	if left := filesBelow(t, filepath.Join(n.root, "etc/kubernetes")); strings.Contains(strings.Join(left, " "), "kubepki-restart") {
+		t.Errorf("something is left: %v", left)
+	}
+}
+
+// restartStops breaks the second of three.
+func restartStops(t *testing.T, n *podNode) {
+	conf := filepath.Join(n.root, "etc/kubernetes/controller-manager.conf")
+	good, before := read(t, conf), n.pids()
+	write(t, conf, "junk")
+	out := n.kubepki(t, 1, "node", "restart", "kube-scheduler", "kube-controller-manager", "--timeout=10s", "--yes")
+	for _, want := range []string{"kube-controller-manager did not come back", "exit code 1", "crictl", "not restarted yet: kube-scheduler"} {
+		if !strings.Contains(out.stderr, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	if n.pids()["kube-scheduler"] != before["kube-scheduler"] {
+		t.Error("the next was touched")
+	}
+	write(t, conf, string(good))
+}
