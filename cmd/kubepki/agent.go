@@ -95,6 +95,11 @@ func (o *agentOptions) run(c *cobra.Command, s streams) error {
 	if err != nil {
 		return err
 	}
+	if !watches {
+		if err := o.show.alone(); err != nil {
+			return err
+		}
+	}
 	var loops []func(context.Context) error
 	if o.join || !watches && !c.Flags().Changed("join") {
 		joins, err := o.joining(c.Flags().Changed("node-name"))

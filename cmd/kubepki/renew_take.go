@@ -60,7 +60,7 @@ func (o *renewOptions) takeIn(ctx context.Context, s streams, ids []string) erro
 	if err != nil {
 		return err
 	}
-	if n, err = o.plan.read(s, n); err != nil {
+	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
 	at := clock()
