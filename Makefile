@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help picture graphviz build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-csr lint fuzz deps clean
+.PHONY: help picture graphviz build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ bench-sa: ## how fast tokens of service accounts are verified and issued, in pai
 
 bench-mtls: ## how fast handshakes of package mtls are, in pairs with a fixed tls.Config (3 minutes)
 	cd lab && go run ./cmd/bench-mtls
+
+bench-agent: build ## what kubepki agent takes of a quiet machine: memory, processor time (7 minutes)
+	cd lab && go run ./cmd/bench-agent -kubepki $(KUBEPKI_BUILD)/kubepki
 
 bench-csr: ## how fast nodes get certificates, beside kube-controller-manager (15 minutes)
 	lab/build.sh

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/kubepki/kubepki/internal/agent"
 	"github.com/kubepki/kubepki/internal/join"
@@ -94,6 +95,11 @@ func (o *agentOptions) run(c *cobra.Command, s streams) error {
 	if err != nil {
 		return err
 	}
+	if !watches {
+		if err := o.show.alone(); err != nil {
+			return err
+		}
+	}
 	var loops []func(context.Context) error
 	if o.join || !watches && !c.Flags().Changed("join") {
 		joins, err := o.joining(c.Flags().Changed("node-name"))
@@ -172,6 +178,9 @@ func (o *agentOptions) watching(log *slog.Logger) (*agent.Agent, error) {
 	client, err := o.cluster.client()
 	if err != nil {
 		return nil, err
+	}
+	if client != nil {
+		klog.SetSlogLogger(log) // client-go's
 	}
 	if a.Renewal, err = o.renewal.options(o.nodeName, client, a.Board, log); err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func TestAgentKilledWhileItRenewsIsCompletedByTheNext(t *testing.T) {
 	endAgent(t, c, said)
 	interrupted, mended := 0, 0
 	for range 8 {
-		c, said := startAgent(t, root, dueAtOnce...)
+		c, _ := startAgent(t, root, dueAtOnce...)
 		time.Sleep(took/4 + rand.N(took))
 		if err := c.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestAgentKilledWhileItRenewsIsCompletedByTheNext(t *testing.T) {
 			interrupted++
 		}
 		before := read()
-		c, said = startAgent(t, root, dueAtOnce...)
+		c, said := startAgent(t, root, dueAtOnce...)
 		waitSaid(t, said, "msg=renewed", 12)
 		endAgent(t, c, said)
 		if strings.Contains(said.String(), "mended what an interrupted run left") {

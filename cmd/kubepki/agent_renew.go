@@ -30,6 +30,7 @@ type agentRenewFlags struct {
 	reuseKey bool
 	lease    string
 	span     agent.Span
+	keys     caKeyFlags
 	restart  bool
 	restarter
 }
@@ -38,9 +39,10 @@ func (r *agentRenewFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.what, "renew", "none", "what is made anew: none, or due")
 	f.StringVar(&r.at, "renew-at", "70-90", "when it is due, in percent of its life: each certificate at a moment of its own within")
 	f.BoolVar(&r.reuseKey, "reuse-key", false, "keep private keys instead of making new ones")
+	r.keys.add(f)
 	f.BoolVar(&r.restart, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone; not with --root")
 	f.StringVar(&r.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
-	f.DurationVar(&r.restarter.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
+	f.DurationVar(&r.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
 	f.StringVar(&r.lease, "lease-namespace", "kube-system", "namespace of the Lease kubepki-agent, by which nodes take turns with --cluster-kubeconfig")
 }
 
@@ -100,6 +102,9 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 }
 
 func (r *agentRenewFlags) plan(n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error) {
+	if err := r.keys.use(&trustNodes{n}); err != nil {
+		return nil, err
+	}
 	return renew.Plan(n.Graph, findings, targets, renew.Options{At: at, ReuseKey: r.reuseKey, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }})
 }
 
@@ -129,7 +134,7 @@ func (r *agentRenewFlags) restartFor(ctx context.Context, n *apply.Nodes, made *
 	}
 	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Say: func(said string) { log.Info(said) }}
 	run := m.Runner(r.cluster)
-	run.Timeout = r.restarter.timeout
+	run.Timeout = r.timeout
 	run.Began = func(t *restart.Target) { log.Info("restarting", "id", t.ID(), "of", t.Where(), "atMost", run.Timeout) }
 	run.Done = func(d restart.Done) {
 		log.Info("restarted and proved", "id", d.Target.ID(), "after", d.Took.Round(100*time.Millisecond), "how", d.How)

@@ -81,3 +81,27 @@ func treeTimes(t *testing.T, root string) string {
 	}
 	return all.String()
 }
+
+// The authority's key is not on the node: without it nothing of that authority is made
+// anew, and with it, from where it is, all.
+func TestAgentRenewsWithAKeyFromElsewhere(t *testing.T) {
+	root := newAgentNode(t, "--validity", "20m")
+	elsewhere := filepath.Join(t.TempDir(), "ca.key")
+	if err := os.Rename(filepath.Join(root, "etc/kubernetes/pki/ca.key"), elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"--listen="}, dueAtOnce...)
+	c, said := startAgent(t, root, args...)
+	waitSaid(t, said, "reason=refused", 7)
+	waitSaid(t, said, "msg=renewed", 5)
+	endAgent(t, c, said)
+	if got := strings.Count(said.String(), "msg=renewed"); got != 5 || !strings.Contains(said.String(), "id=etcd-server") {
+		t.Errorf("%d were made anew without the key of ca:\n%s", got, said)
+	}
+	c, said = startAgent(t, root, append(args, "--ca-key", "ca="+elsewhere)...)
+	waitSaid(t, said, "msg=renewed", 12)
+	endAgent(t, c, said)
+	if strings.Contains(said.String(), "reason=refused") {
+		t.Error(said)
+	}
+}

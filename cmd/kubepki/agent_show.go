@@ -50,6 +50,19 @@ func (o *agentShowFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.events, "events", false, "with --cluster-kubeconfig: make Events on Nodes and Secrets")
 }
 
+// alone refuses what shows nothing, as nothing is watched.
+func (o *agentShowFlags) alone() error {
+	switch {
+	case o.objects:
+		return usagef("--cluster-certificates: goes with --watch or --renew")
+	case o.events:
+		return usagef("--events: goes with --watch or --renew")
+	case o.certificate != "" || o.key != "" || o.clientCA != "":
+		return usagef("--tls-cert-file: goes with --watch or --renew: nothing is served without")
+	}
+	return nil
+}
+
 // loop runs until the context ends.
 type loop = func(context.Context) error
 

@@ -158,3 +158,21 @@ func TestVerifyReadsAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestTheAgentFollowsWithTheLeastRights: all but Events is read, and the right to read
+// Secrets is by itself; lab/agent_show_test.go uses them.
+func TestTheAgentFollowsWithTheLeastRights(t *testing.T) {
+	objects := readManifests(t, "agent-cluster-rbac.yaml")
+	want := []string{
+		"* create events", "* list,watch apiservices", "* list,watch configmaps kube-root-ca.crt", "* list,watch customresourcedefinitions", "* list,watch mutatingwebhookconfigurations",
+		"* list,watch secrets", "* list,watch validatingwebhookconfigurations", "kube-system list,watch configmaps extension-apiserver-authentication",
+	}
+	if d := cmp.Diff(want, rights(objects)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	for _, o := range objects {
+		if b, ok := o.(*rbacv1.ClusterRoleBinding); ok && strings.HasSuffix(b.RoleRef.Name, ":secrets") {
+			t.Errorf("%s is bound", b.RoleRef.Name)
+		}
+	}
+}

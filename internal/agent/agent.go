@@ -159,11 +159,11 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 		return a.seen.next
 	}
 	a.changed = false
-	nodes, result := a.look(ctx)
+	nodes := a.look(ctx)
 	if nodes != nil && a.renewer != nil {
-		next, did := a.renewer.round(ctx, nodes, result, &a.steady)
+		next, did := a.renewer.round(ctx, nodes, &a.steady)
 		if did { // what stands there now, and when that falls due
-			nodes, _ = a.look(ctx)
+			nodes = a.look(ctx)
 			a.changed, next = true, a.Clock.Now()
 		}
 		a.seen.next = next
@@ -185,12 +185,12 @@ func (a *Agent) mustLook(now time.Time) bool {
 }
 
 // look reads and judges everything, and tells what has changed since the last time.
-func (a *Agent) look(ctx context.Context) (*apply.Nodes, *check.Result) {
+func (a *Agent) look(ctx context.Context) *apply.Nodes {
 	at := a.Clock.Now()
 	began := time.Now()
 	nodes, result, err := a.Look(ctx, at)
 	if ctx.Err() != nil {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
 		a.Board.Unread(err)
@@ -198,7 +198,7 @@ func (a *Agent) look(ctx context.Context) (*apply.Nodes, *check.Result) {
 			a.failed = err.Error()
 			a.Log.Error("the nodes cannot be looked at", append([]any{"error", err.Error()}, hint(err)...)...)
 		}
-		return nil, nil
+		return nil
 	}
 	if a.failed != "" {
 		a.failed = ""
@@ -207,7 +207,7 @@ func (a *Agent) look(ctx context.Context) (*apply.Nodes, *check.Result) {
 	a.seen.verified = NewVerified(nodes.Graph, result, at, time.Since(began))
 	a.seen.at, a.seen.rounds, a.seen.until = at, 0, turning(nodes.Graph, at, a.Expiring)
 	a.show(at)
-	return nodes, result
+	return nodes
 }
 
 // show says what is so at a time, by what was seen last.

@@ -175,7 +175,7 @@ func TestInAYearEachCredentialIsMadeAnewAtItsMoment(t *testing.T) {
 			}
 		})
 		o := n.options()
-		o.Interval = 12 * time.Hour
+		o.Interval = 48 * time.Hour
 		runFor(t, unwatched(o), 340*24*time.Hour)
 		var ids []string
 		for id, at := range renewedAt {

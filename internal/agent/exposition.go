@@ -112,7 +112,7 @@ func (e *exposition) family(f certificateFamily) {
 		e.line = append(append(e.line[:0], f.name...), '{')
 		start := len(e.line)
 		e.line = appendLabels(e.line, c.Place, &facts)
-		if e.alike[maphash.Bytes(e.seed, e.line[start:])] != 1 {
+		if e.alike[maphash.Bytes(e.seed, e.line[start:])] > 1 {
 			which := discriminator(c)
 			if written[which] {
 				return // one file that was named twice

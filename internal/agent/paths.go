@@ -191,14 +191,14 @@ func (p *Paths) folders(names []string) []string {
 func (p *Paths) file(name string, known *pathFile) *pathFile {
 	now, err := stampOf(name)
 	if err != nil {
-		return p.failed(name, known, err)
+		return failed(known, err)
 	}
 	if known != nil && known.seen == now && now.settled {
 		return known
 	}
 	certs, err := readCertificates(name)
 	if err != nil {
-		f := p.failed(name, known, err)
+		f := failed(known, err)
 		f.seen = now
 		return f
 	}
@@ -206,7 +206,7 @@ func (p *Paths) file(name string, known *pathFile) *pathFile {
 }
 
 // failed keeps the same value while the same is wrong, so that it counts once.
-func (p *Paths) failed(name string, known *pathFile, err error) *pathFile {
+func failed(known *pathFile, err error) *pathFile {
 	f := &pathFile{code: "read_failed", why: err.Error()}
 	var unread *layout.ReadError
 	switch {

@@ -91,7 +91,7 @@ type dueItem struct {
 
 // round makes anew what is due. It returns when the next falls due or is tried again,
 // and whether anything was written.
-func (r *renewer) round(ctx context.Context, n *apply.Nodes, result *check.Result, s *steady) (next time.Time, did bool) {
+func (r *renewer) round(ctx context.Context, n *apply.Nodes, s *steady) (next time.Time, did bool) {
 	schedule, due := r.due(n)
 	r.board.Schedule(schedule)
 	if !r.mended {

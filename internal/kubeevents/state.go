@@ -111,6 +111,7 @@ func listed(head string, what []string, tail string) string {
 // ending is one object, or node, with what of it ends soon.
 type ending struct {
 	regarding corev1.ObjectReference
+	path      string   // of an object, as places have it; "": of a node
 	what      []string // for people
 	which     []string // the same as long as nothing was made anew
 	first     int64
@@ -132,6 +133,9 @@ func (t *Teller) expiring(s *agent.Snapshot) []event {
 				return true
 			}
 			e = &ending{regarding: regarding, first: f.Until}
+			if c.Place.InAPI() {
+				e.path = c.Place.Path
+			}
 			found[id] = e
 		}
 		e.first = min(e.first, f.Until)
@@ -161,6 +165,9 @@ func (t *Teller) expiring(s *agent.Snapshot) []event {
 		slices.Sort(end.which)
 		e := event{regarding: end.regarding, kind: corev1.EventTypeWarning, reason: CertificateExpiring, action: "Verify", note: listed("certificates that end soon: ", end.what, "")}
 		if t.isNew(e, strings.Join(end.which, "\n")) {
+			if end.path != "" {
+				e.regarding.UID = types.UID(t.o.UID(end.path))
+			}
 			all = append(all, e)
 		}
 	}
@@ -181,7 +188,7 @@ func (t *Teller) regarding(c brief.Certificate) (id string, o corev1.ObjectRefer
 	}
 	resource, name, _ := strings.Cut(c.Place.Path, "/")
 	kind, version := kindOf(resource)
-	o = corev1.ObjectReference{APIVersion: version, Kind: kind, Name: name, UID: types.UID(t.o.UID(c.Place.Path))}
+	o = corev1.ObjectReference{APIVersion: version, Kind: kind, Name: name}
 	if resource == "secret" || resource == "configmap" {
 		o.Namespace, o.Name, _ = strings.Cut(name, "/")
 	}

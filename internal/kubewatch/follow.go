@@ -80,12 +80,14 @@ func (w *Watch) follow(ctx context.Context, q *query) {
 		if ctx.Err() != nil {
 			return
 		}
+		longest := longestWait
 		if err != nil {
-			pause(ctx, w.failed(q, err, wait))
+			longest = w.failed(q, err)
+			pause(ctx, wait)
 		} else {
 			pause(ctx, wait/4) // a server may end each watch at once
 		}
-		wait = min(2*wait, longestWait)
+		wait = min(2*wait, longest)
 	}
 }
 
@@ -96,9 +98,9 @@ func (w *Watch) up(q *query) {
 	}
 }
 
-// failed notes what went wrong, says so once, and returns how long to wait.
-func (w *Watch) failed(q *query, err error, wait time.Duration) time.Duration {
-	code, reason := "unreachable", err.Error()
+// failed notes what went wrong, says so once, and returns how long to wait at most.
+func (w *Watch) failed(q *query, err error) (longest time.Duration) {
+	code, reason, longest := "unreachable", err.Error(), longestWait
 	var answer *answerError
 	if errors.As(err, &answer) {
 		code = "http_" + strconv.Itoa(answer.code)
@@ -110,16 +112,17 @@ func (w *Watch) failed(q *query, err error, wait time.Duration) time.Duration {
 	}
 	switch {
 	case hasCode(err, http.StatusForbidden):
-		reason, wait = "it may not "+q.needs+": deploy/agent-cluster-rbac.yaml grants it", forbiddenWait
-	case hasCode(err, http.StatusNotFound): // an API server without this group
-		wait = forbiddenWait
+		// An API server that starts refuses too what it will grant when it knows the roles.
+		reason, longest = "it may not "+q.needs+": deploy/agent-cluster-rbac.yaml grants it", forbiddenWait
+	case hasCode(err, http.StatusNotFound): // an API server without this group, or one that starts
+		longest = forbiddenWait
 	case hasCode(err, http.StatusUnauthorized):
 		reason = "the API server does not know the credential of the kubeconfig (401 Unauthorized)"
 	}
 	if q.down(code, reason) {
 		w.o.Log.Warn("certificates of the cluster are not followed", "what", q.source.Name, "reason", reason)
 	}
-	return wait
+	return longest
 }
 
 // pause waits for up to half as long again, so that many agents do not come back at

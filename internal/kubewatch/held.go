@@ -192,21 +192,42 @@ func (h *held) copies() map[string]bool {
 	return hidden
 }
 
-// each calls yield with what is kept, in order, until it returns false.
+// batch is how many objects are looked at under the lock at a time.
+const batch = 64
+
+// each calls yield with what is kept, in order, until it returns false. Nothing is
+// locked meanwhile, as whoever reads may be slow.
 func (h *held) each(yield func(brief.Certificate) bool) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, key := range h.sorted() {
-		if h.hidden[key] {
-			continue
-		}
-		for _, c := range h.objects[key].certificates {
-			if !yield(brief.Certificate{Place: placeAt(key, c.field), Index: c.index, Facts: c.facts}) {
+	order, hidden := h.sorted(), h.hidden // which are made anew, and never changed
+	h.mu.Unlock()
+	var some []brief.Certificate
+	for len(order) > 0 {
+		n := min(batch, len(order))
+		some = h.some(some[:0], order[:n], hidden)
+		order = order[n:]
+		for _, c := range some {
+			if !yield(c) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// some appends what is kept of objects.
+func (h *held) some(to []brief.Certificate, keys []string, hidden map[string]bool) []brief.Certificate {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, key := range keys {
+		if hidden[key] {
+			continue
+		}
+		for _, c := range h.objects[key].certificates {
+			to = append(to, brief.Certificate{Place: placeAt(key, c.field), Index: c.index, Facts: c.facts})
+		}
+	}
+	return to
 }
 
 func placeAt(key, field string) trust.Place {

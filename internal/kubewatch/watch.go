@@ -177,7 +177,7 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // Each calls yield with each certificate, in a stable order, until it returns false.
 // Of the copies of kube-root-ca.crt that hold the same one is there. It is safe for
-// concurrent use; yield must not wait, nor call the Watch.
+// concurrent use.
 func (w *Watch) Each(yield func(brief.Certificate) bool) {
 	for _, q := range w.queries {
 		if !q.each(yield) {
