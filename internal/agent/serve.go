@@ -73,9 +73,11 @@ const (
 // Serve serves until the context ends, and closes the listener. config is nil for
 // plain HTTP, of which it warns where others than this machine can ask.
 func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handler, log *slog.Logger) error {
-	if isLoopback(l.Addr().String()) {
+	switch {
+	case config != nil: // no browser takes this certificate for that of another name
+	case isLoopback(l.Addr().String()):
 		h = Local(h)
-	} else if config == nil {
+	default:
 		log.Warn("metrics and the status page are served without TLS to everybody who reaches this address: --tls-cert-file and --tls-private-key-file, and --client-ca-file, change that", "address", l.Addr().String())
 	}
 	server := &http.Server{
