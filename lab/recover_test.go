@@ -187,6 +187,9 @@ func (a *aged) testLeaves(t *testing.T) {
 	}
 	a.start(t)
 	a.kubeletComesBack(t)
+	if out := run(t, "kubepki", "recover", "--root", a.dir, "--live"); !strings.Contains(out.stdout, "nothing to recover") || !strings.Contains(out.stdout, " 0 broken, 0 errors") {
+		t.Errorf("of what runs recover says\n%s%s", out.stderr, out.stdout)
+	}
 }
 
 // controlPlaneFails starts etcd, which nobody believes any more, and kube-apiserver,
