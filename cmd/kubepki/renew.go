@@ -130,6 +130,11 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.check(ids); err != nil {
 		return err
 	}
+	done, err := o.restart.begin(s, o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer done()
 	switch {
 	case o.kept.backups:
 		return o.kept.list(o, s)

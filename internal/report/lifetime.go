@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -40,14 +41,30 @@ const (
 	LifeNotSeen     LifeState = "not-seen"   // its folder or source is not in what was given
 )
 
-// severity is that of the finding that `kubepki verify` has for a state.
-func (s LifeState) severity() check.Severity {
-	switch s {
-	case LifeExpired, LifeNotYetValid, LifeUnreadable:
+// severity is that of the finding that `kubepki verify` has for it. A bootstrap token
+// is meant to end.
+func (l *Lifetime) severity() check.Severity {
+	bootstrap := l.Kind == LifeBootstrapToken
+	switch l.State {
+	case LifeExpired, LifeEndless:
+		if bootstrap {
+			return check.Warning
+		}
+		if l.State == LifeEndless || l.replaced {
+			return check.Info
+		}
+		return check.Error
+	case LifeNotYetValid, LifeUnreadable:
 		return check.Error
 	case LifeExpiring:
+		if bootstrap {
+			return ""
+		}
+		if l.replaced {
+			return check.Info
+		}
 		return check.Warning
-	case LifeEndless, LifeNotSeen:
+	case LifeNotSeen:
 		return check.Info
 	}
 	return ""
@@ -77,6 +94,8 @@ type Lifetime struct {
 
 	id      string // stays the same when the credential is made anew
 	machine string // where a node without a name is
+	// replaced tells of an anchor beside a good one, whose end is no harm.
+	replaced bool
 }
 
 // Timeline is the answer of `kubepki show --expiry`: what ends, and when.
@@ -125,7 +144,7 @@ func (t *Timeline) Add(l Lifetime, origin ...string) {
 	default:
 		l.State = LifeValid
 	}
-	l.Severity = l.State.severity()
+	l.Severity = l.severity()
 	if _, seen := t.known[certificateIn{l.Cluster, l.SHA256}]; !seen {
 		t.known[certificateIn{l.Cluster, l.SHA256}] = len(t.Credentials)
 	}
@@ -133,13 +152,16 @@ func (t *Timeline) Add(l Lifetime, origin ...string) {
 	t.Credentials = append(t.Credentials, l)
 }
 
-// expiring takes a token that does not say when it began for one of a long life.
+// expiring tells of a token that does not say when it began only within a window that
+// was asked for: nobody knows what a tenth of its life is.
 func (t *Timeline) expiring(l *Lifetime) bool {
-	begin := time.Time{}
-	if l.NotBefore != nil {
-		begin = *l.NotBefore
+	switch {
+	case l.NotBefore != nil:
+		return check.Expiring(*l.NotBefore, *l.NotAfter, t.At, t.window)
+	case t.window > 0:
+		return check.Expiring(time.Time{}, *l.NotAfter, t.At, t.window)
 	}
-	return check.Expiring(begin, *l.NotAfter, t.At, t.window)
+	return false
 }
 
 func identify(parts ...string) string {
@@ -148,14 +170,18 @@ func identify(parts ...string) string {
 }
 
 // addAuthority adds a certificate of an authority, or a further place of it. Its
-// key names it: certified again it is the same.
-func (t *Timeline) addAuthority(cluster, name string, at AuthorityPlace, c *inspect.Certificate) {
+// key names it: certified again it is the same. Beside are those with which it stands
+// in a bundle.
+func (t *Timeline) addAuthority(cluster, name string, at AuthorityPlace, c *inspect.Certificate, beside ...*x509.Certificate) {
 	if i, seen := t.known[certificateIn{cluster, c.SHA256}]; seen {
 		l := &t.Credentials[i]
 		l.Copies = append(l.Copies, AuthorityPlace{Node: at.Node, Path: at.Path, Field: at.Field})
 		return
 	}
 	l := withCertificate(Lifetime{Kind: LifeAuthority, Cluster: cluster, Node: at.Node, Name: name, Path: at.Path, Field: at.Field}, c)
+	l.replaced = slices.ContainsFunc(beside, func(o *x509.Certificate) bool {
+		return o.NotAfter.After(c.NotAfter) && !check.Expiring(o.NotBefore, o.NotAfter, t.At, t.window) && o.NotAfter.After(t.At)
+	})
 	t.Add(l)
 	t.Credentials[len(t.Credentials)-1].id = identify(cluster, string(LifeAuthority), c.PublicKeySHA256)
 }
@@ -217,7 +243,7 @@ func (t *Timeline) AddAnchors(cluster string, g *trust.Graph) {
 				continue // it is listed where its own file stands
 			}
 			described := inspect.NewCertificate(c)
-			t.addAuthority(cluster, cmp.Or(c.Subject.CommonName, described.Subject), AuthorityPlace{Node: p.Node, Path: p.Path, Field: p.Field}, described)
+			t.addAuthority(cluster, cmp.Or(c.Subject.CommonName, described.Subject), AuthorityPlace{Node: p.Node, Path: p.Path, Field: p.Field}, described, m.Certificates...)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func (t *Timeline) AddMaterials(all []*trust.Material) {
 			t.Add(withCertificate(l, inspect.NewCertificate(m.Leaf())))
 		default:
 			for _, c := range m.Certificates {
-				t.addAuthority("", cmp.Or(c.Subject.CommonName, c.Subject.String()), AuthorityPlace{Node: m.Place.Node, Path: m.Place.Path, Field: m.Place.Field}, inspect.NewCertificate(c))
+				t.addAuthority("", cmp.Or(c.Subject.CommonName, c.Subject.String()), AuthorityPlace{Node: m.Place.Node, Path: m.Place.Path, Field: m.Place.Field}, inspect.NewCertificate(c), m.Certificates...)
 			}
 		}
 	}

@@ -246,7 +246,8 @@ func (t *Timeline) axis(rows []lifeRow, width int, d Drawing) *axis {
 	ahead := 30 * 24 * time.Hour // all has expired
 	if len(leaves) > 0 {
 		slices.Sort(leaves)
-		ahead = max(time.Minute, leaves[len(leaves)*9/10])
+		const century = 100 * 365 * 24 * time.Hour // a Duration spans three of them
+		ahead = max(time.Minute, min(century, leaves[len(leaves)*9/10]))
 	}
 	x := &axis{from: t.At.Add(-ahead / 3), to: t.At.Add(ahead + ahead/20), at: t.At, width: width, marks: [5]string{"─", "━", "│", "<", ">"}}
 	if d.ASCII {

@@ -3,6 +3,8 @@ package report
 import (
 	"bytes"
 	"cmp"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +15,8 @@ import (
 	ics "github.com/arran4/golang-ical"
 
 	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 var noon = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
@@ -39,23 +43,31 @@ func TestTimelineJudges(t *testing.T) {
 	begin := noon.Add(-4 * day)
 	short.NotBefore = &begin
 	future := ending("", "future", 400*day)
+	soon, gone := noon.Add(day), noon.Add(-day)
+	replaced := ending("", "ca", -day)
+	replaced.replaced = true
 	for name, c := range map[string]struct {
 		life   Lifetime
 		window time.Duration
 		state  LifeState
 		worst  check.Severity
 	}{
-		"it ended a second ago":                                {ending("", "a", -time.Second), 0, LifeExpired, check.Error},
-		"it ends at this very moment, and is good yet":         {ending("", "a", 0), 0, LifeExpiring, check.Warning},
-		"29 days of a year are left":                           {ending("", "a", 29*day), 0, LifeExpiring, check.Warning},
-		"31 days of a year are left":                           {ending("", "a", 31*day), 0, LifeValid, ""},
-		"31 days are left of the 60 that were asked for":       {ending("", "a", 31*day), 60 * day, LifeExpiring, check.Warning},
-		"5 of 9 days are left, which is no tenth":              {short, 0, LifeValid, ""},
-		"5 of 9 days are left, and 30 were asked for":          {short, 30 * day, LifeExpiring, check.Warning},
-		"it begins in 35 days":                                 {future, 0, LifeNotYetValid, check.Error},
-		"a token without an end":                               {Lifetime{Kind: LifeToken, Name: "t"}, 0, LifeEndless, check.Info},
-		"a certificate that is there and could not be read":    {Lifetime{Kind: LifeCertificate, Name: "t", State: LifeUnreadable}, 0, LifeUnreadable, check.Error},
-		"a certificate that is in a folder that was not given": {Lifetime{Kind: LifeCertificate, Name: "t", State: LifeNotSeen}, 0, LifeNotSeen, check.Info},
+		"it ended a second ago":                                       {ending("", "a", -time.Second), 0, LifeExpired, check.Error},
+		"it ends at this very moment, and is good yet":                {ending("", "a", 0), 0, LifeExpiring, check.Warning},
+		"29 days of a year are left":                                  {ending("", "a", 29*day), 0, LifeExpiring, check.Warning},
+		"31 days of a year are left":                                  {ending("", "a", 31*day), 0, LifeValid, ""},
+		"31 days are left of the 60 that were asked for":              {ending("", "a", 31*day), 60 * day, LifeExpiring, check.Warning},
+		"5 of 9 days are left, which is no tenth":                     {short, 0, LifeValid, ""},
+		"5 of 9 days are left, and 30 were asked for":                 {short, 30 * day, LifeExpiring, check.Warning},
+		"it begins in 35 days":                                        {future, 0, LifeNotYetValid, check.Error},
+		"a bootstrap token, which is meant to end":                    {Lifetime{Kind: LifeBootstrapToken, Name: "t", NotAfter: &soon}, 30 * day, LifeExpiring, ""},
+		"a bootstrap token that has ended":                            {Lifetime{Kind: LifeBootstrapToken, Name: "t", NotAfter: &gone}, 0, LifeExpired, check.Warning},
+		"a bootstrap token without an end":                            {Lifetime{Kind: LifeBootstrapToken, Name: "t"}, 0, LifeEndless, check.Warning},
+		"a token that ends soon, of which nobody knows when it began": {Lifetime{Kind: LifeToken, Name: "t", NotAfter: &soon}, 0, LifeValid, ""},
+		"an old anchor that has ended, beside a good one":             {replaced, 0, LifeExpired, check.Info},
+		"a token without an end":                                      {Lifetime{Kind: LifeToken, Name: "t"}, 0, LifeEndless, check.Info},
+		"a certificate that is there and could not be read":           {Lifetime{Kind: LifeCertificate, Name: "t", State: LifeUnreadable}, 0, LifeUnreadable, check.Error},
+		"a certificate that is in a folder that was not given":        {Lifetime{Kind: LifeCertificate, Name: "t", State: LifeNotSeen}, 0, LifeNotSeen, check.Info},
 	} {
 		got := timelineOf(c.window, c.life)
 		if l := got.Credentials[0]; l.State != c.state || l.Severity != c.worst {
@@ -132,6 +144,57 @@ old               -           no end          <-------|========================>
 	}
 	if coloured := draw(Drawing{Width: 80, Palette: Palette{On: true}}); !strings.Contains(coloured, "\x1b[31m") || !strings.Contains(coloured, "\x1b[33m") {
 		t.Error("no colours on a terminal")
+	}
+}
+
+// anchorUntil makes an authority's certificate.
+func anchorUntil(t *testing.T, name string, end time.Time) *x509.Certificate {
+	t.Helper()
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := issue.SelfSign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: noon.Add(-1000 * day), NotAfter: end}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTimelineOfAnchors(t *testing.T) {
+	old, young := anchorUntil(t, "old", noon.Add(-day)), anchorUntil(t, "young", noon.Add(1000*day))
+	bundle := func(path string, all ...*x509.Certificate) (trust.Place, *trust.Material) {
+		p := trust.Place{Node: "cp1", Path: path}
+		return p, &trust.Material{Place: p, Role: trust.RoleAnchors, State: trust.Present, Certificates: all}
+	}
+	for name, c := range map[string]struct {
+		anchors []*x509.Certificate
+		worst   check.Severity
+	}{"an old one beside a good one": {[]*x509.Certificate{old, young}, check.Info}, "an old one alone": {[]*x509.Certificate{old}, check.Error}} {
+		g := &trust.Graph{Materials: map[trust.Place]*trust.Material{}}
+		for _, path := range []string{"/a", "/b"} {
+			p, m := bundle(path, c.anchors...)
+			g.Materials[p] = m
+		}
+		line := NewTimeline(noon, 0)
+		line.AddAnchors("", g)
+		if len(line.Credentials) != len(c.anchors) {
+			t.Errorf("%s: %d lines for %d authorities in two bundles", name, len(line.Credentials), len(c.anchors))
+		}
+		if got := line.Credentials[0]; got.Name != "old" || got.Severity != c.worst {
+			t.Errorf("%s: %s, %q", name, got.Name, got.Severity)
+		}
+	}
+}
+
+// TestTimelineOfLongLives: RFC 5280 writes "no end" as the last second of the year 9999.
+func TestTimelineOfLongLives(t *testing.T) {
+	l := ending("", "device", 0)
+	end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	l.NotAfter = &end
+	var b bytes.Buffer
+	if err := timelineOf(0, l).Text(&b, Drawing{Width: 80, ASCII: true}); err != nil || !strings.Contains(b.String(), "|====") || !strings.Contains(b.String(), ">\n") {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }
 

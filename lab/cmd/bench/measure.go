@@ -46,26 +46,33 @@ func (b *bench) add(what, wanted, format string, args ...any) {
 // usage is what one run of a program took.
 type usage struct {
 	wall   time.Duration
-	maxRSS int64 // KiB
+	cpu    time.Duration // of all cores, user and system
+	maxRSS int64         // KiB
 }
 
 // command runs a program of the build folder. Its output is thrown away, but
 // for the errors of a run that fails.
 func (b *bench) command(name string, args ...string) (usage, error) {
+	return b.pending(0, name, args...)
+}
+
+// pending is command for one that may end with another exit code than 0: what is
+// pending after a dry run.
+func (b *bench) pending(code int, name string, args ...string) (usage, error) {
 	cmd := exec.Command(filepath.Join(b.build, name), args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	started := time.Now()
 	err := cmd.Run()
 	wall := time.Since(started)
-	if err != nil {
+	if err != nil && (code == 0 || cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code) {
 		return usage{}, fmt.Errorf("%s %q: %w: %s", name, args, err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	used, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	if !ok {
 		return usage{}, fmt.Errorf("%s: the system tells no resource usage", name)
 	}
-	return usage{wall, used.Maxrss}, nil
+	return usage{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), used.Maxrss}, nil
 }
 
 // fresh makes a root folder that holds the configuration and nothing else.
