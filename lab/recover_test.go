@@ -45,10 +45,12 @@ func TestRecovered(t *testing.T) {
 	network := newNetwork(t)
 	a.nodes = []*lab.Node{addNode(t, network, "cp1", a.path("cp1", ""), "10.99.0.11/24")}
 	a.start(t)
+	startApprover(t, a.controlPlane) // of the kubelet's serving certificate
 	a.worker = startWorker(t, network, a.path("w1", ""), kubelet.Config{Name: "w1", Addresses: labNodes["w1"]})
 	ready(t, a.worker.kubelet)
 	nodeReady(t, a.client(t), "w1")
 	finished(t, a.worker) // kubelet.conf leads to kubelet-client-current.pem
+	testServing(t, a.controlPlane, a.worker)
 	t.Run("only a kubelet's certificate is over", a.testKubelet)
 	t.Run("all leaves are over", a.testLeaves)
 	t.Run("the authorities are over too", a.testAuthorities)
@@ -114,7 +116,7 @@ func (a *aged) recovers(t *testing.T, more ...string) output {
 	if !strings.Contains(out.stdout, " 0 broken, 0 errors") {
 		t.Error("not all is proved")
 	}
-	verify(t, a.dir)
+	run(t, "kubepki", "verify", a.dir)
 	if out := run(t, "kubepki", "recover", "--root", a.dir); !strings.Contains(out.stdout, "nothing to recover") {
 		t.Errorf("a second run says %s", out.stdout)
 	}
@@ -163,13 +165,11 @@ func (a *aged) testKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.age(t, testpki.Ageing{Leaves: 400 * day, Only: []string{"/kubelet"}})
-	a.finds(t, "cert-expired", func(place string) bool {
-		return strings.HasPrefix(place, "w1:/var/lib/kubelet/pki/kubelet-client") || strings.HasSuffix(place, "/kubelet.conf")
-	})
+	a.finds(t, "cert-expired", func(place string) bool { return strings.Contains(place, "/kubelet") })
 	a.kubeletFails(t)
 	out := a.recovers(t)
-	if strings.Contains(out.stdout, "apiserver recovered") {
-		t.Error("what is not over was made anew")
+	if strings.Contains(out.stdout, "apiserver recovered") || !strings.Contains(out.stdout, "w1/kubelet-server recovered") {
+		t.Error("it is not exactly what is over that was made anew")
 	}
 	a.kubeletComesBack(t)
 }
@@ -187,6 +187,9 @@ func (a *aged) testLeaves(t *testing.T) {
 	}
 	a.start(t)
 	a.kubeletComesBack(t)
+	if out := run(t, "kubepki", "recover", "--root", a.dir, "--live"); !strings.Contains(out.stdout, "nothing to recover") || !strings.Contains(out.stdout, " 0 broken, 0 errors") {
+		t.Errorf("of what runs recover says\n%s%s", out.stderr, out.stdout)
+	}
 }
 
 // controlPlaneFails starts etcd, which nobody believes any more, and kube-apiserver,

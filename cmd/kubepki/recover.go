@@ -203,6 +203,12 @@ func (o *recoverOptions) carryOut(ctx context.Context, s streams, r *recovered) 
 	if err := o.carry.write(ctx, r.carried); err != nil {
 		return err
 	}
+	return o.prove(ctx, s, r)
+}
+
+// prove reads the files again and proves every link now; with --live by the running
+// components too.
+func (o *recoverOptions) prove(ctx context.Context, s streams, r *recovered) error {
 	roots, err := parseRoots(o.roots)
 	if err != nil {
 		return err
@@ -233,6 +239,11 @@ func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) e
 	if r.doubt != nil && len(r.state.Early) > 0 {
 		r.sayState(s)
 		return advise(fmt.Errorf("nothing is changed: %s", r.doubt), "set the clock right (timedatectl, chronyc tracking): then there is nothing to recover. If the clock is right, and the certificates were made by a wrong one: --clock-is-right")
+	}
+	if o.live.on {
+		if err := o.prove(ctx, s, r); err != nil {
+			return err
+		}
 	}
 	return o.answer(s, r)
 }

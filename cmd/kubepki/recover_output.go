@@ -281,6 +281,9 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 	if r.doubt != nil {
 		d.ClockDoubt = r.doubt.String()
 	}
+	if r.proof != nil {
+		d.proved(r.proof)
+	}
 	if r.plan == nil {
 		return d
 	}
@@ -299,21 +302,22 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 	}
 	d.Backup, d.Warnings = append(d.Backup, r.renewal.Backups(r.nodes)...), append(d.Warnings, r.renewal.Warnings...)
 	d.Start = append(d.Start, recovery.Starts(r.plan.Graph, changed)...)
-	if r.proof == nil {
-		return d
-	}
-	for _, l := range r.proof.result.Links {
+	return d
+}
+
+// proved takes over what a proof says.
+func (d *recoveryDocument) proved(v *verdict) {
+	for _, l := range v.result.Links {
 		d.Links++
 		if !l.OK() {
 			d.Broken++
 		}
 	}
-	for _, f := range r.proof.result.Findings {
+	for _, f := range v.result.Findings {
 		if f.Severity == check.Error {
 			d.Findings = append(d.Findings, f)
 		}
 	}
-	return d
 }
 
 func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocument) error {
@@ -322,8 +326,10 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 		did += " (dry run)"
 	}
 	if len(d.Authorities)+len(d.Items)+len(d.Files)+len(d.Left)+len(d.Carried) == 0 {
-		_, err := fmt.Fprintln(s.out, "nothing to recover: no certificate of these nodes is over")
-		return err
+		if _, err := fmt.Fprintln(s.out, "nothing to recover: no certificate of these nodes is over"); err != nil || r.proof == nil {
+			return err
+		}
+		return r.sayProof(s, d)
 	}
 	for _, i := range slices.Concat(d.Authorities, d.Items) {
 		if _, err := fmt.Fprintf(s.out, "%s %s: valid until %s\n", report.Plain(i.ID), did, i.NotAfter.Format(time.RFC3339)); err != nil {
@@ -339,17 +345,26 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 	if r.proof == nil {
 		return nil
 	}
+	if err := r.sayProof(s, d); err != nil {
+		return err
+	}
+	r.sayStart(s, d)
+	return nil
+}
+
+// sayProof says what is proved, and what is still wrong.
+func (r *recovered) sayProof(s streams, d *recoveryDocument) error {
 	if _, err := fmt.Fprintf(s.out, "proved: %d links, %d broken, %s\n", d.Links, d.Broken, counted(len(d.Findings), "error")); err != nil {
 		return err
 	}
 	for _, f := range d.Findings {
 		fmt.Fprintf(s.err, "still %s at %s: %s\n  fix: %s\n", f.ID, report.Plain(trust.Place{Node: f.Node, Path: f.Path}.String()), report.Plain(f.Cause), report.Plain(cmp.Or(f.Fix, "kubepki explain "+f.ID)))
 	}
-	return r.sayStart(s, d)
+	return nil
 }
 
 // sayStart says what to run then, in order.
-func (r *recovered) sayStart(s streams, d *recoveryDocument) error {
+func (r *recovered) sayStart(s streams, d *recoveryDocument) {
 	if len(d.Start) > 0 {
 		fmt.Fprintln(s.err, "then start, in this order, what is down, and what still runs on the old files (a static pod that is down its kubelet starts; kubepki verify --live proves each step):")
 	}
@@ -366,7 +381,6 @@ func (r *recovered) sayStart(s streams, d *recoveryDocument) error {
 	if len(d.Authorities) > 0 {
 		fmt.Fprintln(s.err, "the API holds copies of the authority too; once it is up: kubepki verify --kubeconfig /etc/kubernetes/admin.conf names them (docs/recover.md)")
 	}
-	return nil
 }
 
 func noted(note string) string {

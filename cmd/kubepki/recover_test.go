@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +17,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/testpki"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // age fakes the age of the node roots in DIR: age LEAVES AUTHORITIES FILES DIR [PART...] makes
@@ -178,4 +182,23 @@ func readAll(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestTimesOfServers: another machine's clock is a clue whatever its certificate is; one
+// that does not answer is none.
+func TestTimesOfServers(t *testing.T) {
+	then := time.Date(2029, 1, 2, 3, 4, 5, 0, time.UTC)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", then.Format(http.TimeFormat))
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	g := &trust.Graph{Nodes: []trust.Node{{Kubeconfigs: []trust.Kubeconfig{{Server: server.URL}, {Server: server.URL}, {Server: "https://127.0.0.1:1"}, {Server: "http://127.0.0.1:2"}, {Server: "junk"}}}}}
+	clues := timesOfServers(t.Context(), g, 5*time.Second)
+	if len(clues) != 1 || !clues[0].Time.Equal(then) || clues[0].Sign != recovery.Answered || clues[0].Place.Path != server.URL {
+		t.Fatalf("%+v", clues)
+	}
+	if d := (recovery.Clock{Now: then.Add(time.Hour), Clues: clues}).Doubt(); d == nil || !d.Ahead {
+		t.Errorf("a clock that is an hour ahead: %v", d)
+	}
 }
