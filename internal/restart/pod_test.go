@@ -87,6 +87,18 @@ func (n *machineNode) machine(by By) *Machine {
 	return &Machine{Root: n.dir, Procfs: n.proc, By: by}
 }
 
+// startKubelet is a quick kubelet until the test ends, and has ended before its files go.
+func (n *machineNode) startKubelet(t *testing.T) {
+	t.Helper()
+	var running sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	running.Go(func() { n.kubelet(ctx, 10*time.Millisecond) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+}
+
 // etcdOn is a graph with the kubelet of a node, and the target.
 func etcdOn(socket string) (*trust.Graph, *Target) {
 	kubelet := trust.Component{Name: "kubelet", Flags: map[string][]string{"container-runtime-endpoint": {"unix://" + socket}}}
@@ -296,7 +308,7 @@ func TestAStaticPodIsRestartedByTheRuntime(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeFor(c.want))
 			defer cancel()
 			g, target := etcdOn(r.serve(t, n))
-			go n.kubelet(ctx, 10*time.Millisecond)
+			n.startKubelet(t)
 			m := n.machine(c.by)
 			m.Poll = 10 * time.Millisecond
 			s, err := m.Restart(ctx, g, target)
@@ -343,7 +355,7 @@ func TestARuntimeThatIsNotThere(t *testing.T) {
 	var said []string
 	m := n.machine(Auto)
 	m.Poll, m.Say = 10*time.Millisecond, func(s string) { said = append(said, s) }
-	go n.kubelet(t.Context(), 10*time.Millisecond)
+	n.startKubelet(t)
 	if _, err := m.Restart(t.Context(), g, target); err != nil || len(said) == 0 || !strings.Contains(said[0], "its manifest is moved away and back instead") {
 		t.Error(said, err)
 	}
