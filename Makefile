@@ -102,7 +102,7 @@ lint: ## formatting, vet, linters, known vulnerabilities
 fuzz: ## each fuzz target for FUZZTIME
 	@hack/fuzz.sh $(FUZZTIME)
 
-deps: ## install what tests need of the system (openssl, curl, gRPC for Python, SoftHSM, a C compiler, nft)
+deps: ## install what tests need of the system (openssl, curl, gRPC for Python, SoftHSM, a C compiler, nft, systemd-analyze)
 	@hack/deps.sh
 
 clean: ## remove what was built and the quickstart

@@ -1,9 +1,10 @@
-// Package deploy holds the manifests with which kubepki controller is installed.
+// Package deploy holds the manifests and units with which kubepki controller and
+// kubepki agent are installed.
 package deploy
 
 import "embed"
 
-// Files are the manifests of this folder, in YAML.
+// Files are the manifests of this folder, in YAML, and the units.
 //
-//go:embed *.yaml
+//go:embed *.yaml agent
 var Files embed.FS

@@ -129,7 +129,7 @@ func (o *agentOptions) run(c *cobra.Command, s streams) error {
 // watches tells whether files are watched, or that the flags contradict each other.
 func (o *agentOptions) watches() (bool, error) {
 	on := o.watch.on || len(o.watch.paths) > 0 || o.renewal.renews()
-	if err := o.renewal.check(); err != nil {
+	if err := o.renewal.check(o.roots); err != nil {
 		return false, err
 	}
 	return on, o.watch.check(on)
@@ -173,7 +173,7 @@ func (o *agentOptions) watching(log *slog.Logger) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.Renewal, err = o.renewal.options(o.nodeName, client, log); err != nil {
+	if a.Renewal, err = o.renewal.options(o.nodeName, client, a.Board, log); err != nil {
 		return nil, err
 	}
 	return agent.New(a), nil

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/kubepki/kubepki/internal/join"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/renew"
+	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -27,18 +30,34 @@ type agentRenewFlags struct {
 	reuseKey bool
 	lease    string
 	span     agent.Span
+	restart  bool
+	restarter
 }
 
 func (r *agentRenewFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.what, "renew", "none", "what is made anew: none, or due")
 	f.StringVar(&r.at, "renew-at", "70-90", "when it is due, in percent of its life: each certificate at a moment of its own within")
 	f.BoolVar(&r.reuseKey, "reuse-key", false, "keep private keys instead of making new ones")
+	f.BoolVar(&r.restart, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone; not with --root")
+	f.StringVar(&r.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
+	f.DurationVar(&r.restarter.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
 	f.StringVar(&r.lease, "lease-namespace", "kube-system", "namespace of the Lease kubepki-agent, by which nodes take turns with --cluster-kubeconfig")
 }
 
 func (r *agentRenewFlags) renews() bool { return r.what == "due" }
 
-func (r *agentRenewFlags) check() (err error) {
+func (r *agentRenewFlags) check(roots []string) (err error) {
+	switch {
+	case !r.restart:
+	case !r.renews():
+		return usagef("--restart: goes with --renew due")
+	case len(roots) > 0:
+		return usagef("--restart: does not go with --root: what runs on this machine reads its own files")
+	default:
+		if err := r.restarter.check("--restart-by", "--restart-timeout"); err != nil {
+			return err
+		}
+	}
 	if r.what != "none" && r.what != "due" {
 		return usagef("--renew %q is neither none nor due", r.what)
 	}
@@ -53,7 +72,7 @@ func (r *agentRenewFlags) check() (err error) {
 const leasePatience = 30 * time.Second
 
 // options are nil where nothing is made anew.
-func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, log *slog.Logger) (*agent.Renewal, error) {
+func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, board *agent.Board, log *slog.Logger) (*agent.Renewal, error) {
 	if !r.renews() {
 		return nil, nil
 	}
@@ -63,11 +82,18 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 			return nil, err
 		}
 	}
+	spread := &agent.Spread{Node: nodeName, Clock: agent.MachineClock{}}
 	o := &agent.Renewal{Span: r.span, Plan: r.plan}
+	if r.restart {
+		o.Restart = func(ctx context.Context, n *apply.Nodes, made *apply.Renewal) error {
+			return r.restartFor(ctx, n, made, board, log)
+		}
+		o.Turn = spread
+	}
 	if client != nil {
 		o.Turn = &agent.Lease{
 			Client: client, Namespace: r.lease, Name: "kubepki-agent", Identity: nodeName + "_" + strings.ToLower(rand.Text()[:8]),
-			Patience: leasePatience, Else: &agent.Spread{Node: nodeName, Clock: agent.MachineClock{}}, Log: log,
+			Patience: leasePatience, Else: spread, Log: log,
 		}
 	}
 	return o, nil
@@ -75,6 +101,42 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 
 func (r *agentRenewFlags) plan(n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error) {
 	return renew.Plan(n.Graph, findings, targets, renew.Options{At: at, ReuseKey: r.reuseKey, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }})
+}
+
+// restartFor restarts what takes up by a restart alone what was written.
+func (r *agentRenewFlags) restartFor(ctx context.Context, n *apply.Nodes, made *apply.Renewal, board *agent.Board, log *slog.Logger) error {
+	var changed []trust.Place
+	for _, f := range made.Files {
+		if !slices.Contains(changed, f.Place.File()) {
+			changed = append(changed, f.Place.File())
+		}
+	}
+	targets := restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs))
+	if len(targets) == 0 {
+		return nil
+	}
+	by, err := restart.ParseBy(r.by)
+	if err != nil {
+		return err
+	}
+	unlock, err := restart.Lock("/")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := restart.Recover("/"); err != nil {
+		return err
+	}
+	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Say: func(said string) { log.Info(said) }}
+	run := m.Runner(r.cluster)
+	run.Timeout = r.restarter.timeout
+	run.Began = func(t *restart.Target) { log.Info("restarting", "id", t.ID(), "of", t.Where(), "atMost", run.Timeout) }
+	run.Done = func(d restart.Done) {
+		log.Info("restarted and proved", "id", d.Target.ID(), "after", d.Took.Round(100*time.Millisecond), "how", d.How)
+		board.Decided(agent.Decision{Action: agent.Restarted, ID: d.Target.ID(), Node: d.Target.Node, Reason: agent.ReasonRestart, Text: d.How})
+	}
+	_, err = run.Run(ctx, targets)
+	return err
 }
 
 // agentClusterFlags say how the agent reaches the cluster's API, if at all.

@@ -8,7 +8,7 @@ type hinter interface{ Hint() string }
 func hints(err error) []string {
 	var all []string
 	for err := range errorTree(err) {
-		if h, ok := err.(hinter); ok {
+		if h, ok := err.(hinter); ok && h.Hint() != "" {
 			all = append(all, h.Hint())
 		}
 	}

@@ -19,9 +19,11 @@ import (
 
 type recoverOptions struct {
 	trustChangeFlags
-	all, clockIsRight bool
-	live              liveFlags
-	carry             carryFlags
+	all, clockIsRight, reuseKey bool
+	live                        liveFlags
+	carry                       carryFlags
+	caKeys                      caKeyFlags
+	people                      renewPlanFlags // of which the kubeconfigs of people alone
 }
 
 func newRecoverCommand(s streams) *cobra.Command {
@@ -66,9 +68,13 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 	f.StringArrayVar(&o.roots, "root", nil, "folder of a node that stands for its /, as [NAME=]DIR, or a folder of such roots; repeatable (default /)")
 	layoutFlag(f, &o.layout)
 	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig, over or not")
+	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private keys instead of making new ones")
 	f.BoolVar(&o.clockIsRight, "clock-is-right", false, "believe this machine's clock, whatever files and certificates say")
 	f.StringVar(&o.at, "at", "", "with --dry-run: what would be done at this time (RFC 3339, or a date)")
+	f.StringArrayVar(&o.people.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is made anew where it is over; repeatable")
+	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too")
 	o.carry.add(f)
+	o.caKeys.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and change nothing; exits with 3 where there is something")
 	f.BoolVar(&o.live.on, "live", false, "ask API servers for their time before, and look at the running components afterwards")
@@ -79,6 +85,7 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 
 // recovered is what came of a run.
 type recovered struct {
+	all     bool         // --all
 	nodes   *apply.Nodes // as they were
 	state   *recovery.State
 	clock   recovery.Clock
@@ -102,8 +109,14 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all}
-	r := &recovered{nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
+	if n, err = o.people.read(s, n); err != nil {
+		return err
+	}
+	if err := o.caKeys.use(n); err != nil {
+		return err
+	}
+	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people}
+	r := &recovered{all: o.all, nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
 	if o.live.on {
 		r.clock.Clues = append(r.clock.Clues, timesOfServers(ctx, n.Graph, o.live.timeout)...)
 	}
@@ -123,6 +136,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err := o.make(ctx, r); err != nil {
 		return err
 	}
+	r.renewal.Warnings = append(r.renewal.Warnings, copiesElsewhere(n, r.plan.Items, o.people.people)...)
 	if err := r.print(s); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func exchangeFiles(n *apply.Nodes, p *recovery.Recovery, r *apply.Renewal) ([]*a
 				return nil, advise(err, "the new certificate of its authority must stand there: see that the file can be read")
 			}
 			i = len(r.Files)
-			f := &apply.File{Place: place, Old: content.Data, Data: content.Data, Private: at.Field != ""}
+			f := &apply.File{Place: place, Old: content.Data, Data: content.Data, Private: at.Field != "", Mode: content.Mode}
 			r.Files, more = append(r.Files, f), append(more, f)
 		}
 		f := r.Files[i]

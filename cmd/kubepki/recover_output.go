@@ -121,8 +121,10 @@ func (r *recovered) why(end, begin time.Time) string {
 		return "over"
 	case r.clock.Now.Before(begin):
 		return "not begun"
+	case r.all:
+		return "asked for"
 	}
-	return "its chain is over, or --all"
+	return "its chain is over"
 }
 
 // summary says in one line what is done.
@@ -172,9 +174,24 @@ func (r *recovered) printLeft(s streams) {
 			}
 		}
 	}
+	r.sayLost(s)
 	if external := r.external(); len(external) > 0 {
 		fmt.Fprintf(s.err, "hint: where the key is kept elsewhere, requests for those who have it: kubepki renew %s --csr-only%s\n", report.Plain(strings.Join(external, " ")), report.Plain(r.rootFlags()))
 	}
+}
+
+// sayLost tells what there is to do where an authority itself cannot come back.
+func (r *recovered) sayLost(s streams) {
+	for _, l := range r.plan.Left {
+		if r.isAuthority(l) && !strings.Contains(reasonOf(l.Reason), "keeps it itself") {
+			fmt.Fprintln(s.err, "hint: an authority that is over comes back by its key alone: by --ca-key where that is kept elsewhere; where it is lost or weak, docs/recover.md tells how another takes its place while nothing runs")
+			return
+		}
+	}
+}
+
+func (r *recovered) isAuthority(l recovery.Left) bool {
+	return slices.ContainsFunc(r.plan.Graph.Authorities, func(a trust.Authority) bool { return a.Certificate == l.Place })
 }
 
 // reasonOf is a reason without the name that is said before it.
@@ -190,8 +207,7 @@ func reasonOf(err error) string {
 func (r *recovered) external() []string {
 	var ids []string
 	for _, l := range r.plan.Left {
-		isAuthority := slices.ContainsFunc(r.plan.Graph.Authorities, func(a trust.Authority) bool { return a.Certificate == l.Place })
-		if !isAuthority && strings.Contains(reasonOf(l.Reason), "is not at hand") {
+		if !r.isAuthority(l) && strings.Contains(reasonOf(l.Reason), "is not at hand") {
 			ids = append(ids, l.ID())
 		}
 	}
@@ -327,7 +343,7 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 		return err
 	}
 	for _, f := range d.Findings {
-		fmt.Fprintf(s.err, "still %s: %s\n  fix: %s\n", f.ID, report.Plain(f.Cause), report.Plain(cmp.Or(f.Fix, "kubepki explain "+f.ID)))
+		fmt.Fprintf(s.err, "still %s at %s: %s\n  fix: %s\n", f.ID, report.Plain(trust.Place{Node: f.Node, Path: f.Path}.String()), report.Plain(f.Cause), report.Plain(cmp.Or(f.Fix, "kubepki explain "+f.ID)))
 	}
 	return r.sayStart(s, d)
 }

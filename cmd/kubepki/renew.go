@@ -130,6 +130,11 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.check(ids); err != nil {
 		return err
 	}
+	done, err := o.restart.begin(s, o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer done()
 	switch {
 	case o.kept.backups:
 		return o.kept.list(o, s)
@@ -148,6 +153,8 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
+	ahead := o.keysAhead(n, ids)
+	defer ahead.Only(nil)
 	at := clock()
 	planOptions, err := o.options(n, at)
 	if err != nil {
@@ -166,6 +173,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		return o.external.run(ctx, o, s, n, items, before, at, len(ids) > 0)
 	}
 	sayPending(s, n, items)
+	useAhead(ahead, items)
 	r, err := apply.Make(ctx, n.Nodes, items, before, at)
 	if err != nil {
 		return err

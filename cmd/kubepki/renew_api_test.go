@@ -72,7 +72,9 @@ func TestSignersThatCannotBeTrusted(t *testing.T) {
 		}, "it expired at"},
 		"not what it asks": {func(t *issue.Template) { t.NotBefore = time.Now().Add(30 * time.Minute) }, "it begins at"},
 	} {
+		a.mu.Lock()
 		a.forge = row.forge
+		a.mu.Unlock()
 		var out, talk bytes.Buffer
 		code := run(context.Background(), []string{"renew", "scheduler.conf", "--yes", "--root", root, "--signer-kubeconfig", admin}, streams{in: strings.NewReader(""), out: &out, err: &talk})
 		if code != exitFailed || !strings.Contains(talk.String(), row.want) {
@@ -82,7 +84,9 @@ func TestSignersThatCannotBeTrusted(t *testing.T) {
 			t.Fatalf("%s: the kubeconfig was changed", name)
 		}
 	}
+	a.mu.Lock()
 	a.forge = nil
+	a.mu.Unlock()
 	here(t, "renew", "scheduler.conf", "--yes", "--root", root, "--signer-kubeconfig", admin)
 	if bytes.Equal(before, readFile(t, conf)) {
 		t.Error("the kubeconfig was not changed by a good signer")
@@ -101,6 +105,8 @@ func TestWhoMayNotApproveWaits(t *testing.T) {
 		t.Fatalf("it ends with %d: %s", code, &talk)
 	}
 	out, said := here(t, append(ask, admin)...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if strings.Count(said, "going on with request") != 2 || strings.Count(out, " renewed: ") != 2 || len(a.requests) != 2 {
 		t.Errorf("it says %s%s, and %d requests are there", out, said, len(a.requests))
 	}

@@ -37,6 +37,15 @@ func (o *renewRestart) check(roots []string) error {
 	return o.restarter.check("--restart-by", "--restart-timeout")
 }
 
+// begin locks the node and mends what an interrupted restart left: a manifest that
+// stands aside is of a component that would not be read.
+func (o *renewRestart) begin(s streams, dry bool) (func(), error) {
+	if !o.on {
+		return func() {}, nil
+	}
+	return o.restarter.begin(s, dry)
+}
+
 // plan shows what will be restarted, after the table of what is renewed.
 func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]restart.Target, error) {
 	if !o.on {
@@ -55,16 +64,12 @@ func (o *renewRestart) plan(s streams, n *trustNodes, r *apply.Renewal) ([]resta
 	return targets, printTargets(s, targets)
 }
 
-// run restarts what the plan has, once the files are written.
+// run restarts what the plan has, once the files are written; between begin and its
+// end.
 func (o *renewRestart) run(ctx context.Context, s streams, targets []restart.Target) error {
 	if len(targets) == 0 {
 		return nil
 	}
-	unlock, err := o.begin(s, false)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	talk := s
 	talk.out = s.err // the answer is the renewal's
 	if err := o.restartAll(ctx, talk, &trustChangeFlags{trustFlags: trustFlags{output: "table"}}, targets); err != nil {

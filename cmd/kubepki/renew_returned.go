@@ -30,6 +30,7 @@ type returned struct {
 	// keys are those that stand in a folder beside the certificates: kubeadm certs
 	// generate-csr leaves them there, in kubeconfigs too.
 	keys  []returnedKey
+	byKey map[string][]*x509.Certificate // once all are read
 	bytes int
 	files int
 }
@@ -176,13 +177,24 @@ func openToOthers(file string) bool {
 
 // of returns the certificates of a public key, in their order.
 func (r *returned) of(public crypto.PublicKey) []*x509.Certificate {
-	var all []*x509.Certificate
-	for _, c := range r.certificates {
-		if trust.SameKey(public, c.PublicKey) {
-			all = append(all, c)
+	if r.byKey == nil {
+		r.byKey = map[string][]*x509.Certificate{}
+		for _, c := range r.certificates {
+			if id := keyID(c.PublicKey); id != "" {
+				r.byKey[id] = append(r.byKey[id], c)
+			}
 		}
 	}
-	return all
+	return r.byKey[keyID(public)]
+}
+
+// keyID tells public keys apart; empty for one that no component could use.
+func keyID(public crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return ""
+	}
+	return string(der)
 }
 
 // subjects are those of the leaves that came, for people.

@@ -19,6 +19,7 @@ import (
 	"github.com/kubepki/kubepki/internal/reach"
 	"github.com/kubepki/kubepki/internal/remote"
 	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/trust"
 )
 
 // sshFlags are those of renew across nodes over SSH.
@@ -148,6 +149,7 @@ func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, er
 
 // notStarted adds what the node's shell said.
 func (l *login) notStarted(t reach.Target, p *reach.Process, err error) error {
+	_ = p.Wait() // it was hung up; all that it said is there then
 	talk := p.Talk()
 	hint := fmt.Sprintf("see that this works: ssh %s %s version", t, cmp.Or(l.command, "kubepki"))
 	switch {
@@ -213,6 +215,14 @@ func (l *login) read(ctx context.Context, t reach.Target, mend bool) (*remote.Fa
 	if err != nil {
 		client.Close()
 		return nil, err
+	}
+	if slices.ContainsFunc(told.Node.NotSeen, func(n trust.NotSeen) bool { return n.Denied }) {
+		client.Close()
+		help := "log in as root, or give --sudo"
+		if l.sudo {
+			help = "sudo there must make us root"
+		}
+		return nil, advise(fmt.Errorf("%s: its files are for root alone", t.Name), "%s", help)
 	}
 	return &remote.FarNode{
 		Standing: remote.Standing{Name: t.Name, Addresses: l.reacher.Addresses(t), Vouched: t.Trusted, Proven: told.Proven},

@@ -127,6 +127,9 @@ func (r *sshRun) plan(ids []string) error {
 			r.order = append(r.order, n)
 		}
 	}
+	if len(r.order) == 0 && len(r.items) == 0 {
+		return advise(errors.New("nothing can be renewed: the key of no authority is on these nodes"), "add the node that has it, with --ssh or --root NAME=DIR")
+	}
 	slices.SortStableFunc(r.order, func(a, b *remote.FarNode) int {
 		switch {
 		case a.ControlPlane() == b.ControlPlane():
@@ -266,7 +269,7 @@ type farCertifier struct{ fleet *remote.Fleet }
 
 // Certify returns the chain for a key, of which only the public half is used.
 func (c *farCertifier) Certify(ctx context.Context, i *renew.Item, key crypto.Signer) ([]*x509.Certificate, error) {
-	chains, err := c.fleet.Certify(ctx, []*renew.Item{i}, []crypto.PublicKey{key.Public()})
+	chains, err := c.fleet.Sign(ctx, []*renew.Item{i}, []crypto.PublicKey{key.Public()})
 	if err != nil {
 		return nil, err
 	}

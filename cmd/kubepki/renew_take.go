@@ -31,8 +31,10 @@ type takeIn struct {
 	waiting []*apply.Pending
 	taken   []*apply.Renewed
 	refused []refusedItem
-	// done are the places whose certificate is in place already.
-	done []trust.Place
+	// done are the places for which something waits whose certificate is in place, and
+	// already counts certificates that are in place and nobody waits for.
+	done    []trust.Place
+	already int
 	// outstanding are those for which nothing came.
 	outstanding []string
 	// why says more of some of those.
@@ -69,14 +71,14 @@ func (o *renewOptions) takeIn(ctx context.Context, s streams, ids []string) erro
 	for _, c := range candidates {
 		t.judge(c, back)
 	}
-	if len(t.taken)+len(t.refused)+len(t.done) == 0 {
+	if len(t.taken)+len(t.refused)+len(t.done)+t.already == 0 {
 		return advise(fmt.Errorf("none of the %d certificates is for a key that waits or stands here: %s", len(back.certificates), cmp.Or(back.subjects(), "they are authorities")),
 			"see that they are of the last request (kubepki renew --csr-only makes it again with the same key), and that --root is the node's")
 	}
 	return t.finish(ctx, s)
 }
 
-// candidate is an item with the key that a certificate for it must have.
+// takenCandidate is an item with the key that a certificate for it must have.
 type takenCandidate struct {
 	item *renew.Item
 	key  crypto.Signer
@@ -84,70 +86,120 @@ type takenCandidate struct {
 	waits bool
 }
 
-// candidates are the items that something waits for, then those whose key stands
-// beside the certificates, then those whose key in place is that of a certificate.
+// heldKey is a key that a certificate may be for, and where that would stand.
+type heldKey struct {
+	at    trust.Place
+	key   crypto.Signer
+	place string // for people: where the key stands, if neither waiting nor in place
+	// waits tells that a certificate was asked for, inPlace that the key is in use.
+	waits, inPlace bool
+}
+
+// held are the keys that wait for certificates, then those that stand beside what came
+// back, then those in place for which something came or was asked for.
+func (t *takeIn) held(s streams, back *returned) []heldKey {
+	var all []heldKey
+	waiting := map[trust.Place]*apply.Pending{}
+	for _, p := range t.waiting {
+		waiting[p.Place] = p
+		if p.Key != nil {
+			all = append(all, heldKey{at: p.Place, key: p.Key, waits: true})
+		}
+	}
+	for _, k := range back.keys {
+		if len(back.of(k.key.Public())) == 0 {
+			continue
+		}
+		at, ok := t.placeOf(k.file)
+		if !ok {
+			fmt.Fprintf(s.err, "kubepki: warning: which credential the key in %s is for is not to be told from its name\n", report.Plain(k.file))
+			continue
+		}
+		all = append(all, heldKey{at: at, key: k.key, place: k.file})
+	}
+	for _, cred := range t.n.Graph.Credentials {
+		at, key := cred.Certificate.File(), t.n.Keys[cred.Key]
+		p := waiting[at]
+		asked := p != nil && p.Key == nil
+		if key != nil && (asked || len(back.of(key.Public())) > 0) {
+			all = append(all, heldKey{at: at, key: key, waits: asked, inPlace: true})
+		}
+	}
+	return all
+}
+
+// candidates are the items of the keys that are held, of those that the user named.
+// What cannot be planned is refused; the rest goes on.
 func (t *takeIn) candidates(s streams, back *returned, ids []string) ([]takenCandidate, error) {
 	wanted, err := t.only(ids)
 	if err != nil {
 		return nil, err
 	}
+	held := slices.DeleteFunc(t.held(s, back), func(k heldKey) bool { return !wanted(k.at) })
+	planned := map[bool]map[trust.Place]*renew.Item{}
+	for _, inPlace := range []bool{false, true} {
+		planned[inPlace] = t.planAll(held, inPlace)
+	}
 	var all []takenCandidate
-	add := func(at trust.Place, key crypto.Signer, waits bool) (*renew.Item, error) {
-		i, err := t.plan(at, key == nil)
-		if err != nil || !wanted(i.Certificate) {
-			return nil, err
+	for _, k := range held {
+		i := planned[k.inPlace][k.at]
+		if i == nil {
+			continue // refused
 		}
-		c := takenCandidate{i, key, waits}
-		if key == nil {
-			if c.key, err = i.MakeKey(); err != nil {
-				return nil, err
-			}
+		if k.place != "" {
+			t.foreign[i.ID()] = k.place
+			i.Warnings = append(i.Warnings, "its key is that in "+k.place+": see that nobody else has it")
 		}
-		all = append(all, c)
-		return i, nil
-	}
-	for _, p := range t.waiting {
-		if p.Key == nil {
-			continue // with the key in place: below
-		}
-		if _, err := add(p.Place, p.Key, true); err != nil {
-			t.refuse(p.Place.String(), err.Error())
-		}
-	}
-	for _, k := range back.keys {
-		at, ok := t.placeOf(k.file)
-		if len(back.of(k.key.Public())) == 0 || apply.PendingOf(t.waiting, at) != nil && slices.ContainsFunc(all, func(c takenCandidate) bool { return trust.SameKey(c.key.Public(), k.key.Public()) }) {
-			continue
-		}
-		if !ok {
-			fmt.Fprintf(s.err, "kubepki: warning: which credential the key in %s is for is not to be told from its name\n", report.Plain(k.file))
-			continue
-		}
-		i, err := add(at, k.key, false)
-		if err != nil {
-			t.refuse(at.String(), err.Error())
-		} else if i != nil {
-			t.foreign[i.ID()] = k.file
-			i.Warnings = append(i.Warnings, "its key is that in "+k.file+": see that nobody else has it")
-		}
-	}
-	for _, cred := range t.n.Graph.Credentials {
-		key := t.n.Keys[cred.Key]
-		p := apply.PendingOf(t.waiting, cred.Certificate.File())
-		asked := p != nil && p.Key == nil
-		if key == nil || len(back.of(key.Public())) == 0 && !asked {
-			continue
-		}
-		if slices.ContainsFunc(all, func(c takenCandidate) bool {
-			return c.item.Certificate == cred.Certificate.File() && trust.SameKey(c.key.Public(), key.Public())
-		}) {
-			continue
-		}
-		if _, err := add(cred.Certificate.File(), nil, asked); err != nil {
-			t.refuse(cred.ID, err.Error())
-		}
+		all = append(all, takenCandidate{i, k.key, k.waits})
 	}
 	return all, nil
+}
+
+// planAll plans for all keys at once, which is quick for many nodes; where that fails
+// one after the other, so that each is refused by itself.
+func (t *takeIn) planAll(held []heldKey, inPlace bool) map[trust.Place]*renew.Item {
+	var places []trust.Place
+	var targets []string
+	for _, k := range held {
+		if k.inPlace == inPlace && !slices.Contains(places, k.at) {
+			places, targets = append(places, k.at), append(targets, targetOf(k.at))
+		}
+	}
+	all := map[trust.Place]*renew.Item{}
+	if len(places) == 0 {
+		return all
+	}
+	if items, err := renew.Plan(t.n.Graph, t.before.Findings, targets, t.options(inPlace)); err == nil {
+		for _, i := range items {
+			if all[i.Certificate] == nil {
+				all[i.Certificate] = i
+			}
+		}
+	}
+	for k, at := range places {
+		if all[at] != nil {
+			continue
+		}
+		items, err := renew.Plan(t.n.Graph, t.before.Findings, targets[k:k+1], t.options(inPlace))
+		at := slices.IndexFunc(items, func(i *renew.Item) bool { return i.Certificate == places[k] })
+		switch {
+		case err != nil:
+			t.refuse(places[k].String(), err.Error())
+		case at < 0:
+			t.refuse(places[k].String(), "no credential of the node stands there")
+		default:
+			all[places[k]] = items[at]
+		}
+	}
+	return all
+}
+
+// targetOf names a place as renew's arguments do.
+func targetOf(at trust.Place) string {
+	if at.Node == "" {
+		return at.Path
+	}
+	return at.Node + ":" + at.Path
 }
 
 // only tells which places the user named; all where none were.
@@ -163,24 +215,6 @@ func (t *takeIn) only(ids []string) (func(trust.Place) bool, error) {
 
 func (t *takeIn) options(reuse bool) renew.Options {
 	return renew.Options{At: t.at, ReuseKey: reuse, Server: t.o.server, Elsewhere: true, Keys: func(p trust.Place) crypto.Signer { return t.n.Keys[p] }}
-}
-
-// plan plans what stands, or shall stand, at a place.
-func (t *takeIn) plan(at trust.Place, reuse bool) (*renew.Item, error) {
-	target := at.Path
-	if at.Node != "" {
-		target = at.Node + ":" + at.Path
-	}
-	items, err := renew.Plan(t.n.Graph, t.before.Findings, []string{target}, t.options(reuse))
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range items {
-		if i.Certificate == at {
-			return i, nil
-		}
-	}
-	return nil, fmt.Errorf("%s: no credential of the node stands there", at)
 }
 
 // placeOf finds the credential that a file of kubeadm's names is for: apiserver.key,
@@ -235,22 +269,27 @@ func (t *takeIn) refuse(id string, reasons ...string) {
 // judge looks at all certificates of the key of a candidate, and takes the one that is
 // good and ends last.
 func (t *takeIn) judge(c takenCandidate, back *returned) {
+	at := c.item.Certificate
+	p := apply.PendingOf(t.waiting, at)
+	settled := p != nil && p.Settled(c.item)
 	mine := back.of(c.key.Public())
-	if len(mine) == 0 {
-		switch p := apply.PendingOf(t.waiting, c.item.Certificate); {
-		case p != nil && p.Settled(c.item):
-			t.done = append(t.done, c.item.Certificate)
-		case c.waits:
-			t.outstanding = append(t.outstanding, c.item.ID())
-		}
+	switch {
+	case slices.ContainsFunc(t.taken, func(r *apply.Renewed) bool { return r.Certificate == at }):
+		return // one that waited came too
+	case len(mine) == 0 && settled:
+		t.done = append(t.done, at)
+		return
+	case len(mine) == 0 && c.waits:
+		t.outstanding = append(t.outstanding, c.item.ID())
 		return
 	}
 	others := slices.Concat(back.certificates, t.authorities())
 	var best *renew.Answer
 	var reasons []string
+	inPlace := false
 	for _, leaf := range mine {
 		if c.item.Old != nil && leaf.Equal(c.item.Old) {
-			t.done = append(t.done, c.item.Certificate)
+			inPlace = true
 			continue
 		}
 		a := c.item.Judge(leaf, others, t.at)
@@ -267,8 +306,12 @@ func (t *takeIn) judge(c takenCandidate, back *returned) {
 	case best != nil:
 		c.item.Warnings = append(kept(c.item.Warnings), best.Notes...)
 		t.taken = append(t.taken, &apply.Renewed{Item: c.item, Made: renew.Made{Chain: best.Chain, Key: c.key}})
-		t.done = slices.DeleteFunc(t.done, func(p trust.Place) bool { return p == c.item.Certificate })
-	case len(reasons) > 0 && !slices.Contains(t.done, c.item.Certificate):
+		t.outstanding = slices.DeleteFunc(t.outstanding, func(id string) bool { return id == c.item.ID() })
+	case inPlace && (settled || p != nil && p.Key == nil):
+		t.done = append(t.done, at)
+	case inPlace:
+		t.already++
+	default:
 		t.refuse(c.item.ID(), reasons...)
 	}
 }

@@ -69,7 +69,6 @@ func New(o Options) *Agent {
 	if o.Board == nil {
 		o.Board = NewBoard(o.Clock.Now)
 	}
-	o.Board.StuckAfter(max(StuckAfter, 3*idleIntervals*o.Interval))
 	a := &Agent{Options: o}
 	if o.Paths != nil {
 		o.Board.Include(o.Paths)

@@ -9,14 +9,9 @@ import (
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// afterwards says what will be wrong on the nodes that is not now, and what stays
+// judged says what will be wrong on the nodes that is not now, and what stays
 // wrong with what is renewed: the change is made in memory and judged by the rules.
-func afterwards(n *Nodes, files []*File, before *check.Result, at time.Time) []string {
-	warnings, _ := judged(n, files, before, at)
-	return warnings
-}
-
-// judged returns the warnings, and the findings that will be and are not now.
+// breaks are, of the former, the findings.
 func judged(n *Nodes, files []*File, before *check.Result, at time.Time) (warnings []string, breaks []check.Finding) {
 	type key struct{ id, node, path, field string }
 	keyOf := func(f check.Finding) key { return key{f.ID, f.Node, f.Path, f.Field} }

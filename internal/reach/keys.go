@@ -28,17 +28,13 @@ type identity struct {
 	err    error
 }
 
-func (s *Settings) identities() (*identities, error) {
+func (s *Settings) identities() *identities {
 	i := &identities{ask: s.Ask, files: map[string]identity{}}
-	if s.Agent == "" {
-		return i, nil
+	// A socket that its agent left behind is as good as none: ssh says nothing of it either.
+	if conn, err := net.Dial("unix", s.Agent); s.Agent != "" && err == nil {
+		i.agent = agent.NewClient(conn)
 	}
-	conn, err := net.Dial("unix", s.Agent)
-	if err != nil {
-		return i, nil //nolint:nilerr // a socket that its agent left behind is as good as none: ssh says nothing of it either
-	}
-	i.agent = agent.NewClient(conn)
-	return i, nil
+	return i
 }
 
 // usual are the files that ssh looks for by itself.

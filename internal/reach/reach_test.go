@@ -62,7 +62,6 @@ func TestParseTarget(t *testing.T) {
 // site is a few machines, and who wants to reach them.
 type site struct {
 	t     *testing.T
-	key   *sshtest.Key
 	known string
 	reach.Settings
 }

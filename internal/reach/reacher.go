@@ -46,8 +46,8 @@ func New(s Settings, timeout time.Duration) (*Reacher, error) {
 	if r.keys, err = s.hostKeys(configured); err != nil {
 		return nil, err
 	}
-	r.show, err = s.identities()
-	return r, err
+	r.show = s.identities()
+	return r, nil
 }
 
 // Addresses are the host names and addresses by which a target is reached, as the

@@ -35,7 +35,7 @@ func (h *Host) Start(command string) (*Process, error) {
 		err = session.Start(command)
 	}
 	if err != nil {
-		session.Close()
+		_ = session.Close()
 		return nil, fmt.Errorf("%s: the command was not started: %w", h.Target.Name, err)
 	}
 	return p, nil

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,7 +70,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 	}
 	r.exchange(state, o)
 	r.Before = check.Run(r.Graph, check.Options{At: o.At})
-	var places []trust.Place
+	places := state.People
 	for _, cred := range r.Graph.Credentials {
 		m := r.Graph.Material(cred.Certificate)
 		if r.isUser(cred.Node) {
@@ -82,7 +83,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 			places = append(places, cred.Certificate.File())
 		}
 	}
-	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys})
+	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys, ReuseKey: o.ReuseKey, Kubeconfigs: o.Kubeconfigs})
 	r.Items = items
 	for _, x := range refused {
 		r.Left = append(r.Left, Left{Name: x.Name, Node: x.Node, Place: x.Certificate, Reason: x.Reason})
@@ -134,7 +135,7 @@ func (r *Recovery) certify(ctx context.Context, a Authority, keys Keys, o Option
 		if f.Node != "" {
 			target = f.Node + ":" + target
 		}
-		items, err := renew.Plan(r.Graph, findings, []string{target}, renew.Options{At: o.At, Keys: keys})
+		items, err := renew.Plan(alone(r.Graph, f.Certificate, a.Dead), findings, []string{target}, renew.Options{At: o.At, Keys: keys})
 		if err != nil || len(items) != 1 || items[0].Kind != renew.Authority {
 			if why == nil || keys(f.Key) != nil {
 				why = err
@@ -152,6 +153,20 @@ func (r *Recovery) certify(ctx context.Context, a Authority, keys Keys, o Option
 		return items[0], made.Chain[0], nil
 	}
 	return nil, nil, why
+}
+
+// alone is a graph in which a file holds one certificate and no other: a bundle of a
+// rotation has several, of which the one that is over is meant.
+func alone(g *trust.Graph, at trust.Place, c *x509.Certificate) *trust.Graph {
+	m := g.Material(at)
+	if m == nil || len(m.Certificates) == 1 {
+		return g
+	}
+	one, out := *m, *g
+	one.Certificates = []*x509.Certificate{c}
+	out.Materials = maps.Clone(g.Materials)
+	out.Materials[at] = &one
+	return &out
 }
 
 // pairs are the dead certificates of the nodes that a new one of the same authority
@@ -181,7 +196,7 @@ func (r *Recovery) put(all []Exchange) {
 		n := &r.Nodes[i]
 		n.Materials = slices.Clone(n.Materials)
 		for j, m := range n.Materials {
-			if m.OK() && isTrust(m) {
+			if m.OK() && isTrust(m) && !isDistribution(n) {
 				if n.Materials[j] = exchanged(m, all); n.Materials[j] != m && !slices.Contains(r.Places, m.Place) {
 					r.Places = append(r.Places, m.Place)
 				}

@@ -54,8 +54,8 @@ func Starts(g *trust.Graph, changed []trust.Place) []Start {
 		}
 	}
 	for i := range all {
-		if all[i].Component == catalog.Etcd && len(all[i].Nodes) > 1 {
-			all[i].Note = strings.TrimPrefix(fmt.Sprintf("%s; on all at once: %d of %d members are a quorum", all[i].Note, len(all[i].Nodes)/2+1, len(all[i].Nodes)), "; ")
+		if all[i].Component == catalog.Etcd && strings.HasPrefix(all[i].Run, "kubepki") && len(all[i].Nodes) > 1 {
+			all[i].Note = strings.TrimPrefix(fmt.Sprintf("%s; %d of %d members are a quorum: where it is refused for want of one, move the manifest away and back on all at once", all[i].Note, len(all[i].Nodes)/2+1, len(all[i].Nodes)), "; ")
 		}
 	}
 	return all
@@ -107,8 +107,7 @@ func howToStart(c *trust.Component) (run, note string) {
 	file := path.Base(c.Source.Path)
 	switch {
 	case isStaticPod(c):
-		dir := path.Dir(c.Source.Path)
-		return fmt.Sprintf("mv %s %s/ && sleep 30 && mv %s %s/", c.Source.Path, path.Dir(dir), path.Join(path.Dir(dir), file), dir), "where it still runs"
+		return "kubepki node restart " + c.Name, "where it still runs"
 	case strings.HasSuffix(file, ".service"):
 		return "systemctl restart " + strings.TrimSuffix(file, ".service"), ""
 	case c.Name == catalog.Kubelet:

@@ -2,10 +2,12 @@ package recovery
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"slices"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -17,6 +19,11 @@ type Options struct {
 	Early bool
 	// All stands for every credential, over or not.
 	All bool
+	// ReuseKey keeps the keys of credentials.
+	ReuseKey bool
+	// Kubeconfigs are files of people, read as others of their node, that are made anew
+	// too where they are over.
+	Kubeconfigs []trust.Place
 }
 
 // dead tells whether a certificate does not count.
@@ -38,6 +45,8 @@ type State struct {
 	Authorities []Authority
 	// Credentials show a dead certificate, in the order of the graph.
 	Credentials []*trust.Credential
+	// People are kubeconfigs of people that show a dead certificate.
+	People []trust.Place
 	// Copies are bundles that hold of some authority dead certificates alone.
 	Copies []trust.Place
 	// Early are the places of certificates that have not begun.
@@ -47,7 +56,9 @@ type State struct {
 }
 
 // Dead tells that there is something to recover.
-func (s *State) Dead() bool { return len(s.Authorities)+len(s.Credentials)+len(s.Copies) > 0 }
+func (s *State) Dead() bool {
+	return len(s.Authorities)+len(s.Credentials)+len(s.People)+len(s.Copies) > 0
+}
 
 // Look says what time has done to the cluster of a graph.
 func Look(g *trust.Graph, o Options) *State {
@@ -70,9 +81,20 @@ func Look(g *trust.Graph, o Options) *State {
 			s.Alive++
 		}
 	}
+	s.people(g, o)
 	s.copies(g, o)
 	s.early(g, o)
 	return s
+}
+
+func (s *State) people(g *trust.Graph, o Options) {
+	for i := range g.Nodes {
+		for _, k := range g.Nodes[i].Kubeconfigs {
+			if m := g.Material(k.Certificate); slices.Contains(o.Kubeconfigs, k.Place) && m.OK() && slices.ContainsFunc(m.Certificates, o.dead) {
+				s.People = append(s.People, k.Place)
+			}
+		}
+	}
 }
 
 // same tells whether two certificates are of one authority: its name and key.
@@ -88,7 +110,7 @@ func (s *State) authority(g *trust.Graph, a *trust.Authority, o Options) {
 		return
 	}
 	for _, c := range m.Certificates {
-		if !o.dead(c) || twin(m, c, o) != nil {
+		if !o.dead(c) || twin(m, c, o) != nil || !needed(g, a, c, o) {
 			continue
 		}
 		i := slices.IndexFunc(s.Authorities, func(known Authority) bool { return same(known.Dead, c) })
@@ -104,6 +126,23 @@ func (s *State) authority(g *trust.Graph, a *trust.Authority, o Options) {
 			known.Files = append(known.Files, *a)
 		}
 	}
+}
+
+// needed tells whether anything rests on a dead certificate of an authority's file: it
+// is alone there, or has the authority's key, or signed what lives. The old one that a
+// rotation has left beside the new one is none of these.
+func needed(g *trust.Graph, a *trust.Authority, c *x509.Certificate, o Options) bool {
+	m := g.Material(a.Certificate)
+	if !slices.ContainsFunc(m.Certificates, func(x *x509.Certificate) bool { return !o.dead(x) }) {
+		return true
+	}
+	if key := g.Material(a.Key); key != nil && slices.ContainsFunc(key.Keys, func(k crypto.PublicKey) bool { return trust.SameKey(k, c.PublicKey) }) {
+		return true
+	}
+	return slices.ContainsFunc(g.Credentials, func(cred *trust.Credential) bool {
+		leaf := g.Material(cred.Certificate).Leaf()
+		return cred.Node == a.Node && leaf != nil && !o.dead(leaf) && trust.SignedBy(leaf, c)
+	})
 }
 
 // twin is a living certificate of a material that is of the same authority.
@@ -154,6 +193,9 @@ func above(all []Authority, a *Authority) *x509.Certificate {
 // copies finds the bundles that trust an authority by dead certificates alone.
 func (s *State) copies(g *trust.Graph, o Options) {
 	for i := range g.Nodes {
+		if isDistribution(&g.Nodes[i]) {
+			continue
+		}
 		for _, m := range g.Nodes[i].Materials {
 			switch {
 			case !m.OK(), !isTrust(m):
@@ -165,6 +207,10 @@ func (s *State) copies(g *trust.Graph, o Options) {
 		}
 	}
 }
+
+// isDistribution tells whether what stands on a node is made and kept by a program that
+// would write over what is put there.
+func isDistribution(n *trust.Node) bool { return catalog.DistributionNamed(n.Layout) != nil }
 
 func (s *State) isFile(p trust.Place) bool {
 	return slices.ContainsFunc(s.Authorities, func(a Authority) bool {

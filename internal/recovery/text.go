@@ -12,8 +12,8 @@ import (
 // Exchange is a certificate of an authority and what takes its place.
 type Exchange struct{ Old, New *x509.Certificate }
 
-// InPEM returns a PEM text with the new certificates in the places of the old ones,
-// and all else as it is, to the byte. It is an error when the text does not parse.
+// InPEM returns a PEM text with the new certificates in the places of the old ones, each
+// once, and all else as it is, to the byte. It is an error when the text does not parse.
 func InPEM(text []byte, exchanges []Exchange) ([]byte, error) {
 	blocks, err := trust.Blocks(text)
 	if err != nil {
@@ -22,6 +22,10 @@ func InPEM(text []byte, exchanges []Exchange) ([]byte, error) {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	var out []byte
 	next := 0 // index of the line that is not copied yet
+	there := map[string]bool{}
+	for _, b := range blocks {
+		there[string(b.DER)] = true
+	}
 	for _, b := range blocks {
 		x := exchangeOf(b.DER, exchanges)
 		if x == nil || b.Type != trust.CertificateType {
@@ -30,10 +34,14 @@ func InPEM(text []byte, exchanges []Exchange) ([]byte, error) {
 		for ; next < b.Line-1; next++ {
 			out = append(out, lines[next]...)
 		}
-		for ; !bytes.Contains(lines[next], []byte("-----END ")); next++ {
+		for next < len(lines)-1 && !bytes.Contains(lines[next], []byte("-----END ")) {
+			next++
 		}
 		next++
-		out = append(out, trust.EncodeCertificates(x.New)...)
+		if !there[string(x.New.Raw)] {
+			there[string(x.New.Raw)] = true
+			out = append(out, trust.EncodeCertificates(x.New)...)
+		}
 	}
 	for ; next < len(lines); next++ {
 		out = append(out, lines[next]...)

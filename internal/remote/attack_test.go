@@ -426,6 +426,15 @@ func TestMay(t *testing.T) {
 		return i
 	}
 	none := func(*renew.Item) {}
+	asNode := func(name string) *x509.Certificate {
+		template := template
+		template.Subject, template.DNSNames = pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}}, nil
+		leaf, err := issue.Sign(template, key.Public(), ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leaf
+	}
 	uri, _ := url.Parse("spiffe://evil/x")
 	for name, row := range map[string]struct {
 		standing remote.Standing
@@ -433,17 +442,19 @@ func TestMay(t *testing.T) {
 		now      time.Time
 		ok       bool
 	}{
-		"what it has proved to hold, it may have longer": {remote.Standing{Name: "w1", Proven: held}, item(none), testpki.At, true},
-		"not without the proof":                          {remote.Standing{Name: "w1"}, item(none), testpki.At, false},
-		"not when it has expired":                        {remote.Standing{Name: "w1", Proven: held}, item(none), testpki.Made.AddDate(2, 0, 0), false},
-		"not with one more DNS name":                     {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.DNSNames = append(i.DNSNames, "kubernetes") }), testpki.At, false},
-		"not with one more address":                      {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Addresses = append(i.Addresses, net.IPv4(10, 96, 0, 1)) }), testpki.At, false},
-		"not with a URI":                                 {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.URIs = append(i.URIs, uri) }), testpki.At, false},
-		"not with an e-mail address":                     {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Emails = []string{"a@b"} }), testpki.At, false},
-		"not as a server too":                            {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Usages = append(i.Usages, x509.ExtKeyUsageServerAuth) }), testpki.At, false},
-		"with the address that the operator calls it by": {remote.Standing{Name: "w1", Addresses: []string{"10.0.0.21"}, Proven: held}, item(func(i *renew.Item) { i.Addresses = append(i.Addresses, net.IPv4(10, 0, 0, 21)) }), testpki.At, true},
-		"anything when the operator vouches for it":      {remote.Standing{Name: "w1", Vouched: true}, item(none), testpki.At, true},
-		"anything when it holds the authority's key":     {remote.Standing{Name: "w1", Proven: map[trust.Place]crypto.PublicKey{{Path: "/ca"}: ca.Certificate.PublicKey}}, item(none), testpki.At, true},
+		"what it has proved to hold, it may have longer":    {remote.Standing{Name: "w1", Proven: held}, item(none), testpki.At, true},
+		"not without the proof":                             {remote.Standing{Name: "w1"}, item(none), testpki.At, false},
+		"not when it has expired":                           {remote.Standing{Name: "w1", Proven: held}, item(none), testpki.Made.AddDate(2, 0, 0), false},
+		"not with one more DNS name":                        {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.DNSNames = append(i.DNSNames, "kubernetes") }), testpki.At, false},
+		"not with one more address":                         {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Addresses = append(i.Addresses, net.IPv4(10, 96, 0, 1)) }), testpki.At, false},
+		"not with a URI":                                    {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.URIs = append(i.URIs, uri) }), testpki.At, false},
+		"not with an e-mail address":                        {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Emails = []string{"a@b"} }), testpki.At, false},
+		"not as a server too":                               {remote.Standing{Name: "w1", Proven: held}, item(func(i *renew.Item) { i.Usages = append(i.Usages, x509.ExtKeyUsageServerAuth) }), testpki.At, false},
+		"with the address that the operator calls it by":    {remote.Standing{Name: "w1", Addresses: []string{"10.0.0.21"}, Proven: held}, item(func(i *renew.Item) { i.Addresses = append(i.Addresses, net.IPv4(10, 0, 0, 21)) }), testpki.At, true},
+		"anything when the operator vouches for it":         {remote.Standing{Name: "w1", Vouched: true}, item(none), testpki.At, true},
+		"anything when it holds the authority's key":        {remote.Standing{Name: "w1", Proven: map[trust.Place]crypto.PublicKey{{Path: "/ca"}: ca.Certificate.PublicKey}}, item(none), testpki.At, true},
+		"not another node, whatever the inventory calls it": {remote.Standing{Name: "w2", Vouched: true, Proven: held}, renewItem(t, c, asNode("w1")), testpki.At, false},
+		"the node that it is":                               {remote.Standing{Name: "w1", Proven: held}, renewItem(t, c, asNode("w1")), testpki.At, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := row.standing.May(row.item, "ca", row.now); (err == nil) != row.ok {

@@ -126,6 +126,8 @@ type Told struct {
 	Node   trust.Node
 	Proven map[trust.Place]crypto.PublicKey // keys that it has proved to hold
 	Mended int                              // files of an interrupted run
+	// Ahead is how far the node's clock is before ours, negative: behind.
+	Ahead time.Duration
 }
 
 // Read asks for the facts. With mend the node first finishes what an interrupted run
@@ -143,7 +145,7 @@ func (c *Client) Read(ctx context.Context, mend bool) (*Told, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	return &Told{Node: n, Proven: proven, Mended: a.Facts.Mended}, nil
+	return &Told{Node: n, Proven: proven, Mended: a.Facts.Mended, Ahead: time.Until(a.Facts.Clock).Round(time.Second)}, nil
 }
 
 // Keys has the node make keys for items, and returns their public halves, for which it

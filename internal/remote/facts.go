@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -20,6 +21,7 @@ type Facts struct {
 	Materials []Material `json:"materials"`
 	Proofs    []Proof    `json:"proofs"`
 	Mended    int        `json:"mended,omitempty"` // files and temporaries of an interrupted run
+	Clock     time.Time  `json:"clock"`            // of the node
 }
 
 // Material is a [trust.Material] with what it holds in DER.

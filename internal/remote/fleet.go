@@ -15,6 +15,7 @@ import (
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -238,6 +239,7 @@ func (f *Fleet) Plan(o Options) (local []*renew.Item, warnings []string, err err
 		return nil, nil, err
 	}
 	for _, n := range f.Far {
+		warnings = append(warnings, n.odd()...)
 		if err := f.may(n); err != nil {
 			return nil, nil, err
 		}
@@ -246,6 +248,21 @@ func (f *Fleet) Plan(o Options) (local []*renew.Item, warnings []string, err err
 		}
 	}
 	return local, warnings, f.takeAuthorities(p.graph)
+}
+
+// odd is what may be wrong with a node or with how the operator names it.
+func (n *FarNode) odd() []string {
+	var all []string
+	if name := n.Told.Node.NodeName; name != "" && name != n.Name {
+		all = append(all, fmt.Sprintf("%s: its own files call it %q: is it the machine that was meant?", n.Name, name))
+	}
+	switch ahead := n.Told.Ahead; {
+	case ahead < -issue.Backdate:
+		all = append(all, fmt.Sprintf("%s: its clock is %s behind: what is made now is not valid there yet", n.Name, -ahead))
+	case ahead > issue.Backdate:
+		all = append(all, fmt.Sprintf("%s: its clock is %s ahead: certificates end earlier there", n.Name, ahead))
+	}
+	return all
 }
 
 func (f *Fleet) named(name string) *FarNode {
@@ -264,7 +281,11 @@ func (f *Fleet) may(n *FarNode) error {
 			return &Error{fmt.Errorf("%s: an authority is certified again on the node that has it, not from here", i.ID()), "on " + n.Name + ": kubepki renew " + i.Name}
 		}
 		if err := n.May(i, f.authorityName(i), f.At); err != nil {
-			return &Error{err, fmt.Sprintf("if that is right, --ssh-trust %s answers for it; if not, see who is on %s", n.Name, n.Name)}
+			help := fmt.Sprintf("if that is right, --ssh-trust %s answers for it; if not, see who is on %s", n.Name, n.Name)
+			if other := n.isNode(i); other != "" && other != n.Name {
+				help = fmt.Sprintf("call it %s=HOST, or see which machine was meant", other)
+			}
+			return &Error{err, help}
 		}
 	}
 	return nil

@@ -58,6 +58,9 @@ const (
 // by is the name of the authority that signs, as a node that is believed has it. The
 // life of a certificate whose old span nobody granted is shortened.
 func (s *Standing) May(i *renew.Item, by string, now time.Time) error {
+	if other := s.isNode(i); other != "" && other != s.Name {
+		return fmt.Errorf("%s: this machine is node %q today, and the operator calls it %q", i.ID(), other, s.Name)
+	}
 	if s.Holds(i.Authority().Certificate) {
 		return nil
 	}
@@ -80,6 +83,20 @@ func (s *Standing) May(i *renew.Item, by string, now time.Time) error {
 	}
 	s.span(i, granted)
 	return nil
+}
+
+// isNode is the node that the machine's kubelet has proved to be, empty where it has not:
+// an inventory in which two names are swapped must not swap the nodes.
+func (s *Standing) isNode(i *renew.Item) string {
+	by := i.Authority().Certificate
+	if i.Old == nil || by == nil || !s.Holds(i.Old) || !trust.SignedBy(i.Old, by) {
+		return ""
+	}
+	name, ok := strings.CutPrefix(i.Old.Subject.CommonName, nodeUser)
+	if !ok {
+		return ""
+	}
+	return name
 }
 
 // granted tells that the node holds such a credential today.

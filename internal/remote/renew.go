@@ -83,12 +83,49 @@ func (f *Fleet) issue(ctx context.Context, n *FarNode) ([][]*x509.Certificate, e
 			return nil, err
 		}
 	}
-	return f.Certify(ctx, n.Items, keys)
+	return f.certify(ctx, n.Items, keys)
 }
 
-// Certify has certificates signed for the public keys of items, by the authorities that
+// certify has certificates issued for the public keys of items, by whoever does that for
+// an item, or else as [Fleet.Sign] does.
+func (f *Fleet) certify(ctx context.Context, items []*renew.Item, keys []crypto.PublicKey) ([][]*x509.Certificate, error) {
+	chains := make([][]*x509.Certificate, len(items))
+	var rest []int
+	for j, i := range items {
+		if i.Certifier == nil {
+			rest = append(rest, j)
+			continue
+		}
+		chain, err := i.Certifier.Certify(ctx, i, &HeldKey{Place: i.Key, Half: keys[j]})
+		if err == nil && len(chain) == 0 {
+			err = errors.New("nobody issued a certificate")
+		}
+		if err == nil {
+			err = issue.CheckAnswer(i.Template(), keys[j], chain[0])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", i.ID(), err)
+		}
+		chains[j] = chain
+	}
+	var of []*renew.Item
+	var publics []crypto.PublicKey
+	for _, j := range rest {
+		of, publics = append(of, items[j]), append(publics, keys[j])
+	}
+	signed, err := f.Sign(ctx, of, publics)
+	if err != nil {
+		return nil, err
+	}
+	for k, j := range rest {
+		chains[j] = signed[k]
+	}
+	return chains, nil
+}
+
+// Sign has certificates signed for the public keys of items, by the authorities that
 // they want, here or on the node that has the key. The chains have the leaf first.
-func (f *Fleet) Certify(ctx context.Context, items []*renew.Item, keys []crypto.PublicKey) ([][]*x509.Certificate, error) {
+func (f *Fleet) Sign(ctx context.Context, items []*renew.Item, keys []crypto.PublicKey) ([][]*x509.Certificate, error) {
 	chains := make([][]*x509.Certificate, len(items))
 	far := map[trust.Place][]int{}
 	for j, i := range items {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -106,13 +107,19 @@ func (n *node) facts(q *ReadRequest) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Mended = mended
+	f.Mended, f.Clock = mended, time.Now()
 	return &Answer{Facts: f}, nil
 }
 
 // keys makes keys, in memory, and requests by them.
 func (n *node) keys(q *KeysRequest) (*Answer, error) {
 	n.made = nil
+	// A key that is used again may have been replaced since the facts were told.
+	read, err := apply.ReadNode(n.name, n.root)
+	if err != nil {
+		return nil, err
+	}
+	n.read = read
 	a := &Answer{}
 	var made []*apply.Renewed
 	for _, k := range q.Items {

@@ -36,5 +36,5 @@ func Each(g *trust.Graph, findings []check.Finding, places []trust.Place, o Opti
 		}
 		items = append(items, item)
 	}
-	return items, refused
+	return p.withCopies(items), refused
 }

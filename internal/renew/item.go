@@ -67,6 +67,8 @@ type Item struct {
 
 	// Certifier issues the certificate; nil: the authority's key that is at hand.
 	Certifier Certifier
+	// NewKey makes a new key, for concurrent use; nil: it is made when it is needed.
+	NewKey func(issue.Algorithm) (crypto.Signer, error)
 
 	signer     issue.Authority
 	key        crypto.Signer // that is used again; nil: a new one
@@ -125,6 +127,9 @@ func (i *Item) Make(ctx context.Context) (Made, error) {
 func (i *Item) MakeKey() (crypto.Signer, error) {
 	if i.key != nil {
 		return i.key, nil
+	}
+	if i.NewKey != nil {
+		return i.NewKey(i.Algorithm)
 	}
 	return issue.GenerateKey(i.Algorithm)
 }

@@ -182,13 +182,13 @@ func (c Cluster) roots(own []trust.Place, l *trust.Link) *x509.CertPool {
 func (e *etcdClient) healthy(ctx context.Context, at string) error {
 	status, text, err := ask(ctx, at+"/health", e.client)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s/health: %w", at, err)
 	}
 	var said struct{ Health, Reason string }
 	if json.Unmarshal([]byte(text), &said) == nil && said.Health == "true" {
 		return nil
 	}
-	return fmt.Errorf("/health says %d: %s", status, firstFault(text))
+	return fmt.Errorf("%s/health says %d: %s", at, status, firstFault(text))
 }
 
 // reachable asks a member at each address that it tells its clients.

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"context"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -11,6 +12,7 @@ import (
 // the machine's cluster anew, with its processes; it is called before each restart
 // and for each proof.
 func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
+	var began time.Time // the restart that is under way
 	return &Runner{
 		Poll: m.Poll,
 		May: func(ctx context.Context, t *Target) error {
@@ -25,6 +27,7 @@ func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
 			if err != nil {
 				return nil, "", "", err
 			}
+			began = time.Now()
 			s, err := m.Restart(ctx, c.Graph, t)
 			if err != nil {
 				return nil, "", "", err
@@ -39,7 +42,10 @@ func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
 			if err := m.Health(ctx, c.Graph, t); err != nil {
 				return err
 			}
-			return Prove(ctx, c, t)
+			if err := Prove(ctx, c, t); err != nil {
+				return err
+			}
+			return m.Told(ctx, c, t, began)
 		},
 	}
 }

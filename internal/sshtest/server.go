@@ -129,7 +129,7 @@ func Start(t *testing.T, dir string, client *Key) *Machine {
 
 // Stop hangs up on everybody, and answers nobody any more.
 func (m *Machine) Stop() {
-	m.listener.Close()
+	_ = m.listener.Close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {
@@ -171,7 +171,7 @@ func (m *Machine) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	go ssh.DiscardRequests(requests)
 	var wait sync.WaitGroup
 	for c := range channels {
@@ -218,11 +218,11 @@ func forward(c ssh.NewChannel) {
 		conn.Close()
 	}()
 	_, _ = io.Copy(channel, conn)
-	channel.Close()
+	_ = channel.Close()
 }
 
 func (m *Machine) session(conn net.Conn, channel ssh.Channel, requests <-chan *ssh.Request) {
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	for r := range requests {
 		if r.Type != "exec" {
 			_ = r.Reply(false, nil)
@@ -273,7 +273,7 @@ func (m *Machine) run(conn net.Conn, channel ssh.Channel, command string) uint32
 	}
 	go func() {
 		copyLines(in, channel, true, deed, conn)
-		in.Close()
+		_ = in.Close()
 	}()
 	copyLines(channel, out, false, deed, conn)
 	err = c.Wait()

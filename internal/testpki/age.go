@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -39,7 +40,11 @@ func Age(roots []string, a Ageing) error {
 	g := &ager{Ageing: a, made: map[string]*x509.Certificate{}}
 	for _, keysOnly := range []bool{true, false} {
 		for _, root := range roots {
-			for _, folder := range agedFolders {
+			folders := agedFolders
+			if filepath.Base(root) == catalog.AuthoritiesDir {
+				folders = []string{"."} // beside the node roots
+			}
+			for _, folder := range folders {
 				if err := g.walk(root, folder, keysOnly); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
@@ -50,7 +55,7 @@ func Age(roots []string, a Ageing) error {
 }
 
 // agedFolders hold the credentials of a node, in each layout that tests make.
-var agedFolders = []string{"etc/kubernetes", "etc/etcd", "var/lib/kubelet", "var/lib/kubernetes"}
+var agedFolders = []string{"etc/kubernetes", "etc/etcd", "var/lib/kubelet", "var/lib/kubernetes", "var/lib/kube-proxy", "root"}
 
 func (g *ager) walk(root, folder string, keysOnly bool) error {
 	return filepath.WalkDir(filepath.Join(root, folder), func(file string, d fs.DirEntry, err error) error {
