@@ -104,7 +104,7 @@ func (o *nodeDownloadOptions) run(ctx context.Context, s streams) error {
 		err = handover.OfCluster(sealed.Contents, anchors)
 	}
 	if err != nil {
-		return advise(fmt.Errorf("Secret kube-system/%s: %w", handover.SecretName, err), "on a control plane, kubepki node upload-certs makes it anew, and prints the key that belongs to it")
+		return advise(fmt.Errorf("secret kube-system/%s: %w", handover.SecretName, err), "on a control plane, kubepki node upload-certs makes it anew, and prints the key that belongs to it")
 	}
 	files, err := o.plan(sealed)
 	if err != nil {
