@@ -123,15 +123,15 @@ func ReadHandedOver(manifests []byte) (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if data, err := handedOverIn(document); data != nil || err != nil {
+		if data, err := handedOverIn(document, true); data != nil || err != nil {
 			return data, err
 		}
 	}
 }
 
-// handedOverIn takes it out of one document, which may be a List; nil: it is another
-// object.
-func handedOverIn(document []byte) (map[string][]byte, error) {
+// handedOverIn takes it out of one document, which may be a List of objects; nil: it
+// is another object.
+func handedOverIn(document []byte, list bool) (map[string][]byte, error) {
 	var head struct {
 		metav1.PartialObjectMetadata `json:",inline"`
 
@@ -140,9 +140,9 @@ func handedOverIn(document []byte) (map[string][]byte, error) {
 	if yaml.Unmarshal(document, &head) != nil {
 		return nil, nil //nolint:nilerr // a document of another kind, in which there may be what it likes
 	}
-	if head.Kind == "List" {
+	if head.Kind == "List" && list {
 		for _, item := range head.Items {
-			if data, err := handedOverIn(item); data != nil || err != nil {
+			if data, err := handedOverIn(item, false); data != nil || err != nil {
 				return data, err
 			}
 		}
