@@ -98,9 +98,10 @@ func (k *tokens) sameShared(t *testing.T, root string) {
 // the other way round; the node that took it becomes a control plane; and the Secret
 // goes with its token.
 func TestControlPlanesAreHandedOver(t *testing.T) {
-	network := newNetwork(t)
-	c := startClusterIn(t, network, initCluster(t, 1, "--key-algorithm=ECDSA-P256"), "separate", 1)
-	k := &tokens{controlPlane: c, api: c.client(t), conf: c.path("cp1", "etc/kubernetes/super-admin.conf"), dir: t.TempDir()}
+	dir, own := initCluster(t, 1, "--key-algorithm=ECDSA-P256"), t.TempDir()
+	network := newNetwork(t) // after the folders: they are removed when nothing runs in them
+	c := startClusterIn(t, network, dir, "separate", 1)
+	k := &tokens{controlPlane: c, api: c.client(t), conf: c.path("cp1", "etc/kubernetes/super-admin.conf"), dir: own}
 	manifests, token := filepath.Join(k.dir, "bootstrap.yaml"), write(t, filepath.Join(k.dir, "token"), ownToken)
 	run(t, "kubepki", "token", "create", "--root="+k.path("cp1", ""), "--manifests="+manifests, "--token-file="+token)
 	if out, err := kubectl(t, c, "apply", "--server-side", "-f", manifests); err != nil {

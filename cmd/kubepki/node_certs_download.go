@@ -104,7 +104,7 @@ func (o *nodeDownloadOptions) run(ctx context.Context, s streams) error {
 		err = handover.OfCluster(sealed.Contents, anchors)
 	}
 	if err != nil {
-		return advise(fmt.Errorf("Secret kube-system/%s: %w", handover.SecretName, err), "on a control plane, kubepki node upload-certs makes it anew, and prints the key that belongs to it")
+		return advise(fmt.Errorf("secret kube-system/%s: %w", handover.SecretName, err), "on a control plane, kubepki node upload-certs makes it anew, and prints the key that belongs to it")
 	}
 	files, err := o.plan(sealed)
 	if err != nil {
@@ -165,7 +165,7 @@ func (o *nodeDownloadOptions) fetch(ctx context.Context, s streams) (map[string]
 	var anchors []*x509.Certificate
 	var err error
 	if o.join.server == "" {
-		config, err = configure(o.access)
+		config, err = o.configure()
 	} else {
 		config, anchors, err = o.discover(ctx, s)
 	}
@@ -184,6 +184,19 @@ func (o *nodeDownloadOptions) fetch(ctx context.Context, s streams) (map[string]
 		err = advise(err, "a bootstrap token of the group %s may, for as long as it lives: kubepki token create", "system:bootstrappers:kubeadm:default-node-token")
 	}
 	return data, anchors, err
+}
+
+// configure refuses a kubeconfig by which its token would go to whoever answers.
+func (o *nodeDownloadOptions) configure() (*rest.Config, error) {
+	config, err := configure(o.access)
+	if err != nil {
+		return nil, err
+	}
+	if at, _, err := rest.DefaultServerUrlFor(config); err != nil || config.Insecure || at.Scheme != "https" {
+		return nil, advise(fmt.Errorf("kubeconfig %s: it does not verify the API server, so that its credential would go to whoever answers", o.access.Kubeconfig),
+			"use --server with --token-file and --discovery-token-ca-cert-hash")
+	}
+	return config, nil
 }
 
 // discover finds the cluster by token.

@@ -62,7 +62,7 @@ for a key that is given. Nothing removes that Secret: do it when the node has it
 	f.StringVar(&o.root, "root", "/", "folder that stands for / of the control plane")
 	f.StringVar(&o.certDir, "cert-dir", catalog.DefaultCertificatesDir, "certificates folder on the node")
 	f.StringVarP(&o.output, "output", "o", "", "yaml or json: print the manifests instead of asking the cluster")
-	f.BoolVar(&o.skipPrint, "skip-certificate-key-print", false, "do not print the key; then it must be given")
+	f.BoolVar(&o.skipPrint, "skip-certificate-key-print", false, "as of kubeadm: fail where no key is given, for one that is made must be printed")
 	f.BoolVar(&o.dryRun, "dry-run", false, "have everything checked, and change nothing")
 	return c
 }
@@ -110,8 +110,8 @@ func (o *nodeUploadOptions) run(ctx context.Context, s streams) error {
 		did = "would store"
 	}
 	fmt.Fprintf(s.err, "%s %d files in Secret kube-system/%s, until %s\n", did, countFilled(data), handover.SecretName, end.Format(time.RFC3339))
-	if o.skipPrint || o.dryRun {
-		return nil
+	if !made || o.dryRun {
+		return nil // whoever gave it has it
 	}
 	fmt.Fprintln(s.err, "the certificate key follows: it is a secret")
 	_, err = fmt.Fprintln(s.out, key.Reveal())

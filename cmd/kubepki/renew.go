@@ -373,6 +373,9 @@ func (o *renewOptions) answer(s streams, n *trustNodes, renewal *apply.Renewal) 
 			fmt.Fprintf(s.err, "what was replaced is kept in %s\n", report.Plain(dir))
 		}
 	}
+	if line := stillValid(renewal); line != "" && !o.dryRun {
+		fmt.Fprintln(s.err, line)
+	}
 	did := "renewed"
 	if o.dryRun {
 		did = "would be renewed"

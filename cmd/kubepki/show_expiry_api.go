@@ -27,7 +27,7 @@ func (o *showOptions) addAPI(ctx context.Context, s streams, t *report.Timeline)
 	for _, n := range node.NotSeen {
 		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(n.Reason))
 	}
-	t.AddObjects(&node)
+	t.AddObjects(&node, config.Host)
 	var errs []error
 	if len(node.NotSeen) > 0 {
 		errs = append(errs, fmt.Errorf("%d sources of the API could not be looked at", len(node.NotSeen)))
@@ -36,7 +36,7 @@ func (o *showOptions) addAPI(ctx context.Context, s streams, t *report.Timeline)
 	if err != nil {
 		errs = append(errs, err)
 	}
-	t.AddMaterials(certificates)
+	t.AddMaterials(certificates, config.Host)
 	return errors.Join(append(errs, addBootstrapTokens(ctx, config, t))...)
 }
 
@@ -48,7 +48,7 @@ func addBootstrapTokens(ctx context.Context, config *rest.Config, t *report.Time
 	secrets, err := tokens.List(ctx)
 	for i := range secrets {
 		e := bootstrap.Read(&secrets[i], t.At)
-		t.AddBootstrapToken(e.Name, e.Created, e.Expires)
+		t.AddBootstrapToken(e.Name, config.Host, e.Created, e.Expires)
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func (h *HandedOver) Get(ctx context.Context) (map[string][]byte, error) {
 		err = fmt.Errorf("%w: %w", ErrMayNotRead, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Secret kube-system/%s: %w", handover.SecretName, err)
+		return nil, fmt.Errorf("secret kube-system/%s: %w", handover.SecretName, err)
 	}
 	return s.Data, nil
 }
@@ -87,15 +87,15 @@ func (h *HandedOver) Put(ctx context.Context, data map[string][]byte, now time.T
 	}()
 	wanted := handover.Secret(data, owner)
 	if err := createOrUpdate(ctx, wanted, secrets.Create, secrets.Update, create, update); err != nil {
-		return end, fmt.Errorf("Secret kube-system/%s: %w", wanted.Name, err)
+		return end, fmt.Errorf("secret kube-system/%s: %w", wanted.Name, err)
 	}
 	rbac := h.client.RbacV1()
 	role, binding := handover.Role(), handover.RoleBinding()
 	if err := createOrUpdate(ctx, role, rbac.Roles(role.Namespace).Create, rbac.Roles(role.Namespace).Update, create, update); err != nil {
-		return end, fmt.Errorf("Role kube-system/%s: %w", role.Name, err)
+		return end, fmt.Errorf("role kube-system/%s: %w", role.Name, err)
 	}
 	if err := createOrUpdate(ctx, binding, rbac.RoleBindings(binding.Namespace).Create, rbac.RoleBindings(binding.Namespace).Update, create, update); err != nil {
-		return end, fmt.Errorf("RoleBinding kube-system/%s: %w", binding.Name, err)
+		return end, fmt.Errorf("role binding kube-system/%s: %w", binding.Name, err)
 	}
 	return spec.Expires.UTC().Truncate(time.Second), nil
 }
@@ -118,31 +118,31 @@ func ReadHandedOver(manifests []byte) (map[string][]byte, error) {
 	for {
 		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("holds no Secret %s", handover.SecretName)
+			return nil, fmt.Errorf("holds no secret %s", handover.SecretName)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if data, err := handedOverIn(document); data != nil || err != nil {
+		if data, err := handedOverIn(document, true); data != nil || err != nil {
 			return data, err
 		}
 	}
 }
 
-// handedOverIn takes it out of one document, which may be a List; nil: it is another
-// object.
-func handedOverIn(document []byte) (map[string][]byte, error) {
+// handedOverIn takes it out of one document, which may be a List of objects; nil: it
+// is another object.
+func handedOverIn(document []byte, list bool) (map[string][]byte, error) {
 	var head struct {
 		metav1.PartialObjectMetadata `json:",inline"`
 
 		Items []json.RawMessage `json:"items"`
 	}
 	if yaml.Unmarshal(document, &head) != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // a document of another kind, in which there may be what it likes
 	}
-	if head.Kind == "List" {
+	if head.Kind == "List" && list {
 		for _, item := range head.Items {
-			if data, err := handedOverIn(item); data != nil || err != nil {
+			if data, err := handedOverIn(item, false); data != nil || err != nil {
 				return data, err
 			}
 		}
@@ -152,7 +152,7 @@ func handedOverIn(document []byte) (map[string][]byte, error) {
 	}
 	var s corev1.Secret
 	if err := yaml.UnmarshalStrict(document, &s); err != nil { // the error would quote the content
-		return nil, fmt.Errorf("Secret %s: its form is another one: a name that is there twice, or data that is not base64", handover.SecretName)
+		return nil, fmt.Errorf("secret %s: its form is another one: a name that is there twice, or data that is not base64", handover.SecretName)
 	}
 	if s.Data == nil {
 		s.Data = map[string][]byte{}

@@ -183,7 +183,7 @@ func (t *Timeline) addAuthority(cluster, name string, at AuthorityPlace, c *insp
 		return o.NotAfter.After(c.NotAfter) && !check.Expiring(o.NotBefore, o.NotAfter, t.At, t.window) && o.NotAfter.After(t.At)
 	})
 	t.Add(l)
-	t.Credentials[len(t.Credentials)-1].id = identify(cluster, string(LifeAuthority), c.PublicKeySHA256)
+	t.Credentials[len(t.Credentials)-1].id = identify(string(LifeAuthority), c.PublicKeySHA256)
 }
 
 func withCertificate(l Lifetime, c *inspect.Certificate) Lifetime {
