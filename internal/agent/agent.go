@@ -159,20 +159,28 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 		return a.seen.next
 	}
 	a.changed = false
+	began := time.Now()
 	nodes := a.look(ctx)
 	if nodes != nil && a.renewer != nil {
 		next, did := a.renewer.round(ctx, nodes, &a.steady)
 		if did { // what stands there now, and when that falls due
+			began = time.Now()
 			nodes = a.look(ctx)
 			a.changed, next = true, a.Clock.Now()
 		}
 		a.seen.next = next
 	}
 	if nodes != nil {
+		if a.renewer == nil {
+			a.seen.next = time.Time{}
+		}
 		a.seen.keep(nodes)
 	}
 	// After an error those before: what was there may come back.
 	a.watcher.Watch(append(folders, a.seen.folders...))
+	if nodes != nil && !a.seen.stamp(began) { // no event tells what changed before it was watched
+		a.seen.next = earlier(a.seen.next, a.Clock.Now().Add(settledAfter))
+	}
 	a.tidy = heapInUse() > before+1<<20
 	return a.seen.next
 }

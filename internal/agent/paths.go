@@ -128,7 +128,7 @@ func (p *Paths) sameNames(stamps map[string]stamp) bool {
 		}
 	}
 	for dir, then := range stamps {
-		if now, err := stampOf(dir); err != nil || now != then || !then.settled {
+		if now, err := stampOf(dir, time.Now()); err != nil || now != then || !then.settled {
 			return false
 		}
 	}
@@ -189,7 +189,7 @@ func (p *Paths) folders(names []string) []string {
 
 // file returns what a path holds: what is known, where that is what stands there.
 func (p *Paths) file(name string, known *pathFile) *pathFile {
-	now, err := stampOf(name)
+	now, err := stampOf(name, time.Now())
 	if err != nil {
 		return failed(known, err)
 	}

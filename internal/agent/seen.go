@@ -33,14 +33,14 @@ func (s *seen) other(now time.Time) bool {
 		return true
 	}
 	for path, then := range s.stamps {
-		if now, err := stampOf(path); err != nil || now != then {
+		if now, err := stampOf(path, time.Now()); err != nil || now != then {
 			return true // one that is settled only now is read once more
 		}
 	}
 	return false
 }
 
-// keep remembers the folders and the stamps of what was read, and of what would be read
+// keep remembers the folders and the files of what was read, and of what would be read
 // if it were there.
 func (s *seen) keep(n *apply.Nodes) {
 	dirs, files := map[string]bool{}, map[string]bool{}
@@ -76,16 +76,31 @@ func (s *seen) keep(n *apply.Nodes) {
 			add(trust.Place{Node: node.Name, Path: folder + "/any"}) // what may be added
 		}
 	}
-	s.folders, s.stamps = nil, map[string]stamp{}
+	s.folders = nil
 	for d := range dirs {
 		s.folders = append(s.folders, d)
 		files[d] = true
 	}
+	s.stamps = make(map[string]stamp, len(files))
 	for f := range files {
-		if now, err := stampOf(f); err == nil {
-			s.stamps[f] = now
-		}
+		s.stamps[f] = stamp{}
 	}
+}
+
+// stamp takes the stamps of what is kept, and tells whether all of it was whole when
+// reading began. It comes after the kernel was told what to watch: what changed before
+// that, and after it was read, is not settled.
+func (s *seen) stamp(began time.Time) (settled bool) {
+	settled = true
+	for f := range s.stamps {
+		now, err := stampOf(f, began)
+		if err != nil {
+			delete(s.stamps, f)
+			continue
+		}
+		s.stamps[f], settled = now, settled && now.settled
+	}
+	return settled
 }
 
 // turning is when the first certificate begins, ends, or comes near its end after a

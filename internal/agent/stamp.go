@@ -20,14 +20,15 @@ type stamp struct {
 // written since within the grain of the disk's clock.
 const settledAfter = 2 * time.Second
 
-// stampOf follows links.
-func stampOf(path string) (stamp, error) {
+// stampOf follows links. It is settled when the last change is long before reading
+// began.
+func stampOf(path string, began time.Time) (stamp, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return stamp{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	s := stamp{device: uint64(st.Dev), inode: st.Ino, size: st.Size, changed: st.Mtim.Nano(), touched: st.Ctim.Nano()} //nolint:unconvert // another type elsewhere
-	s.settled = time.Since(time.Unix(0, max(s.changed, s.touched))).Abs() >= settledAfter
+	s.settled = began.Sub(time.Unix(0, max(s.changed, s.touched))).Abs() >= settledAfter
 	return s, nil
 }
 
@@ -35,7 +36,7 @@ func stampOf(path string) (stamp, error) {
 func stampsOf(paths []string) map[string]stamp {
 	all := make(map[string]stamp, len(paths))
 	for _, p := range paths {
-		if s, err := stampOf(p); err == nil {
+		if s, err := stampOf(p, time.Now()); err == nil {
 			all[p] = s
 		}
 	}
