@@ -326,7 +326,11 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 		did += " (dry run)"
 	}
 	if len(d.Authorities)+len(d.Items)+len(d.Files)+len(d.Left)+len(d.Carried) == 0 {
-		if _, err := fmt.Fprintln(s.out, "nothing to recover: no certificate of these nodes is over"); err != nil || r.proof == nil {
+		text := "nothing to recover: no certificate of these nodes is over"
+		if len(d.Findings) > 0 {
+			text = "nothing to recover of what can be read: no certificate there is over; but not all is well"
+		}
+		if _, err := fmt.Fprintln(s.out, text); err != nil || r.proof == nil {
 			return err
 		}
 		return r.sayProof(s, d)
