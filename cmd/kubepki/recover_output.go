@@ -139,6 +139,9 @@ func (r *recovered) summary() string {
 	if n := len(r.renewal.Files); n > 0 {
 		parts = append(parts, counted(n, "file")+" written on "+counted(len(r.touched()), "node"))
 	}
+	if n := len(r.carried); n > 0 {
+		parts = append(parts, "files to be carried to "+counted(n, "node"))
+	}
 	if n := len(r.plan.Left); n > 0 {
 		parts = append(parts, counted(n, "credential")+" left")
 	}
