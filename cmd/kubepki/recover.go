@@ -52,7 +52,7 @@ worker whose files cannot be had, --node makes what is carried to it. A second r
 does what is left; with nothing to do it says so.
 
 Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage,
-3 something is left, or, with --dry-run, to be done.`,
+3 something is left or wrong, or, with --dry-run, to be done.`,
 		Example: `  # What time has done to this node, and what would be done
   sudo kubepki recover --dry-run
 
@@ -203,12 +203,12 @@ func (o *recoverOptions) carryOut(ctx context.Context, s streams, r *recovered) 
 	if err := o.carry.write(ctx, r.carried); err != nil {
 		return err
 	}
-	return o.prove(ctx, s, r)
+	return o.prove(ctx, s, r, clock())
 }
 
-// prove reads the files again and proves every link now; with --live by the running
+// prove reads the files again and proves every link at a time; with --live by the running
 // components too.
-func (o *recoverOptions) prove(ctx context.Context, s streams, r *recovered) error {
+func (o *recoverOptions) prove(ctx context.Context, s streams, r *recovered, at time.Time) error {
 	roots, err := parseRoots(o.roots)
 	if err != nil {
 		return err
@@ -224,12 +224,13 @@ func (o *recoverOptions) prove(ctx context.Context, s streams, r *recovered) err
 	if err != nil {
 		return err
 	}
-	v := verify(ctx, one, check.Options{At: clock()}, live)
+	v := verify(ctx, one, check.Options{At: at}, live)
 	r.proof = &v
 	return v.err
 }
 
-// nothing says that nothing is over, and what else there is to say.
+// nothing says that nothing is over, and what else there is to say: what cannot be read,
+// is missing or broken is not known to be well.
 func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) error {
 	if len(r.state.Early) > 0 && r.doubt == nil {
 		begins := latestBeginning(r)
@@ -240,10 +241,8 @@ func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) e
 		r.sayState(s)
 		return advise(fmt.Errorf("nothing is changed: %s", r.doubt), "set the clock right (timedatectl, chronyc tracking): then there is nothing to recover. If the clock is right, and the certificates were made by a wrong one: --clock-is-right")
 	}
-	if o.live.on {
-		if err := o.prove(ctx, s, r); err != nil {
-			return err
-		}
+	if err := o.prove(ctx, s, r, r.clock.Now); err != nil {
+		return err
 	}
 	return o.answer(s, r)
 }

@@ -139,6 +139,9 @@ func (r *recovered) summary() string {
 	if n := len(r.renewal.Files); n > 0 {
 		parts = append(parts, counted(n, "file")+" written on "+counted(len(r.touched()), "node"))
 	}
+	if n := len(r.carried); n > 0 {
+		parts = append(parts, "files to be carried to "+counted(n, "node"))
+	}
 	if n := len(r.plan.Left); n > 0 {
 		parts = append(parts, counted(n, "credential")+" left")
 	}
@@ -326,7 +329,11 @@ func (o *recoverOptions) answerTable(s streams, r *recovered, d *recoveryDocumen
 		did += " (dry run)"
 	}
 	if len(d.Authorities)+len(d.Items)+len(d.Files)+len(d.Left)+len(d.Carried) == 0 {
-		if _, err := fmt.Fprintln(s.out, "nothing to recover: no certificate of these nodes is over"); err != nil || r.proof == nil {
+		text := "nothing to recover: no certificate of these nodes is over"
+		if len(d.Findings) > 0 {
+			text = "nothing to recover of what can be read: no certificate there is over; but not all is well"
+		}
+		if _, err := fmt.Fprintln(s.out, text); err != nil || r.proof == nil {
 			return err
 		}
 		return r.sayProof(s, d)

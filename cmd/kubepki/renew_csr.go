@@ -191,7 +191,7 @@ func putRequest(tx *layout.Transaction, dir, name string, text []byte) error {
 	case errors.As(err, &failed) && failed.State == trust.Missing:
 		return tx.Write(name, text, 0o644)
 	case err != nil:
-		return err
+		return fmt.Errorf("--csr-dir %s: %w", dir, err)
 	case string(old.Data) == string(text):
 		return nil
 	}

@@ -32,6 +32,8 @@ func (o *renewRestart) add(f *pflag.FlagSet) {
 // check judges the flags. What runs on other machines is not restarted from here.
 func (o *renewRestart) check(roots []string) error {
 	switch {
+	case !o.on && (o.by != string(restart.Auto) || o.timeout != restart.DefaultTimeout):
+		return usagef("--restart-by, --restart-timeout: go with --restart")
 	case !o.on:
 		return nil
 	case len(roots) > 1 || len(roots) == 1 && filepath.Clean(roots[0]) != "/":

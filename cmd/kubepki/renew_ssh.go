@@ -33,20 +33,22 @@ type sshFlags struct {
 	parallel                           int
 	password                           func(prompt string) ([]byte, error) // nil: nobody is asked
 	parsed                             []reach.Target
+	flags                              *pflag.FlagSet
 }
 
 func (o *sshFlags) add(f *pflag.FlagSet) {
+	o.flags = f
 	f.StringArrayVar(&o.targets, "ssh", nil, "a node that is reached over SSH, as [NAME=][USER@]HOST[:PORT]; repeatable")
 	f.StringVar(&o.hosts, "ssh-hosts", "", "file of such nodes, one a line, with the word trusted after those of --ssh-trust")
 	f.StringSliceVar(&o.trusted, "ssh-trust", nil, "nodes whose own word counts for what they are: control planes and etcd members that hold no authority's key")
-	f.StringSliceVar(&o.nodes, "nodes", nil, "renew on these nodes alone; the others tell and sign")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "with --ssh: renew on these nodes alone; the others tell and sign")
 	f.StringVar(&o.identity, "ssh-identity", "", "file of the private key to log in with (default: those of ssh-agent, ~/.ssh/config, and ~/.ssh/id_*)")
 	f.StringVar(&o.knownHosts, "ssh-known-hosts", "", "file of host keys (default ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts)")
 	f.StringVar(&o.config, "ssh-config", "", "file like ~/.ssh/config, which is the default; none reads none")
 	f.StringVar(&o.jump, "ssh-jump", "", "host to go over, as [USER@]HOST[:PORT]; several with commas between them")
 	f.StringVar(&o.command, "ssh-command", "", "path of the kubepki that is installed on the nodes (default: the same program, else a copy of this one)")
 	f.StringVar(&o.root, "ssh-root", "", "folder on the nodes that stands for their / (default /)")
-	f.BoolVar(&o.sudo, "sudo", false, "run as root on the nodes, by sudo without a password")
+	f.BoolVar(&o.sudo, "sudo", false, "with --ssh: run as root on the nodes, by sudo without a password")
 	f.BoolVar(&o.skipDown, "ssh-skip-down", false, "go on without nodes that cannot be reached; the exit code is 1 all the same")
 	f.DurationVar(&o.timeout, "ssh-timeout", 30*time.Second, "how long a node may take to log us in; four times that for each answer")
 	f.IntVar(&o.parallel, "ssh-parallel", 10, "how many workers are renewed at once; control planes go one at a time")
@@ -54,6 +56,21 @@ func (o *sshFlags) add(f *pflag.FlagSet) {
 
 // on tells that nodes are reached over SSH.
 func (o *sshFlags) on() bool { return len(o.targets) > 0 || o.hosts != "" }
+
+// check refuses flags that would not be heeded: whoever gives --nodes means to spare the
+// others.
+func (o *sshFlags) check() error {
+	if o.on() {
+		return nil
+	}
+	var err error
+	o.flags.Visit(func(f *pflag.Flag) {
+		if f.Name == "nodes" || f.Name == "sudo" || strings.HasPrefix(f.Name, "ssh-") {
+			err = cmp.Or(err, usagef("--%s: goes with --ssh or --ssh-hosts", f.Name))
+		}
+	})
+	return err
+}
 
 // parse reads the targets, and what goes with them.
 func (o *sshFlags) parse(s streams, local []string) error {

@@ -106,7 +106,7 @@ func hashOf(data []byte) string {
 func Backups(n *Nodes) ([]Backup, error) {
 	var all []Backup
 	for node, dir := range n.Dirs {
-		names, err := backupNames(dir, true)
+		names, err := backupNames(dir)
 		if err != nil {
 			return nil, err
 		}
@@ -127,9 +127,9 @@ func Backups(n *Nodes) ([]Backup, error) {
 	return all, nil
 }
 
-// backupNames are the folders of a node's backups. Where these are trusted it refuses a
-// folder into which others may write: what they put there would be brought back.
-func backupNames(dir string, trusting bool) ([]string, error) {
+// backupNames are the folders of a node's backups. It refuses a folder into which others
+// may write: what they put there would be brought back.
+func backupNames(dir string) ([]string, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, layout.Cause(err))
@@ -144,7 +144,7 @@ func backupNames(dir string, trusting bool) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), layout.Cause(err))
 	}
 	defer f.Close()
-	if err := trusted(f); err != nil && trusting {
+	if err := trusted(f); err != nil {
 		return nil, advise(fmt.Errorf("%s: %w", filepath.Join(dir, name), err), "see what is in it, and chmod 700 it")
 	}
 	entries, err := f.ReadDir(-1)
@@ -159,6 +159,20 @@ func backupNames(dir string, trusting bool) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// trustedFolder tells why what the folder of a name holds cannot be trusted. One that
+// may not be looked at is for those to refuse who read it.
+func trustedFolder(root *os.Root, name string) error {
+	f, err := root.Open(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return layout.Cause(err)
+	}
+	defer f.Close()
+	return trusted(f)
 }
 
 // trusted tells why what a folder holds cannot be trusted.

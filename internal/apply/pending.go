@@ -54,7 +54,8 @@ func KeyPath(at trust.Place) string { return path.Join(PendingFolder, at.Path) +
 func RequestPath(at trust.Place) string { return path.Join(PendingFolder, at.Path) + requestSuffix }
 
 // Pending reads what waits on the nodes, in the order of nodes and paths. It refuses a
-// key that others than its owner may read: it is no secret any more.
+// key that others than its owner may read, for it is no secret any more, and a folder
+// into which others may write, for a key there may be theirs.
 func (n *Nodes) Pending() ([]*Pending, error) {
 	var all []*Pending
 	for _, node := range slices.Sorted(maps.Keys(n.Dirs)) {
@@ -83,6 +84,9 @@ func pendingFiles(root string) ([]string, error) {
 	name, missing, err := layout.Follow(dir, PendingFolder)
 	if err != nil || len(missing) > 0 {
 		return nil, err
+	}
+	if err := trustedFolder(dir, name); err != nil {
+		return nil, advise(fmt.Errorf("%s: %w", filepath.Join(root, PendingFolder), err), "a key there may be somebody else's: remove the folder, and ask anew with kubepki renew --csr-only")
 	}
 	var files []string
 	seen := 0

@@ -103,19 +103,27 @@ func TestWhatWaitsIsFoundAgainAndForgotten(t *testing.T) {
 	}
 }
 
+// pendingAbove is the folder of all that waits, above a key.
+func pendingAbove(key string) string {
+	base := filepath.Base(apply.PendingFolder)
+	return key[:strings.Index(key, base)+len(base)]
+}
+
 func TestWhatStandsBesideWhatWaits(t *testing.T) {
 	rows := map[string]struct {
 		change func(key, request string) error
 		want   string // part of the error
 		keys   int    // that wait, without an error
 	}{
-		"nothing":                    {func(string, string) error { return nil }, "", 1},
-		"a key that others may read": {func(key, _ string) error { return os.Chmod(key, 0o640) }, "others may have read the key", 0},
-		"a key that is none":         {func(key, _ string) error { return os.WriteFile(key, []byte("junk"), 0o600) }, "remove it, and ask anew", 0},
-		"a request that is none":     {func(_, request string) error { return os.WriteFile(request, []byte("junk"), 0o600) }, "", 1},
-		"a request that is gone":     {func(_, request string) error { return os.Remove(request) }, "", 1},
-		"a key that is a link":       {func(key, request string) error { return os.Symlink("/etc/passwd", request+".key") }, "", 1},
-		"a note of somebody":         {func(key, _ string) error { return os.WriteFile(key+".txt", []byte("call Jane"), 0o600) }, "", 1},
+		"nothing":                       {func(string, string) error { return nil }, "", 1},
+		"a key that others may read":    {func(key, _ string) error { return os.Chmod(key, 0o640) }, "others may have read the key", 0},
+		"a key that is none":            {func(key, _ string) error { return os.WriteFile(key, []byte("junk"), 0o600) }, "remove it, and ask anew", 0},
+		"a request that is none":        {func(_, request string) error { return os.WriteFile(request, []byte("junk"), 0o600) }, "", 1},
+		"a request that is gone":        {func(_, request string) error { return os.Remove(request) }, "", 1},
+		"a key that is a link":          {func(key, request string) error { return os.Symlink("/etc/passwd", request+".key") }, "", 1},
+		"a folder that others may read": {func(key, _ string) error { return os.Chmod(pendingAbove(key), 0o755) }, "", 1},
+		"a folder of others":            {func(key, _ string) error { return os.Chmod(pendingAbove(key), 0o777) }, "others may write into it (mode 0777)", 0},
+		"a note of somebody":            {func(key, _ string) error { return os.WriteFile(key+".txt", []byte("call Jane"), 0o600) }, "", 1},
 		"a temporary of a killed run": {func(key, _ string) error {
 			return os.WriteFile(filepath.Join(filepath.Dir(key), ".kubepki-x.tmp"), nil, 0o600)
 		}, "", 1},

@@ -19,10 +19,7 @@ func (n *Nodes) takesUp(i *renew.Item) []string {
 		}
 	}
 	if i.Kind == renew.Authority {
-		for _, s := range bundle.Readers(n.Graph, n.Settings, i.Certificate) {
-			add(s)
-		}
-		return lines
+		return n.taken(bundle.Readers(n.Graph, n.Settings, i.Certificate))
 	}
 	for j := range n.Nodes {
 		node := &n.Nodes[j]
@@ -37,6 +34,31 @@ func (n *Nodes) takesUp(i *renew.Item) []string {
 					}
 				}
 			}
+		}
+	}
+	return lines
+}
+
+// taken says who takes an authority up. A component that reads it by several settings, in
+// different ways, has a line for each that names it: it is not by itself and by a
+// restart at once.
+func (n *Nodes) taken(settings []bundle.Setting) []string {
+	ways := map[string]string{} // of components that take it up in one way; else empty
+	for _, s := range settings {
+		if way, ok := ways[s.Component]; ok && way != n.Takeup(s) {
+			ways[s.Component] = ""
+		} else {
+			ways[s.Component] = n.Takeup(s)
+		}
+	}
+	var lines []string
+	for _, s := range settings {
+		name := s.Component
+		if ways[name] == "" {
+			name += " (" + s.Name + ")"
+		}
+		if line := name + ": " + n.Takeup(s); !slices.Contains(lines, line) {
+			lines = append(lines, line)
 		}
 	}
 	return lines

@@ -17,7 +17,7 @@ import (
 // Write replaces the files of each node in one transaction: nothing is changed
 // unless all could be staged. Beside them, in the same transaction, a backup keeps
 // what was there, and a manifest that [Undo] reads. A folder of backups that others may
-// read is closed to them. Where one node of several fails, it is as it was, and the
+// read is closed to them, one into which they may write is refused. Where one node of several fails, it is as it was, and the
 // error says which nodes are done.
 func (r *Renewal) Write(n *Nodes) error {
 	var staged []Staged
@@ -58,7 +58,7 @@ func (r *Renewal) Write(n *Nodes) error {
 func (r *Renewal) ownBackup(n *Nodes, of map[string][]*File) error {
 	taken := map[string]bool{}
 	for node := range of {
-		names, err := backupNames(n.Dirs[node], false)
+		names, err := backupNames(n.Dirs[node]) // what others put there would look like ours once it is closed
 		if err != nil {
 			return err
 		}

@@ -76,7 +76,7 @@ func (k *hostKeys) callback(name, checked string) ssh.HostKeyCallback {
 
 func (k *hostKeys) where() string {
 	if len(k.files) == 0 {
-		return "no known_hosts file, for there is none,"
+		return "any known_hosts file, and none is there"
 	}
 	return strings.Join(k.files, ", ")
 }

@@ -154,6 +154,15 @@ func TestWhatIsAtFaultIsNotKept(t *testing.T) {
 		}, func(_ *renew.Item, c *x509.Certificate) bool {
 			return c.Subject.String() == "CN=system:kube-controller-manager"
 		}},
+		{"masters go out of a server's groups, which nobody looks at", "apiserver", func(c *testpki.Cluster) {
+			c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) {
+				x.Subject = pkix.Name{CommonName: "api", Organization: []string{"ops", "system:masters"}}
+				x.ExtKeyUsage = append(x.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+			})
+		}, func(_ *renew.Item, c *x509.Certificate) bool { return c.Subject.String() == "CN=api,O=ops" }},
+		{"a server's other groups stay", "apiserver", func(c *testpki.Cluster) {
+			c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.Subject.Organization = []string{"ops"} })
+		}, func(_ *renew.Item, c *x509.Certificate) bool { return c.Subject.String() == "CN=kube-apiserver,O=ops" }},
 		{"masters stay where older kubeadm put them", "admin.conf", func(c *testpki.Cluster) {
 			c.ReissueConf("cp1", "admin.conf", "ca", func(x *x509.Certificate) { x.Subject.Organization = []string{"system:masters"} })
 		}, func(_ *renew.Item, c *x509.Certificate) bool {

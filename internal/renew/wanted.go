@@ -46,11 +46,19 @@ func isURL(s string) bool {
 	return err == nil && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http")
 }
 
+// mastersGroup is admitted to everything, before any authorization.
+const mastersGroup = "system:masters"
+
 // identify keeps the old subject byte for byte where it is the one that the role
 // needs; else the role's name and groups replace it, and what more it had stays.
 func (p *planner) identify(i *Item, cred *trust.Credential, e catalog.Entry) error {
 	wrong := p.found(cred.Certificate, "identity-wrong", "identity-privileged", "requestheader-name-mismatch") || p.found(cred.Certificate.File(), "identity-wrong", "identity-privileged")
 	if i.Old != nil && !wrong && p.accepted(cred, i.Old.Subject) && (i.Old.Subject.CommonName != "" || hasNames(i.Old)) {
+		// No rule looks at a server's groups, and as a client it would be everybody's master.
+		if groups := i.Old.Subject.Organization; cred.Server && !cred.Client && slices.Contains(groups, mastersGroup) {
+			i.Subject = pkix.Name{CommonName: i.Old.Subject.CommonName, Organization: slices.DeleteFunc(slices.Clone(groups), func(g string) bool { return g == mastersGroup })}
+			return i.keepSubject(i.Old)
+		}
 		i.Subject, i.rawSubject = i.Old.Subject, i.Old.RawSubject
 		return nil
 	}
