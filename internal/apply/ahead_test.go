@@ -1,8 +1,10 @@
 package apply_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -45,4 +47,41 @@ func TestKeysMadeAheadAreEachGivenOnce(t *testing.T) {
 		t.Error("a key of an unknown kind was made")
 	}
 	a.Only(nil)
+}
+
+// TestNoGoroutineOutlivesTheKeys: the bubble ends only when all have ended.
+func TestNoGoroutineOutlivesTheKeys(t *testing.T) {
+	for _, row := range []struct {
+		name               string
+		ahead, taken, only int
+	}{
+		{"all are taken", 4, 4, 4},
+		{"fewer are taken than were asked for ahead", 4, 1, 1},
+		{"more are taken", 2, 5, 5},
+		{"none is taken", 3, 0, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := apply.MakeAhead(slices.Repeat([]issue.Algorithm{issue.ECDSAP256}, row.ahead))
+				a.Only(map[issue.Algorithm]int{issue.ECDSAP256: row.only})
+				for range row.taken {
+					go func() {
+						if key, err := a.Key(issue.ECDSAP256); err != nil || key == nil {
+							t.Errorf("no key: %v", err)
+						}
+					}()
+				}
+				synctest.Wait()
+				a.Only(nil)
+			})
+		})
+	}
+	t.Run("a kind of which no key can be made", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := apply.MakeAhead([]issue.Algorithm{"DSA-512", "DSA-512"})
+			if _, err := a.Key("DSA-512"); err == nil {
+				t.Error("one was made")
+			}
+		})
+	})
 }

@@ -16,14 +16,23 @@ import (
 
 // filesOf are the files of all items, each once.
 func filesOf(n *Nodes, all []*Renewed) ([]*File, error) {
-	var files []*File
-	taken := map[trust.Place]bool{}
+	var made []prepared
 	for _, r := range all {
-		of, err := filesMade(n, r)
+		files, err := filesMade(n, r)
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range of {
+		made = append(made, prepared{Renewed: r, files: files})
+	}
+	return filesOnce(made)
+}
+
+// filesOnce are the files that were prepared, each once.
+func filesOnce(made []prepared) ([]*File, error) {
+	var files []*File
+	taken := map[trust.Place]bool{}
+	for _, r := range made {
+		for _, f := range r.files {
 			if taken[f.Place] {
 				return nil, advise(fmt.Errorf("%s: two credentials stand in %s", r.ID(), f.Place), "renew them one after the other")
 			}

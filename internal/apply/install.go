@@ -10,7 +10,7 @@ import (
 )
 
 // TakesUp says which components of the nodes read an item, and when they take it up.
-func (n *Nodes) TakesUp(i *renew.Item) []string { return n.takesUp(i) }
+func (n *Nodes) TakesUp(i *renew.Item) []string { return newTakeups(n).readers(i) }
 
 // Finish makes a renewal of keys that were made here and certificates that were issued
 // elsewhere. Who issued them judges them too. Nothing is written.

@@ -84,31 +84,6 @@ func Mend(dir string) (finished, removed int, err error) {
 	return r.Finished, r.Removed, tx.Rollback()
 }
 
-// manifest is that of a setting's component; nil where none was read.
-func (n *Nodes) manifest(s bundle.Setting) []byte {
-	for i := range n.Nodes {
-		for _, c := range n.Nodes[i].Components {
-			if n.Nodes[i].Name != s.Node || c.Name != s.Component || c.Source.IsZero() {
-				continue
-			}
-			if content, err := layout.ReadFile(n.Dirs[s.Node], c.Source.Path); err == nil {
-				return content.Data
-			}
-		}
-	}
-	return nil
-}
-
-// Takeup says how a setting's component takes a change up that kubepki makes, which
-// is a new file of the old name: a mount of the old one alone keeps that.
-func (n *Nodes) Takeup(s bundle.Setting) string {
-	manifest := n.manifest(s)
-	if s.Anchors.Field == "" && layout.MountsAlone(manifest, s.Anchors.Path) {
-		return "restart " + s.Component + ": its pod mounts the file alone, and keeps the old one until then"
-	}
-	return bundle.Takeup(s.Component, s.Name, layout.ManifestVersion(manifest))
-}
-
 // withFiles returns the nodes as if the files stood there.
 func withFiles(nodes []trust.Node, files []*File) []trust.Node {
 	out := slices.Clone(nodes)

@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,47 +52,58 @@ type Renewal struct {
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
-	made, err := makeAll(ctx, items)
-	if err != nil {
-		return nil, err
+	t := newTakeups(n)
+	made := onAllCores(items, func(i *renew.Item) prepared {
+		if ctx.Err() != nil {
+			return prepared{Renewed: &Renewed{Item: i}, err: ctx.Err()}
+		}
+		made, err := i.Make(ctx)
+		if err != nil {
+			return prepared{Renewed: &Renewed{Item: i}, err: fmt.Errorf("%s: %w", i.ID(), err)}
+		}
+		return prepare(t, &Renewed{Item: i, Made: made})
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	return Assemble(n, made, before, at)
+	return assemble(n, made, before, at)
 }
 
 // Assemble is [Make] for items whose keys and certificates are there already. It sets
 // who takes them up.
 func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*Renewal, error) {
-	r := &Renewal{At: at, Items: made, Backup: backupFolder(at)}
-	for _, i := range made {
-		i.TakeUp = n.takesUp(i.Item)
+	t := newTakeups(n)
+	return assemble(n, onAllCores(made, func(r *Renewed) prepared { return prepare(t, r) }), before, at)
+}
+
+// prepared is an item with the files that it changes. The error names the item.
+type prepared struct {
+	*Renewed
+	files []*File
+	err   error
+}
+
+// prepare does for one item what can be done while keys are made for others.
+func prepare(t *takeups, r *Renewed) prepared {
+	r.TakeUp = t.readers(r.Item)
+	files, err := filesMade(t.Nodes, r)
+	return prepared{r, files, err}
+}
+
+func assemble(n *Nodes, made []prepared, before *check.Result, at time.Time) (*Renewal, error) {
+	r := &Renewal{At: at, Backup: backupFolder(at)}
+	var errs []error
+	for _, p := range made {
+		r.Items = append(r.Items, p.Renewed)
+		errs = append(errs, p.err)
 	}
-	var err error
-	if r.Files, err = filesOf(n, made); err != nil {
+	err := errors.Join(errs...)
+	if err != nil {
+		return nil, err
+	}
+	if r.Files, err = filesOnce(made); err != nil {
 		return nil, err
 	}
 	r.Warnings, r.Breaks = afterwards(n, r.Files, before, at)
 	return r, nil
-}
-
-func makeAll(ctx context.Context, items []*renew.Item) ([]*Renewed, error) {
-	type result struct {
-		*Renewed
-		err error
-	}
-	var all []*Renewed
-	var errs []error
-	for _, r := range onAllCores(items, func(i *renew.Item) result {
-		if ctx.Err() != nil {
-			return result{&Renewed{Item: i}, ctx.Err()}
-		}
-		made, err := i.Make(ctx)
-		return result{&Renewed{Item: i, Made: made}, err}
-	}) {
-		if r.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.ID(), r.err))
-			continue
-		}
-		all = append(all, r.Renewed)
-	}
-	return all, cmp.Or(ctx.Err(), errors.Join(errs...))
 }

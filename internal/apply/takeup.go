@@ -3,18 +3,71 @@ package apply
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kubepki/kubepki/internal/bundle"
 	"github.com/kubepki/kubepki/internal/catalog"
+	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// takesUp says which components read an item, and when they take it up.
-func (n *Nodes) takesUp(i *renew.Item) []string {
+// Takeup says how a setting's component takes a change up that kubepki makes, which
+// is a new file of the old name: a mount of the old one alone keeps that.
+func (n *Nodes) Takeup(s bundle.Setting) string { return newTakeups(n).of(s) }
+
+// takeups says how components take changes up. It parses each manifest once, and is
+// safe for concurrent use.
+type takeups struct {
+	*Nodes
+	mu     sync.Mutex
+	parsed map[trust.Place]*layout.Takeup
+}
+
+func newTakeups(n *Nodes) *takeups {
+	return &takeups{Nodes: n, parsed: map[trust.Place]*layout.Takeup{}}
+}
+
+func (t *takeups) of(s bundle.Setting) string {
+	manifest := t.manifest(s)
+	if s.Anchors.Field == "" && manifest.MountsAlone(s.Anchors.Path) {
+		return "restart " + s.Component + ": its pod mounts the file alone, and keeps the old one until then"
+	}
+	return bundle.Takeup(s.Component, s.Name, manifest.Version)
+}
+
+// manifest is that of a setting's component; it says nothing where none was read.
+func (t *takeups) manifest(s bundle.Setting) *layout.Takeup {
+	for i := range t.Nodes.Nodes {
+		for _, c := range t.Nodes.Nodes[i].Components {
+			if t.Nodes.Nodes[i].Name == s.Node && c.Name == s.Component && !c.Source.IsZero() {
+				return t.parse(trust.Place{Node: s.Node, Path: c.Source.Path})
+			}
+		}
+	}
+	return &layout.Takeup{}
+}
+
+func (t *takeups) parse(at trust.Place) *layout.Takeup {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.parsed[at]; known != nil {
+		return known
+	}
+	parsed := &layout.Takeup{}
+	if content, err := layout.ReadFile(t.Dirs[at.Node], at.Path); err == nil {
+		parsed = layout.ParseTakeup(content.Data)
+	}
+	t.parsed[at] = parsed
+	return parsed
+}
+
+// readers says which components read an item, and when they take it up.
+func (t *takeups) readers(i *renew.Item) []string {
+	n := t.Nodes
 	var lines []string
 	add := func(s bundle.Setting) {
-		if line := s.Component + ": " + n.Takeup(s); !slices.Contains(lines, line) {
+		if line := s.Component + ": " + t.of(s); !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
 	}

@@ -49,6 +49,9 @@ func (r *Renewal) Write(n *Nodes) error {
 		if err := r.stage(tx, node, of[node]); err != nil {
 			return err
 		}
+		if len(of) > 1 {
+			tx.Rest() // there may be a thousand
+		}
 	}
 	return Commit(staged)
 }

@@ -194,6 +194,7 @@ func (t *Transaction) undo(appeared []record) error {
 // end lets go of the lock, and of a root that was made for nothing.
 func (t *Transaction) end() error {
 	t.done = true
+	t.ops.Release()
 	for _, made := range slices.Backward(t.madeRoot) {
 		if os.Remove(made) != nil {
 			break // it is used: the transaction was committed

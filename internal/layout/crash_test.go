@@ -68,10 +68,10 @@ func stageWanted(tx *Transaction) error {
 	return nil
 }
 
-func real(dir *os.Root) fileOps { return diskOps{dir} }
+func real(dir *os.Root) fileOps { return newHeldOps(dir) }
 
 // quick is the real disk without waiting for it, which no kill of a process shows.
-func quick(dir *os.Root) fileOps { return unsynced{diskOps{dir}} }
+func quick(dir *os.Root) fileOps { return unsynced{newHeldOps(dir)} }
 
 type unsynced struct{ fileOps }
 
@@ -327,7 +327,7 @@ func provisionForever(dir string) error {
 	for i := 0; ; i++ {
 		root := filepath.Join(dir, strconv.Itoa(i))
 		talk := func(int, bool) fault { fmt.Print("."); return works }
-		if err := provision(root, func(r *os.Root) fileOps { return &faultyDisk{fileOps: diskOps{r}, decide: talk} }); err != nil {
+		if err := provision(root, func(r *os.Root) fileOps { return &faultyDisk{fileOps: newHeldOps(r), decide: talk} }); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,8 @@ type fileOps interface {
 	Remove(name string) error
 	// Sync makes a file's content, or a folder's entries, durable.
 	Sync(name string) error
+	// Release lets go of what is held open between operations.
+	Release()
 }
 
 // diskOps are the operations of the real disk. They go through [os.Root], so
@@ -104,6 +106,8 @@ func (d diskOps) Rename(from, to string) error { return d.dir.Rename(from, to) }
 func (d diskOps) Remove(name string) error { return d.dir.Remove(name) }
 
 func (d diskOps) Sync(name string) error { return Sync(d.dir, name) }
+
+func (diskOps) Release() {}
 
 // Sync makes a file, or the entries of a folder, durable.
 func Sync(dir *os.Root, name string) error {

@@ -156,22 +156,8 @@ func checkMounted(manifest []byte, program, flag, file string) error {
 	return nil
 }
 
-// MountsAlone tells whether the program of a static pod sees a file by a mount of
-// that file alone. Such a mount stays with what it was made of: the program sees no
-// file that takes the other's name before its container is started anew.
-func MountsAlone(manifest []byte, file string) bool {
-	var p podMounts
-	component, err := ParseManifest(trust.Place{}, manifest)
-	if err != nil || decodeYAML(manifest, &p) != nil {
-		return false
-	}
-	c := p.running(component.Name)
-	if c == nil {
-		return false
-	}
-	at, _ := p.mountOf(c, path.Clean(file))
-	return at == path.Clean(file)
-}
+// MountsAlone is [Takeup.MountsAlone] of a manifest that is asked about one file.
+func MountsAlone(manifest []byte, file string) bool { return ParseTakeup(manifest).MountsAlone(file) }
 
 // running is the container that runs a program, nil where none does.
 func (p *podMounts) running(program string) *podContainer {

@@ -28,7 +28,7 @@ func (e *BusyError) Error() string {
 // [*BusyError]. What an earlier, interrupted transaction left is finished or
 // removed first, so look at the folder after Begin, not before.
 func Begin(root string) (*Transaction, error) {
-	return begin(root, func(dir *os.Root) fileOps { return diskOps{dir} })
+	return begin(root, func(dir *os.Root) fileOps { return newHeldOps(dir) })
 }
 
 func begin(root string, on func(*os.Root) fileOps) (*Transaction, error) {

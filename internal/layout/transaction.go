@@ -75,6 +75,10 @@ func (t *Transaction) Write(nodePath string, data []byte, mode fs.FileMode) erro
 	return t.note(t.stage(path.Clean(nodePath), data, mode.Perm()))
 }
 
+// Rest closes what is held open until the transaction goes on, for who stages many
+// before the first is committed.
+func (t *Transaction) Rest() { t.ops.Release() }
+
 func (t *Transaction) usable() error {
 	switch {
 	case t.done:

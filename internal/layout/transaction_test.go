@@ -314,7 +314,7 @@ func (noLinks) Link(string, string) error { return syscall.EPERM }
 
 func TestFileSystemsWithoutHardLinksWorkToo(t *testing.T) {
 	root := startingPoint(t)
-	if err := provision(root, func(r *os.Root) fileOps { return noLinks{diskOps{r}} }); err != nil {
+	if err := provision(root, func(r *os.Root) fileOps { return noLinks{newHeldOps(r)} }); err != nil {
 		t.Fatal(err)
 	}
 	checkComplete(t, root)
@@ -332,7 +332,7 @@ func (d readOnlyRoot) Create(name string, data []byte) error {
 
 func TestAReadOnlyRootWithWritableEtcKubernetesWorks(t *testing.T) {
 	root := startingPoint(t)
-	on := func(r *os.Root) fileOps { return readOnlyRoot{diskOps{r}} }
+	on := func(r *os.Root) fileOps { return readOnlyRoot{newHeldOps(r)} }
 	tx, err := begin(root, on)
 	if err != nil {
 		t.Fatal(err)
