@@ -25,6 +25,7 @@ import (
 
 // fakeClock is the clock of a machine of which somebody may set the wall clock.
 type fakeClock struct {
+	mu    sync.Mutex
 	began time.Time
 	set   time.Duration
 }
@@ -34,8 +35,25 @@ func newClock(wall time.Time) *fakeClock {
 	return &fakeClock{began: now, set: wall.Sub(now)}
 }
 
-func (c *fakeClock) Now() time.Time         { return time.Now().Add(c.set) }
-func (c *fakeClock) Running() time.Duration { return time.Since(c.began) }
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.set)
+}
+
+func (c *fakeClock) Running() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.began)
+}
+
+// move sets the wall clock on by so much, and the machine's own by asleep.
+func (c *fakeClock) move(by, asleep time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set += by
+	c.began = c.began.Add(-asleep)
+}
 
 // lines is a log that is read while it is written.
 type lines struct {
@@ -175,7 +193,7 @@ func TestInAYearEachCredentialIsMadeAnewAtItsMoment(t *testing.T) {
 			}
 		})
 		o := n.options()
-		o.Interval = 48 * time.Hour
+		o.Interval = 7 * 24 * time.Hour // it wakes at each moment all the same
 		runFor(t, unwatched(o), 340*24*time.Hour)
 		var ids []string
 		for id, at := range renewedAt {
@@ -252,7 +270,7 @@ func TestTheClockIsDoubted(t *testing.T) {
 	}{
 		"a clock that is right":                                   {wall: dueAt, within: time.Minute},
 		"a clock that is behind the node's certificates":          {wall: testpki.Made.AddDate(-3, 0, 0)},
-		"a clock that somebody sets to where all is due":          {wall: testpki.At, does: func(n *node) { n.clock.set += 339 * 24 * time.Hour }, within: 15 * time.Minute},
+		"a clock that somebody sets to where all is due":          {wall: testpki.At, does: func(n *node) { n.clock.move(untilDue, 0) }, within: 15 * time.Minute},
 		"a clock that is set there, and back within five minutes": {wall: testpki.At, does: setAndBack},
 		"a machine that slept until all is due":                   {wall: testpki.At, does: sleepUntilDue, within: 5 * time.Minute},
 	}
@@ -289,15 +307,17 @@ func TestTheClockIsDoubted(t *testing.T) {
 	}
 }
 
+// untilDue is from testpki.At until all is due.
+const untilDue = 339 * 24 * time.Hour
+
 func setAndBack(n *node) {
-	n.clock.set += 339 * 24 * time.Hour
-	time.AfterFunc(5*time.Minute, func() { n.clock.set -= 339 * 24 * time.Hour })
+	n.clock.move(untilDue, 0)
+	time.AfterFunc(5*time.Minute, func() { n.clock.move(-untilDue, 0) })
 }
 
 // sleepUntilDue lets both clocks of the machine go on while the process stands still.
 func sleepUntilDue(n *node) {
-	n.clock.set += 339 * 24 * time.Hour
-	n.clock.began = n.clock.began.Add(-339 * 24 * time.Hour)
+	n.clock.move(untilDue, untilDue)
 }
 
 func TestWhatWouldBreakALinkIsLeft(t *testing.T) {

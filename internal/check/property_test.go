@@ -31,7 +31,7 @@ func seeds(t *testing.T) uint64 {
 	if os.Getenv("KUBEPKI_LAB_LONG") != "" {
 		return 5000
 	}
-	return 120
+	return 48
 }
 
 // TestSeveralFaultsAreSeveralFindings breaks one to five things that have nothing
