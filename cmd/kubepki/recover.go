@@ -14,6 +14,7 @@ import (
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/recovery"
+	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -136,6 +137,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err := o.make(ctx, r); err != nil {
 		return err
 	}
+	r.renewal.Warnings = append(r.renewal.Warnings, notGiven(r.plan.Graph)...)
 	r.renewal.Warnings = append(r.renewal.Warnings, copiesElsewhere(n, r.plan.Items, o.people.people)...)
 	if err := r.print(s); err != nil {
 		return err
@@ -240,6 +242,9 @@ func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) e
 	if r.doubt != nil && len(r.state.Early) > 0 {
 		r.sayState(s)
 		return advise(fmt.Errorf("nothing is changed: %s", r.doubt), "set the clock right (timedatectl, chronyc tracking): then there is nothing to recover. If the clock is right, and the certificates were made by a wrong one: --clock-is-right")
+	}
+	for _, w := range notGiven(r.nodes.Graph) {
+		fmt.Fprintf(s.err, "kubepki: warning: %s\n", report.Plain(w))
 	}
 	if err := o.prove(ctx, s, r, r.clock.Now); err != nil {
 		return err

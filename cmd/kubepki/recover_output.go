@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -82,7 +83,7 @@ func (r *recovered) print(s streams) error {
 		if i.Reused() {
 			key = "kept"
 		}
-		rows = append(rows, []string{report.Plain(i.ID()), r.why(i.Old.NotAfter, i.Old.NotBefore), key, i.Old.NotAfter.UTC().Format(time.DateOnly), "→ " + i.Made.Chain[0].NotAfter.UTC().Format(time.DateOnly)})
+		rows = append(rows, []string{report.Plain(i.ID()), r.why(i.Old), key, oldEnd(i.Item), "→ " + i.Made.Chain[0].NotAfter.UTC().Format(time.DateOnly)})
 	}
 	if len(rows) > 0 {
 		if err := report.Table(s.err, []string{"CREDENTIAL", "WHY", "KEY", "EXPIRES", ""}, rows); err != nil {
@@ -114,12 +115,33 @@ func authorityID(a recovery.Certified) string {
 	return a.Name
 }
 
+// endOf is when a certificate ends, in UTC; no time where there is none.
+func endOf(c *x509.Certificate) time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	return c.NotAfter.UTC()
+}
+
+// notGiven names certificates of the nodes that nobody has seen, for they may be over too.
+func notGiven(g *trust.Graph) []string {
+	var out []string
+	for _, cred := range g.Credentials {
+		if m := g.Material(cred.Certificate); m != nil && m.State == trust.NotGiven {
+			out = append(out, fmt.Sprintf("%s is not in what was given: whether it is over was not seen", placeName(cred.Certificate)))
+		}
+	}
+	return out
+}
+
 // why says what is wrong with a certificate's time.
-func (r *recovered) why(end, begin time.Time) string {
+func (r *recovered) why(old *x509.Certificate) string {
 	switch {
-	case r.clock.Now.After(end):
+	case old == nil:
+		return "missing"
+	case r.clock.Now.After(old.NotAfter):
 		return "over"
-	case r.clock.Now.Before(begin):
+	case r.clock.Now.Before(old.NotBefore):
 		return "not begun"
 	case r.all:
 		return "asked for"
@@ -249,7 +271,7 @@ type recoveryDocument struct {
 
 type recoveredItem struct {
 	ID       string    `json:"id"`
-	OldEnd   time.Time `json:"oldNotAfter"`
+	OldEnd   time.Time `json:"oldNotAfter,omitzero"` // none where nothing was there
 	NotAfter time.Time `json:"notAfter"`
 	KeptKey  bool      `json:"keptKey"`
 }
@@ -294,7 +316,7 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 		d.Authorities = append(d.Authorities, recoveredItem{authorityID(a), a.Dead.NotAfter.UTC(), a.New.NotAfter.UTC(), true})
 	}
 	for _, i := range r.renewal.Items {
-		d.Items = append(d.Items, recoveredItem{i.ID(), i.Old.NotAfter.UTC(), i.Made.Chain[0].NotAfter.UTC(), i.Reused()})
+		d.Items = append(d.Items, recoveredItem{i.ID(), endOf(i.Old), i.Made.Chain[0].NotAfter.UTC(), i.Reused()})
 	}
 	var changed []trust.Place
 	for _, f := range r.renewal.Files {

@@ -368,6 +368,9 @@ func (t *takeIn) finish(ctx context.Context, s streams) error {
 			return err
 		}
 	}
+	if len(r.Items)+len(t.refused)+len(t.outstanding) == 0 {
+		fmt.Fprintln(s.err, "nothing is changed: what came back is in place already")
+	}
 	for _, f := range t.refused {
 		for _, why := range f.Reasons {
 			fmt.Fprintf(s.err, "kubepki: refused: %s: %s\n", report.Plain(f.ID), report.Plain(why))

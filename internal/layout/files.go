@@ -169,7 +169,7 @@ func (r *nodeReader) decideAbsent() {
 		case why.dangling:
 		case guessing:
 			state, reason = trust.NotGiven, "is named by a guess"
-		case !r.node.Live && !r.telling[folder] && !r.workerLacks(u):
+		case !r.node.Live && !r.telling[folder] && !r.workerLacks(u) && !r.kubeletLacks(folder):
 			state, reason = trust.NotGiven, "is not in what was given"
 			notGiven[folder] = append(notGiven[folder], path.Base(u.Path))
 		}
@@ -202,6 +202,12 @@ func (r *nodeReader) workerLacks(u catalog.FileUse) bool {
 		return r.exists(conf) && r.isFolder(pki) && err == nil && len(names) == 0
 	}
 	return false
+}
+
+// kubeletLacks tells whether a folder is the one in which a kubelet keeps its pairs, and
+// was given: when the link to the newest of them is gone, nothing else in it is read.
+func (r *nodeReader) kubeletLacks(folder string) bool {
+	return folder == "/var/lib/kubelet/pki" && r.isFolder(folder)
 }
 
 func files(n int) string {

@@ -79,7 +79,11 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 			}
 			continue
 		}
-		if m.OK() && len(m.Certificates) > 0 && (o.All || slices.ContainsFunc(m.Certificates, o.dead)) {
+		over := m.OK() && len(m.Certificates) > 0 && (o.All || slices.ContainsFunc(m.Certificates, o.dead))
+		// Where a cluster is brought back, so is what somebody has removed meanwhile: a
+		// kubelet without its pair does not even start.
+		gone := m != nil && m.State == trust.Missing && (o.All || state.Dead())
+		if over || gone {
 			places = append(places, cred.Certificate.File())
 		}
 	}

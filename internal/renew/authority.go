@@ -2,8 +2,12 @@ package renew
 
 import (
 	"bytes"
+	"context"
+	"crypto"
 	"crypto/x509"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -15,7 +19,8 @@ import (
 // authority.
 func (p *planner) authority(a *trust.Authority) (*Item, error) {
 	i := &Item{Name: a.Name, Node: a.Node, Kind: Authority, Certificate: a.Certificate, Key: a.Key, Why: p.why(a.Certificate)}
-	m, key := p.g.Material(a.Certificate), p.Keys(a.Key)
+	m := p.g.Material(a.Certificate)
+	key := p.keyOf(a, m)
 	switch {
 	case p.Elsewhere:
 		return nil, &Refusal{i.ID(), "requests are made for leaves alone: an authority's own certificate is a decision of who holds the key above it", "openssl req -new -key KEY makes a request with the authority's key"}
@@ -55,10 +60,63 @@ func (p *planner) authority(a *trust.Authority) (*Item, error) {
 			i.NotAfter = leaf.NotAfter
 		}
 	}
-	for _, o := range p.copies(a, old) {
-		i.Warnings = append(i.Warnings, fmt.Sprintf("%s holds a copy of the old certificate, which serves until it ends: kubepki verify says when it does not any more", o))
-	}
 	return i, nil
+}
+
+// keyOf is the key of an authority: its own file's, else, where that is not there, the same key from
+// another node.
+func (p *planner) keyOf(a *trust.Authority, m *trust.Material) crypto.Signer {
+	if key := p.Keys(a.Key); key != nil || !m.OK() || len(m.Certificates) == 0 {
+		return key
+	}
+	for _, b := range p.g.Authorities {
+		if key := p.Keys(b.Key); key != nil && trust.SameKey(key.Public(), m.Certificates[0].PublicKey) {
+			return key
+		}
+	}
+	return nil
+}
+
+// asOne has one certificate made for what is one authority on several nodes, and warns of
+// the places that none of the items writes.
+func (p *planner) asOne(items []*Item) []*Item {
+	var firsts []*oneCertificate
+	written := map[trust.Place]bool{}
+	for _, i := range items {
+		written[i.Certificate] = i.Kind == Authority
+	}
+	for _, i := range items {
+		if i.Kind != Authority {
+			continue
+		}
+		n := slices.IndexFunc(firsts, func(f *oneCertificate) bool { return f.first.Old.Equal(i.Old) })
+		if n >= 0 {
+			i.Certifier = firsts[n]
+			continue
+		}
+		one := &oneCertificate{first: i}
+		firsts, i.Certifier = append(firsts, one), one
+		for _, o := range p.copies(i.Old) {
+			if !written[o] {
+				i.Warnings = append(i.Warnings, fmt.Sprintf("%s holds a copy of the old certificate, which serves until it ends: kubepki verify says when it does not any more", o))
+			}
+		}
+	}
+	return items
+}
+
+// oneCertificate gives all items of one authority the certificate of the first of them.
+type oneCertificate struct {
+	first *Item
+	once  sync.Once
+	chain []*x509.Certificate
+	err   error
+}
+
+// Certify makes it when it is asked first.
+func (o *oneCertificate) Certify(ctx context.Context, _ *Item, key crypto.Signer) ([]*x509.Certificate, error) {
+	o.once.Do(func() { o.chain, o.err = o.first.certify(ctx, o.first, key) })
+	return o.chain, o.err
 }
 
 func constrained(c *x509.Certificate) bool {
@@ -80,13 +138,13 @@ func (p *planner) above(i *Item, old *x509.Certificate) (issue.Authority, error)
 	return issue.Authority{}, &Refusal{i.ID(), fmt.Sprintf("the key of the authority above it, %q, is not at hand", old.Issuer), "run it where that key is, or have it certified again there"}
 }
 
-// copies are the other places that hold a certificate, in the order of the nodes.
-func (p *planner) copies(a *trust.Authority, old *x509.Certificate) []trust.Place {
+// copies are the places that hold a certificate, in the order of the nodes.
+func (p *planner) copies(old *x509.Certificate) []trust.Place {
 	var all []trust.Place
 	for i := range p.g.Nodes {
 		for _, m := range p.g.Nodes[i].Materials {
 			for _, c := range m.Certificates {
-				if m.Place != a.Certificate && c.Equal(old) {
+				if c.Equal(old) {
 					all = append(all, m.Place)
 				}
 			}

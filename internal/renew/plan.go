@@ -108,7 +108,7 @@ func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options)
 		}
 		items = append(items, item)
 	}
-	return p.withCopies(items), nil
+	return p.withCopies(p.asOne(items)), nil
 }
 
 type planner struct {
