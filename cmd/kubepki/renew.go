@@ -221,10 +221,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 			return err
 		}
 	}
-	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
-		return err
-	}
-	return errFindings // changes are pending
+	return cmp.Or(o.plan.undone(), o.pending())
 }
 
 func (o *renewOptions) check(ids []string) error {

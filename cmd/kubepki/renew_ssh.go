@@ -55,6 +55,19 @@ func (o *sshFlags) add(f *pflag.FlagSet) {
 // on tells that nodes are reached over SSH.
 func (o *sshFlags) on() bool { return len(o.targets) > 0 || o.hosts != "" }
 
+// check refuses flags of what is done on the node alone.
+func (o *sshFlags) check(all *renewOptions) error {
+	switch {
+	case all.kept.given():
+		return usagef("--undo, --backups: do not go with --ssh: run them on the node, as in: ssh HOST sudo kubepki renew --undo")
+	case all.plan.users || len(all.plan.kubeconfigs) > 0:
+		return usagef("--users, --kubeconfigs: do not go with --ssh: homes are looked at on the node alone: run kubepki renew there")
+	case all.force:
+		return usagef("--force: does not go with --ssh: what is wrong then that is right now is taken back on each node")
+	}
+	return nil
+}
+
 // parse reads the targets, and what goes with them.
 func (o *sshFlags) parse(s streams, local []string) error {
 	if o.hosts != "" {

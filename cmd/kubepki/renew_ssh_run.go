@@ -47,7 +47,7 @@ type nodeResult struct {
 // and all was planned.
 func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error {
 	ctx := c.Context()
-	if err := o.check(ids); err != nil {
+	if err := cmp.Or(o.check(ids), o.ssh.check(o)); err != nil {
 		return err
 	}
 	r := &sshRun{renewOptions: o, s: s, fleet: &remote.Fleet{At: clock().UTC().Truncate(time.Millisecond)}, results: map[string]*nodeResult{}}
@@ -67,14 +67,22 @@ func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error 
 			n.Client.Close()
 		}
 	}()
-	if err := r.plan(ids); err != nil {
+	if err := r.planned(ids); err != nil {
 		return err
+	}
+	if len(r.order) == 0 && len(r.items) == 0 {
+		nothing := "nothing is due"
+		if len(o.plan.left) > 0 {
+			nothing = "nothing is renewed"
+		}
+		fmt.Fprintln(s.err, nothing)
+		return cmp.Or(r.answerFar(down), r.verdict(c, ids, down))
 	}
 	if err := r.print(); err != nil {
 		return err
 	}
 	if o.dryRun {
-		return r.answerFar(down)
+		return cmp.Or(r.answerFar(down), o.plan.undone(), o.pending())
 	}
 	if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 		return err
@@ -113,21 +121,26 @@ func (r *sshRun) readLocal() error {
 	return nil
 }
 
-func (r *sshRun) plan(ids []string) error {
+func (r *sshRun) planned(ids []string) error {
 	if err := r.fleet.Believe(); err != nil {
 		return err
 	}
-	var err error
-	r.items, r.warnings, err = r.fleet.Plan(remote.Options{IDs: ids, Nodes: r.ssh.nodes, ReuseKey: r.reuseKey, Server: r.server})
+	o := remote.Options{IDs: ids, Nodes: r.ssh.nodes, Due: r.plan.due, Wanted: renew.Options{ReuseKey: r.reuseKey, Server: r.server}}
+	if err := r.plan.use(&o.Wanted); err != nil {
+		return err
+	}
+	planned, err := r.fleet.Plan(o)
 	if err != nil {
 		return err
 	}
+	r.items, r.warnings, r.plan.left = planned.Local, planned.Warnings, planned.Left
+	sayLeft(r.s, planned.Left)
 	for _, n := range r.fleet.Far {
 		if len(n.Items) > 0 {
 			r.order = append(r.order, n)
 		}
 	}
-	if len(r.order) == 0 && len(r.items) == 0 {
+	if len(r.order) == 0 && len(r.items) == 0 && !o.Due {
 		return advise(errors.New("nothing can be renewed: the key of no authority is on these nodes"), "add the node that has it, with --ssh or --root NAME=DIR")
 	}
 	slices.SortStableFunc(r.order, func(a, b *remote.FarNode) int {
@@ -286,7 +299,7 @@ type renewedNode struct {
 
 // answerFar says on stdout what was done.
 func (r *sshRun) answerFar(down []string) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: r.dryRun, Backup: []string{}, Warnings: append([]string{}, r.warnings...), Items: []renewedItem{}, Nodes: []renewedNode{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: r.dryRun, Backup: []string{}, Warnings: append([]string{}, r.warnings...), Items: []renewedItem{}, Nodes: []renewedNode{}, Left: r.plan.leftItems()}
 	if r.renewal != nil {
 		d.Backup = append(d.Backup, r.renewal.Backups(r.local.Nodes)...)
 	}
@@ -333,7 +346,13 @@ func (r *sshRun) answerFar(down []string) error {
 	for _, name := range down {
 		d.Nodes = append(d.Nodes, renewedNode{Name: name, State: "down"})
 	}
-	if r.output != "table" {
+	if r.output == "name" {
+		lines = nil
+		for _, i := range d.Items {
+			lines = append(lines, report.Plain(i.ID)+"\n")
+		}
+	}
+	if r.output != "table" && r.output != "name" {
 		return report.Document(r.s.out, r.output, d)
 	}
 	_, err := fmt.Fprint(r.s.out, strings.Join(lines, ""))
@@ -362,7 +381,7 @@ func plannedItem(i *renew.Item, leaf *x509.Certificate, takeup []string) renewed
 // not, and the command that goes on.
 func (r *sshRun) verdict(c *cobra.Command, ids, down []string) error {
 	if len(r.failures) == 0 && len(down) == 0 && c.Context().Err() == nil {
-		return nil
+		return r.plan.undone()
 	}
 	of := map[remote.State][]string{}
 	var left, again []string
