@@ -236,7 +236,7 @@ func (o *renewOptions) check(ids []string) error {
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return cmp.Or(o.restart.check(o.roots), o.external.check(o))
+	return cmp.Or(o.restart.check(o.roots, o.ssh.on()), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.

@@ -33,6 +33,7 @@ type sshFlags struct {
 	parallel                           int
 	password                           func(prompt string) ([]byte, error) // nil: nobody is asked
 	parsed                             []reach.Target
+	restarts                           bool // keep other restarts of the nodes away
 }
 
 func (o *sshFlags) add(f *pflag.FlagSet) {
@@ -62,6 +63,8 @@ func (o *sshFlags) check(all *renewOptions) error {
 		return usagef("--undo, --backups: do not go with --ssh: run them on the node, as in: ssh HOST sudo kubepki renew --undo")
 	case all.plan.users || len(all.plan.kubeconfigs) > 0:
 		return usagef("--users, --kubeconfigs: do not go with --ssh: homes are looked at on the node alone: run kubepki renew there")
+	case all.restart.on && o.root != "":
+		return usagef("--restart: does not go with --ssh-root: what runs there reads its own files")
 	case all.force:
 		return usagef("--force: does not go with --ssh: what is wrong then that is right now is taken back on each node")
 	}
@@ -156,6 +159,7 @@ func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, er
 	if err != nil {
 		return nil, l.notStarted(t, p, err)
 	}
+	client.LocksRestarts = l.restarts
 	return client, nil
 }
 
@@ -197,6 +201,9 @@ func (l *login) far(ctx context.Context, s streams, mend bool) (nodes []*remote.
 			nodes = append(nodes, r.node)
 			if r.node.Told.Mended > 0 {
 				fmt.Fprintf(s.err, "%s: an interrupted run was mended\n", t.Name)
+			}
+			for _, said := range r.node.Told.Said {
+				fmt.Fprintf(s.err, "%s: %s\n", t.Name, report.Plain(said))
 			}
 		case l.skipDown && !errors.Is(r.err, reach.ErrChangedHost) && !errors.Is(r.err, reach.ErrUnknownHost):
 			down = append(down, t.Name)
