@@ -59,14 +59,18 @@ func (o *sshFlags) on() bool { return len(o.targets) > 0 || o.hosts != "" }
 // check refuses flags of what is done on the node alone.
 func (o *sshFlags) check(all *renewOptions) error {
 	switch {
-	case all.kept.given():
-		return usagef("--undo, --backups: do not go with --ssh: run them on the node, as in: ssh HOST sudo kubepki renew --undo")
+	case all.kept.backups:
+		return usagef("--backups: does not go with --ssh: run it on the node, as in: ssh HOST sudo kubepki renew --backups")
+	case all.kept.undo != "" && len(all.roots) > 0:
+		return usagef("--undo: for folders and for nodes over SSH apart: give --root or --ssh")
+	case all.kept.undo != "" && all.restart.on:
+		return usagef("--restart: does not go with --undo: afterwards, on each node: kubepki node restart --stale")
 	case all.plan.users || len(all.plan.kubeconfigs) > 0:
 		return usagef("--users, --kubeconfigs: do not go with --ssh: homes are looked at on the node alone: run kubepki renew there")
 	case all.restart.on && o.root != "":
 		return usagef("--restart: does not go with --ssh-root: what runs there reads its own files")
-	case all.force:
-		return usagef("--force: does not go with --ssh: what is wrong then that is right now is taken back on each node")
+	case all.force && all.kept.undo == "":
+		return usagef("--force: goes with --ssh for --undo alone: what is wrong then that is right now is taken back on each node")
 	}
 	return nil
 }

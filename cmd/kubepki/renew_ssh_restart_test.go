@@ -159,7 +159,9 @@ func TestRenewOverSSHRestarts(t *testing.T) {
 	flags = slices.Delete(flags, at, at+2)
 	flags[slices.Index(flags, "--ssh-command")+1] = "kubepki-there"
 	flags = append(flags, "kubelet.conf", "--yes")
-	counts := func() string { return fmt.Sprint(units["cp1"].restarts(), units["cp2"].restarts(), units["w1"].restarts()) }
+	counts := func() string {
+		return fmt.Sprint(units["cp1"].restarts(), units["cp2"].restarts(), units["w1"].restarts())
+	}
 
 	t.Run("without --restart the table says what is to be restarted on each node, and nothing is", func(t *testing.T) {
 		r := c.renew(flags...)

@@ -51,8 +51,12 @@ type nodeResult struct {
 // and all was planned.
 func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error {
 	ctx := c.Context()
+	ids = o.kept.time(ids)
 	if err := cmp.Or(o.check(ids), o.ssh.check(o)); err != nil {
 		return err
+	}
+	if o.kept.undo != "" {
+		return o.undoOverSSH(c, s)
 	}
 	r := &sshRun{renewOptions: o, s: s, fleet: &remote.Fleet{At: clock().UTC().Truncate(time.Millisecond)}, results: map[string]*nodeResult{}, restarts: map[string][]remote.Restart{}}
 	if err := r.readLocal(); err != nil {
@@ -151,16 +155,19 @@ func (r *sshRun) planned(ids []string) error {
 	if len(r.order) == 0 && len(r.items) == 0 && !o.Due {
 		return advise(errors.New("nothing can be renewed: the key of no authority is on these nodes"), "add the node that has it, with --ssh or --root NAME=DIR")
 	}
-	slices.SortStableFunc(r.order, func(a, b *remote.FarNode) int {
-		switch {
-		case a.ControlPlane() == b.ControlPlane():
-			return 0
-		case a.ControlPlane():
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(r.order, byPlane)
 	return nil
+}
+
+// byPlane puts nodes of the control plane first.
+func byPlane(a, b *remote.FarNode) int {
+	switch {
+	case a.ControlPlane() == b.ControlPlane():
+		return 0
+	case a.ControlPlane():
+		return -1
+	}
+	return 1
 }
 
 // print shows the plan of all nodes on stderr, in the order in which it is carried out.

@@ -44,6 +44,7 @@ type Request struct {
 
 	Restarts *RestartsRequest `json:"restarts,omitempty"`
 	Restart  *RestartRequest  `json:"restart,omitempty"`
+	Back     *BackupRequest   `json:"back,omitempty"`
 }
 
 // ReadRequest asks for the facts of the node.
@@ -122,6 +123,7 @@ type Answer struct {
 
 	Restarts  []Restart  `json:"restarts,omitempty"`
 	Restarted *Restarted `json:"restarted,omitempty"`
+	Back      *Back      `json:"back,omitempty"`
 }
 
 // stream is one line of JSON after the other.

@@ -62,6 +62,8 @@ type node struct {
 	made    []*apply.Renewed // by the last KeysRequest
 	written *apply.Renewal
 
+	bringing *apply.Renewal // an undo that was planned
+
 	restarter Restarter
 	unlock    func() // nil: other restarts are not kept away
 }
@@ -85,6 +87,8 @@ func (n *node) answer(ctx context.Context, q *Request) *Answer {
 		a, err = n.write(q.Write)
 	case q.Undo != nil:
 		a, err = n.undo()
+	case q.Back != nil:
+		a, err = n.back(q.Back)
 	case q.Restarts != nil:
 		a, err = n.restarts(ctx, q.Restarts)
 	case q.Restart != nil:
