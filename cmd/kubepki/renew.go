@@ -221,10 +221,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 			return err
 		}
 	}
-	if err := o.plan.undone(); err != nil || !o.plan.due || !o.dryRun {
-		return err
-	}
-	return errFindings // changes are pending
+	return cmp.Or(o.plan.undone(), o.pending())
 }
 
 func (o *renewOptions) check(ids []string) error {
@@ -239,7 +236,7 @@ func (o *renewOptions) check(ids []string) error {
 	case o.server != "" && !strings.HasPrefix(o.server, "https://"):
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
-	return cmp.Or(o.ssh.check(), o.restart.check(o.roots), o.external.check(o))
+	return cmp.Or(o.ssh.stray(), o.restart.check(o.roots, o.ssh.on()), o.external.check(o))
 }
 
 // nodes reads the nodes, after what an interrupted run left was mended.

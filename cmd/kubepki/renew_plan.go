@@ -119,9 +119,7 @@ func (o *renewOptions) planned(s streams, n *trustNodes, before *check.Result, i
 	switch {
 	case o.plan.due:
 		items, left := renew.Due(n.Graph, before.Findings, p)
-		for _, l := range left {
-			fmt.Fprintf(s.err, "kubepki: warning: %s is due (%s) and is not renewed: %s\n", report.Plain(l.ID), report.Plain(strings.Join(l.Why, "; ")), report.Plain(l.Err.Error()))
-		}
+		sayLeft(s, left)
 		o.plan.left = left
 		return items, nil
 	case o.all:
@@ -135,6 +133,21 @@ func (o *renewOptions) planned(s streams, n *trustNodes, before *check.Result, i
 		return items, nil
 	}
 	return renew.Plan(n.Graph, before.Findings, append(slices.Clone(ids), o.plan.targets(n)...), p)
+}
+
+// sayLeft warns of what is due and not renewed.
+func sayLeft(s streams, left []renew.Left) {
+	for _, l := range left {
+		fmt.Fprintf(s.err, "kubepki: warning: %s is due (%s) and is not renewed: %s\n", report.Plain(l.ID), report.Plain(strings.Join(l.Why, "; ")), report.Plain(l.Err.Error()))
+	}
+}
+
+// pending is the end of a dry run: that changes are, where what is due was looked for.
+func (o *renewOptions) pending() error {
+	if o.plan.due && o.dryRun {
+		return errFindings
+	}
+	return nil
 }
 
 // undone is the error that says that something due was not renewed; nil when all was.

@@ -29,13 +29,15 @@ func (o *renewRestart) add(f *pflag.FlagSet) {
 	f.DurationVar(&o.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
 }
 
-// check judges the flags. What runs on other machines is not restarted from here.
-func (o *renewRestart) check(roots []string) error {
+// check judges the flags. What runs below folders is not restarted from here: over SSH
+// those may sign, and are looked at once the plan is made.
+func (o *renewRestart) check(roots []string, ssh bool) error {
 	switch {
 	case !o.on && (o.by != string(restart.Auto) || o.timeout != restart.DefaultTimeout):
 		return usagef("--restart-by, --restart-timeout: go with --restart")
 	case !o.on:
 		return nil
+	case ssh:
 	case len(roots) > 1 || len(roots) == 1 && filepath.Clean(roots[0]) != "/":
 		return usagef("--restart: does not go with --root: what runs on this machine reads its own files; run kubepki node restart on the node")
 	}

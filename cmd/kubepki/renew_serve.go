@@ -37,7 +37,7 @@ func (o *serveFlags) run(ctx context.Context, s streams, roots []string) error {
 	if len(nodes) > 1 {
 		return usagef("--serve-stdio: is for one node: give one --root")
 	}
-	return (&remote.Server{Root: nodes[0].dir, Version: versionText()}).Serve(ctx, s.in, s.out)
+	return (&remote.Server{Root: nodes[0].dir, Version: versionText(), Restarter: &farRestarter{root: nodes[0].dir}}).Serve(ctx, s.in, s.out)
 }
 
 // removeCopy removes the program that runs and the folder that was made for it. It

@@ -34,6 +34,7 @@ type sshFlags struct {
 	password                           func(prompt string) ([]byte, error) // nil: nobody is asked
 	parsed                             []reach.Target
 	flags                              *pflag.FlagSet
+	restarts                           bool // keep other restarts of the nodes away
 }
 
 func (o *sshFlags) add(f *pflag.FlagSet) {
@@ -57,9 +58,9 @@ func (o *sshFlags) add(f *pflag.FlagSet) {
 // on tells that nodes are reached over SSH.
 func (o *sshFlags) on() bool { return len(o.targets) > 0 || o.hosts != "" }
 
-// check refuses flags that would not be heeded: whoever gives --nodes means to spare the
+// stray refuses flags that would not be heeded: whoever gives --nodes means to spare the
 // others.
-func (o *sshFlags) check() error {
+func (o *sshFlags) stray() error {
 	if o.on() {
 		return nil
 	}
@@ -70,6 +71,25 @@ func (o *sshFlags) check() error {
 		}
 	})
 	return err
+}
+
+// check refuses flags of what is done on the node alone.
+func (o *sshFlags) check(all *renewOptions) error {
+	switch {
+	case all.kept.backups:
+		return usagef("--backups: does not go with --ssh: run it on the node, as in: ssh HOST sudo kubepki renew --backups")
+	case all.kept.undo != "" && len(all.roots) > 0:
+		return usagef("--undo: for folders and for nodes over SSH apart: give --root or --ssh")
+	case all.kept.undo != "" && all.restart.on:
+		return usagef("--restart: does not go with --undo: afterwards, on each node: kubepki node restart --stale")
+	case all.plan.users || len(all.plan.kubeconfigs) > 0:
+		return usagef("--users, --kubeconfigs: do not go with --ssh: homes are looked at on the node alone: run kubepki renew there")
+	case all.restart.on && o.root != "":
+		return usagef("--restart: does not go with --ssh-root: what runs there reads its own files")
+	case all.force && all.kept.undo == "":
+		return usagef("--force: goes with --ssh for --undo alone: what is wrong then that is right now is taken back on each node")
+	}
+	return nil
 }
 
 // parse reads the targets, and what goes with them.
@@ -160,6 +180,7 @@ func (l *login) connect(ctx context.Context, t reach.Target) (*remote.Client, er
 	if err != nil {
 		return nil, l.notStarted(t, p, err)
 	}
+	client.LocksRestarts = l.restarts
 	return client, nil
 }
 
@@ -201,6 +222,9 @@ func (l *login) far(ctx context.Context, s streams, mend bool) (nodes []*remote.
 			nodes = append(nodes, r.node)
 			if r.node.Told.Mended > 0 {
 				fmt.Fprintf(s.err, "%s: an interrupted run was mended\n", t.Name)
+			}
+			for _, said := range r.node.Told.Said {
+				fmt.Fprintf(s.err, "%s: %s\n", t.Name, report.Plain(said))
 			}
 		case l.skipDown && !errors.Is(r.err, reach.ErrChangedHost) && !errors.Is(r.err, reach.ErrUnknownHost):
 			down = append(down, t.Name)

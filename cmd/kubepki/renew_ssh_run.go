@@ -31,6 +31,7 @@ type sshRun struct {
 	renewal  *apply.Renewal // of those
 	order    []*remote.FarNode
 	warnings []string
+	restarts map[string][]remote.Restart // by node
 
 	mu       sync.Mutex
 	results  map[string]*nodeResult
@@ -39,21 +40,29 @@ type sshRun struct {
 
 // nodeResult is what became of a node.
 type nodeResult struct {
-	outcome *remote.Outcome
-	err     error
+	outcome   *remote.Outcome
+	err       error
+	restarted []restartedThere
+	left      []remote.Restart // that were to be restarted and were not proved
+	failed    *remote.Restart  // the one of them that did not come back, with why
 }
 
 // overSSH renews across nodes. Nothing is changed anywhere before all nodes were read
 // and all was planned.
 func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error {
 	ctx := c.Context()
-	if err := o.check(ids); err != nil {
+	ids = o.kept.time(ids)
+	if err := cmp.Or(o.check(ids), o.ssh.check(o)); err != nil {
 		return err
 	}
-	r := &sshRun{renewOptions: o, s: s, fleet: &remote.Fleet{At: clock().UTC().Truncate(time.Millisecond)}, results: map[string]*nodeResult{}}
+	if o.kept.undo != "" {
+		return o.undoOverSSH(c, s)
+	}
+	r := &sshRun{renewOptions: o, s: s, fleet: &remote.Fleet{At: clock().UTC().Truncate(time.Millisecond)}, results: map[string]*nodeResult{}, restarts: map[string][]remote.Restart{}}
 	if err := r.readLocal(); err != nil {
 		return err
 	}
+	o.ssh.restarts = o.restart.on
 	login, err := o.ssh.login()
 	if err != nil {
 		return err
@@ -67,14 +76,25 @@ func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error 
 			n.Client.Close()
 		}
 	}()
-	if err := r.plan(ids); err != nil {
+	if err := r.planned(ids); err != nil {
 		return err
 	}
-	if err := r.print(); err != nil {
+	if len(r.order) == 0 && len(r.items) == 0 {
+		nothing := "nothing is due"
+		if len(o.plan.left) > 0 {
+			nothing = "nothing is renewed"
+		}
+		fmt.Fprintln(s.err, nothing)
+		return cmp.Or(r.answerFar(down), r.verdict(c, ids, down))
+	}
+	if err := r.planRestarts(ctx); err != nil {
+		return err
+	}
+	if err := cmp.Or(r.print(), r.printRestarts()); err != nil {
 		return err
 	}
 	if o.dryRun {
-		return r.answerFar(down)
+		return cmp.Or(r.answerFar(down), o.plan.undone(), o.pending())
 	}
 	if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 		return err
@@ -113,33 +133,41 @@ func (r *sshRun) readLocal() error {
 	return nil
 }
 
-func (r *sshRun) plan(ids []string) error {
+func (r *sshRun) planned(ids []string) error {
 	if err := r.fleet.Believe(); err != nil {
 		return err
 	}
-	var err error
-	r.items, r.warnings, err = r.fleet.Plan(remote.Options{IDs: ids, Nodes: r.ssh.nodes, ReuseKey: r.reuseKey, Server: r.server})
+	o := remote.Options{IDs: ids, Nodes: r.ssh.nodes, Due: r.plan.due, Wanted: renew.Options{ReuseKey: r.reuseKey, Server: r.server}}
+	if err := r.plan.use(&o.Wanted); err != nil {
+		return err
+	}
+	planned, err := r.fleet.Plan(o)
 	if err != nil {
 		return err
 	}
+	r.items, r.warnings, r.plan.left = planned.Local, planned.Warnings, planned.Left
+	sayLeft(r.s, planned.Left)
 	for _, n := range r.fleet.Far {
 		if len(n.Items) > 0 {
 			r.order = append(r.order, n)
 		}
 	}
-	if len(r.order) == 0 && len(r.items) == 0 {
+	if len(r.order) == 0 && len(r.items) == 0 && !o.Due {
 		return advise(errors.New("nothing can be renewed: the key of no authority is on these nodes"), "add the node that has it, with --ssh or --root NAME=DIR")
 	}
-	slices.SortStableFunc(r.order, func(a, b *remote.FarNode) int {
-		switch {
-		case a.ControlPlane() == b.ControlPlane():
-			return 0
-		case a.ControlPlane():
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(r.order, byPlane)
 	return nil
+}
+
+// byPlane puts nodes of the control plane first.
+func byPlane(a, b *remote.FarNode) int {
+	switch {
+	case a.ControlPlane() == b.ControlPlane():
+		return 0
+	case a.ControlPlane():
+		return -1
+	}
+	return 1
 }
 
 // print shows the plan of all nodes on stderr, in the order in which it is carried out.
@@ -214,25 +242,37 @@ func (r *sshRun) carryOut(ctx context.Context) {
 
 // renewOne renews a node, unless another failed before.
 func (r *sshRun) renewOne(ctx context.Context, n *remote.FarNode) {
-	r.mu.Lock()
-	stop := len(r.failures) > 0 || ctx.Err() != nil
-	r.mu.Unlock()
-	if stop {
+	if r.stopped(ctx) {
 		return
 	}
 	outcome, err := r.fleet.Renew(ctx, n)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.results[n.Name] = &nodeResult{outcome, err}
-	for _, w := range outcome.Warnings {
-		r.warn(w)
-	}
-	if err != nil {
-		r.failures = append(r.failures, err)
+	result := &nodeResult{outcome: outcome, err: err}
+	r.told(n, result)
+	if err != nil || !r.restart.on {
 		return
 	}
-	if outcome.Backup != "" {
-		fmt.Fprintf(r.s.err, "%s: what was replaced is kept in %s\n", n.Name, report.Plain(outcome.Backup))
+	err = r.restartOne(ctx, n, result)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if result.err = err; err != nil {
+		r.failures = append(r.failures, err)
+	}
+}
+
+// told keeps what became of a node, and says it.
+func (r *sshRun) told(n *remote.FarNode, result *nodeResult) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.results[n.Name] = result
+	for _, w := range result.outcome.Warnings {
+		r.warn(w)
+	}
+	if result.err != nil {
+		r.failures = append(r.failures, result.err)
+		return
+	}
+	if result.outcome.Backup != "" {
+		fmt.Fprintf(r.s.err, "%s: what was replaced is kept in %s\n", n.Name, report.Plain(result.outcome.Backup))
 	}
 }
 
@@ -282,11 +322,14 @@ type renewedNode struct {
 	State  string `json:"state"` // done, same, undone, unknown, wrong, left (not begun), down, planned
 	Backup string `json:"backup,omitempty"`
 	Error  string `json:"error,omitempty"`
+	// Restarted were proved; ToRestart go on with old files.
+	Restarted []restartedProcess `json:"restarted,omitempty"`
+	ToRestart []restartedProcess `json:"toRestart,omitempty"`
 }
 
 // answerFar says on stdout what was done.
 func (r *sshRun) answerFar(down []string) error {
-	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: r.dryRun, Backup: []string{}, Warnings: append([]string{}, r.warnings...), Items: []renewedItem{}, Nodes: []renewedNode{}}
+	d := renewDocument{APIVersion: report.APIVersion, Kind: "Renewal", DryRun: r.dryRun, Backup: []string{}, Warnings: append([]string{}, r.warnings...), Items: []renewedItem{}, Nodes: []renewedNode{}, Left: r.plan.leftItems()}
 	if r.renewal != nil {
 		d.Backup = append(d.Backup, r.renewal.Backups(r.local.Nodes)...)
 	}
@@ -319,6 +362,7 @@ func (r *sshRun) answerFar(down []string) error {
 		} else if r.dryRun {
 			node.State = "planned"
 		}
+		node.addRestarts(r.restarts[n.Name], result, r.restart.on)
 		d.Nodes = append(d.Nodes, node)
 		facts := r.fleet.Facts(n)
 		for k, i := range n.Items {
@@ -333,7 +377,13 @@ func (r *sshRun) answerFar(down []string) error {
 	for _, name := range down {
 		d.Nodes = append(d.Nodes, renewedNode{Name: name, State: "down"})
 	}
-	if r.output != "table" {
+	if r.output == "name" {
+		lines = nil
+		for _, i := range d.Items {
+			lines = append(lines, report.Plain(i.ID)+"\n")
+		}
+	}
+	if r.output != "table" && r.output != "name" {
 		return report.Document(r.s.out, r.output, d)
 	}
 	_, err := fmt.Fprint(r.s.out, strings.Join(lines, ""))
@@ -362,7 +412,13 @@ func plannedItem(i *renew.Item, leaf *x509.Certificate, takeup []string) renewed
 // not, and the command that goes on.
 func (r *sshRun) verdict(c *cobra.Command, ids, down []string) error {
 	if len(r.failures) == 0 && len(down) == 0 && c.Context().Err() == nil {
-		return nil
+		for _, line := range r.byHand() {
+			fmt.Fprintf(r.s.err, "to be restarted %s\n", line)
+		}
+		if nodes := r.notRestarted(); len(nodes) > 0 {
+			return advise(fmt.Errorf("the files are written, and what could not be restarted goes on with the old ones: %s", strings.Join(nodes, "; ")), "restart it by what started it, then: kubepki verify --live")
+		}
+		return r.plan.undone()
 	}
 	of := map[remote.State][]string{}
 	var left, again []string
@@ -381,7 +437,9 @@ func (r *sshRun) verdict(c *cobra.Command, ids, down []string) error {
 			left, again = append(left, n.Name), append(again, n.Name)
 			continue
 		}
-		of[result.outcome.State] = append(of[result.outcome.State], n.Name)
+		if len(result.left) == 0 || !r.restart.on {
+			of[result.outcome.State] = append(of[result.outcome.State], n.Name)
+		}
 		if result.outcome.State != remote.Done {
 			again = append(again, n.Name)
 		}
@@ -391,7 +449,7 @@ func (r *sshRun) verdict(c *cobra.Command, ids, down []string) error {
 		what  string
 		nodes []string
 	}{
-		{"done", of[remote.Done]}, {"failed and unchanged", of[remote.Same]}, {"taken back", of[remote.Undone]}, {"written and wrong", of[remote.Wrong]},
+		{"done", of[remote.Done]}, {"done, and not restarted", r.notRestarted()}, {"failed and unchanged", of[remote.Same]}, {"taken back", of[remote.Undone]}, {"written and wrong", of[remote.Wrong]},
 		{"not known", of[remote.Unknown]}, {"not begun", left}, {"down", down},
 	} {
 		if len(p.nodes) > 0 {
@@ -403,7 +461,14 @@ func (r *sshRun) verdict(c *cobra.Command, ids, down []string) error {
 	if err == nil {
 		err = errors.New("not all nodes could be reached")
 	}
-	return advise(fmt.Errorf("%w; %s", err, strings.Join(parts, "; ")), "mend that, and go on with what is left: %s", goOn(c, ids, again))
+	err = fmt.Errorf("%w; %s", err, strings.Join(parts, "; "))
+	for _, line := range r.byHand() {
+		err = advise(err, "%s", line)
+	}
+	if len(again) == 0 {
+		return err
+	}
+	return advise(err, "mend that, and go on with what is left: %s", goOn(c, ids, again))
 }
 
 func (r *sshRun) localNames() []string {

@@ -135,7 +135,7 @@ func (f *renewUndoFlags) run(ctx context.Context, o *renewOptions, s streams) er
 	files := []undoneFile{}
 	var rows [][]string
 	for _, file := range r.Files {
-		u := undoneFile{Node: file.Place.Node, Path: file.Place.Path, Action: actionOf(file)}
+		u := undoneFile{Node: file.Place.Node, Path: file.Place.Path, Action: file.Action()}
 		files = append(files, u)
 		rows = append(rows, []string{report.Plain(file.Place.String()), u.Action})
 	}
@@ -156,18 +156,6 @@ func (f *renewUndoFlags) run(ctx context.Context, o *renewOptions, s streams) er
 		fmt.Fprintf(s.err, "what stood there is kept as %s: kubepki renew --undo brings it back\n", path.Base(r.Backup))
 	}
 	return o.answerUndo(s, r, files)
-}
-
-func actionOf(f *apply.File) string {
-	switch {
-	case f.Link != "":
-		return "led to " + f.Link
-	case f.Data == nil:
-		return "removed"
-	case f.Old == nil:
-		return "made"
-	}
-	return "restored"
 }
 
 func (o *renewOptions) answerUndo(s streams, r *apply.Renewal, files []undoneFile) error {

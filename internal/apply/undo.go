@@ -35,6 +35,30 @@ func (e *ChangedError) Hint() string {
 	return "undo the newer renewal first (kubepki renew --backups lists them), or give --force: what stands there now is kept too"
 }
 
+// NoBackupError tells that no node has a backup of a name.
+type NoBackupError struct{ Name string }
+
+// Error names the backup.
+func (e *NoBackupError) Error() string {
+	return fmt.Sprintf("no backup %q is kept below %s", e.Name, BackupsDir)
+}
+
+// Hint says where to look.
+func (e *NoBackupError) Hint() string { return "kubepki renew --backups lists what is kept" }
+
+// Action is what becomes of the file, in a word: restored, removed, made or led.
+func (f *File) Action() string {
+	switch {
+	case f.Link != "":
+		return "led to " + f.Link
+	case f.Data == nil:
+		return "removed"
+	case f.Old == nil:
+		return "made"
+	}
+	return "restored"
+}
+
 // Undo brings a backup back, by its name (a time, as its folder is called) or
 // [Latest]: what was replaced is as it was, and what was made is gone. What stands
 // there now is kept in its turn, so that an undo can be undone. Where files are not
@@ -65,7 +89,7 @@ func Undo(n *Nodes, name string, force bool, before *check.Result, at time.Time)
 		r.Files = append(r.Files, files...)
 	}
 	if r.Undoes == "" {
-		return nil, advise(fmt.Errorf("no backup %q is kept below %s", name, BackupsDir), "kubepki renew --backups lists what is kept")
+		return nil, &NoBackupError{Name: name}
 	}
 	slices.Sort(changed.Files)
 	if len(changed.Files) > 0 && !force {

@@ -22,6 +22,9 @@ type Client struct {
 	Name string // of the node
 	// Patience bounds how long the node may take for one answer.
 	Patience time.Duration
+	// LocksRestarts has the node keep other restarts away from the first [Client.Read] with
+	// mend on, for as long as the streams last.
+	LocksRestarts bool
 
 	stream *stream
 	hangUp func()
@@ -34,7 +37,7 @@ type Client struct {
 func Connect(ctx context.Context, name, version string, in io.Reader, out io.Writer, hangUp func(), patience time.Duration) (*Client, error) {
 	c := &Client{Name: name, Patience: patience, stream: newStream(in, out), hangUp: hangUp}
 	var h Hello
-	err := c.within(ctx, func() (err error) {
+	err := c.within(ctx, patience, func() (err error) {
 		h, err = c.stream.hello()
 		return err
 	})
@@ -69,8 +72,8 @@ func (e *CutError) Error() string { return "the connection was cut: " + e.Err.Er
 func (e *CutError) Unwrap() error { return e.Err }
 
 // within does one exchange in the time that there is for it.
-func (c *Client) within(ctx context.Context, do func() error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Patience, &SlowError{c.Patience})
+func (c *Client) within(ctx context.Context, patience time.Duration, do func() error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, &SlowError{patience})
 	defer cancel()
 	stop := context.AfterFunc(ctx, c.hangUp)
 	defer stop()
@@ -97,13 +100,17 @@ func (e *FarError) Hint() string { return e.Help }
 const maxSaid = 1000
 
 func (c *Client) ask(ctx context.Context, q Request) (*Answer, error) {
+	return c.askFor(ctx, q, c.Patience)
+}
+
+func (c *Client) askFor(ctx context.Context, q Request, patience time.Duration) (*Answer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
 		return nil, c.broken
 	}
 	var a Answer
-	err := c.within(ctx, func() error {
+	err := c.within(ctx, patience, func() error {
 		if err := c.stream.write(q); err != nil {
 			return &CutError{err}
 		}
@@ -128,13 +135,14 @@ type Told struct {
 	Mended int                              // files of an interrupted run
 	// Ahead is how far the node's clock is before ours, negative: behind.
 	Ahead time.Duration
+	Said  []string // what it did about an interrupted restart
 }
 
 // Read asks for the facts. With mend the node first finishes what an interrupted run
 // left there.
 func (c *Client) Read(ctx context.Context, mend bool) (*Told, error) {
 	nonce := rand.Text()
-	a, err := c.ask(ctx, Request{Read: &ReadRequest{Name: c.Name, Nonce: nonce, Mend: mend}})
+	a, err := c.ask(ctx, Request{Read: &ReadRequest{Name: c.Name, Nonce: nonce, Mend: mend, Restarts: mend && c.LocksRestarts}})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +153,7 @@ func (c *Client) Read(ctx context.Context, mend bool) (*Told, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	return &Told{Node: n, Proven: proven, Mended: a.Facts.Mended, Ahead: time.Until(a.Facts.Clock).Round(time.Second)}, nil
+	return &Told{Node: n, Proven: proven, Mended: a.Facts.Mended, Ahead: time.Until(a.Facts.Clock).Round(time.Second), Said: few(a.Warnings)}, nil
 }
 
 // Keys has the node make keys for items, and returns their public halves, for which it

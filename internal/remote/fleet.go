@@ -206,25 +206,33 @@ func (f *Fleet) keyring(n *FarNode) map[trust.Place]crypto.Signer {
 
 // Options are those of [Fleet.Plan].
 type Options struct {
-	IDs      []string // as renew.Plan takes them; none: all
-	Nodes    []string // these alone; none: all
-	ReuseKey bool
-	Server   string
+	IDs   []string // as renew.Plan takes them; none: all, or what is due
+	Nodes []string // these alone; none: all
+	Due   bool     // what [renew.Due] finds, of each node
+	// Wanted are what the plan of each node is made with; its At and Keys are the fleet's.
+	Wanted renew.Options
 }
 
-// Plan plans what is renewed on each node, and returns the items of the nodes whose
-// folders are here. Nothing is planned where one is refused.
-func (f *Fleet) Plan(o Options) (local []*renew.Item, warnings []string, err error) {
+// Planned is what [Fleet.Plan] planned beside the items of nodes elsewhere.
+type Planned struct {
+	Local    []*renew.Item // of the nodes whose folders are here
+	Left     []renew.Left  // what is due and is not renewed
+	Warnings []string
+}
+
+// Plan plans what is renewed on each node. Nothing is planned where one is refused.
+func (f *Fleet) Plan(o Options) (*Planned, error) {
 	p := &fleetPlan{f: f, o: o, found: map[string]bool{}}
 	believed, err := p.plan(nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	made := &Planned{}
 	for _, i := range believed {
 		if n := f.named(i.Node); n != nil {
 			n.Items = append(n.Items, i)
 		} else {
-			local = append(local, i)
+			made.Local = append(made.Local, i)
 		}
 	}
 	for _, n := range f.Far {
@@ -232,22 +240,23 @@ func (f *Fleet) Plan(o Options) (local []*renew.Item, warnings []string, err err
 			continue
 		}
 		if n.Items, err = p.plan(n); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if err := p.unknown(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, n := range f.Far {
-		warnings = append(warnings, n.odd()...)
+		made.Warnings = append(made.Warnings, n.odd()...)
 		if err := f.may(n); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if len(n.Items) == 0 && len(o.IDs) == 0 && p.wants(n.Name) {
-			warnings = append(warnings, n.Name+": there is nothing that an authority at hand could sign")
+		if len(n.Items) == 0 && len(o.IDs) == 0 && !o.Due && p.wants(n.Name) {
+			made.Warnings = append(made.Warnings, n.Name+": there is nothing that an authority at hand could sign")
 		}
 	}
-	return local, warnings, f.takeAuthorities(p.graph)
+	made.Left = p.left
+	return made, f.takeAuthorities(p.graph)
 }
 
 // odd is what may be wrong with a node or with how the operator names it.
@@ -323,6 +332,7 @@ type fleetPlan struct {
 	graph *trust.Graph // of those that are believed
 	found map[string]bool
 	known []string
+	left  []renew.Left
 }
 
 func (p *fleetPlan) wants(node string) bool {
@@ -340,7 +350,7 @@ func (p *fleetPlan) plan(n *FarNode) ([]*renew.Item, error) {
 		return nil, nil
 	}
 	g := catalog.Wire(nodes)
-	findings := check.Run(g, check.Options{At: p.f.At}).Findings
+	findings := check.Run(g, check.Options{At: p.f.At, Expiring: p.o.Wanted.Within}).Findings
 	if n == nil {
 		p.graph = g
 		for _, o := range p.f.Far {
@@ -355,9 +365,11 @@ func (p *fleetPlan) plan(n *FarNode) ([]*renew.Item, error) {
 		p.known = append(p.known, c.ID)
 	}
 	keys := p.f.keyring(n)
-	options := renew.Options{At: p.f.At, ReuseKey: p.o.ReuseKey, Server: p.o.Server, Keys: func(at trust.Place) crypto.Signer {
+	options := p.o.Wanted
+	options.At = p.f.At
+	options.Keys = func(at trust.Place) crypto.Signer {
 		return keys[at] // a nil interface where there is none
-	}}
+	}
 	items, err := p.items(g, findings, n, options)
 	return slices.DeleteFunc(items, func(i *renew.Item) bool {
 		return n != nil && i.Node != n.Name || !p.wants(i.Node)
@@ -365,6 +377,16 @@ func (p *fleetPlan) plan(n *FarNode) ([]*renew.Item, error) {
 }
 
 func (p *fleetPlan) items(g *trust.Graph, findings []check.Finding, n *FarNode, o renew.Options) ([]*renew.Item, error) {
+	if p.o.Due {
+		items, left := renew.Due(g, findings, o)
+		for _, l := range left {
+			node, _, _ := strings.Cut(l.ID, "/") // or the node itself
+			if p.wants(node) && (n == nil || n.Name == node) {
+				p.left = append(p.left, l)
+			}
+		}
+		return items, nil
+	}
 	if len(p.o.IDs) == 0 {
 		items, err := renew.Plan(g, findings, nil, o)
 		var refused *renew.Refusal

@@ -41,6 +41,10 @@ type Request struct {
 	Sign  *SignRequest  `json:"sign,omitempty"`
 	Write *WriteRequest `json:"write,omitempty"`
 	Undo  *UndoRequest  `json:"undo,omitempty"`
+
+	Restarts *RestartsRequest `json:"restarts,omitempty"`
+	Restart  *RestartRequest  `json:"restart,omitempty"`
+	Back     *BackupRequest   `json:"back,omitempty"`
 }
 
 // ReadRequest asks for the facts of the node.
@@ -49,6 +53,9 @@ type ReadRequest struct {
 	Nonce string `json:"nonce"` // that proofs of keys hold
 	// Mend finishes or takes back what an interrupted run left.
 	Mend bool `json:"mend"`
+	// Restarts keeps other restarts away until the streams end, and first brings back
+	// what an interrupted one left: a component that stands aside would not be read.
+	Restarts bool `json:"restarts,omitempty"`
 }
 
 // KeysRequest asks for keys, and for a request by each.
@@ -113,6 +120,10 @@ type Answer struct {
 	Backup       string   `json:"backup,omitempty"`       // the folder, as on the node
 	Warnings     []string `json:"warnings,omitempty"`
 	Stay         []string `json:"stay,omitempty"` // files that an undo does not take away
+
+	Restarts  []Restart  `json:"restarts,omitempty"`
+	Restarted *Restarted `json:"restarted,omitempty"`
+	Back      *Back      `json:"back,omitempty"`
 }
 
 // stream is one line of JSON after the other.

@@ -89,7 +89,7 @@ func plan(t *testing.T, o remote.Options, nodes ...*remote.FarNode) (*remote.Fle
 	t.Helper()
 	f, err := read(t, nodes...)
 	if err == nil {
-		_, _, err = f.Plan(o)
+		_, err = f.Plan(o)
 	}
 	return f, err
 }

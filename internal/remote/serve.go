@@ -21,6 +21,8 @@ import (
 type Server struct {
 	Root    string // folder that stands for the node's /
 	Version string // of kubepki
+	// Restarter restarts what runs there; nil: nothing is restarted.
+	Restarter Restarter
 }
 
 // Serve answers requests until the other end hangs up, or the context ends. Keys that
@@ -30,7 +32,12 @@ func (s *Server) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := w.write(Hello{Kubepki: "node", Protocol: Protocol, Version: s.Version}); err != nil {
 		return err
 	}
-	n := &node{root: s.Root}
+	n := &node{root: s.Root, restarter: s.Restarter}
+	defer func() {
+		if n.unlock != nil {
+			n.unlock()
+		}
+	}()
 	for {
 		var q Request
 		switch err := w.read(&q); {
@@ -41,7 +48,7 @@ func (s *Server) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		if err := w.write(n.answer(&q)); err != nil {
+		if err := w.write(n.answer(ctx, &q)); err != nil {
 			return err
 		}
 	}
@@ -54,12 +61,17 @@ type node struct {
 	name    string
 	made    []*apply.Renewed // by the last KeysRequest
 	written *apply.Renewal
+
+	bringing *apply.Renewal // an undo that was planned
+
+	restarter Restarter
+	unlock    func() // nil: other restarts are not kept away
 }
 
 // hinter is an error that knows what to do.
 type hinter interface{ Hint() string }
 
-func (n *node) answer(q *Request) *Answer {
+func (n *node) answer(ctx context.Context, q *Request) *Answer {
 	var a *Answer
 	var err error
 	switch {
@@ -75,6 +87,12 @@ func (n *node) answer(q *Request) *Answer {
 		a, err = n.write(q.Write)
 	case q.Undo != nil:
 		a, err = n.undo()
+	case q.Back != nil:
+		a, err = n.back(q.Back)
+	case q.Restarts != nil:
+		a, err = n.restarts(ctx, q.Restarts)
+	case q.Restart != nil:
+		a, err = n.restart(ctx, q.Restart)
 	default:
 		err = errors.New("an empty request")
 	}
@@ -90,6 +108,13 @@ func (n *node) answer(q *Request) *Answer {
 }
 
 func (n *node) facts(q *ReadRequest) (*Answer, error) {
+	var said []string
+	if q.Restarts {
+		var err error
+		if said, err = n.lockRestarts(); err != nil {
+			return nil, err
+		}
+	}
 	mended := 0
 	if q.Mend {
 		finished, removed, err := apply.Mend(n.root)
@@ -108,7 +133,7 @@ func (n *node) facts(q *ReadRequest) (*Answer, error) {
 		return nil, err
 	}
 	f.Mended, f.Clock = mended, time.Now()
-	return &Answer{Facts: f}, nil
+	return &Answer{Facts: f, Warnings: said}, nil
 }
 
 // keys makes keys, in memory, and requests by them.
