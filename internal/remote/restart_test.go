@@ -64,7 +64,7 @@ func TestRestartsOfAnotherMachine(t *testing.T) {
 				_ = server.Serve(context.WithoutCancel(t.Context()), there, there)
 			}()
 
-			client, err := remote.Connect(t.Context(), "w1", "v1", here, here, func() { here.Close() }, time.Second)
+			client, err := remote.Connect(t.Context(), "w1", "v1", here, here, func() { here.Close() }, 20*time.Second)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,6 +77,7 @@ func TestRestartsOfAnotherMachine(t *testing.T) {
 				_, err = client.Restarts(t.Context(), nil, o)
 			}
 			if err == nil {
+				client.Patience = time.Second // less than the restart takes
 				var done *remote.Restarted
 				if done, err = client.Restart(t.Context(), "kubelet", o); err == nil && done.How != "somehow" {
 					t.Errorf("done %+v", done)
