@@ -33,6 +33,9 @@ func (r *renewer) restart(ctx context.Context, n *apply.Nodes, made *apply.Renew
 		return false
 	}
 	s := r.stuck
+	if made == nil && s.after > r.clock.Running() {
+		return false // something else was due
+	}
 	if s == nil {
 		s = &stuck{try: try{backoff: restarts()}}
 	}
