@@ -65,7 +65,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover"},
+	"cmd/kubepki":           {"internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},
@@ -86,7 +86,8 @@ var mayImport = map[string][]string{
 	"internal/bundle":                    {"internal/trust", "internal/catalog", "internal/check"},
 	"internal/explain/saidtext":          {},
 	"internal/brief":                     {"internal/trust"},
-	"internal/agent":                     {"internal/brief", "internal/check", "internal/picture", "internal/report", "internal/trust", "internal/catalog", "internal/layout", "internal/renew", "internal/apply"},
+	"internal/agent":                     {"internal/brief", "internal/check", "internal/picture", "internal/report", "internal/trust", "internal/catalog", "internal/layout", "internal/renew", "internal/apply", "internal/resident"},
+	"internal/resident":                  {},
 	"internal/kubewatch":                 {"internal/agent", "internal/brief", "internal/trust"},
 	"internal/kubeevents":                {"internal/agent", "internal/brief", "internal/report"},
 	"internal/explain":                   {"internal/trust", "internal/catalog", "internal/check"},

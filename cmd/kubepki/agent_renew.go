@@ -32,6 +32,7 @@ type agentRenewFlags struct {
 	span     agent.Span
 	keys     caKeyFlags
 	restart  bool
+	keep     int
 	restarter
 }
 
@@ -43,6 +44,7 @@ func (r *agentRenewFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&r.restart, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone; not with --root")
 	f.StringVar(&r.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
 	f.DurationVar(&r.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
+	f.IntVar(&r.keep, "keep-backups", 10, "with --renew: how many of its own renewals' backups a node keeps; those of people are never removed")
 	f.StringVar(&r.lease, "lease-namespace", "kube-system", "namespace of the Lease kubepki-agent, by which nodes take turns with --cluster-kubeconfig")
 }
 
@@ -59,6 +61,9 @@ func (r *agentRenewFlags) check(roots []string) (err error) {
 		if err := r.restarter.check("--restart-by", "--restart-timeout"); err != nil {
 			return err
 		}
+	}
+	if r.keep < 1 {
+		return usagef("--keep-backups: %d is less than 1", r.keep)
 	}
 	if r.what != "none" && r.what != "due" {
 		return usagef("--renew %q is neither none nor due", r.what)
@@ -85,10 +90,10 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 		}
 	}
 	spread := &agent.Spread{Node: nodeName, Clock: agent.MachineClock{}}
-	o := &agent.Renewal{Span: r.span, Plan: r.plan}
+	o := &agent.Renewal{Span: r.span, Plan: r.plan, Keep: r.keep}
 	if r.restart {
-		o.Restart = func(ctx context.Context, n *apply.Nodes, made *apply.Renewal) error {
-			return r.restartFor(ctx, n, made, board, log)
+		o.Restart = func(ctx context.Context, n *apply.Nodes, changed []trust.Place, done []string) ([]string, error) {
+			return r.restartFor(ctx, n, changed, done, board, log)
 		}
 		o.Turn = spread
 	}
@@ -108,40 +113,36 @@ func (r *agentRenewFlags) plan(n *apply.Nodes, findings []check.Finding, targets
 	return renew.Plan(n.Graph, findings, targets, renew.Options{At: at, ReuseKey: r.reuseKey, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }})
 }
 
-// restartFor restarts what takes up by a restart alone what was written.
-func (r *agentRenewFlags) restartFor(ctx context.Context, n *apply.Nodes, made *apply.Renewal, board *agent.Board, log *slog.Logger) error {
-	var changed []trust.Place
-	for _, f := range made.Files {
-		if !slices.Contains(changed, f.Place.File()) {
-			changed = append(changed, f.Place.File())
-		}
-	}
-	targets := restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs))
+// restartFor restarts what takes up by a restart alone what was written, but for what is
+// done, and returns the ids of what it restarted and proved.
+func (r *agentRenewFlags) restartFor(ctx context.Context, n *apply.Nodes, changed []trust.Place, done []string, board *agent.Board, log *slog.Logger) (more []string, err error) {
+	targets := slices.DeleteFunc(restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs)), func(t restart.Target) bool { return slices.Contains(done, t.ID()) })
 	if len(targets) == 0 {
-		return nil
+		return nil, nil
 	}
 	by, err := restart.ParseBy(r.by)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unlock, err := restart.Lock("/")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	if _, err := restart.Recover("/"); err != nil {
-		return err
+		return nil, err
 	}
 	m := &restart.Machine{Root: "/", Procfs: "/proc", By: by, Say: func(said string) { log.Info(said) }}
 	run := m.Runner(r.cluster)
 	run.Timeout = r.timeout
 	run.Began = func(t *restart.Target) { log.Info("restarting", "id", t.ID(), "of", t.Where(), "atMost", run.Timeout) }
 	run.Done = func(d restart.Done) {
+		more = append(more, d.Target.ID())
 		log.Info("restarted and proved", "id", d.Target.ID(), "after", d.Took.Round(100*time.Millisecond), "how", d.How)
 		board.Decided(agent.Decision{Action: agent.Restarted, ID: d.Target.ID(), Node: d.Target.Node, Reason: agent.ReasonRestart, Text: d.How})
 	}
 	_, err = run.Run(ctx, targets)
-	return err
+	return more, err
 }
 
 // agentClusterFlags say how the agent reaches the cluster's API, if at all.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/check"
+	"github.com/kubepki/kubepki/internal/resident"
 )
 
 // DefaultInterval is how often the files are looked at and all links judged, whether
@@ -53,9 +54,10 @@ type Agent struct {
 	known   known
 	seen    seen
 	renewer *renewer
-	changed bool   // the watcher has told of something since the last look
-	tidy    bool   // a round has used much memory
-	failed  string // why the nodes cannot be looked at, as it was told
+	changed bool      // the watcher has told of something since the last look
+	had     inFolders // with what was seen in them last, while they were there
+	tidy    bool      // a round has used much memory
+	failed  string    // why the nodes cannot be looked at, as it was told
 }
 
 // New returns an agent that [Agent.Run] starts.
@@ -110,8 +112,14 @@ func (a *Agent) slim() {
 		a.tidy = false
 		debug.FreeOSMemory()
 	}
+	a.dropProgram()
+}
+
+// dropProgram lets go of the program's pages before what needs others, so that not all
+// are there at once.
+func (a *Agent) dropProgram() {
 	if a.Interval >= slimFrom {
-		dropProgram()
+		resident.DropProgram()
 	}
 }
 
@@ -160,8 +168,10 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 	}
 	a.changed = false
 	began := time.Now()
+	a.dropProgram() // what reading the paths needed
 	nodes := a.look(ctx)
 	if nodes != nil && a.renewer != nil {
+		a.dropProgram()
 		next, did := a.renewer.round(ctx, nodes, &a.steady)
 		if did { // what stands there now, and when that falls due
 			began = time.Now()
@@ -213,6 +223,7 @@ func (a *Agent) look(ctx context.Context) *apply.Nodes {
 		a.Log.Info("the nodes can be looked at again")
 	}
 	a.seen.verified = NewVerified(nodes.Graph, result, at, time.Since(began))
+	a.vanished(nodes.Graph, a.seen.verified)
 	a.seen.at, a.seen.rounds, a.seen.until = at, 0, turning(nodes.Graph, at, a.Expiring)
 	a.show(at)
 	return nodes

@@ -41,11 +41,7 @@ func (k *known) compare(log *slog.Logger, v *Verified) {
 			log.Warn("more findings", "left", len(appeared)-i, "hint", "kubepki verify lists them")
 			break
 		}
-		l := level(f.Severity)
-		if k.told && f.ID == "not-seen" {
-			l = slog.LevelWarn // it was there: below --root a folder that is gone is one that was not given
-		}
-		log.Log(context.Background(), l, "finding", findingAttributes(f)...)
+		log.Log(context.Background(), level(f.Severity), "finding", findingAttributes(f)...)
 	}
 	gone := 0
 	for key, cause := range k.findings {

@@ -12,7 +12,7 @@ import (
 
 // locks keep two agents from making anew below one root. A lock is on a folder itself
 // (flock), needs no right to write, and ends with the process; transactions lock the
-// root, so that kubepki renew goes on working beside an agent.
+// root and restarts /etc, so that kubepki renew goes on working beside an agent.
 type locks struct{ held map[string]*os.File }
 
 // LockedError tells that another agent makes anew below a root.
@@ -26,11 +26,7 @@ func (e *LockedError) Error() string {
 // hold takes the lock of a root, unless it is held already and the folder is still the
 // same.
 func (l *locks) hold(root string) error {
-	dir := filepath.Join(root, catalog.KubernetesDir)
-	if _, err := os.Stat(dir); err != nil {
-		dir = root // another layout
-	}
-	now, err := os.Stat(dir)
+	dir, now, err := lockable(root)
 	if err != nil {
 		return err
 	}
@@ -60,6 +56,19 @@ func (l *locks) hold(root string) error {
 	}
 	_ = f.Close()
 	return err
+}
+
+// lockable is the folder that stands for a root: /etc/kubernetes, or of another layout
+// /var/lib. The root itself is for transactions, the agent's own ones too, and /etc for
+// restarts.
+func lockable(root string) (dir string, info os.FileInfo, err error) {
+	for _, d := range []string{catalog.KubernetesDir, "/var/lib"} {
+		dir = filepath.Join(root, d)
+		if info, err = os.Stat(dir); err == nil {
+			return dir, info, nil
+		}
+	}
+	return "", nil, err
 }
 
 func (l *locks) release() {

@@ -28,10 +28,13 @@ type Renewal struct {
 	Plan func(n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error)
 	// Turn lets this node go on when no other does; nil: all at once.
 	Turn Turn
-	// Restart has the components take up what was written, node by node, and proves
-	// it; it stops at the first that does not come back. nil: they do by themselves,
-	// or somebody else sees to it.
-	Restart func(ctx context.Context, n *apply.Nodes, r *apply.Renewal) error
+	// Restart has the components take up the files that were written, node by node, and
+	// proves it; it stops at the first that does not come back. It is called again later
+	// then, with the ids of those that it did before, which it leaves alone, and returns
+	// the ids of those that it did. nil: they do by themselves, or somebody else sees to it.
+	Restart func(ctx context.Context, n *apply.Nodes, changed []trust.Place, done []string) ([]string, error)
+	// Keep is how many of its own backups each node keeps; 0: all.
+	Keep int
 }
 
 // The reasons of decisions, for machines.
@@ -58,7 +61,8 @@ type renewer struct {
 	tries   map[string]*try   // by id of what is due
 	decided map[string]string // by id: what was said last
 	mended  bool
-	waits   bool // for the clock, the lock or its turn: to be looked at again each round
+	stuck   *stuck // what was written and is not taken up; nil: nothing
+	waits   bool   // for the clock, the lock or its turn: to be looked at again each round
 }
 
 // try is what is remembered of failures.
@@ -107,7 +111,10 @@ func (r *renewer) round(ctx context.Context, n *apply.Nodes, s *steady) (next ti
 		}
 		return false
 	})
-	if len(due) == 0 {
+	if r.stuck != nil && r.stuck.after > s.running {
+		next = earlier(next, r.clock.Now().Add(r.stuck.after-s.running))
+	}
+	if len(due) == 0 && (r.stuck == nil || r.stuck.after > s.running) {
 		return next, false
 	}
 	if why, text := r.mayNot(n, s); why != "" {
@@ -153,7 +160,11 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// soonest is when the first of some ends; zero where there is none.
 func soonest(due []dueItem) time.Time {
+	if len(due) == 0 {
+		return time.Time{}
+	}
 	return slices.MinFunc(due, func(a, b dueItem) int { return a.ends.Compare(b.ends) }).ends
 }
 
@@ -265,28 +276,40 @@ func (r *renewer) work(ctx context.Context) (did bool, err error) {
 	}
 	_, due := r.due(n)
 	items := r.plan(n, result, due, now)
-	if len(items) == 0 {
-		return false, nil
-	}
-	made, err := r.make(ctx, n, result, items, now)
-	if err != nil || made == nil {
-		return false, err
-	}
-	if err := cmp.Or(ctx.Err(), made.Write(n)); err != nil {
-		return false, err
-	}
-	for _, i := range made.Items {
-		r.renewed(i)
-	}
-	if r.Restart == nil {
-		return true, nil
-	}
-	if err := r.Restart(ctx, n, made); err != nil {
-		for _, i := range made.Items {
-			r.say(Decision{Action: Stuck, ID: i.ID(), Node: i.Node, Path: i.Certificate.Path, Reason: ReasonRestart, Text: err.Error()}, hint(err)...)
+	var made *apply.Renewal
+	if len(items) > 0 {
+		if made, err = r.make(ctx, n, result, items, now); err != nil {
+			return false, err
 		}
 	}
-	return true, nil
+	if made != nil {
+		made.By = apply.ByAgent
+		if err := cmp.Or(ctx.Err(), made.Write(n)); err != nil {
+			return false, err
+		}
+		for _, i := range made.Items {
+			r.renewed(i)
+		}
+		r.prune(n)
+	}
+	return r.restart(ctx, n, made) || made != nil, nil
+}
+
+// prune removes the oldest of the agent's own backups. What fails is tried after the
+// next renewal.
+func (r *renewer) prune(n *apply.Nodes) {
+	for _, dir := range n.Dirs {
+		if r.Keep == 0 {
+			return
+		}
+		removed, err := apply.Prune(dir, r.Keep)
+		if err != nil {
+			r.log.Warn("old backups could not be removed", append([]any{"root", dir, "error", err.Error()}, hint(err)...)...)
+		}
+		if removed > 0 {
+			r.log.Info("removed old backups of this agent", "root", dir, "removed", removed, "kept", r.Keep)
+		}
+	}
 }
 
 // plan returns the items of what is due. What cannot be planned, or would not live

@@ -3,6 +3,8 @@ package agent
 import (
 	"runtime/debug"
 	"time"
+
+	"github.com/kubepki/kubepki/internal/resident"
 )
 
 // What a process that mostly waits may hold: the collector works harder for it, which
@@ -22,5 +24,6 @@ func Slim() {
 	debug.SetGCPercent(slimPercent)
 	debug.SetMemoryLimit(slimLimit)
 	debug.FreeOSMemory()
-	dropProgram()
+	resident.Started()
+	resident.DropProgram()
 }

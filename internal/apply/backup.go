@@ -36,6 +36,7 @@ type Manifest struct {
 	Kind       string         `json:"kind"`
 	Time       time.Time      `json:"time"`
 	Undoes     string         `json:"undoes,omitempty"` // the name of the backup that was brought back
+	By         string         `json:"by,omitempty"`     // [ByAgent]; empty: a person
 	Items      []string       `json:"items"`            // ids of what was made anew
 	Files      []ManifestFile `json:"files"`
 }
@@ -72,7 +73,7 @@ func backupFolder(at time.Time) string {
 
 // manifest says what the files of one node become.
 func (r *Renewal) manifest(node string, files []*File) ([]byte, error) {
-	m := Manifest{APIVersion: apiVersion, Kind: manifestKind, Time: r.At.UTC(), Undoes: r.Undoes, Items: []string{}, Files: []ManifestFile{}}
+	m := Manifest{APIVersion: apiVersion, Kind: manifestKind, Time: r.At.UTC(), Undoes: r.Undoes, By: r.By, Items: []string{}, Files: []ManifestFile{}}
 	for _, i := range r.Items {
 		if i.Node == node {
 			m.Items = append(m.Items, i.ID())

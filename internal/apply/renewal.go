@@ -42,6 +42,7 @@ type Renewal struct {
 	Files    []*File
 	Backup   string   // the folder, as on the nodes, for what is replaced
 	Undoes   string   // the name of the backup that is brought back; empty: nothing is
+	By       string   // [ByAgent], or empty: a person
 	Warnings []string // what will be wrong that is not now, and what stays wrong
 	// Breaks are the errors that there will be and that are not now: a program that
 	// nobody watches does not go on then.

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -46,14 +45,11 @@ type Machine struct {
 }
 
 // Lock keeps other restarts of a node away until the function is called that it
-// returns.
+// returns. It locks the node's /etc: an agent holds /etc/kubernetes as long as it runs,
+// and a transaction the root, and what they write is restarted meanwhile.
 func Lock(root string) (func(), error) {
-	at := filepath.Join(root, catalog.KubernetesDir)
+	at := filepath.Join(root, "etc")
 	f, err := os.Open(at)
-	if errors.Is(err, os.ErrNotExist) {
-		at = root
-		f, err = os.Open(at)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at, layout.Cause(err))
 	}

@@ -156,9 +156,16 @@ func TestOneRestartOfANodeAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	again()
-	bare, err := Lock(t.TempDir()) // without /etc/kubernetes
+	other := t.TempDir() // of a layout without /etc/kubernetes
+	if err := os.Mkdir(filepath.Join(other, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bare, err := Lock(other)
 	if err != nil {
 		t.Fatal(err)
 	}
 	bare()
+	if _, err := Lock(t.TempDir()); err == nil {
+		t.Error("a folder without /etc is locked as a node")
+	}
 }

@@ -1,17 +1,17 @@
-package agent
+package resident
 
 import (
 	"bufio"
 	"os"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
-// dropProgram unmaps the pages of this process's own program that cannot be written to
-// and never were: they are the file's, and the next use maps them again.
-func dropProgram() {
+// DropProgram unmaps the pages of this process's own program that cannot be written to
+// and never were: they are the file's, and the next use maps them again from the kernel's
+// cache. It may be called at any time, from any goroutine.
+func DropProgram() {
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return
@@ -38,7 +38,7 @@ func dropProgram() {
 		}
 	}
 	for _, m := range all {
-		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, m[0], m[1]-m[0], unix.MADV_DONTNEED) // what fails stays mapped
+		_, _, _ = syscall.RawSyscall(syscall.SYS_MADVISE, m[0], m[1]-m[0], syscall.MADV_DONTNEED) // what fails stays mapped
 	}
 }
 

@@ -1,6 +1,0 @@
-//go:build !linux
-
-package agent
-
-// dropProgram does nothing: control planes are Linux machines.
-func dropProgram() {}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package resident
+
+// DropProgram does nothing: control planes are Linux machines.
+func DropProgram() {}
