@@ -29,8 +29,8 @@ func TestAgentSaysWhatGoesWrongAndWhatIsMended(t *testing.T) {
 	}{
 		{[2]string{crt, crt + ".away"}, "id=file-missing", 1},
 		{[2]string{crt + ".away", crt}, `msg="finding gone" id=file-missing`, 1},
-		{[2]string{filepath.Join(root, "etc/kubernetes/pki"), filepath.Join(root, "etc/kubernetes/gone")}, "level=ERROR msg=finding id=file-missing node=cp1 path=/etc/kubernetes/pki cause=\"/etc/kubernetes/pki is gone: ", 1},
-		{[2]string{filepath.Join(root, "etc/kubernetes/gone"), filepath.Join(root, "etc/kubernetes/pki")}, `msg="finding gone" id=file-missing`, 2},
+		{[2]string{filepath.Join(root, "etc/kubernetes/pki"), filepath.Join(root, "etc/kubernetes/gone")}, "level=ERROR msg=finding id=file-missing path=/etc/kubernetes/pki", 3},
+		{[2]string{filepath.Join(root, "etc/kubernetes/gone"), filepath.Join(root, "etc/kubernetes/pki")}, `msg="finding gone" id=file-missing`, 3},
 	} {
 		if err := os.Rename(do.rename[0], do.rename[1]); err != nil {
 			t.Fatal(err)
