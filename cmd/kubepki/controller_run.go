@@ -97,7 +97,7 @@ func checkListen(flag, address string) error {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil {
-		return usagef("--%s: %q is not an address like 127.0.0.1:10269: %w", flag, address, err)
+		return usagef("--%s: %q is not of the form ADDRESS:PORT: %w", flag, address, err)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type renewOptions struct {
 	trustChangeFlags
 	all, reuseKey bool
 	server        string
+	layout        string
 	plan          renewPlanFlags
 	kept          renewUndoFlags
 	ssh           sshFlags
@@ -109,6 +110,7 @@ restart tells how).`,
 	f.BoolVar(&o.all, "all", false, "every certificate and kubeconfig that an authority at hand can sign, but no authority")
 	f.BoolVar(&o.reuseKey, "reuse-key", false, "keep the private key instead of making a new one")
 	f.StringVar(&o.server, "server", "", "URL of the apiserver, for a kubeconfig of which no file tells it")
+	layoutFlag(f, &o.layout)
 	o.plan.add(f)
 	o.kept.add(f, &o.force)
 	o.external.add(f)
@@ -125,7 +127,7 @@ restart tells how).`,
 func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	roots := slices.Clone(o.roots) // cobra parses them twice to complete
 	slices.Sort(roots)
-	n, err := readTrustNodes(slices.Compact(roots), "")
+	n, err := readTrustNodes(slices.Compact(roots), o.layout)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
@@ -241,7 +243,7 @@ func (o *renewOptions) check(ids []string) error {
 
 // nodes reads the nodes, after what an interrupted run left was mended.
 func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
-	n, err := readTrustNodes(o.roots, "")
+	n, err := readTrustNodes(o.roots, o.layout)
 	if err != nil || o.dryRun {
 		return n, err
 	}
@@ -254,7 +256,7 @@ func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
 		mended = mended || changed
 	}
 	if mended {
-		return readTrustNodes(o.roots, "")
+		return readTrustNodes(o.roots, o.layout)
 	}
 	return n, nil
 }

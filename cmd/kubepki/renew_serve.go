@@ -19,6 +19,7 @@ type serveFlags struct {
 func (o *serveFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.on, "serve-stdio", false, "be the node's end of renew --ssh, on stdin and stdout")
 	f.BoolVar(&o.removeItself, "remove-itself", false, "remove the folder that renew --ssh copied this program into")
+	_ = f.MarkHidden("serve-stdio")
 	_ = f.MarkHidden("remove-itself")
 }
 

@@ -76,6 +76,8 @@ func (o *sshFlags) stray() error {
 // check refuses flags of what is done on the node alone.
 func (o *sshFlags) check(all *renewOptions) error {
 	switch {
+	case all.layout != "auto" && all.layout != "":
+		return usagef("--layout: does not go with --ssh: each node finds out its own")
 	case all.kept.backups:
 		return usagef("--backups: does not go with --ssh: run it on the node, as in: ssh HOST sudo kubepki renew --backups")
 	case all.kept.undo != "" && len(all.roots) > 0:

@@ -69,7 +69,7 @@ type backupItem struct {
 
 // list prints what is kept.
 func (f *renewUndoFlags) list(o *renewOptions, s streams) error {
-	n, err := readTrustNodes(o.roots, "")
+	n, err := readTrustNodes(o.roots, o.layout)
 	if err != nil {
 		return err
 	}
