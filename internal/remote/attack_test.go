@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"net"
 	"net/url"
@@ -463,6 +464,66 @@ func TestMay(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestExtensionsAreKeptByWhoGrantedThem: an authority signs no extension, and no name of
+// a kind that nothing here reads, because an untrusted node showed one.
+func TestExtensionsAreKeptByWhoGrantedThem(t *testing.T) {
+	c := testpki.New(t, testpki.HA)
+	key := newKey(t, issue.ECDSAP256)
+	// {1 3 6 1 4 1 32473} is for examples (RFC 5612); the name is of kind registeredID.
+	names, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{0x2a, 3}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := issue.Template{Subject: pkix.Name{CommonName: "system:node:w1", Organization: []string{"system:nodes"}}, NotBefore: testpki.Made, NotAfter: testpki.Made.AddDate(1, 0, 0), Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Extensions: []pkix.Extension{{Id: []int{1, 3, 6, 1, 4, 1, 32473}, Value: []byte{5, 0}}, {Id: []int{2, 5, 29, 17}, Value: names}}}
+	granted, err := issue.Sign(template, key.Public(), c.Authority("cp1", "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := issue.SelfSign(template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		old  *x509.Certificate
+		kept int
+	}{
+		"the authority signed them":        {granted, 2},
+		"the node has written them itself": {forged, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := renewItem(t, c, row.old)
+			s := remote.Standing{Name: "w1", Proven: map[trust.Place]crypto.PublicKey{{Node: "w1", Path: "/k"}: key.Public()}}
+			if err := s.May(i, "ca", testpki.At); err != nil {
+				t.Fatal(err)
+			}
+			if got := i.Template().Extensions; len(got) != row.kept {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// TestNoExtensionMakesAnAuthority on a node that signs for others.
+func TestNoExtensionMakesAnAuthority(t *testing.T) {
+	for name, row := range map[string]struct {
+		extension pkix.Extension
+		kept      bool
+	}{
+		"basicConstraints":         {pkix.Extension{Id: []int{2, 5, 29, 19}, Value: []byte{0x30, 3, 1, 1, 0xff}}, false},
+		"keyUsage":                 {pkix.Extension{Id: []int{2, 5, 29, 15}, Value: []byte{3, 2, 2, 4}}, false},
+		"extKeyUsage":              {pkix.Extension{Id: []int{2, 5, 29, 37}}, false},
+		"nameConstraints":          {pkix.Extension{Id: []int{2, 5, 29, 30}}, false},
+		"a critical one":           {pkix.Extension{Id: []int{1, 3, 6, 1, 4, 1, 32473}, Critical: true}, false},
+		"one of an owner":          {pkix.Extension{Id: []int{1, 3, 6, 1, 4, 1, 32473}}, true},
+		"names, in an own subject": {pkix.Extension{Id: []int{2, 5, 29, 17}, Critical: true}, true},
+	} {
+		if got := renew.Keeps(row.extension); got != row.kept {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -81,6 +81,9 @@ func (s *Standing) May(i *renew.Item, by string, now time.Time) error {
 	if err := s.names(i, granted); err != nil {
 		return fmt.Errorf("%s: %w", i.ID(), err)
 	}
+	if !granted {
+		i.DropExtensions()
+	}
 	s.span(i, granted)
 	return nil
 }

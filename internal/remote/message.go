@@ -3,6 +3,7 @@ package remote
 import (
 	"bufio"
 	"bytes"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,6 +98,15 @@ type WantedLeaf struct {
 	Usages    []int     `json:"usages,omitempty"` // x509.ExtKeyUsage
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
+	// Extensions are those that are kept of an old certificate.
+	Extensions []WantedExtension `json:"extensions,omitempty"`
+}
+
+// WantedExtension is an extension of RFC 5280 section 4.2.
+type WantedExtension struct {
+	ID       asn1.ObjectIdentifier `json:"id"`
+	Critical bool                  `json:"critical,omitempty"`
+	Value    []byte                `json:"value"` // DER
 }
 
 // WriteRequest brings the certificates for the keys of the last KeysRequest, in its

@@ -11,6 +11,7 @@ import (
 	"net/url"
 
 	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/renew"
 )
 
 // wantedOf is a certificate for a public key as a node is asked to sign it.
@@ -33,6 +34,9 @@ func wantedOf(t issue.Template, public crypto.PublicKey) (WantedLeaf, error) {
 	}
 	for _, u := range t.Usages {
 		w.Usages = append(w.Usages, int(u))
+	}
+	for _, e := range t.Extensions {
+		w.Extensions = append(w.Extensions, WantedExtension{e.Id, e.Critical, e.Value})
 	}
 	return w, nil
 }
@@ -72,6 +76,13 @@ func (w *WantedLeaf) template() (issue.Template, crypto.PublicKey, error) {
 			return t, nil, fmt.Errorf("%s is granted to nobody", issue.UsageName(usage))
 		}
 		t.Usages = append(t.Usages, usage)
+	}
+	for _, e := range w.Extensions {
+		extension := pkix.Extension{Id: e.ID, Critical: e.Critical, Value: e.Value}
+		if !renew.Keeps(extension) {
+			return t, nil, fmt.Errorf("the extension %s is granted to nobody", e.ID)
+		}
+		t.Extensions = append(t.Extensions, extension)
 	}
 	return t, public, nil
 }

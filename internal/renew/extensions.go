@@ -65,7 +65,13 @@ func (p *planner) keepExtensions(i *Item) error {
 		}
 		i.extensions = append(i.extensions, e)
 	}
-	return i.keepOtherNames()
+	if err := i.keepOtherNames(); err != nil {
+		return err
+	}
+	if !same && len(i.extensions) > 0 {
+		i.Warnings = append(i.Warnings, "extensions and names of other kinds are kept of an old certificate that its authority has not signed: see that they are yours")
+	}
+	return nil
 }
 
 // Kinds of names (RFC 5280, GeneralName) that Go reads, by their tags.
