@@ -92,10 +92,17 @@ func TestAgentKilledWhileItRenewsIsCompletedByTheNext(t *testing.T) {
 	waitSaid(t, said, "msg=renewed", 12)
 	took := time.Since(began)
 	endAgent(t, c, said)
+	const rounds = 6
 	interrupted, mended := 0, 0
-	for range 8 {
-		c, _ := startAgent(t, root, dueAtOnce...)
-		time.Sleep(took/4 + rand.N(took))
+	for i := range rounds {
+		c, said := startAgent(t, root, dueAtOnce...)
+		if i%3 == 2 {
+			time.Sleep(took/4 + rand.N(took))
+		} else { // as soon as something of a transaction is seen
+			for unfinished(t, root) == 0 && strings.Count(said.String(), "msg=renewed") < 12 {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
 		if err := c.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Fatal(err)
 		}
@@ -104,7 +111,7 @@ func TestAgentKilledWhileItRenewsIsCompletedByTheNext(t *testing.T) {
 			interrupted++
 		}
 		before := read()
-		c, said := startAgent(t, root, dueAtOnce...)
+		c, said = startAgent(t, root, dueAtOnce...)
 		waitSaid(t, said, "msg=renewed", 12)
 		endAgent(t, c, said)
 		if strings.Contains(said.String(), "mended what an interrupted run left") {
@@ -123,10 +130,11 @@ func TestAgentKilledWhileItRenewsIsCompletedByTheNext(t *testing.T) {
 			t.Error("a key is in the log")
 		}
 	}
-	if interrupted == 0 || mended < interrupted {
-		t.Errorf("%d of 8 agents were killed within a transaction, %d times that was mended", interrupted, mended)
+	// One that had only just begun leaves nothing that is worth a word.
+	if interrupted == 0 || mended == 0 {
+		t.Errorf("%d of %d agents were killed within a transaction, %d times that was mended", interrupted, rounds, mended)
 	}
-	t.Logf("%d of 8 agents were killed within a transaction", interrupted)
+	t.Logf("%d of %d agents were killed within a transaction", interrupted, rounds)
 }
 
 // unfinished counts the journals and temporary files below a root.
@@ -135,6 +143,9 @@ func unfinished(t *testing.T, root string) (n int) {
 	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
 		if strings.HasPrefix(filepath.Base(name), ".kubepki") {
 			n++
+		}
+		if errors.Is(err, fs.ErrNotExist) { // an agent is at work
+			return nil
 		}
 		return err
 	})

@@ -7,9 +7,13 @@ import (
 )
 
 // ofDistribution refuses what a distribution makes and keeps itself: it would
-// write over what is put there, or not know it. Its own command is the hint.
+// write over what is put there, or not know it. Its own command is the hint. What is
+// no node's is refused too.
 func (p *planner) ofDistribution(c candidate) error {
 	n := p.node(c.node)
+	if n.Layout == catalog.LayoutUsers {
+		return &Refusal{c.node + "/" + c.name, "it stands in a folder for people, which is no node's", "make another one and hand it out: kubepki kubeconfig user NAME; one on a node is renewed with --kubeconfigs NODE:PATH"}
+	}
 	d := catalog.DistributionNamed(n.Layout)
 	if d == nil {
 		return nil
