@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // errMoved tells that a folder's name leads to another one than before.
@@ -57,8 +58,14 @@ func (h *heldOps) folder(name string) (root *os.Root, held bool, err error) {
 	if root := h.held[name]; root != nil {
 		return root, true, nil
 	}
-	if root, err = h.dir.OpenRoot(name); err != nil || len(h.held) >= maxHeld {
-		return root, false, err
+	if root, err = h.dir.OpenRoot(name); err != nil {
+		if info, failed := h.dir.Stat(name); failed == nil && !info.IsDir() { // of which OpenRoot has no error of its own
+			err = &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
+		}
+		return nil, false, err
+	}
+	if len(h.held) >= maxHeld {
+		return root, false, nil
 	}
 	h.held[name] = root
 	return root, true, nil
