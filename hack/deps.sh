@@ -2,13 +2,14 @@
 # Installs what the tests need of the system and is not there, from Debian.
 set -euo pipefail
 missing=()
-for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus; do
+for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 # Debian has it where an ordinary user's PATH does not look.
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 # Debian's Python alone has Debian's libraries, whichever comes first in PATH.
 /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing+=(python3-grpcio)
+/usr/bin/python3 -c 'import icalendar' 2>/dev/null || missing+=(python3-icalendar)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	echo "tests need: ${missing[*]}: install them and run again" >&2
