@@ -106,7 +106,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	n, err := o.nodes(s)
+	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
 	}
@@ -161,26 +161,6 @@ func (o *recoverOptions) check() error {
 		return err
 	}
 	return cmp.Or(o.carry.check(), o.checkOutput("table", "json", "yaml"))
-}
-
-// nodes reads the nodes, after what an interrupted run left was mended.
-func (o *recoverOptions) nodes(s streams) (*trustNodes, error) {
-	n, err := readTrustNodes(o.roots, o.layout)
-	if err != nil || o.dryRun {
-		return n, err
-	}
-	mended := false
-	for _, dir := range n.Dirs {
-		changed, err := (&trustSource{talk: s.err}).mend(dir)
-		if err != nil {
-			return nil, err
-		}
-		mended = mended || changed
-	}
-	if mended {
-		return readTrustNodes(o.roots, o.layout)
-	}
-	return n, nil
 }
 
 // make makes all keys, certificates and files in memory.

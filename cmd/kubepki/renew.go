@@ -158,7 +158,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	case o.external.takesIn():
 		return o.takeIn(ctx, s, ids)
 	}
-	n, err := o.nodes(s)
+	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
 	}
@@ -239,26 +239,6 @@ func (o *renewOptions) check(ids []string) error {
 		return usagef("--server: %q is no URL of the form https://HOST:PORT", o.server)
 	}
 	return cmp.Or(o.ssh.stray(), o.restart.check(o.roots, o.ssh.on()), o.external.check(o))
-}
-
-// nodes reads the nodes, after what an interrupted run left was mended.
-func (o *renewOptions) nodes(s streams) (*trustNodes, error) {
-	n, err := readTrustNodes(o.roots, o.layout)
-	if err != nil || o.dryRun {
-		return n, err
-	}
-	mended := false
-	for _, dir := range n.Dirs {
-		changed, err := (&trustSource{talk: s.err}).mend(dir)
-		if err != nil {
-			return nil, err
-		}
-		mended = mended || changed
-	}
-	if mended {
-		return readTrustNodes(o.roots, o.layout)
-	}
-	return n, nil
 }
 
 // renewedItem is an item in machine output.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/reach"
 	"github.com/kubepki/kubepki/internal/remote"
 	"github.com/kubepki/kubepki/internal/report"
@@ -212,7 +213,7 @@ func (l *login) far(ctx context.Context, s streams, mend bool) (nodes []*remote.
 	}
 	var errs []error
 	progress := newNodeProgress(s, "nodes read", len(l.parsed))
-	results := atOnce(l.parsed, max(l.parallel, 16), func(t reach.Target) result {
+	results := apply.AtOnce(l.parsed, max(l.parallel, 16), func(t reach.Target) result {
 		defer progress.one()
 		n, err := l.read(ctx, t, mend)
 		return result{n, err}
@@ -307,22 +308,6 @@ func shellWord(text string) string {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
-
-// atOnce works on items, so many at once, and returns the results in their order.
-func atOnce[T, R any](items []T, limit int, work func(T) R) []R {
-	results := make([]R, len(items))
-	slots := make(chan struct{}, limit)
-	var wait sync.WaitGroup
-	for i, item := range items {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			results[i] = work(item)
-		})
-	}
-	wait.Wait()
-	return results
 }
 
 // nodeProgress is one line on a terminal that says how far the nodes are.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/remote"
 	"github.com/kubepki/kubepki/internal/report"
 )
@@ -27,7 +28,7 @@ func (r *sshRun) planRestarts(ctx context.Context) error {
 		err error
 	}
 	var errs []error
-	for i, got := range atOnce(r.order, max(r.ssh.parallel, 16), func(n *remote.FarNode) result {
+	for i, got := range apply.AtOnce(r.order, max(r.ssh.parallel, 16), func(n *remote.FarNode) result {
 		all, err := n.Client.Restarts(ctx, n.Items, r.restart.options())
 		return result{all, err}
 	}) {

@@ -110,7 +110,7 @@ func (o *renewOptions) overSSH(c *cobra.Command, s streams, ids []string) error 
 func (r *sshRun) readLocal() error {
 	var names []string
 	if len(r.roots) > 0 {
-		n, err := r.nodes(r.s)
+		n, err := readMendedNodes(r.s, r.roots, r.layout, r.dryRun)
 		if err != nil {
 			return err
 		}
@@ -233,7 +233,7 @@ func (r *sshRun) carryOut(ctx context.Context) {
 		r.renewOne(ctx, n)
 		progress.one()
 	}
-	atOnce(r.order[first:], r.ssh.parallel, func(n *remote.FarNode) struct{} {
+	apply.AtOnce(r.order[first:], r.ssh.parallel, func(n *remote.FarNode) struct{} {
 		r.renewOne(ctx, n)
 		progress.one()
 		return struct{}{}

@@ -56,7 +56,7 @@ func (o *renewOptions) takeIn(ctx context.Context, s streams, ids []string) erro
 	if err != nil {
 		return err
 	}
-	n, err := o.nodes(s)
+	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
 	}

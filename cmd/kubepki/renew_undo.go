@@ -123,7 +123,7 @@ type undoneFile struct {
 
 // run brings a backup back.
 func (f *renewUndoFlags) run(ctx context.Context, o *renewOptions, s streams) error {
-	n, err := o.nodes(s)
+	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,27 @@ func readTrustNodes(values []string, only string) (*trustNodes, error) {
 	return &trustNodes{apply.New(dirs, nodes, keys)}, nil
 }
 
+// readMendedNodes reads nodes after what an interrupted run left on them was mended; with
+// dryRun they are read as they are.
+func readMendedNodes(s streams, roots []string, layout string, dryRun bool) (*trustNodes, error) {
+	n, err := readTrustNodes(roots, layout)
+	if err != nil || dryRun {
+		return n, err
+	}
+	mended := false
+	for _, dir := range n.Dirs {
+		changed, err := (&trustSource{talk: s.err}).mend(dir)
+		if err != nil {
+			return nil, err
+		}
+		mended = mended || changed
+	}
+	if mended {
+		return readTrustNodes(roots, layout)
+	}
+	return n, nil
+}
+
 // trustBundle is one bundle that a command is about: a file, or a field of an object.
 type trustBundle struct {
 	target string // as a command names it

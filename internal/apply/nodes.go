@@ -3,7 +3,6 @@ package apply
 import (
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -137,10 +136,10 @@ func (f *File) putInto(n *trust.Node) {
 	}
 }
 
-// onAllCores works on items at once, and returns the results in their order.
-func onAllCores[T, R any](items []T, work func(T) R) []R {
+// AtOnce works on items, limit of them at once, and returns the results in their order.
+func AtOnce[T, R any](items []T, limit int, work func(T) R) []R {
 	results := make([]R, len(items))
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	slots := make(chan struct{}, limit)
 	var wait sync.WaitGroup
 	for i, item := range items {
 		slots <- struct{}{}

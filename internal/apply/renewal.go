@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/check"
@@ -54,7 +55,7 @@ type Renewal struct {
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
 	t := newTakeups(n)
-	made := onAllCores(items, func(i *renew.Item) prepared {
+	made := AtOnce(items, runtime.GOMAXPROCS(0), func(i *renew.Item) prepared {
 		if ctx.Err() != nil {
 			return prepared{Renewed: &Renewed{Item: i}, err: ctx.Err()}
 		}
@@ -74,7 +75,7 @@ func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Resu
 // who takes them up.
 func Assemble(n *Nodes, made []*Renewed, before *check.Result, at time.Time) (*Renewal, error) {
 	t := newTakeups(n)
-	return assemble(n, onAllCores(made, func(r *Renewed) prepared { return prepare(t, r) }), before, at)
+	return assemble(n, AtOnce(made, runtime.GOMAXPROCS(0), func(r *Renewed) prepared { return prepare(t, r) }), before, at)
 }
 
 // prepared is an item with the files that it changes. The error names the item.
