@@ -225,7 +225,7 @@ func TestRestartOfStaticPods(t *testing.T) {
 // restartKilled kills kubepki at the worst moment.
 func restartKilled(t *testing.T, n *podNode) {
 	if os.Getenv("KUBEPKI_LAB_LONG") == "" {
-		t.Skip("internal/restart is killed there too, without a kubelet: set KUBEPKI_LAB_LONG, as make test-long does")
+		t.Skip("internal/restart has a manifest that was left aside, without a kubelet: set KUBEPKI_LAB_LONG, as make test-long does")
 	}
 	manifest, before := n.manifestOf("etcd"), n.pids()
 	text := read(t, manifest)
