@@ -18,6 +18,7 @@ import (
 	"github.com/kubepki/kubepki/internal/brief"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/resident"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
@@ -146,6 +147,7 @@ func (p *Paths) read(ctx context.Context, names []string, old map[string]*pathFi
 		fresh[name] = f
 		if len(fresh)%512 == 0 {
 			runtime.GC() // what was parsed is let go of before it piles up
+			resident.Rest()
 		}
 		if ctx.Err() != nil {
 			return old

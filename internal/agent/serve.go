@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/resident"
 	"golang.org/x/net/netutil"
 )
 
@@ -22,7 +23,11 @@ const DefaultListen = "127.0.0.1:9793"
 // kube-apiserver has it) and /readyz. It only reads, and takes GET and HEAD alone.
 func Handler(b *Board, m *Metrics) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		resident.Rest()
+		m.ServeHTTP(w, r)
+		resident.Rest()
+	})
 	mux.Handle("GET /healthz", b.answer((*Snapshot).Alive))
 	mux.Handle("GET /livez", b.answer((*Snapshot).Alive))
 	mux.Handle("GET /readyz", b.answer((*Snapshot).Ready))

@@ -25,5 +25,6 @@ func Slim() {
 	debug.SetMemoryLimit(slimLimit)
 	debug.FreeOSMemory()
 	resident.Started()
+	resident.StaySmall()
 	resident.DropProgram()
 }
