@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help picture graphviz build kms lab quickstart unit test test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
+.PHONY: help picture graphviz build kms lab quickstart unit test test-root test-real test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,7 @@ test: deps ## all tests, those on real components too
 	$(MAKE) -j 2 -k --output-sync=target test-root test-real
 
 test-root: ## the tests of the root module, with the race detector
-	CGO_ENABLED=1 nice -n 10 go test -race $(PARALLEL) -timeout 30m ./...
+	GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$(hack/memory.sh) CGO_ENABLED=1 nice -n 10 go test -race $(PARALLEL) -timeout 30m ./...
 
 test-real: ## kms and the lab, one after the other
 	$(MAKE) test-lab

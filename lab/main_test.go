@@ -17,9 +17,12 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/apart"
 )
 
-// longest are the tests that take longest, by the clock, the longest first. They begin
-// first when tests run beside each other.
-var longest = []string{}
+// longest are the tests that take a minute and more, the longest first. They begin first
+// when tests run beside each other.
+var longest = []string{
+	"TestControlPlaneRunsOnTheFilesOfInit", "TestComponentsTakeUpFilesAsTheMatrixSays", "TestManyNodesJoin", "TestLoad",
+	"TestAPIServersAskAnExternalSigner", "TestExplainNamesTheLinkOfRealErrors", "TestRestartOfStaticPods",
+}
 
 // programs is the folder of the programs under test and of the real components.
 var programs string
