@@ -46,7 +46,7 @@ test: deps ## all tests, those on real components too
 	$(MAKE) -j $(if $(KUBEPKI_LAB_LONG),1,2) -k --output-sync=target test-root test-real
 
 test-root: ## the tests of the root module, with the race detector
-	GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$(hack/memory.sh) CGO_ENABLED=1 nice -n 10 go test -race $(PARALLEL) -timeout $(if $(KUBEPKI_LAB_LONG),120m,30m) ./...
+	GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$(hack/memory.sh) CGO_ENABLED=1 nice -n 5 go test -race $(PARALLEL) -timeout $(if $(KUBEPKI_LAB_LONG),120m,30m) ./...
 
 test-real: ## kms and the lab, one after the other
 	$(MAKE) test-lab
