@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need of the system and is not there, from Debian.
+# Installs what the tests need of the system and is not there, from Debian, and as root
+# raises a limit of the kernel that several labs at once reach.
 set -euo pipefail
+# A kubelet takes a dozen inotify instances, and the kernel counts those of all labs
+# together, by user: its 128 end as "too many open files" where several run at once.
+instances=/proc/sys/fs/inotify/max_user_instances
+if [ "$(cat $instances)" -lt 1024 ] && ! { echo 1024 >$instances; } 2>/dev/null; then
+	echo "labs beside each other want 1024 inotify instances: sysctl fs.inotify.max_user_instances=1024, or KUBEPKI_LAB_PROCESSES=1" >&2
+fi
 missing=()
 for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")

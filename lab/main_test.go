@@ -14,12 +14,23 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/lab"
+	"github.com/kubepki/kubepki/lab/internal/apart"
 )
+
+// longest are the tests that take a minute and more, the longest first. They begin first
+// when tests run beside each other.
+var longest = []string{
+	"TestControlPlaneRunsOnTheFilesOfInit", "TestComponentsTakeUpFilesAsTheMatrixSays", "TestManyNodesJoin", "TestLoad",
+	"TestAPIServersAskAnExternalSigner", "TestExplainNamesTheLinkOfRealErrors", "TestRestartOfStaticPods",
+}
 
 // programs is the folder of the programs under test and of the real components.
 var programs string
 
 func TestMain(m *testing.M) {
+	if code, ran := apart.Main(longest...); ran {
+		os.Exit(code)
+	}
 	os.Exit(lab.Main(func() int {
 		var err error
 		if programs, err = findPrograms(); err != nil {
