@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help picture graphviz build kms lab quickstart unit test test-root test-real test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
+.PHONY: help picture graphviz build kms lab quickstart unit test test-root test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,21 +36,13 @@ unit: ## the quick inner loop: tests without real components
 	go vet ./...
 	go test $(PARALLEL) ./...
 
-# The tests on real components wait more than they compute: those of the repository's
-# root fill the time, and give way. What each target says is shown when it has ended. Long
-# tests want quiet, and run one after the other.
 test: export KUBEPKI_DEPS = 1
 test: deps ## all tests, those on real components too
 	go vet ./...
-	lab/build.sh
-	$(MAKE) -j $(if $(KUBEPKI_LAB_LONG),1,2) -k --output-sync=target test-root test-real
+	$(MAKE) -k test-root test-kms test-lab
 
 test-root: ## the tests of the root module, with the race detector
-	GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$(hack/memory.sh) CGO_ENABLED=1 nice -n 5 go test -race $(PARALLEL) -timeout $(if $(KUBEPKI_LAB_LONG),120m,30m) ./...
-
-test-real: ## kms and the lab, one after the other
-	$(MAKE) test-lab
-	$(MAKE) test-kms
+	GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$$(hack/memory.sh) CGO_ENABLED=1 go test -race $(PARALLEL) -timeout $(if $(KUBEPKI_LAB_LONG),120m,40m) ./...
 
 test-kms: deps ## the tests of kubepki-kms, on SoftHSM
 	cd kms && go vet ./... && CGO_ENABLED=1 go test -timeout 5m -count=1 ./...
