@@ -158,6 +158,10 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	case o.external.takesIn():
 		return o.takeIn(ctx, s, ids)
 	}
+	ahead := o.keysAhead()
+	defer ahead.Only(nil)
+	collect := letGarbageLie()
+	defer collect()
 	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
@@ -165,11 +169,13 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if n, err = o.plan.read(n); err != nil {
 		return err
 	}
+	if len(n.Dirs) > fewNodes {
+		collect()
+	}
 	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
-	ahead := o.keysAhead(n, ids)
-	defer ahead.Only(nil)
+	o.beginKeys(ahead, n, ids)
 	at := clock()
 	planOptions, err := o.options(n, at)
 	if err != nil {
