@@ -160,17 +160,12 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	}
 	ahead := o.keysAhead()
 	defer ahead.Only(nil)
-	collect := letGarbageLie()
-	defer collect()
 	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
 	}
 	if n, err = o.plan.read(n); err != nil {
 		return err
-	}
-	if len(n.Dirs) > fewNodes {
-		collect()
 	}
 	if err := o.external.keys.use(n); err != nil {
 		return err

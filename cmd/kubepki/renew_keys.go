@@ -3,7 +3,6 @@ package main
 import (
 	"crypto"
 	"crypto/x509"
-	"runtime/debug"
 	"slices"
 
 	"github.com/kubepki/kubepki/internal/apply"
@@ -88,23 +87,4 @@ func useAhead(ahead *apply.Ahead, items []*renew.Item) {
 		}
 	}
 	ahead.Only(needed)
-}
-
-// fewNodes need so little memory that what is not used any more may lie there: nothing is
-// collected below [roomyGC] percent of four megabytes.
-const (
-	fewNodes = 5
-	roomyGC  = 800
-)
-
-// letGarbageLie has Go collect less often: one node's renewal is over before it pays. It
-// returns what sets it back, which is called early where there turn out to be many nodes.
-// What was set by GOGC stays.
-func letGarbageLie() (back func()) {
-	was := debug.SetGCPercent(roomyGC)
-	if was != 100 {
-		debug.SetGCPercent(was)
-		return func() {}
-	}
-	return func() { debug.SetGCPercent(was) }
 }
