@@ -158,6 +158,8 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	case o.external.takesIn():
 		return o.takeIn(ctx, s, ids)
 	}
+	ahead := o.keysAhead()
+	defer ahead.Only(nil)
 	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
@@ -168,8 +170,7 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	if err := o.external.keys.use(n); err != nil {
 		return err
 	}
-	ahead := o.keysAhead(n, ids)
-	defer ahead.Only(nil)
+	o.beginKeys(ahead, n, ids)
 	at := clock()
 	planOptions, err := o.options(n, at)
 	if err != nil {

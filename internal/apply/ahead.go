@@ -19,6 +19,7 @@ import (
 type Ahead struct {
 	mu      sync.Mutex
 	cond    *sync.Cond
+	workers int               // goroutines
 	due     []issue.Algorithm // not begun yet
 	busy    map[issue.Algorithm]int
 	made    map[issue.Algorithm][]crypto.Signer
@@ -29,18 +30,39 @@ type Ahead struct {
 // MakeAhead begins to make keys. [Ahead.Only] ends it, or that all are taken: no more
 // is begun then, and a key that is being made is the last of its goroutine.
 func MakeAhead(algorithms []issue.Algorithm) *Ahead {
-	a := &Ahead{due: algorithms, busy: map[issue.Algorithm]int{}, made: map[issue.Algorithm][]crypto.Signer{},
+	a := &Ahead{busy: map[issue.Algorithm]int{}, made: map[issue.Algorithm][]crypto.Signer{},
 		waiting: map[issue.Algorithm]int{}, failed: map[issue.Algorithm]bool{}}
 	a.cond = sync.NewCond(&a.mu)
-	for range min(len(algorithms), runtime.GOMAXPROCS(0)) {
+	a.Begin(algorithms)
+	return a
+}
+
+// Begin is told again, and better, which keys are needed: those that were begun before
+// count among them.
+func (a *Ahead) Begin(algorithms []issue.Algorithm) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	begun := map[issue.Algorithm]int{}
+	for algorithm, n := range a.busy {
+		begun[algorithm] = n + len(a.made[algorithm])
+	}
+	a.due = nil
+	for _, algorithm := range algorithms {
+		if begun[algorithm]--; begun[algorithm] < 0 {
+			a.due = append(a.due, algorithm)
+		}
+	}
+	for range min(len(a.due), runtime.GOMAXPROCS(0)-a.workers) {
+		a.workers++
 		go a.work()
 	}
-	return a
+	a.cond.Broadcast() // to the cores that have nothing to do
 }
 
 func (a *Ahead) work() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer func() { a.workers-- }()
 	for {
 		algorithm, ok := a.next()
 		if !ok {

@@ -36,22 +36,20 @@ func (t *Transaction) Commit() error {
 	return t.end()
 }
 
-// makeDurable syncs the temporaries, the folders, and last the journal.
+// makeDurable syncs the temporaries with the folders that name them, and then the
+// journal.
 func (t *Transaction) makeDurable() error {
-	var temporaries []string
+	names := t.changedFolders()
 	for _, r := range t.entries {
 		if r.Link || r.Gone {
 			continue // a link has no content: its folder is made durable
 		}
-		temporaries = append(temporaries, r.Temp)
-		if r.Backup != "" {
-			temporaries = append(temporaries, r.Backup)
+		names = append(names, r.Temp)
+		if r.Backup != "" && !t.linked[r.Backup] {
+			names = append(names, r.Backup)
 		}
 	}
-	if err := t.syncAll(temporaries); err != nil {
-		return err
-	}
-	if err := t.syncAll(t.changedFolders()); err != nil {
+	if err := t.syncAll(names); err != nil {
 		return err
 	}
 	if err := t.journal.commit(); err != nil {

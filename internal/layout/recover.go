@@ -36,7 +36,7 @@ func begin(root string, on func(*os.Root) fileOps) (*Transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transaction{root: root, madeRoot: made, folders: map[string]string{}, scanned: map[string]bool{}}
+	t := &Transaction{root: root, madeRoot: made, folders: map[string]string{}, scanned: map[string]bool{}, linked: map[string]bool{}}
 	if t.dir, t.lock, err = openLocked(root); err != nil {
 		for _, m := range slices.Backward(made) {
 			os.Remove(m)

@@ -57,19 +57,36 @@ func (t *Transaction) stageOver(nodePath string, old, data []byte, keep fs.FileM
 	if err := t.enter(nodePath, r); err != nil {
 		return err
 	}
-	for _, made := range []struct {
-		name    string
-		content []byte
-	}{{r.Temp, data}, {r.Backup, old}} {
-		err := t.ops.Create(made.name, made.content)
-		if err == nil {
-			err = t.own(made.name, info)
-		}
-		if err != nil {
-			return t.failed("writing", nodePath, err)
-		}
+	if err := t.fill(r.Temp, data, info); err != nil {
+		return t.failed("writing", nodePath, err)
+	}
+	if err := t.keep(r, old, info); err != nil {
+		return t.failed("writing", nodePath, err)
 	}
 	return nil
+}
+
+// fill makes a temporary that belongs to whom the file does.
+func (t *Transaction) fill(name string, data []byte, of fs.FileInfo) error {
+	if err := t.ops.Create(name, data); err != nil {
+		return err
+	}
+	return t.own(name, of)
+}
+
+// keep gives the old content its second name, so that it can be brought back: no byte
+// is written for that, and none need be made durable. Commit sees that it holds what was
+// read. Where a second name cannot be had, or not by us, it is a copy.
+func (t *Transaction) keep(r record, old []byte, of fs.FileInfo) error {
+	err := t.ops.Link(r.File, r.Backup)
+	switch {
+	case err == nil:
+		t.linked[r.Backup] = true
+		return nil
+	case errors.Is(err, syscall.EPERM), errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EMLINK), errors.Is(err, syscall.EXDEV):
+		return t.fill(r.Backup, old, of)
+	}
+	return err
 }
 
 // heldBy refuses what is no regular file or holds something else.

@@ -39,7 +39,8 @@ type Transaction struct {
 	entries  []record          // files staged, in the order of Write
 	folders  map[string]string // of staged files: path on the node to name
 	scanned  map[string]bool
-	broken   bool // a change failed: only Rollback is left
+	linked   map[string]bool // backups that are a second name of the file
+	broken   bool            // a change failed: only Rollback is left
 	done     bool
 	recovery Recovery
 }
