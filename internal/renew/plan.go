@@ -48,6 +48,10 @@ type Options struct {
 // Refusal tells that something is not made anew, and what to do instead.
 type Refusal struct{ What, Reason, Help string }
 
+// RecoverHelp is the hint of what an authority that is over keeps from being made anew:
+// certified again by itself it would not stand in the copies that others trust.
+const RecoverHelp = "kubepki recover --dry-run tells what is over with it; kubepki recover certifies an authority again with the key that it has, puts it into every file and kubeconfig that trusts it, and makes anew what is over"
+
 // Error names what is refused and why.
 func (r *Refusal) Error() string { return r.What + ": " + r.Reason }
 

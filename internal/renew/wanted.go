@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -352,7 +353,7 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 			i.Issuer = a.Certificate
 			i.signer = issue.Authority{Certificate: m.Certificates[at], Key: key, Chain: issue.ChainOf(m.Certificates[at:])}
 			if err := i.signer.Usable(p.At); err != nil {
-				return &Refusal{i.ID(), err.Error(), "an authority is certified again with the key that it has by: kubepki renew " + a.Name}
+				return &Refusal{i.ID(), err.Error(), helpOf(a.Name, i.signer.Certificate, p.At)}
 			}
 			return nil
 		case why != nil:
@@ -370,6 +371,14 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 		why = &Refusal{i.ID(), "its authority is not known here", "make it where its authority is: kubepki issue"}
 	}
 	return why
+}
+
+// helpOf tells what to do about an authority that may not sign.
+func helpOf(name string, c *x509.Certificate, at time.Time) string {
+	if at.After(c.NotAfter) {
+		return RecoverHelp
+	}
+	return "an authority is certified again with the key that it has by: kubepki renew " + name
 }
 
 func denied(m *trust.Material) bool { return m != nil && m.State == trust.Denied }
