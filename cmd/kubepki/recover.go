@@ -73,7 +73,7 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 	f.BoolVar(&o.clockIsRight, "clock-is-right", false, "believe this machine's clock, whatever files and certificates say")
 	f.StringVar(&o.at, "at", "", "with --dry-run: what would be done at this time (RFC 3339, or a date)")
 	f.StringArrayVar(&o.people.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is made anew where it is over; repeatable")
-	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too")
+	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too, and users' kubeconfigs beside the nodes (DIR/users of init --out)")
 	o.carry.add(f)
 	o.caKeys.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
@@ -116,7 +116,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err := o.caKeys.use(n); err != nil {
 		return err
 	}
-	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people}
+	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people, Users: o.people.users}
 	r := &recovered{all: o.all, nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
 	if o.live.on {
 		r.clock.Clues = append(r.clock.Clues, timesOfServers(ctx, n.Graph, o.live.timeout)...)

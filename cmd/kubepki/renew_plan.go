@@ -42,7 +42,7 @@ func (f *renewPlanFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.prune, "prune-names", false, "with --config: leave out names that neither it nor a link asks for")
 	flags.StringVar(&f.algorithm, "algorithm", "", "kind of the new keys, like ECDSA-P256 (default the configuration's or the old key's)")
 	flags.StringArrayVar(&f.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is renewed with them; repeatable")
-	flags.BoolVar(&f.users, "users", false, "renew copies in /root/.kube/config too")
+	flags.BoolVar(&f.users, "users", false, "renew copies in /root/.kube/config too, and users' kubeconfigs beside the nodes (DIR/users of init --out)")
 }
 
 // check refuses flags that do not go together.
@@ -76,7 +76,7 @@ func (f *renewPlanFlags) use(o *renew.Options) error {
 	if f.algorithm != "" {
 		o.Algorithm, _ = issue.ParseAlgorithm(f.algorithm) // was checked
 	}
-	o.PruneNames, o.Kubeconfigs = f.prune, f.people
+	o.PruneNames, o.Kubeconfigs, o.Users = f.prune, f.people, f.users
 	if f.config == "" {
 		return nil
 	}

@@ -73,7 +73,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 	places := state.People
 	for _, cred := range r.Graph.Credentials {
 		m := r.Graph.Material(cred.Certificate)
-		if r.isUser(cred.Node) {
+		if r.isUser(cred.Node) && !o.Users {
 			if m.OK() && slices.ContainsFunc(m.Certificates, o.dead) {
 				r.Left = append(r.Left, Left{Name: cred.Name, Node: cred.Node, Place: cred.Certificate, Reason: errUser})
 			}
@@ -87,7 +87,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 			places = append(places, cred.Certificate.File())
 		}
 	}
-	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys, ReuseKey: o.ReuseKey, Kubeconfigs: o.Kubeconfigs})
+	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys, ReuseKey: o.ReuseKey, Kubeconfigs: o.Kubeconfigs, Users: o.Users})
 	r.Items = items
 	for _, x := range refused {
 		var why *renew.Refusal
@@ -100,7 +100,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 }
 
 // errUser is why a user's kubeconfig beside the nodes is left.
-var errUser = &renew.Refusal{What: "users", Reason: "it is a user's own", Help: "kubepki kubeconfig user NAME makes one for a name; the old one's name and groups: kubepki show FILE"}
+var errUser = &renew.Refusal{What: "users", Reason: "it is a user's own", Help: "with --users it is made anew too; then hand it out anew"}
 
 // isUser tells that a node stands for the folder of users' kubeconfigs.
 func (r *Recovery) isUser(name string) bool {

@@ -39,6 +39,9 @@ type Options struct {
 	// Kubeconfigs are files of people, read as others of the node, whose credential is
 	// made anew too.
 	Kubeconfigs []trust.Place
+	// Users tells that users' kubeconfigs beside the nodes are made anew too; those that
+	// a target names always are.
+	Users bool
 	// Elsewhere plans for an authority that signs elsewhere: its certificate is
 	// needed, its key is not. Such an item has no means to sign of its own; see
 	// [Item.Request] and [Item.Judge].
@@ -87,6 +90,7 @@ func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options)
 		}
 		return items, nil
 	}
+	o.Users = true
 	p := newPlanner(g, findings, o)
 	all := p.candidates()
 	chosen := map[int]bool{}

@@ -323,6 +323,14 @@ func (p *planner) verifiesAServer(a *x509.Certificate) bool {
 // serverAuthority is the anchor of a node's apiserver: the root where the
 // authority is below one.
 func (p *planner) serverAuthority(node string) *trust.Material {
+	if n := p.node(node); n != nil && n.Layout == catalog.LayoutUsers {
+		for i := range p.g.Nodes { // it has none of its own
+			if o := &p.g.Nodes[i]; apiserver(o) != nil && o.Layout != catalog.LayoutUsers {
+				node = o.Name
+				break
+			}
+		}
+	}
 	for _, name := range []string{catalog.RootCA, catalog.ClusterCA} {
 		for _, a := range p.authorities[node] {
 			if m := p.g.Material(a.Certificate); a.Name == name && m.OK() && len(m.Certificates) > 0 {
