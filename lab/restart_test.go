@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cri"
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
@@ -211,6 +212,7 @@ func TestRestartOfStaticPods(t *testing.T) {
 			t.Error("something is stale still")
 		}
 	})
+	t.Run("a recovery brings it back", func(t *testing.T) { restartRecovered(t, n) })
 	t.Run("the first that does not come back is the last", func(t *testing.T) { restartStops(t, n) })
 	t.Run("a kubelet that nobody starts again is not ended", func(t *testing.T) {
 		n.kubepki(t, 1, "node", "restart", "kubelet", "--yes")
@@ -220,6 +222,35 @@ func TestRestartOfStaticPods(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// restartRecovered makes all leaves old while the control plane runs on them: etcd and
+// kube-apiserver take the old ones up, and refuse each other.
+func restartRecovered(t *testing.T, n *podNode) {
+	before := n.pids()
+	if err := testpki.Age([]string{n.root}, testpki.Ageing{Leaves: 400 * day, Only: []string{"/etc/kubernetes/"}}); err != nil {
+		t.Fatal(err)
+	}
+	out := n.kubepki(t, 3, "recover", "--dry-run", "--restart")
+	for _, want := range []string{"kube-scheduler .* reads /etc/kubernetes/scheduler.conf", "kube-apiserver .* is not ended, only waited for"} {
+		if !regexp.MustCompile(want).MatchString(out.stderr) {
+			t.Errorf("the plan does not say %q", want)
+		}
+	}
+	out = n.kubepki(t, 1, "recover", "--restart", "--yes")
+	for _, want := range []string{"etcd runs, and was proved after", "kube-apiserver runs, and was proved after", "kube-controller-manager restarted and proved", "kube-scheduler restarted and proved"} {
+		if !strings.Contains(out.stderr, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	// The kubelet is of no unit here: that it goes on is said, and nothing else is left.
+	if !strings.Contains(out.stderr, "the files are written, and kubelet was not restarted") || !strings.Contains(out.stdout, " 0 broken, 0 errors") {
+		t.Error("it does not say what is left")
+	}
+	n.another(t, before, "kube-controller-manager")
+	n.another(t, before, "kube-scheduler")
+	n.serves(t)
+	n.kubepki(t, 0, "recover", "--restart")
 }
 
 // restartKilled kills kubepki at the worst moment.

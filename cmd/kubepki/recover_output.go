@@ -326,6 +326,9 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 		d.Left = append(d.Left, lostItem{l.ID(), reasonOf(l.Reason), append([]string{}, hints(l.Reason)...)})
 	}
 	d.Backup, d.Warnings = append(d.Backup, r.renewal.Backups(r.nodes)...), append(d.Warnings, r.renewal.Warnings...)
+	if o.restart.on {
+		changed = slices.DeleteFunc(changed, func(p trust.Place) bool { return p.Node == o.restart.node }) // whose components it starts itself
+	}
 	d.Start = append(d.Start, recovery.Starts(r.plan.Graph, changed)...)
 	return d
 }
