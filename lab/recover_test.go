@@ -203,7 +203,12 @@ func (a *aged) testCarried(t *testing.T) {
 	}
 	a.kubeletComesBack(t)
 	own := func(t *testing.T) []byte {
-		return read(t, filepath.Join(a.worker.root, "var/lib/kubelet/pki/kubelet-client-current.pem"))
+		const folder = "var/lib/kubelet/pki"
+		leads, err := os.Readlink(filepath.Join(a.worker.root, folder, "kubelet-client-current.pem")) // a path of the node
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read(t, filepath.Join(a.worker.root, folder, filepath.Base(leads)))
 	}
 	eventually(t, "the kubelet has renewed its own pair", func(context.Context) error {
 		pair, err := tls.X509KeyPair(own(t), own(t))

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/renew"
@@ -210,6 +211,7 @@ func (r *recovered) sayLost(s streams) {
 	for _, l := range r.plan.Left {
 		if r.isAuthority(l) && !strings.Contains(reasonOf(l.Reason), "keeps it itself") {
 			fmt.Fprintln(s.err, "hint: an authority that is over comes back by its key alone: by --ca-key where that is kept elsewhere; where it is lost or weak, docs/recover.md tells how another takes its place while nothing runs")
+			r.sayReplaced(s)
 			return
 		}
 	}
@@ -242,11 +244,11 @@ func (r *recovered) external() []string {
 func (r *recovered) rootFlags() string {
 	var text strings.Builder
 	for _, n := range r.nodes.Nodes {
-		if dir, ok := r.nodes.Dirs[n.Name]; ok && dir != "/" {
-			fmt.Fprintf(&text, " --root %s%s", cmp.Or(n.Name+"=", ""), dir)
+		if dir, ok := r.nodes.Dirs[n.Name]; ok && dir != "/" && n.Layout != catalog.LayoutUsers {
+			fmt.Fprintf(&text, " --root %s", shellWord(strings.TrimPrefix(n.Name+"="+dir, "=")))
 		}
 	}
-	return strings.ReplaceAll(text.String(), " --root =", " --root ")
+	return text.String()
 }
 
 // recoveryDocument is the answer in machine output.
