@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/sshtest"
 	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cri"
@@ -185,13 +186,14 @@ func TestRestartOfStaticPods(t *testing.T) {
 		}
 		n.restarted(t, before)
 	})
+	t.Run("over SSH", func(t *testing.T) { restartOverSSH(t, n) })
 	t.Run("by the runtime after a renewal", func(t *testing.T) {
 		before := n.pids()
-		out := n.kubepki(t, 1, "renew", "scheduler.conf", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		out := n.kubepki(t, 1, "renew", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
 		if !strings.Contains(out.stderr, "kubelet was not restarted: it goes on with the old ones") { // nobody starts it again here
 			t.Error("it does not say what is left")
 		}
-		n.restarted(t, before, "kube-controller-manager", "kube-scheduler") // the other takes its pair up by itself
+		n.restarted(t, before, "kube-controller-manager") // the API server takes its pair up by itself
 	})
 	t.Run("by the manifest", func(t *testing.T) {
 		before := n.pids()
@@ -223,6 +225,29 @@ func TestRestartOfStaticPods(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// restartOverSSH renews and restarts what runs on the node from another machine, by an SSH
+// server whose commands run on the node.
+func restartOverSSH(t *testing.T, n *podNode) {
+	before, home := n.pids(), t.TempDir()
+	key := sshtest.NewKey(t, home, "")
+	m := sshtest.Start(t, home, key)
+	script := strings.Join(n.command(t).Args, " ")
+	if err := os.Mkdir(filepath.Join(m.Home, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.Home, "bin", "kubepki-there"), []byte("#!/bin/sh\nexec "+script+" \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	known := write(t, filepath.Join(home, "known"), m.KnownHosts())
+	out := run(t, "kubepki", "renew", "scheduler.conf", "apiserver", "--restart", "--yes", "--ssh", "cp1=root@"+m.Addr, "--ssh-known-hosts", known, "--ssh-identity", key.File, "--ssh-config", "none", "--ssh-command", "kubepki-there")
+	t.Log(out.stderr)
+	if !strings.Contains(out.stderr, "cp1/kube-scheduler restarted and proved") || !strings.Contains(out.stdout, "cp1/apiserver renewed") {
+		t.Errorf("it says %s%s", out.stdout, out.stderr)
+	}
+	n.restarted(t, before, "kube-scheduler")
+	run(t, "kubepki", "verify", n.root)
 }
 
 // restartRecovered makes leaves old while the control plane runs on them: kube-apiserver
