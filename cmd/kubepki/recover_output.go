@@ -295,8 +295,9 @@ func (o *recoverOptions) answer(s streams, r *recovered) error {
 	} else if err := o.answerTable(s, r, d); err != nil {
 		return err
 	}
+	toCarry := slices.ContainsFunc(r.carried, func(c carriedNode) bool { return !c.there })
 	switch {
-	case o.dryRun && (len(d.Authorities)+len(d.Items)+len(d.Files) > 0), len(d.Left) > 0, r.proof != nil && r.proof.result.Any(check.Error), !d.Needed && len(r.state.Early) > 0:
+	case o.dryRun && (len(d.Authorities)+len(d.Items)+len(d.Files) > 0 || toCarry), len(d.Left) > 0, r.proof != nil && r.proof.result.Any(check.Error), !d.Needed && len(r.state.Early) > 0:
 		return errFindings
 	}
 	return nil
