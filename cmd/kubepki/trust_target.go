@@ -50,7 +50,10 @@ func readTrustNodes(values []string, only string) (*trustNodes, error) {
 		return nil, err
 	}
 	for _, root := range roots {
-		if _, _, ok := layout.ReadUsers(root.dir); ok && !layout.IsRoot(root.dir) && dirs[catalog.UsersDir] == "" {
+		if layout.IsRoot(root.dir) || dirs[catalog.UsersDir] != "" {
+			continue
+		}
+		if _, _, ok := layout.ReadUsers(root.dir); ok {
 			dirs[catalog.UsersDir] = layout.UsersRoot(root.dir)
 		}
 	}
