@@ -200,7 +200,7 @@ func kubeconfigPlace(n *trustNodes, value string) trust.Place {
 	node, file, ok := strings.Cut(value, ":")
 	if _, known := n.Dirs[node]; !ok || !known || !path.IsAbs(file) {
 		node, file = "", value
-		if len(n.Dirs) == 1 {
+		if _, users := n.Dirs[catalog.UsersDir]; len(n.Dirs) == 1 || len(n.Dirs) == 2 && users { // users' folder is beside the node
 			node = n.Graph.Nodes[0].Name
 		}
 	}
