@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,6 +54,7 @@ func TestRecovered(t *testing.T) {
 	finished(t, a.worker) // kubelet.conf leads to kubelet-client-current.pem
 	testServing(t, a.controlPlane, a.worker)
 	t.Run("only a kubelet's certificate is over", a.testKubelet)
+	t.Run("a worker whose files are not at hand", a.testCarried)
 	t.Run("all leaves are over", a.testLeaves)
 	t.Run("the authorities are over too", a.testAuthorities)
 	t.Run("the clock is wrong", a.testClock)
@@ -173,6 +175,49 @@ func (a *aged) testKubelet(t *testing.T) {
 		t.Error("it is not exactly what is over that was made anew")
 	}
 	a.kubeletComesBack(t)
+}
+
+// testCarried: the kubelet starts on what is made for it on the control plane and carried
+// to it, and renews its own pair by that.
+func (a *aged) testCarried(t *testing.T) {
+	if err := a.worker.kubelet.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	a.age(t, testpki.Ageing{Leaves: 400 * day, Only: []string{"/w1/var/lib/kubelet"}})
+	a.kubeletFails(t)
+	carry := filepath.Join(t.TempDir(), "carry")
+	out := run(t, "kubepki", "recover", "--root", "cp1="+a.path("cp1", ""), "--node", "w1", "--carry-to", carry, "--yes", "-o", "json")
+	var made struct{ Carried []struct{ Node, Run string } }
+	if err := json.Unmarshal([]byte(out.stdout), &made); err != nil || len(made.Carried) != 1 || made.Carried[0].Node != "w1" {
+		t.Fatalf("%v: %s", err, out.stdout)
+	}
+	// The command as printed, but that the node's / is a folder and no systemd starts it.
+	command, ok := strings.CutSuffix(made.Carried[0].Run, " && systemctl restart kubelet")
+	if !ok {
+		t.Errorf("it does not say how the kubelet is started: %s", made.Carried[0].Run)
+	}
+	sh := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(command, " /", " "+a.worker.root+"/"))
+	sh.Dir = carry
+	if said, err := sh.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, said)
+	}
+	a.kubeletComesBack(t)
+	own := func(t *testing.T) []byte {
+		const folder = "var/lib/kubelet/pki"
+		leads, err := os.Readlink(filepath.Join(a.worker.root, folder, "kubelet-client-current.pem")) // a path of the node
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read(t, filepath.Join(a.worker.root, folder, filepath.Base(leads)))
+	}
+	eventually(t, "the kubelet has renewed its own pair", func(context.Context) error {
+		pair, err := tls.X509KeyPair(own(t), own(t))
+		if err == nil && time.Now().After(pair.Leaf.NotAfter) {
+			err = errors.New("it is over")
+		}
+		return err
+	})
+	run(t, "kubepki", "verify", a.dir)
 }
 
 func (a *aged) testLeaves(t *testing.T) {

@@ -18,10 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/sshtest"
+	"github.com/kubepki/kubepki/internal/testpki"
 	"github.com/kubepki/kubepki/lab"
 	"github.com/kubepki/kubepki/lab/internal/cri"
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
 
 // podNode is a control plane whose components are static pods of a real kubelet, as
@@ -183,13 +186,14 @@ func TestRestartOfStaticPods(t *testing.T) {
 		}
 		n.restarted(t, before)
 	})
+	t.Run("over SSH", func(t *testing.T) { restartOverSSH(t, n) })
 	t.Run("by the runtime after a renewal", func(t *testing.T) {
 		before := n.pids()
-		out := n.kubepki(t, 1, "renew", "scheduler.conf", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
+		out := n.kubepki(t, 1, "renew", "controller-manager.conf", "kubelet.conf", "apiserver", "--restart", "--restart-by=cri", "--yes")
 		if !strings.Contains(out.stderr, "kubelet was not restarted: it goes on with the old ones") { // nobody starts it again here
 			t.Error("it does not say what is left")
 		}
-		n.restarted(t, before, "kube-controller-manager", "kube-scheduler") // the other takes its pair up by itself
+		n.restarted(t, before, "kube-controller-manager") // the API server takes its pair up by itself
 	})
 	t.Run("by the manifest", func(t *testing.T) {
 		before := n.pids()
@@ -211,6 +215,7 @@ func TestRestartOfStaticPods(t *testing.T) {
 			t.Error("something is stale still")
 		}
 	})
+	t.Run("a recovery brings it back", func(t *testing.T) { restartRecovered(t, n) })
 	t.Run("the first that does not come back is the last", func(t *testing.T) { restartStops(t, n) })
 	t.Run("a kubelet that nobody starts again is not ended", func(t *testing.T) {
 		n.kubepki(t, 1, "node", "restart", "kubelet", "--yes")
@@ -220,6 +225,63 @@ func TestRestartOfStaticPods(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// restartOverSSH renews and restarts what runs on the node from another machine, by an SSH
+// server whose commands run on the node.
+func restartOverSSH(t *testing.T, n *podNode) {
+	before, home := n.pids(), t.TempDir()
+	key := sshtest.NewKey(t, home, "")
+	m := sshtest.Start(t, home, key)
+	script := strings.Join(n.command(t).Args, " ")
+	if err := os.Mkdir(filepath.Join(m.Home, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.Home, "bin", "kubepki-there"), []byte("#!/bin/sh\nexec "+script+" \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	known := write(t, filepath.Join(home, "known"), m.KnownHosts())
+	out := run(t, "kubepki", "renew", "scheduler.conf", "apiserver", "--restart", "--yes", "--ssh", "cp1=root@"+m.Addr, "--ssh-known-hosts", known, "--ssh-identity", key.File, "--ssh-config", "none", "--ssh-command", "kubepki-there")
+	t.Log(out.stderr)
+	if !strings.Contains(out.stderr, "cp1/kube-scheduler restarted and proved") || !strings.Contains(out.stdout, "cp1/apiserver renewed") {
+		t.Errorf("it says %s%s", out.stdout, out.stderr)
+	}
+	n.restarted(t, before, "kube-scheduler")
+	run(t, "kubepki", "verify", n.root)
+}
+
+// restartRecovered makes leaves old while the control plane runs on them: kube-apiserver
+// takes them up, and its clients refuse it.
+func restartRecovered(t *testing.T, n *podNode) {
+	before := n.pids()
+	if err := testpki.Age([]string{n.root}, testpki.Ageing{Leaves: 400 * day, Only: []string{"/etc/kubernetes/pki/", "scheduler.conf", "kubelet.conf"}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "kube-apiserver serves what is over", func(context.Context) error {
+		if _, err := whoami(t, rest.CopyConfig(n.c.admin)); err == nil || !strings.Contains(err.Error(), "expired") {
+			return fmt.Errorf("a client says %w", err)
+		}
+		return nil
+	})
+	out := n.kubepki(t, 3, "recover", "--dry-run", "--restart")
+	for _, want := range []string{"kube-scheduler .* reads /etc/kubernetes/scheduler.conf", "kube-apiserver .* is not ended, only waited for"} {
+		if !regexp.MustCompile(want).MatchString(out.stderr) {
+			t.Errorf("the plan does not say %q", want)
+		}
+	}
+	out = n.kubepki(t, 1, "recover", "--restart", "--yes")
+	for _, want := range []string{"etcd runs, and was proved after", "kube-apiserver runs, and was proved after", "kube-scheduler restarted and proved"} {
+		if !strings.Contains(out.stderr, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	// The kubelet is of no unit here: that it goes on is said, and nothing else is left.
+	if !strings.Contains(out.stderr, "the files are written, and kubelet was not restarted") || !strings.Contains(out.stdout, " 0 broken, 0 errors") {
+		t.Error("it does not say what is left")
+	}
+	n.restarted(t, before, "kube-scheduler")
+	n.serves(t)
+	n.kubepki(t, 0, "recover", "--restart")
 }
 
 // restartKilled kills kubepki at the worst moment.

@@ -95,6 +95,12 @@ Components: ` + strings.Join(componentNames, ", ") + `.`,
 	return c
 }
 
+// isNodeName tells whether the API takes a name for a node's: no address, no *.
+func isNodeName(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err != nil && !strings.HasPrefix(name, "*") && config.CheckNames("NAME", []string{name}) == nil
+}
+
 func newKubeconfigNodeCommand(s streams) *cobra.Command {
 	var o kubeconfigOptions
 	c := &cobra.Command{
@@ -115,7 +121,7 @@ system:nodes. The kubelets' own authority signs where there is one.`,
 			if a, err := netip.ParseAddr(args[0]); err == nil {
 				return usagef("NAME %s is an address: a node is called by its name", a)
 			}
-			if strings.HasPrefix(args[0], "*") || config.CheckNames("NAME", args) != nil {
+			if !isNodeName(args[0]) {
 				return usagef("NAME %q is not a node name: lower-case letters, digits, - and . (RFC 1123)", args[0])
 			}
 			e := catalog.Entry{CommonName: nodePrefix + args[0], Organization: []string{nodeGroup}, Authorities: []string{catalog.KubeletCA, catalog.ClusterCA}}

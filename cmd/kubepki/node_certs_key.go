@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/handover"
+	"github.com/kubepki/kubepki/internal/report"
 )
 
 // certificateKeyVariable holds the key where no file does.
@@ -33,6 +34,9 @@ func (f *certificateKeyFlags) read(s streams) (handover.Key, error) {
 		data, err := readInput(s, f.file)
 		if err != nil {
 			return handover.Key{}, fmt.Errorf("--certificate-key-file: %w", err)
+		}
+		if info, err := os.Stat(f.file); f.file != "-" && err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+			fmt.Fprintf(s.err, "kubepki: warning: %s has mode %04o: others than its owner may read the certificate key, which is no secret then: chmod 600 it, or make another one\n", report.Plain(f.file), info.Mode().Perm())
 		}
 		text, from = string(data), "the certificate key of "+cmp.Or(strings.TrimPrefix(f.file, "-"), "standard input")
 	case f.text != "":

@@ -201,10 +201,17 @@ func (o *restarter) restartAll(ctx context.Context, s streams, out *trustChangeF
 	r := m.Runner(o.cluster)
 	r.Timeout = o.timeout
 	r.Began = func(t *restart.Target) {
-		fmt.Fprintf(s.err, "restarting %s: at most %s\n", report.Plain(t.ID()), o.timeout)
+		doing := "restarting"
+		if t.Await {
+			doing = "waiting for"
+		}
+		fmt.Fprintf(s.err, "%s %s: at most %s\n", doing, report.Plain(t.ID()), o.timeout)
 	}
 	r.Done = func(d restart.Done) {
-		if out.output == "table" {
+		switch {
+		case out.output == "table" && d.Target.Await:
+			fmt.Fprintf(s.out, "%s runs, and was proved after %s\n", report.Plain(d.Target.ID()), d.Took.Round(100*time.Millisecond))
+		case out.output == "table":
 			fmt.Fprintf(s.out, "%s restarted and proved after %s: %s\n", report.Plain(d.Target.ID()), d.Took.Round(100*time.Millisecond), report.Plain(d.How))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -25,6 +26,7 @@ type recoverOptions struct {
 	carry                       carryFlags
 	caKeys                      caKeyFlags
 	people                      renewPlanFlags // of which the kubeconfigs of people alone
+	restart                     recoverRestart
 }
 
 func newRecoverCommand(s streams) *cobra.Command {
@@ -73,9 +75,10 @@ Exit codes: 0 recovered, or nothing to recover, 1 could not do it, 2 wrong usage
 	f.BoolVar(&o.clockIsRight, "clock-is-right", false, "believe this machine's clock, whatever files and certificates say")
 	f.StringVar(&o.at, "at", "", "with --dry-run: what would be done at this time (RFC 3339, or a date)")
 	f.StringArrayVar(&o.people.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is made anew where it is over; repeatable")
-	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too")
+	f.BoolVar(&o.people.users, "users", false, "make copies in /root/.kube/config anew too, and users' kubeconfigs beside the nodes (DIR/users of init --out)")
 	o.carry.add(f)
 	o.caKeys.add(f)
+	o.restart.add(f)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and change nothing; exits with 3 where there is something")
 	f.BoolVar(&o.live.on, "live", false, "ask API servers for their time before, and look at the running components afterwards")
@@ -106,6 +109,11 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := o.restart.begin(s, o.dryRun)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	n, err := readMendedNodes(s, o.roots, o.layout, o.dryRun)
 	if err != nil {
 		return err
@@ -116,7 +124,7 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err := o.caKeys.use(n); err != nil {
 		return err
 	}
-	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people}
+	opts := recovery.Options{At: at, Early: o.clockIsRight, All: o.all, ReuseKey: o.reuseKey, Kubeconfigs: o.people.people, Users: o.people.users}
 	r := &recovered{all: o.all, nodes: n.Nodes, state: recovery.Look(n.Graph, opts), clock: clockOf(n, at)}
 	if o.live.on {
 		r.clock.Clues = append(r.clock.Clues, timesOfServers(ctx, n.Graph, o.live.timeout)...)
@@ -142,6 +150,10 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 	if err := r.print(s); err != nil {
 		return err
 	}
+	restarts, err := o.restart.plan(ctx, s, r)
+	if err != nil {
+		return err
+	}
 	if !o.dryRun && (len(r.renewal.Files) > 0 || len(r.carried) > 0) {
 		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
 			return err
@@ -150,7 +162,11 @@ func (o *recoverOptions) run(ctx context.Context, s streams) error {
 			return err
 		}
 	}
-	return o.answer(s, r)
+	answered := o.answer(s, r)
+	if o.dryRun || answered != nil && !errors.Is(answered, errFindings) {
+		return answered
+	}
+	return cmp.Or(o.restart.run(ctx, s, restarts), answered)
 }
 
 func (o *recoverOptions) check() error {
@@ -160,7 +176,7 @@ func (o *recoverOptions) check() error {
 	if _, err := o.live.options(streams{}, o.at); err != nil {
 		return err
 	}
-	return cmp.Or(o.carry.check(), o.checkOutput("table", "json", "yaml"))
+	return cmp.Or(o.restart.check(o.roots), o.carry.check(), o.checkOutput("table", "json", "yaml"))
 }
 
 // make makes all keys, certificates and files in memory.
@@ -206,6 +222,9 @@ func (o *recoverOptions) prove(ctx context.Context, s streams, r *recovered, at 
 	if err != nil {
 		return err
 	}
+	if o.restart.on {
+		live = nil // each component is proved when it is back
+	}
 	v := verify(ctx, one, check.Options{At: at}, live)
 	r.proof = &v
 	return v.err
@@ -228,6 +247,9 @@ func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) e
 	}
 	if err := o.prove(ctx, s, r, r.clock.Now); err != nil {
 		return err
+	}
+	if o.restart.on {
+		fmt.Fprintln(s.err, "nothing is restarted: kubepki node restart --stale restarts what is behind its files, and kubepki verify --live tells what does not run")
 	}
 	return o.answer(s, r)
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kubepki/kubepki/internal/catalog"
-	"github.com/kubepki/kubepki/internal/config"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -42,8 +41,13 @@ func (o *carryFlags) check() error {
 	case o.to != "" && len(o.names) == 0:
 		return usagef("--carry-to: say with --node for whom")
 	}
-	if err := config.CheckNames("--node", o.names); err != nil {
-		return usageError{err}
+	for i, name := range o.names {
+		switch {
+		case !isNodeName(name):
+			return usagef("--node: %q is not a node name: lower-case letters, digits, - and . (RFC 1123)", name)
+		case slices.Contains(o.names[:i], name):
+			return usagef("--node: %s is there twice", name)
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/recovery"
 	"github.com/kubepki/kubepki/internal/renew"
@@ -210,6 +211,7 @@ func (r *recovered) sayLost(s streams) {
 	for _, l := range r.plan.Left {
 		if r.isAuthority(l) && !strings.Contains(reasonOf(l.Reason), "keeps it itself") {
 			fmt.Fprintln(s.err, "hint: an authority that is over comes back by its key alone: by --ca-key where that is kept elsewhere; where it is lost or weak, docs/recover.md tells how another takes its place while nothing runs")
+			r.sayReplaced(s)
 			return
 		}
 	}
@@ -242,11 +244,11 @@ func (r *recovered) external() []string {
 func (r *recovered) rootFlags() string {
 	var text strings.Builder
 	for _, n := range r.nodes.Nodes {
-		if dir, ok := r.nodes.Dirs[n.Name]; ok && dir != "/" {
-			fmt.Fprintf(&text, " --root %s%s", cmp.Or(n.Name+"=", ""), dir)
+		if dir, ok := r.nodes.Dirs[n.Name]; ok && dir != "/" && n.Layout != catalog.LayoutUsers {
+			fmt.Fprintf(&text, " --root %s", shellWord(strings.TrimPrefix(n.Name+"="+dir, "=")))
 		}
 	}
-	return strings.ReplaceAll(text.String(), " --root =", " --root ")
+	return text.String()
 }
 
 // recoveryDocument is the answer in machine output.
@@ -293,8 +295,9 @@ func (o *recoverOptions) answer(s streams, r *recovered) error {
 	} else if err := o.answerTable(s, r, d); err != nil {
 		return err
 	}
+	toCarry := slices.ContainsFunc(r.carried, func(c carriedNode) bool { return !c.there })
 	switch {
-	case o.dryRun && (len(d.Authorities)+len(d.Items)+len(d.Files) > 0), len(d.Left) > 0, r.proof != nil && r.proof.result.Any(check.Error), !d.Needed && len(r.state.Early) > 0:
+	case o.dryRun && (len(d.Authorities)+len(d.Items)+len(d.Files) > 0 || toCarry), len(d.Left) > 0, r.proof != nil && r.proof.result.Any(check.Error), !d.Needed && len(r.state.Early) > 0:
 		return errFindings
 	}
 	return nil
@@ -326,6 +329,9 @@ func (o *recoverOptions) document(r *recovered) *recoveryDocument {
 		d.Left = append(d.Left, lostItem{l.ID(), reasonOf(l.Reason), append([]string{}, hints(l.Reason)...)})
 	}
 	d.Backup, d.Warnings = append(d.Backup, r.renewal.Backups(r.nodes)...), append(d.Warnings, r.renewal.Warnings...)
+	if o.restart.on {
+		changed = slices.DeleteFunc(changed, func(p trust.Place) bool { return p.Node == o.restart.node }) // whose components it starts itself
+	}
 	d.Start = append(d.Start, recovery.Starts(r.plan.Graph, changed)...)
 	return d
 }

@@ -42,7 +42,7 @@ func (f *renewPlanFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.prune, "prune-names", false, "with --config: leave out names that neither it nor a link asks for")
 	flags.StringVar(&f.algorithm, "algorithm", "", "kind of the new keys, like ECDSA-P256 (default the configuration's or the old key's)")
 	flags.StringArrayVar(&f.kubeconfigs, "kubeconfigs", nil, "one more kubeconfig, as [NODE:]PATH, that is renewed with them; repeatable")
-	flags.BoolVar(&f.users, "users", false, "renew copies in /root/.kube/config too")
+	flags.BoolVar(&f.users, "users", false, "renew copies in /root/.kube/config too, and users' kubeconfigs beside the nodes (DIR/users of init --out)")
 }
 
 // check refuses flags that do not go together.
@@ -76,7 +76,7 @@ func (f *renewPlanFlags) use(o *renew.Options) error {
 	if f.algorithm != "" {
 		o.Algorithm, _ = issue.ParseAlgorithm(f.algorithm) // was checked
 	}
-	o.PruneNames, o.Kubeconfigs = f.prune, f.people
+	o.PruneNames, o.Kubeconfigs, o.Users = f.prune, f.people, f.users
 	if f.config == "" {
 		return nil
 	}
@@ -200,7 +200,7 @@ func kubeconfigPlace(n *trustNodes, value string) trust.Place {
 	node, file, ok := strings.Cut(value, ":")
 	if _, known := n.Dirs[node]; !ok || !known || !path.IsAbs(file) {
 		node, file = "", value
-		if len(n.Dirs) == 1 {
+		if _, users := n.Dirs[catalog.UsersDir]; len(n.Dirs) == 1 || len(n.Dirs) == 2 && users { // users' folder is beside the node
 			node = n.Graph.Nodes[0].Name
 		}
 	}

@@ -64,20 +64,27 @@ func (o *renewRestart) plan(ctx context.Context, s streams, n *trustNodes, r *ap
 			changed = append(changed, f.Place.File())
 		}
 	}
-	targets := restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs))
+	targets := o.able(ctx, s, n.Graph, restart.Plan(n.Graph, changed, restart.FactsOf(n.Dirs)))
+	if len(targets)+len(o.cannot) == 0 {
+		fmt.Fprintln(s.err, "nothing is to be restarted: what reads these files takes them up by itself")
+	}
+	return targets, printTargets(s, targets)
+}
+
+// able are the targets that can be restarted from here; the others are warned of.
+func (o *renewRestart) able(ctx context.Context, s streams, g *trust.Graph, targets []restart.Target) []restart.Target {
 	m := restart.Machine{Root: "/", Procfs: "/proc", By: restart.By(o.by)}
-	targets = slices.DeleteFunc(targets, func(t restart.Target) bool {
-		err := m.Can(ctx, n.Graph, &t)
+	return slices.DeleteFunc(targets, func(t restart.Target) bool {
+		if t.Await {
+			return false
+		}
+		err := m.Can(ctx, g, &t)
 		if err != nil {
 			o.cannot = append(o.cannot, t.ID())
 			fmt.Fprintf(s.err, "kubepki: warning: %s is to be restarted, and cannot be from here: %s\n", report.Plain(t.ID()), report.Plain(err.Error()))
 		}
 		return err != nil
 	})
-	if len(targets)+len(o.cannot) == 0 {
-		fmt.Fprintln(s.err, "nothing is to be restarted: what reads these files takes them up by itself")
-	}
-	return targets, printTargets(s, targets)
 }
 
 // run restarts what the plan has, once the files are written; between begin and its

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -48,8 +49,11 @@ func (f *farRestarter) Begin() (func(), []string, error) {
 
 func (f *farRestarter) machine(o remote.RestartOptions) (*restart.Machine, error) {
 	by, err := restart.ParseBy(o.By)
-	return &restart.Machine{Root: f.root, Procfs: "/proc", By: by}, err
+	return &restart.Machine{Root: f.root, Procfs: f.procfs(), By: by}, err
 }
+
+// procfs shows what runs on the node: the machine's own, where its root is /.
+func (f *farRestarter) procfs() string { return filepath.Join(f.root, "proc") }
 
 // Plan is that of renew --restart.
 func (f *farRestarter) Plan(ctx context.Context, node string, files []string, o remote.RestartOptions) ([]remote.Restart, error) {
@@ -101,7 +105,7 @@ func (f *farRestarter) Restart(ctx context.Context, component string, o remote.R
 
 // cluster reads this machine, with what runs on it.
 func (f *farRestarter) cluster() (restart.Cluster, error) {
-	one, err := cluster{nodes: []nodeRoot{{name: f.node, dir: f.root}}, processes: "/proc"}.alone()
+	one, err := cluster{nodes: []nodeRoot{{name: f.node, dir: f.root}}, processes: f.procfs()}.alone()
 	if err != nil {
 		return restart.Cluster{}, err
 	}

@@ -402,6 +402,11 @@ func (t *takeIn) write(ctx context.Context, s streams, r *apply.Renewal) error {
 		if err := cmp.Or(t.o.confirm(s), ctx.Err()); err != nil {
 			return err
 		}
+		for _, i := range r.Items {
+			if p := apply.PendingOf(t.waiting, i.Certificate); p != nil {
+				r.Answered = append(r.Answered, p)
+			}
+		}
 		if err := writeRenewal(s, t.n, r); err != nil {
 			return err
 		}
@@ -439,7 +444,8 @@ func (t *takeIn) assemble() (*apply.Renewal, error) {
 	return r, nil
 }
 
-// clean removes the keys and requests that have their certificate now.
+// clean removes the keys and requests that had their certificate before, and the
+// folders that are empty now.
 func (t *takeIn) clean(s streams, r *apply.Renewal) error {
 	places := slices.Clone(t.done)
 	for _, i := range r.Items {

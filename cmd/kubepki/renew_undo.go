@@ -48,7 +48,7 @@ func (f *renewUndoFlags) check(o *renewOptions, ids []string) error {
 	case f.undo != "" && f.backups:
 		return usagef("--undo: does not go with --backups")
 	case f.given() && (len(ids) > 0 || o.all || o.plan.due):
-		return usagef("--undo and --backups: name no credential: they are about a whole renewal")
+		return usagef("--undo and --backups are about whole renewals: they take the TIME of one, as kubepki renew --backups lists them, and no credential")
 	case o.force && f.undo == "" && !o.plan.due:
 		return usagef("--force: goes with --undo or --due")
 	}

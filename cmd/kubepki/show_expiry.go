@@ -77,6 +77,9 @@ func (o *showOptions) runExpiry(ctx context.Context, s streams, args []string, a
 	if window > 0 {
 		t.OnlyDue()
 	}
+	if err := errors.Join(errs...); err != nil && o.output == "ics" {
+		return err // a calendar of a part would take the other events from whoever subscribes to it
+	}
 	if err := errors.Join(append(errs, o.printExpiry(s, t))...); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/bundle"
+	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -47,6 +48,14 @@ func readTrustNodes(values []string, only string) (*trustNodes, error) {
 	nodes, keys, err := readCluster(one)
 	if err != nil {
 		return nil, err
+	}
+	for _, root := range roots {
+		if layout.IsRoot(root.dir) || dirs[catalog.UsersDir] != "" {
+			continue
+		}
+		if _, _, ok := layout.ReadUsers(root.dir); ok {
+			dirs[catalog.UsersDir] = layout.UsersRoot(root.dir)
+		}
 	}
 	return &trustNodes{apply.New(dirs, nodes, keys)}, nil
 }

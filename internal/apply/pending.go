@@ -256,8 +256,9 @@ func another(err error) error {
 	return err
 }
 
-// Forget removes what waits for certificates that are in place, and the folders that
-// are empty then. What a run that is killed leaves of it, the next one removes.
+// Forget removes what waits for certificates that are in place or never come, and the
+// folders that are empty then. What is put in place goes by [Renewal.Answered]. What a
+// run that is killed leaves of it, the next one removes.
 func (n *Nodes) Forget(all ...trust.Place) error {
 	var errs []error
 	for _, at := range all {

@@ -153,6 +153,46 @@ func TestWhatStandsBesideWhatWaits(t *testing.T) {
 	}
 }
 
+// What waited for a certificate goes in the transaction that puts it in place: not
+// before, not without it, and not if it has become another meanwhile.
+func TestWhatWaitedGoesWithItsCertificate(t *testing.T) {
+	rows := map[string]struct {
+		meanwhile func(n *apply.Nodes, a apply.Ask) error
+		fails     bool
+	}{
+		"nothing happens meanwhile": {func(*apply.Nodes, apply.Ask) error { return nil }, false},
+		"the request is gone": {func(n *apply.Nodes, a apply.Ask) error {
+			return os.Remove(filepath.Join(n.Dirs[""], apply.RequestPath(a.Place)))
+		}, false},
+		"the certificate's place is another's": {func(n *apply.Nodes, a apply.Ask) error {
+			return os.WriteFile(filepath.Join(n.Dirs[""], a.Place.Path), []byte("another\n"), 0o600)
+		}, true},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			n, i, a := asking(t)
+			if err := n.Stage([]apply.Ask{a}, nil); err != nil {
+				t.Fatal(err)
+			}
+			made := renew.Made{Chain: []*x509.Certificate{i.Old}, Key: a.Key} // this is about files alone
+			r, err := apply.Assemble(n, []*apply.Renewed{{Item: i, Made: made}}, check.Run(n.Graph, check.Options{At: testpki.At}), testpki.At)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Answered = pending(t, n)
+			if err := row.meanwhile(n, a); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Write(n); (err != nil) != row.fails {
+				t.Fatal(err)
+			}
+			if waits := len(pending(t, n)) > 0; waits != row.fails {
+				t.Errorf("it waits: %v", waits)
+			}
+		})
+	}
+}
+
 func TestOfTwoAtOnceOneWins(t *testing.T) {
 	n, i, _ := asking(t)
 	asks := []apply.Ask{ask(t, i), ask(t, i)}

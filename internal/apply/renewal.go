@@ -38,9 +38,12 @@ type File struct {
 
 // Renewal is what was made of a plan, in memory, ready to be written.
 type Renewal struct {
-	At       time.Time
-	Items    []*Renewed
-	Files    []*File
+	At    time.Time
+	Items []*Renewed
+	Files []*File
+	// Answered are the keys and requests that waited for these certificates: they go in
+	// the transaction that puts the certificates in place.
+	Answered []*Pending
 	Backup   string   // the folder, as on the nodes, for what is replaced
 	Undoes   string   // the name of the backup that is brought back; empty: nothing is
 	By       string   // [ByAgent], or empty: a person

@@ -79,6 +79,9 @@ func (t *takeups) readers(i *renew.Item) []string {
 		if node.Name != i.Node {
 			continue
 		}
+		if node.Layout == catalog.LayoutUsers {
+			return []string{"its user: when it is handed out anew"}
+		}
 		for _, c := range node.Components {
 			for _, u := range catalog.FlagUses(c.Name) {
 				for _, v := range c.Flags[u.Flag] {

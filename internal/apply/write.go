@@ -46,7 +46,7 @@ func (r *Renewal) Write(n *Nodes) error {
 			return err
 		}
 		staged = append(staged, Staged{n.Dirs[node], tx})
-		if err := r.stage(tx, node, of[node]); err != nil {
+		if err := cmp.Or(r.stage(tx, node, of[node]), r.stageAnswered(tx, node, n.Dirs[node])); err != nil {
 			return err
 		}
 		if len(of) > 1 {
@@ -92,6 +92,29 @@ func (r *Renewal) stage(tx *layout.Transaction, node string, files []*File) erro
 		}
 		if err := f.stage(tx); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// stageAnswered has what waited for the certificates of a node removed with them. Files
+// that are gone already are no fault.
+func (r *Renewal) stageAnswered(tx *layout.Transaction, node, root string) error {
+	for _, p := range r.Answered {
+		if p.Place.Node != node {
+			continue
+		}
+		for _, file := range []string{RequestPath(p.Place), KeyPath(p.Place)} {
+			there, err := optional(root, file)
+			if err != nil {
+				return err
+			}
+			if there == nil {
+				continue
+			}
+			if err := tx.Remove(file, there.Data); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

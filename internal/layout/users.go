@@ -3,6 +3,7 @@ package layout
 import (
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/kubepki/kubepki/internal/catalog"
@@ -13,17 +14,21 @@ import (
 // kubeconfigs of users.
 const LayoutUsers = catalog.LayoutUsers
 
+// UsersRoot is the folder of users' kubeconfigs of a cluster folder. It stands for the
+// root of a node, so that what is replaced in it is kept in it.
+func UsersRoot(dir string) string { return filepath.Join(dir, catalog.UsersDir) }
+
 // ReadUsers reads the kubeconfigs of users that stand beside the node roots of
 // a cluster folder, as a node of its own; ok is false when there are none.
 func ReadUsers(dir string) (node trust.Node, keys Keyring, ok bool) {
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(UsersRoot(dir))
 	if err != nil {
 		return trust.Node{}, nil, false
 	}
 	defer root.Close()
 	r := newNodeReader(root, catalog.UsersDir)
 	r.node.Layout = LayoutUsers
-	r.useKubeconfigs("/" + catalog.UsersDir)
+	r.useKubeconfigs("/")
 	if len(r.uses) == 0 {
 		return trust.Node{}, nil, false
 	}

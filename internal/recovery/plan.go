@@ -73,7 +73,7 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 	places := state.People
 	for _, cred := range r.Graph.Credentials {
 		m := r.Graph.Material(cred.Certificate)
-		if r.isUser(cred.Node) {
+		if r.isUser(cred.Node) && !o.Users {
 			if m.OK() && slices.ContainsFunc(m.Certificates, o.dead) {
 				r.Left = append(r.Left, Left{Name: cred.Name, Node: cred.Node, Place: cred.Certificate, Reason: errUser})
 			}
@@ -87,16 +87,20 @@ func Plan(ctx context.Context, nodes []trust.Node, keys Keys, o Options) (*Recov
 			places = append(places, cred.Certificate.File())
 		}
 	}
-	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys, ReuseKey: o.ReuseKey, Kubeconfigs: o.Kubeconfigs})
+	items, refused := renew.Each(r.Graph, r.Before.Findings, places, renew.Options{At: o.At, Keys: keys, ReuseKey: o.ReuseKey, Kubeconfigs: o.Kubeconfigs, Users: o.Users})
 	r.Items = items
 	for _, x := range refused {
+		var why *renew.Refusal
+		if errors.As(x.Reason, &why) && why.Help == renew.RecoverHelp { // which is what is under way
+			x.Reason = &renew.Refusal{What: why.What, Reason: why.Reason, Help: "bring its authority back first: it is left, too"}
+		}
 		r.Left = append(r.Left, Left{Name: x.Name, Node: x.Node, Place: x.Certificate, Reason: x.Reason})
 	}
 	return r, nil
 }
 
 // errUser is why a user's kubeconfig beside the nodes is left.
-var errUser = &renew.Refusal{What: "users", Reason: "it is a user's own", Help: "kubepki kubeconfig user NAME makes one for a name; the old one's name and groups: kubepki show FILE"}
+var errUser = &renew.Refusal{What: "users", Reason: "it is a user's own", Help: "with --users it is made anew too; then hand it out anew"}
 
 // isUser tells that a node stands for the folder of users' kubeconfigs.
 func (r *Recovery) isUser(name string) bool {
@@ -153,7 +157,8 @@ func (r *Recovery) certify(ctx context.Context, a Authority, keys Keys, o Option
 		if !same(made.Chain[0], a.Dead) || !bytes.Equal(made.Chain[0].SubjectKeyId, a.Dead.SubjectKeyId) && len(a.Dead.SubjectKeyId) > 0 {
 			return nil, nil, fmt.Errorf("%s: the new certificate is not of the same name, key and key id", items[0].ID())
 		}
-		items[0].Warnings = slices.DeleteFunc(items[0].Warnings, func(w string) bool { return strings.Contains(w, "holds a copy of the old certificate") })
+		// What it says of copies does not hold: they are exchanged.
+		items[0].Warnings = slices.DeleteFunc(items[0].Warnings, func(w string) bool { return strings.HasPrefix(w, renew.KeptWarning) })
 		return items[0], made.Chain[0], nil
 	}
 	return nil, nil, why

@@ -24,6 +24,8 @@ type Options struct {
 	// Kubeconfigs are files of people, read as others of their node, that are made anew
 	// too where they are over.
 	Kubeconfigs []trust.Place
+	// Users tells that users' kubeconfigs beside the nodes are made anew too.
+	Users bool
 }
 
 // dead tells whether a certificate does not count.

@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -96,13 +98,30 @@ func (p *planner) asOne(items []*Item) []*Item {
 		}
 		one := &oneCertificate{first: i}
 		firsts, i.Certifier = append(firsts, one), one
-		for _, o := range p.copies(i.Old) {
-			if !written[o] {
-				i.Warnings = append(i.Warnings, fmt.Sprintf("%s holds a copy of the old certificate, which serves until it ends: kubepki verify says when it does not any more", o))
-			}
+		if kept := slices.DeleteFunc(p.copies(i.Old), func(o trust.Place) bool { return written[o] }); len(kept) > 0 {
+			i.Warnings = append(i.Warnings, p.keptWarning(i.Old, kept))
 		}
 	}
 	return items
+}
+
+// KeptWarning begins the warning of an authority whose old certificate stands elsewhere.
+const KeptWarning = "its old certificate stays in "
+
+// keptWarning says, in one line however many kubeconfigs there are, where the old
+// certificate of an authority stays.
+func (p *planner) keptWarning(old *x509.Certificate, kept []trust.Place) string {
+	var files []string
+	for _, at := range kept {
+		if file := at.File().String(); !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	list := strings.Join(files, ", ")
+	if p.At.After(old.NotAfter) {
+		return KeptWarning + list + ", though it is over: who trusts it alone refuses everything, and kubepki recover exchanges those too"
+	}
+	return KeptWarning + list + ", and serves there until " + old.NotAfter.UTC().Format(time.DateOnly) + ": a kubeconfig that is renewed gets the new one, a bundle by kubepki trust add"
 }
 
 // oneCertificate gives all items of one authority the certificate of the first of them.

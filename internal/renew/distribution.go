@@ -11,8 +11,8 @@ import (
 // no node's is refused too.
 func (p *planner) ofDistribution(c candidate) error {
 	n := p.node(c.node)
-	if n.Layout == catalog.LayoutUsers {
-		return &Refusal{c.node + "/" + c.name, "it stands in a folder for people, which is no node's", "make another one and hand it out: kubepki kubeconfig user NAME; one on a node is renewed with --kubeconfigs NODE:PATH"}
+	if n.Layout == catalog.LayoutUsers && !p.Users {
+		return &Refusal{c.id(), "it is a user's own", "with --users, or by its name, it is renewed too; then hand it out anew"}
 	}
 	d := catalog.DistributionNamed(n.Layout)
 	if d == nil {

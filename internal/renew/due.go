@@ -52,7 +52,7 @@ func survey(g *trust.Graph, findings []check.Finding, o Options, due bool) ([]*I
 		}
 		if c.authority != nil {
 			if why := p.authorityDue(c.authority); len(why) > 0 {
-				left = append(left, Left{ID: c.id(), Why: why, Authority: true, Err: &Refusal{c.id(), "an authority is certified again only where it is named", "kubepki renew " + c.id() + ", on each node that holds it"}})
+				left = append(left, Left{ID: c.id(), Why: why, Authority: true, Err: p.authorityLeft(c)})
 			}
 			continue
 		}
@@ -288,6 +288,14 @@ func (p *planner) authorityDue(a *trust.Authority) []string {
 		why = append(why, fmt.Sprintf("%s: %s left", endsSoon, days(old.NotAfter.Sub(p.At))))
 	}
 	return why
+}
+
+// authorityLeft is why an authority that is due is not certified again.
+func (p *planner) authorityLeft(c candidate) error {
+	if old := p.g.Material(c.authority.Certificate).Leaf(); old != nil && p.At.After(old.NotAfter) {
+		return &Refusal{c.id(), "an authority that is over must be exchanged wherever it is trusted, which renew does not do", RecoverHelp}
+	}
+	return &Refusal{c.id(), "an authority is certified again only where it is named", "kubepki renew " + c.id() + ", on each node that holds it"}
 }
 
 // ofPeople are the kubeconfigs of people that no component needs.

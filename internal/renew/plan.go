@@ -39,6 +39,9 @@ type Options struct {
 	// Kubeconfigs are files of people, read as others of the node, whose credential is
 	// made anew too.
 	Kubeconfigs []trust.Place
+	// Users tells that users' kubeconfigs beside the nodes are made anew too; those that
+	// a target names always are.
+	Users bool
 	// Elsewhere plans for an authority that signs elsewhere: its certificate is
 	// needed, its key is not. Such an item has no means to sign of its own; see
 	// [Item.Request] and [Item.Judge].
@@ -47,6 +50,10 @@ type Options struct {
 
 // Refusal tells that something is not made anew, and what to do instead.
 type Refusal struct{ What, Reason, Help string }
+
+// RecoverHelp is the hint of what an authority that is over keeps from being made anew:
+// certified again by itself it would not stand in the copies that others trust.
+const RecoverHelp = "kubepki recover --dry-run tells what is over with it; kubepki recover certifies an authority again with the key that it has, puts it into every file and kubeconfig that trusts it, and makes anew what is over"
 
 // Error names what is refused and why.
 func (r *Refusal) Error() string { return r.What + ": " + r.Reason }
@@ -83,6 +90,7 @@ func Plan(g *trust.Graph, findings []check.Finding, targets []string, o Options)
 		}
 		return items, nil
 	}
+	o.Users = true
 	p := newPlanner(g, findings, o)
 	all := p.candidates()
 	chosen := map[int]bool{}

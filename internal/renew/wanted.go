@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -322,6 +323,14 @@ func (p *planner) verifiesAServer(a *x509.Certificate) bool {
 // serverAuthority is the anchor of a node's apiserver: the root where the
 // authority is below one.
 func (p *planner) serverAuthority(node string) *trust.Material {
+	if n := p.node(node); n != nil && n.Layout == catalog.LayoutUsers {
+		for i := range p.g.Nodes { // it has none of its own
+			if o := &p.g.Nodes[i]; apiserver(o) != nil && o.Layout != catalog.LayoutUsers {
+				node = o.Name
+				break
+			}
+		}
+	}
 	for _, name := range []string{catalog.RootCA, catalog.ClusterCA} {
 		for _, a := range p.authorities[node] {
 			if m := p.g.Material(a.Certificate); a.Name == name && m.OK() && len(m.Certificates) > 0 {
@@ -352,7 +361,7 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 			i.Issuer = a.Certificate
 			i.signer = issue.Authority{Certificate: m.Certificates[at], Key: key, Chain: issue.ChainOf(m.Certificates[at:])}
 			if err := i.signer.Usable(p.At); err != nil {
-				return &Refusal{i.ID(), err.Error(), "an authority is certified again with the key that it has by: kubepki renew " + a.Name}
+				return &Refusal{i.ID(), err.Error(), helpOf(a.Name, i.signer.Certificate, p.At)}
 			}
 			return nil
 		case why != nil:
@@ -370,6 +379,14 @@ func (p *planner) sign(i *Item, cred *trust.Credential, e catalog.Entry) error {
 		why = &Refusal{i.ID(), "its authority is not known here", "make it where its authority is: kubepki issue"}
 	}
 	return why
+}
+
+// helpOf tells what to do about an authority that may not sign.
+func helpOf(name string, c *x509.Certificate, at time.Time) string {
+	if at.After(c.NotAfter) {
+		return RecoverHelp
+	}
+	return "an authority is certified again with the key that it has by: kubepki renew " + name
 }
 
 func denied(m *trust.Material) bool { return m != nil && m.State == trust.Denied }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -334,5 +335,60 @@ func TestCalendarHasNoUIDTwice(t *testing.T) {
 	_, parsed := calendarOf(t, line)
 	if first, second := value(parsed.Events()[0], ics.ComponentPropertyUniqueId), value(parsed.Events()[1], ics.ComponentPropertyUniqueId); first == second {
 		t.Errorf("both are %s", first)
+	}
+}
+
+// What ends on one node on one day is one event. Renewed together it moves; what is
+// renewed alone leaves it, and takes no event of the others along.
+func TestCalendarHasOneEventForANodeAndADay(t *testing.T) {
+	authority := func(name string) Lifetime {
+		l := ending("", name, 3000*day)
+		l.Kind = LifeAuthority
+		return l
+	}
+	summaries := func(all ...Lifetime) map[string]string {
+		_, c := calendarOf(t, timelineOf(0, all...))
+		out := map[string]string{}
+		for _, e := range c.Events() {
+			out[value(e, ics.ComponentPropertySummary)] = value(e, ics.ComponentPropertyUniqueId)
+		}
+		return out
+	}
+	names := []string{"apiserver", "etcd-peer", "etcd-server"}
+	var all, renewed []Lifetime
+	for i, n := range names {
+		all = append(all, ending("cp1", n, 100*day+time.Duration(i)*time.Minute))
+		renewed = append(renewed, ending("cp1", n, 400*day))
+	}
+	all = append(all, ending("cp2", "apiserver", 100*day), ending("cp1", "next day", 101*day), ending("", "no node", 100*day), ending("", "nor this", 100*day), authority("ca"), authority("etcd-ca"))
+	before := summaries(all...)
+	for _, want := range []string{"cp1: 3 credentials expire", "cp2/apiserver expires", "cp1/next day expires", "no node expires", "nor this expires", "2 authorities expire"} {
+		if before[want] == "" {
+			t.Errorf("no event %q in %v", want, before)
+		}
+	}
+	if len(before) != 6 {
+		t.Errorf("%d events", len(before))
+	}
+	text, parsed := calendarOf(t, timelineOf(0, all[:3]...))
+	if start, err := parsed.Events()[0].GetStartAt(); err != nil || !start.Equal(noon.Add(100*day)) {
+		t.Errorf("it is at %s, %v, and the first ends before", start, err)
+	}
+	for _, n := range names {
+		if !strings.Contains(strings.ReplaceAll(text, "\r\n ", ""), "cp1:/"+n+".crt") {
+			t.Errorf("%s is not described", n)
+		}
+	}
+	if after := summaries(renewed...); after["cp1: 3 credentials expire"] != before["cp1: 3 credentials expire"] {
+		t.Error("renewed together it has another UID")
+	}
+	for i, alone := range names {
+		apart := slices.Clone(all[:3])
+		apart[i] = renewed[i]
+		after := summaries(apart...)
+		one, rest := after["cp1/"+alone+" expires"], after["cp1: 2 credentials expire"]
+		if old := before["cp1: 3 credentials expire"]; one == rest || one != old && rest != old {
+			t.Errorf("%s renewed alone: its event is %s, that of the others %s, and was %s", alone, one, rest, old)
+		}
 	}
 }

@@ -59,6 +59,9 @@ func (m *Machine) Runner(read func() (Cluster, error)) *Runner {
 			if err := Prove(ctx, c, t); err != nil {
 				return err
 			}
+			if t.Await {
+				return m.Told(ctx, c, t, time.Time{}) // it may have begun long before
+			}
 			return m.Told(ctx, c, t, began)
 		},
 	}

@@ -35,6 +35,9 @@ type Target struct {
 	Also []string
 	// Why says what it does not take up otherwise, a phrase each.
 	Why []string
+	// Await tells that it is not ended, only waited for until it is proved: it takes its
+	// files up by itself, or whoever keeps it running starts it.
+	Await bool
 }
 
 // ID is NODE/COMPONENT, or COMPONENT alone where the node has no name.

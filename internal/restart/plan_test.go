@@ -158,3 +158,49 @@ func TestTheManifestSaysHowAPodIsAsked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWhatComesBackAfterARecovery: what reads a file at its start alone is restarted, what
+// is down and has nobody to start it too, and all else is waited for; never more than
+// reads the files.
+func TestWhatComesBackAfterARecovery(t *testing.T) {
+	const pki = "/etc/kubernetes/pki/"
+	kubeadm, hardway := graph(t, testpki.Single), clusterOf(t, testpki.NewHardway(t, testpki.HardwayCfssl), nil).Graph
+	node := hardway.Nodes[0].Name
+	for name, c := range map[string]struct {
+		g       *trust.Graph
+		node    string
+		changed []string
+		down    []string
+		want    string // in order; ~: waited for
+	}{
+		"the kubelet is down, and starts the static pods": {kubeadm, "cp1", []string{pki + "apiserver.crt", "/etc/kubernetes/scheduler.conf", pki + "etcd/server.crt"}, []string{"kubelet", "kube-apiserver"},
+			"kubelet ~etcd ~kube-apiserver kube-scheduler"},
+		"all runs, and takes the files up by itself":  {kubeadm, "cp1", []string{pki + "front-proxy-client.crt"}, nil, "~kube-apiserver"},
+		"a kubelet that runs and reads none of them":  {kubeadm, "cp1", []string{pki + "etcd/peer.crt"}, []string{"etcd"}, "~etcd"},
+		"its kubeconfig a kubelet reads at its start": {kubeadm, "cp1", []string{"/etc/kubernetes/kubelet.conf"}, nil, "kubelet"},
+		"a worker's kubelet alone":                    {graph(t, testpki.HA), "w1", []string{"/etc/kubernetes/kubelet.conf"}, []string{"kubelet"}, "kubelet"},
+		"people's files are no process's":             {kubeadm, "cp1", []string{"/etc/kubernetes/admin.conf"}, nil, ""},
+		"units that are down are started":             {hardway, node, []string{"/var/lib/kubernetes/kubernetes.pem"}, []string{"kube-apiserver"}, "kube-apiserver"},
+		"units that run are not":                      {hardway, node, []string{"/var/lib/kubernetes/kubernetes.pem"}, nil, "~kube-apiserver"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var changed []trust.Place
+			for _, f := range c.changed {
+				changed = append(changed, trust.Place{Node: c.node, Path: f})
+			}
+			var got []string
+			for _, x := range Comeback(c.g, changed, Facts{}, func(_, component string) bool { return !slices.Contains(c.down, component) }) {
+				_, id := trust.SplitID(x.ID())
+				if x.Await {
+					id = "~" + id
+				}
+				if got = append(got, id); x.Node != c.node || len(x.Why) == 0 {
+					t.Errorf("%+v", x)
+				}
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("want %q, got %q", c.want, strings.Join(got, " "))
+			}
+		})
+	}
+}

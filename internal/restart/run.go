@@ -51,7 +51,7 @@ type Runner struct {
 // Done is a target that was restarted and proved.
 type Done struct {
 	Target Target
-	How    string        // in words
+	How    string        // in words; of one with Await, that it was not ended
 	Took   time.Duration // until it was proved
 }
 
@@ -84,6 +84,9 @@ func (r *Runner) all(ctx context.Context, targets []Target) error {
 		if r.Can == nil {
 			break
 		}
+		if targets[i].Await {
+			continue
+		}
 		if err := r.Can(ctx, &targets[i]); err != nil {
 			return &StoppedError{Target: targets[i], Err: &NotTriedError{err}, Left: slices.Concat(targets[:i], targets[i+1:])}
 		}
@@ -96,13 +99,17 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 	timeout := orElse(r.Timeout, DefaultTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %s", timeout))
 	defer cancel()
-	if r.May != nil {
+	if r.May != nil && !t.Await {
 		if err := r.May(ctx, t); err != nil {
 			return d, "", &NotTriedError{err}
 		}
 	}
 	began := time.Now()
-	l, how, look, err := r.Restart(ctx, t)
+	var l Life = awaited{}
+	how, look := "it was not ended", "its log, and kubepki verify --live"
+	if !t.Await {
+		l, how, look, err = r.Restart(ctx, t)
+	}
 	if err != nil {
 		var not *NotBackError
 		if errors.As(err, &not) {
@@ -131,6 +138,15 @@ func (r *Runner) one(ctx context.Context, t *Target) (d Done, look string, err e
 		}
 	}
 }
+
+// awaited is the life of what is only waited for: its proof tells of it.
+type awaited struct{}
+
+func (awaited) Stands(context.Context) error { return nil }
+
+func (awaited) Over(context.Context) bool { return false }
+
+func (awaited) Close() {}
 
 // well tells why a process is not well: it must stand, and be proved. That it fell is
 // kept.

@@ -112,6 +112,53 @@ func TestTargetsAreRestartedOneAtATime(t *testing.T) {
 	}
 }
 
+// What is only waited for is not ended, and holds the next up until it is proved.
+func TestWhatIsWaitedForIsNotEnded(t *testing.T) {
+	for name, well := range map[string]time.Duration{"it comes": time.Minute, "it never comes": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				var restarted []string
+				r := &Runner{
+					Can: func(_ context.Context, x *Target) error {
+						if x.Await {
+							return errors.New("nobody can")
+						}
+						return nil
+					},
+					May: func(_ context.Context, x *Target) error {
+						if x.Await {
+							return errors.New("nobody may")
+						}
+						return nil
+					},
+					Restart: func(_ context.Context, x *Target) (Life, string, string, error) {
+						restarted = append(restarted, x.Component)
+						return &fakeLife{began: time.Now()}, "somehow", "", nil
+					},
+					Proved: func(_ context.Context, x *Target) error {
+						if x.Await && time.Since(began) < well {
+							return errors.New("it is not there")
+						}
+						return nil
+					},
+				}
+				done, err := r.Run(t.Context(), []Target{{Component: "a", Await: true}, {Component: "b"}})
+				if well < DefaultTimeout {
+					if err != nil || len(done) != 2 || strings.Join(restarted, " ") != "b" {
+						t.Errorf("%v, %v restarted: %v", done, restarted, err)
+					}
+					return
+				}
+				var stopped *StoppedError
+				if !errors.As(err, &stopped) || len(restarted) > 0 || !strings.Contains(err.Error(), "a did not come back: not within 4m0s: it is not there") || !strings.Contains(stopped.Hint(), "not restarted yet: b") {
+					t.Errorf("%v restarted: %v", restarted, err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnInterruptEndsARun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -41,7 +41,7 @@ func Age(roots []string, a Ageing) error {
 	for _, keysOnly := range []bool{true, false} {
 		for _, root := range roots {
 			folders := agedFolders
-			if filepath.Base(root) == catalog.AuthoritiesDir {
+			if base := filepath.Base(root); base == catalog.AuthoritiesDir || base == catalog.UsersDir {
 				folders = []string{"."} // beside the node roots
 			}
 			for _, folder := range folders {
