@@ -88,7 +88,7 @@ var mayImport = map[string][]string{
 	"internal/brief":                     {"internal/trust"},
 	"internal/agent":                     {"internal/brief", "internal/check", "internal/picture", "internal/report", "internal/trust", "internal/catalog", "internal/layout", "internal/renew", "internal/apply", "internal/resident"},
 	"internal/resident":                  {},
-	"internal/kubewatch":                 {"internal/agent", "internal/brief", "internal/trust"},
+	"internal/kubewatch":                 {"internal/agent", "internal/brief", "internal/trust", "internal/resident"},
 	"internal/kubeevents":                {"internal/agent", "internal/brief", "internal/report"},
 	"internal/explain":                   {"internal/trust", "internal/catalog", "internal/check"},
 }
