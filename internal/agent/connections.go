@@ -87,4 +87,3 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 		delete(c.open, conn)
 	}
 }
-
