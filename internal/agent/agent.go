@@ -98,8 +98,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	for first := true; ctx.Err() == nil; first = false {
 		began, spent, looks := time.Now(), a.spent(), a.looks
 		next := a.round(ctx)
-		took := time.Since(began)
 		a.slim()
+		// What others had of a busy machine meanwhile is no work of ours.
+		took := min(time.Since(began), a.spent()-spent)
 		switch {
 		case first:
 			took = 0 // nothing was known then: it says little of the next
