@@ -10,7 +10,7 @@ import (
 // needs at one moment is less than that, and what all its pieces need together is more.
 const (
 	workStep = 2 * time.Millisecond
-	workMost = 6 << 10
+	workMost = 8 << 10
 )
 
 // workers counts the pieces of work; the first one starts what lets go, and the last
