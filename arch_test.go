@@ -69,7 +69,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident"},
+	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident", "internal/kubesign"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},
@@ -92,7 +92,8 @@ var mayImport = map[string][]string{
 	"internal/brief":                     {"internal/trust"},
 	"internal/agent":                     {"internal/brief", "internal/check", "internal/picture", "internal/report", "internal/trust", "internal/catalog", "internal/layout", "internal/renew", "internal/apply", "internal/resident"},
 	"internal/resident":                  {},
-	"internal/kubewatch":                 {"internal/agent", "internal/brief", "internal/trust"},
+	"internal/kubesign":                  {"internal/trust", "internal/catalog", "internal/csr", "internal/issue", "internal/layout", "internal/renew", "internal/kube"},
+	"internal/kubewatch":                 {"internal/agent", "internal/brief", "internal/trust", "internal/resident"},
 	"internal/kubeevents":                {"internal/agent", "internal/brief", "internal/report"},
 	"internal/explain":                   {"internal/trust", "internal/catalog", "internal/check"},
 }

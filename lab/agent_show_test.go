@@ -81,6 +81,7 @@ func TestTheAgentShowsTheRealCluster(t *testing.T) {
 	t.Run("Secrets that are made, changed and removed", s.secrets)
 	t.Run("the API server is killed, and comes back", s.restart)
 	t.Run("no key is in memory", s.memory)
+	t.Run("it was never large", s.neverLarge)
 	t.Run("Events", s.events)
 }
 
@@ -266,7 +267,11 @@ func (s *shown) secret(name string, left time.Duration) string {
 }
 
 func (s *shown) secrets(t *testing.T) {
-	for i := range 250 { // three pages, when the agent lists them again
+	many := 250 // three pages, when the agent lists them again
+	if os.Getenv("KUBEPKI_LAB_LONG") != "" {
+		many = 10_000
+	}
+	for i := range many {
 		s.secret(fmt.Sprintf("many-%d", i), 60*24*time.Hour)
 	}
 	first := s.secret("front", 60*24*time.Hour)
@@ -302,6 +307,21 @@ func (s *shown) memory(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// neverLarge reads the most that was ever resident, by the kernel's own count: with ten
+// thousand Secrets in the long tests, 40 MB.
+func (s *shown) neverLarge(t *testing.T) {
+	status := string(read(t, fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid)))
+	_, rest, _ := strings.Cut(status, "VmHWM:")
+	var kib int
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d KiB were resident at most", kib)
+	if kib<<10 > 40_000_000 {
+		t.Errorf("%d KiB were resident, want 40 MB at most", kib)
+	}
 }
 
 // writable is the memory of a process that it can write to.

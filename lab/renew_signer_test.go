@@ -3,7 +3,10 @@
 package lab_test
 
 import (
+	"context"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,6 +72,36 @@ func TestRenewedByTheSignersOfTheCluster(t *testing.T) {
 			t.Fatalf("it ends with %d:\n%s", code, out)
 		}
 		isIdentity(t, "the scheduler", c.conf(t, "scheduler"), identity{"system:kube-scheduler", []string{"system:authenticated"}})
+	})
+	t.Run("the agent has what is due signed there too", func(t *testing.T) {
+		conf := c.path("cp1", "etc/kubernetes/controller-manager.conf")
+		agesConf(t, conf, c.pki("ca"))
+		before := string(read(t, conf))
+		log := filepath.Join(t.TempDir(), "agent.log")
+		f, err := os.Create(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		agent := exec.Command(filepath.Join(programs, "kubepki"), "agent", "--renew=due", "--listen=", "--node-name=cp1", "--interval=1s", "--signer-kubeconfig="+admin, roots[0])
+		agent.Stderr = f
+		if err := agent.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is renewed, and no key waits", func(context.Context) error {
+			_, err := os.Stat(c.path("cp1", "etc/kubernetes/kubepki-pending"))
+			if said := string(read(t, log)); !strings.Contains(said, "msg=renewed") || err == nil {
+				return errors.New(said)
+			}
+			return nil
+		})
+		_ = agent.Process.Signal(os.Interrupt)
+		_ = agent.Wait() // what it said counts
+		said := string(read(t, log))
+		if strings.Count(said, "asked for a certificate") != 1 || strings.Contains(said, "PRIVATE") || string(read(t, conf)) == before {
+			t.Errorf("it says\n%s", said)
+		}
+		isIdentity(t, "the controller-manager", c.conf(t, "controller-manager"), identity{"system:kube-controller-manager", []string{"system:authenticated"}})
 	})
 	t.Run("denied: what is in place stays, and another run asks anew", func(t *testing.T) {
 		if out, code := renew(admin, "cp1/scheduler.conf", "--approve=never", "--signer-timeout=1s"); code != 3 {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/kubepki/kubepki/lab/internal/kubelet"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // podNode is a control plane whose components are static pods of a real kubelet, as
@@ -195,6 +197,7 @@ func TestRestartOfStaticPods(t *testing.T) {
 		}
 		n.restarted(t, before, "kube-controller-manager") // the API server takes its pair up by itself
 	})
+	t.Run("by the agent, with the rights of its unit", func(t *testing.T) { restartByAgent(t, n) })
 	t.Run("by the manifest", func(t *testing.T) {
 		before := n.pids()
 		n.kubepki(t, 0, "renew", "etcd-ca", "--dry-run", "--restart")
@@ -346,4 +349,60 @@ func restartStops(t *testing.T, n *podNode) {
 		t.Error("the next was touched")
 	}
 	write(t, conf, string(good))
+}
+
+// restartByAgent has the agent renew what is near its end, and restart what takes that up
+// by a restart alone. It has the capabilities of deploy/agent/kubepki-agent.service and
+// that one which chroot takes, and mounts of its own, as under that unit.
+func restartByAgent(t *testing.T, n *podNode) {
+	agesConf(t, filepath.Join(n.root, "etc/kubernetes/scheduler.conf"), filepath.Join(n.root, "etc/kubernetes/pki/ca"))
+	before := n.pids()
+	agent := n.command(t, "agent", "--renew=due", "--restart", "--restart-timeout=60s", "--listen=", "--node-name=cp1", "--cluster-kubeconfig=/etc/kubernetes/super-admin.conf")
+	at := slices.Index(agent.Args, "--")
+	agent.Args = slices.Insert(agent.Args, at+1, "/usr/bin/unshare", "--mount", "--", "/usr/bin/setpriv", "--no-new-privs",
+		"--bounding-set=-all,+chown,+dac_override,+fowner,+sys_chroot", "--inh-caps=-all", "--")
+	log := filepath.Join(t.TempDir(), "agent.log")
+	f, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	agent.Stderr = f
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the scheduler is restarted", func(context.Context) error {
+		said := string(read(t, log))
+		if strings.Contains(said, "level=ERROR msg=\"not renewed") {
+			t.Fatal(said)
+		}
+		if !strings.Contains(said, "msg=\"restarted and proved\" id=kube-scheduler") {
+			return errors.New(said)
+		}
+		return nil
+	})
+	_ = agent.Process.Signal(os.Interrupt)
+	_ = agent.Wait() // what it said counts
+	said := string(read(t, log))
+	t.Log(said)
+	n.restarted(t, before, "kube-scheduler")
+	if strings.Count(said, "msg=renewed") != 1 || strings.Count(said, "restarted and proved") != 1 || strings.Contains(said, "PRIVATE") {
+		t.Errorf("it says\n%s", said)
+	}
+}
+
+// agesConf is [ages] for the certificate within a kubeconfig.
+func agesConf(t *testing.T, conf, authority string) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := config.AuthInfos[config.Contexts[config.CurrentContext].AuthInfo]
+	crt := write(t, filepath.Join(t.TempDir(), "old.crt"), string(user.ClientCertificateData))
+	ages(t, crt, authority)
+	user.ClientCertificateData = read(t, crt)
+	if err := clientcmd.WriteToFile(*config, conf); err != nil {
+		t.Fatal(err)
+	}
 }

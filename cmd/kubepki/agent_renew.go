@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type agentRenewFlags struct {
 	lease    string
 	span     agent.Span
 	keys     caKeyFlags
+	api      renewAPI
 	restart  bool
 	keep     int
 	restarter
@@ -41,6 +43,7 @@ func (r *agentRenewFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.at, "renew-at", "70-90", "when it is due, in percent of its life: each certificate at a moment of its own within")
 	f.BoolVar(&r.reuseKey, "reuse-key", false, "keep private keys instead of making new ones")
 	r.keys.add(f)
+	r.api.add(f, 30*time.Second)
 	f.BoolVar(&r.restart, "restart", false, "then restart, one at a time and each with a live proof, what takes the files up by a restart alone; not with --root")
 	f.StringVar(&r.by, "restart-by", string(restart.Auto), "how static pods are restarted: auto, cri (the container runtime stops the container) or manifest (moved away and back)")
 	f.DurationVar(&r.timeout, "restart-timeout", restart.DefaultTimeout, "how long one component may take to be back and proved")
@@ -61,6 +64,12 @@ func (r *agentRenewFlags) check(roots []string) (err error) {
 		if err := r.restarter.check("--restart-by", "--restart-timeout"); err != nil {
 			return err
 		}
+	}
+	if r.api.on() && !r.renews() {
+		return usagef("--signer-kubeconfig: goes with --renew due")
+	}
+	if err := r.api.check(); err != nil {
+		return err
 	}
 	if r.keep < 1 {
 		return usagef("--keep-backups: %d is less than 1", r.keep)
@@ -90,7 +99,17 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 		}
 	}
 	spread := &agent.Spread{Node: nodeName, Clock: agent.MachineClock{}}
-	o := &agent.Renewal{Span: r.span, Plan: r.plan, Keep: r.keep}
+	signer, err := newAgentSigner(&r.api, log)
+	if err != nil {
+		return nil, err
+	}
+	o := &agent.Renewal{Span: r.span, Keep: r.keep}
+	o.Plan = func(n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error) {
+		return r.plan(signer, n, findings, targets, at)
+	}
+	if signer != nil {
+		o.Tidy = signer.tidy
+	}
 	if r.restart {
 		o.Restart = func(ctx context.Context, n *apply.Nodes, changed []trust.Place, done []string) ([]string, error) {
 			return r.restartFor(ctx, n, changed, done, board, log)
@@ -106,11 +125,27 @@ func (r *agentRenewFlags) options(nodeName string, client kubernetes.Interface, 
 	return o, nil
 }
 
-func (r *agentRenewFlags) plan(n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error) {
+// plan plans for the signers of the cluster where they are asked, and else, and for what
+// they do not sign, for the node's own authorities.
+func (r *agentRenewFlags) plan(signer *agentSigner, n *apply.Nodes, findings []check.Finding, targets []string, at time.Time) ([]*renew.Item, error) {
 	if err := r.keys.use(&trustNodes{n}); err != nil {
 		return nil, err
 	}
-	return renew.Plan(n.Graph, findings, targets, renew.Options{At: at, ReuseKey: r.reuseKey, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }})
+	plan := func(elsewhere bool) ([]*renew.Item, error) {
+		return renew.Plan(n.Graph, findings, targets, renew.Options{At: at, ReuseKey: r.reuseKey, Elsewhere: elsewhere, Keys: func(p trust.Place) crypto.Signer { return n.Keys[p] }})
+	}
+	if signer == nil {
+		return plan(false)
+	}
+	items, reason, ok := signer.plan(n, plan)
+	if ok {
+		return items, nil
+	}
+	items, err := plan(false)
+	if err != nil {
+		err = fmt.Errorf("%w; and by the cluster: %s", err, reason)
+	}
+	return items, err
 }
 
 // restartFor restarts what takes up by a restart alone what was written, but for what is

@@ -34,18 +34,37 @@ func TestUnitsOfTheAgentAreRightAndTight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, most := range map[string]float64{"kubepki-agent.service": 2.2, "kubepki-agent-watch.service": 1.6} {
-		unit, err := deploy.Files.ReadFile("agent/" + name)
-		if err != nil {
-			t.Fatal(err)
+	for _, row := range []struct {
+		name, dropIn string
+		most         float64
+	}{
+		{"kubepki-agent.service", "", 2.2},
+		{"kubepki-agent.service", "restart.conf", 2.4},
+		{"kubepki-agent-watch.service", "", 1.6},
+	} {
+		name, most := row.name, row.most
+		dir := t.TempDir()
+		file := filepath.Join(dir, name)
+		put := func(from, to string) {
+			unit, err := deploy.Files.ReadFile("agent/" + from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			started := bytes.Replace(unit, []byte("=/usr/local/bin/kubepki"), []byte("="+program), 1)
+			if bytes.Equal(started, unit) {
+				t.Fatalf("%s does not start /usr/local/bin/kubepki", from)
+			}
+			if err := os.WriteFile(to, started, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		file := filepath.Join(t.TempDir(), name)
-		started := bytes.Replace(unit, []byte("/usr/local/bin/kubepki"), []byte(program), 1)
-		if bytes.Equal(started, unit) {
-			t.Fatalf("%s does not start /usr/local/bin/kubepki", name)
-		}
-		if err := os.WriteFile(file, started, 0o600); err != nil {
-			t.Fatal(err)
+		put(name, file)
+		if row.dropIn != "" {
+			if err := os.Mkdir(file+".d", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			put(row.dropIn, filepath.Join(file+".d", row.dropIn))
+			name += " with " + row.dropIn
 		}
 		if out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput(); err != nil || len(bytes.TrimSpace(out)) > 0 {
 			t.Errorf("%s: %v\n%s", name, err, out)
@@ -57,6 +76,10 @@ func TestUnitsOfTheAgentAreRightAndTight(t *testing.T) {
 		}
 		if got, err := strconv.ParseFloat(string(found[1]), 64); err != nil || got > most {
 			t.Errorf("%s: the exposure is %s, want %g at most\n%s", name, found[1], most, out)
+		}
+		// What a restart has to see, and nobody else.
+		if sees := bytes.Contains(out, []byte("✗ ProcSubset=")) && bytes.Contains(out, []byte("✗ ProtectProc=")); sees != (row.dropIn != "") {
+			t.Errorf("%s: sees the machine's processes: %v", name, sees)
 		}
 	}
 }

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -12,6 +16,7 @@ import (
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/probe"
 	"github.com/kubepki/kubepki/internal/proof"
+	"github.com/kubepki/kubepki/internal/resident"
 )
 
 // agentWatchFlags say what is watched.
@@ -68,6 +73,9 @@ func (w *agentWatchFlags) options(roots []string) (agent.Options, error) {
 	if err != nil {
 		return o, err
 	}
+	if err := rootsThere(nodes); err != nil {
+		return o, err
+	}
 	only, err := parseLayout(w.layout)
 	if err != nil {
 		return o, err
@@ -81,6 +89,20 @@ func (w *agentWatchFlags) options(roots []string) (agent.Options, error) {
 		return look(ctx, cluster{nodes: nodes, layout: only}, check.Options{At: at, Expiring: o.Expiring}, live)
 	}
 	return o, nil
+}
+
+// rootsThere refuses a folder that is not there when the agent starts: it is a slip of
+// who named it. One that vanishes later is an error of the node, and is waited for.
+func rootsThere(roots []nodeRoot) error {
+	for _, r := range roots {
+		switch info, err := os.Stat(r.dir); {
+		case errors.Is(err, fs.ErrNotExist):
+			return advise(fmt.Errorf("--root %s: there is no such folder", r.dir), "name the folder that stands for the node's /, as [NAME=]DIR")
+		case err == nil && !info.IsDir():
+			return advise(fmt.Errorf("--root %s: it is no folder", r.dir), "name the folder that stands for the node's /, as [NAME=]DIR")
+		}
+	}
+	return nil
 }
 
 // look reads the nodes of a cluster as they are now, and judges their links as verify
@@ -106,11 +128,13 @@ func look(ctx context.Context, c cluster, o check.Options, live *probe.Options) 
 	if err != nil {
 		return nil, nil, err
 	}
+	resident.Pause()
 	n := apply.New(dirs, nodes, keys)
 	if live != nil {
 		observe(ctx, n.Graph, keys, *live, o.At)
 	}
 	r := check.Run(n.Graph, o)
+	resident.Pause()
 	contradictions, err := proof.Prove(n.Graph, r.Links, keys, o.At)
 	if err != nil {
 		return nil, nil, err

@@ -1,39 +1,30 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubepki/kubepki/internal/apply"
-	"github.com/kubepki/kubepki/internal/catalog"
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/csr"
-	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/kube"
-	"github.com/kubepki/kubepki/internal/layout"
+	"github.com/kubepki/kubepki/internal/kubesign"
 	"github.com/kubepki/kubepki/internal/renew"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/trust"
 )
 
-// renewAPI are the flags of renew for certificates that certificates.k8s.io of the
+// renewAPI are the flags of renew, and of the agent, for certificates that certificates.k8s.io of the
 // cluster itself signs.
 type renewAPI struct {
 	kubeconfig string
@@ -42,11 +33,12 @@ type renewAPI struct {
 	timeout    time.Duration
 }
 
-func (a *renewAPI) add(f *pflag.FlagSet) {
+// add adds the flags; patience is how long certificates are waited for by default.
+func (a *renewAPI) add(f *pflag.FlagSet, patience time.Duration) {
 	f.StringVar(&a.kubeconfig, "signer-kubeconfig", "", "have certificates signed by certificates.k8s.io of the cluster that this kubeconfig names")
 	f.StringVar(&a.signer, "signer-name", "", "with --signer-kubeconfig: signer to ask (default: the built-in one for each credential)")
 	f.StringVar(&a.approve, "approve", "auto", "with --signer-kubeconfig: approve the requests: auto (where you may), always or never")
-	f.DurationVar(&a.timeout, "signer-timeout", 5*time.Minute, "with --signer-kubeconfig: how long to wait for approval and certificates")
+	f.DurationVar(&a.timeout, "signer-timeout", patience, "with --signer-kubeconfig: how long to wait for approval and certificates")
 }
 
 func (a *renewAPI) on() bool { return a.kubeconfig != "" }
@@ -67,14 +59,8 @@ func (a *renewAPI) check() error {
 
 // askedItem is an item that a signer of the API is asked for.
 type askedItem struct {
-	*renew.Item
-	signer string
-	ask    apply.Ask
-	object *certificatesv1.CertificateSigningRequest
-	// state is what the request was seen in last; reason says why it will give none.
-	state  csr.State
-	reason string
-	chain  []*x509.Certificate
+	kubesign.Asked
+	ask apply.Ask
 }
 
 // run asks for certificates, waits for them, and puts in place what is good. Keys and
@@ -120,10 +106,10 @@ func (a *renewAPI) run(ctx context.Context, o *renewOptions, s streams, n *trust
 func (a *renewAPI) choose(s streams, n *trustNodes, items []*renew.Item, named bool) ([]*askedItem, error) {
 	var asked []*askedItem
 	for _, i := range items {
-		signer, reason := a.signerOf(n, i)
+		signer, reason := a.signerOf(n.Graph, i)
 		switch {
 		case reason == "":
-			asked = append(asked, &askedItem{Item: i, signer: signer})
+			asked = append(asked, &askedItem{Asked: kubesign.Asked{Item: i, Signer: signer}})
 		case !named:
 			fmt.Fprintf(s.err, "left out: %s: %s\n", report.Plain(i.ID()), report.Plain(reason))
 		default:
@@ -136,44 +122,19 @@ func (a *renewAPI) choose(s streams, n *trustNodes, items []*renew.Item, named b
 	return asked, nil
 }
 
-// signerOf is the signer for an item, or why there is none (the rules of
-// k/k pkg/controller/certificates/signer and plugin/pkg/admission/certificates).
-func (a *renewAPI) signerOf(n *trustNodes, i *renew.Item) (signer, reason string) {
+// signerOf is the signer that was named, or the built-in one for an item, or why there
+// is none.
+func (a *renewAPI) signerOf(g *trust.Graph, i *renew.Item) (signer, reason string) {
 	if a.signer != "" {
 		return a.signer, ""
 	}
-	server, client := slices.Contains(i.Usages, x509.ExtKeyUsageServerAuth), slices.Contains(i.Usages, x509.ExtKeyUsageClientAuth)
-	node := strings.HasPrefix(i.Subject.CommonName, "system:node:") && slices.Equal(i.Subject.Organization, []string{"system:nodes"})
-	switch authority := authorityAt(n.Graph, i.Issuer); {
-	case authority == catalog.EtcdCA, authority == catalog.FrontProxyCA:
-		return "", fmt.Sprintf("it is of authority %s, with which no signer of certificates.k8s.io signs", authority)
-	case server && client:
-		return "", "no built-in signer gives serverAuth and clientAuth in one certificate"
-	case server && node && len(i.DNSNames)+len(i.Addresses) > 0:
-		return csr.KubeletServingSigner, ""
-	case server:
-		return "", fmt.Sprintf("no built-in signer signs it: %s is for the serving certificates of kubelets alone", csr.KubeletServingSigner)
-	case slices.Contains(i.Subject.Organization, "system:masters"):
-		return "", "the API server refuses requests for group system:masters (CertificateSubjectRestriction)"
-	case node && len(i.Names()) == 0:
-		return csr.KubeAPIServerClientKubeletSigner, ""
-	}
-	return csr.KubeAPIServerClientSigner, ""
-}
-
-func authorityAt(g *trust.Graph, at trust.Place) string {
-	for _, a := range g.Authorities {
-		if a.Certificate == at {
-			return a.Name
-		}
-	}
-	return ""
+	return kubesign.SignerFor(g, i)
 }
 
 func (a *renewAPI) print(s streams, asked []*askedItem) error {
 	var rows [][]string
 	for _, i := range asked {
-		rows = append(rows, []string{report.Plain(i.ID()), report.Plain(strings.Join(shortReasons(i.Why), ", ")), oldEnd(i.Item), i.signer, report.Plain(i.Subject.String())})
+		rows = append(rows, []string{report.Plain(i.ID()), report.Plain(strings.Join(shortReasons(i.Why), ", ")), oldEnd(i.Item), i.Signer, report.Plain(i.Subject.String())})
 	}
 	return report.Table(s.err, []string{"CREDENTIAL", "WHY", "EXPIRES", "SIGNER", "SUBJECT"}, rows)
 }
@@ -189,7 +150,7 @@ func (a *renewAPI) prepare(ctx context.Context, o *renewOptions, s streams, n *t
 		return err
 	}
 	for k := range asks {
-		asked[k].ask = asks[k]
+		asked[k].ask, asked[k].Request = asks[k], asks[k].Request
 	}
 	if o.dryRun {
 		return nil
@@ -197,35 +158,12 @@ func (a *renewAPI) prepare(ctx context.Context, o *renewOptions, s streams, n *t
 	return n.Stage(asks, waiting)
 }
 
-// request is the object of an item. It is named by what is asked for: another run with
-// the same key and request finds it again.
-func (i *askedItem) request() *certificatesv1.CertificateSigningRequest {
-	digest := sha256.Sum256(append([]byte(i.signer+"\x00"), i.ask.Request.Raw...))
-	o := &certificatesv1.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: "kubepki-renew-" + hex.EncodeToString(digest[:12])},
-		Spec: certificatesv1.CertificateSigningRequestSpec{
-			Request: issue.EncodeRequest(i.ask.Request), SignerName: i.signer,
-			Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature},
-		},
-	}
-	if _, ok := i.ask.Request.PublicKey.(*rsa.PublicKey); ok {
-		o.Spec.Usages = append(o.Spec.Usages, certificatesv1.UsageKeyEncipherment)
-	}
-	for _, u := range i.Usages {
-		o.Spec.Usages = append(o.Spec.Usages, map[x509.ExtKeyUsage]certificatesv1.KeyUsage{x509.ExtKeyUsageServerAuth: certificatesv1.UsageServerAuth, x509.ExtKeyUsageClientAuth: certificatesv1.UsageClientAuth}[u])
-	}
-	// The least that the API takes are ten minutes.
-	seconds := int32(min(max((i.Life()-issue.Backdate)/time.Second, 600), math.MaxInt32))
-	o.Spec.ExpirationSeconds = &seconds
-	return o
-}
-
 const rightsToAsk = "give the user of --signer-kubeconfig the right to create and get certificatesigningrequests of certificates.k8s.io"
 
 // rehearse has the API server judge the requests, and keep nothing.
 func (a *renewAPI) rehearse(ctx context.Context, api *clusterAPI, asked []*askedItem) error {
 	for _, i := range asked {
-		if _, err := kube.CreateRequest(ctx, api.client, i.request(), true); err != nil && !apierrors.IsAlreadyExists(err) {
+		if err := i.Rehearse(ctx, api.client); err != nil {
 			return adviseAPI(fmt.Errorf("%s: %w", i.ID(), err), rightsToAsk)
 		}
 	}
@@ -235,45 +173,30 @@ func (a *renewAPI) rehearse(ctx context.Context, api *clusterAPI, asked []*asked
 // send makes the request, or finds that of an earlier run, and approves it where that
 // is wanted and allowed.
 func (a *renewAPI) send(ctx context.Context, s streams, api *clusterAPI, i *askedItem) error {
-	want := i.request()
-	made, err := kube.CreateRequest(ctx, api.client, want, false)
+	again, err := i.Send(ctx, api.client)
 	switch {
-	case apierrors.IsAlreadyExists(err):
-		fmt.Fprintf(s.err, "%s: going on with request %s\n", report.Plain(i.ID()), want.Name)
-		made, err = kube.Object(ctx, api.client, want.Name)
-		if err == nil && (!bytes.Equal(made.Spec.Request, want.Spec.Request) || made.Spec.SignerName != want.Spec.SignerName || !slices.Equal(made.Spec.Usages, want.Spec.Usages)) {
-			err = advise(fmt.Errorf("request %s of the cluster is somebody else's", want.Name), "kubectl delete csr %s, and run the same command again", want.Name)
-		}
-	case err == nil:
-		fmt.Fprintf(s.err, "%s: asked %s: request %s\n", report.Plain(i.ID()), i.signer, made.Name)
-	}
-	if err != nil {
+	case errors.As(err, new(*kubesign.ForeignError)):
+		return err
+	case err != nil:
 		return adviseAPI(err, rightsToAsk)
+	case again:
+		fmt.Fprintf(s.err, "%s: going on with request %s\n", report.Plain(i.ID()), i.Object.Name)
+	default:
+		fmt.Fprintf(s.err, "%s: asked %s: request %s\n", report.Plain(i.ID()), i.Signer, i.Object.Name)
 	}
-	i.object = made
-	return a.tryApprove(ctx, s, api, i)
-}
-
-func (a *renewAPI) tryApprove(ctx context.Context, s streams, api *clusterAPI, i *askedItem) error {
-	r := kube.Request(i.object)
-	if r.State != csr.Pending {
+	if i.State != csr.Pending {
 		return nil
 	}
 	if a.approve == "never" {
-		fmt.Fprintf(s.err, "%s: waiting for an approval: kubepki csr approve %s\n", report.Plain(i.ID()), r.Name)
+		fmt.Fprintf(s.err, "%s: waiting for an approval: kubepki csr approve %s\n", report.Plain(i.ID()), i.Object.Name)
 		return nil
 	}
-	_, err := kube.SetApproval(ctx, api.client, r, kube.Approval{
-		Type: certificatesv1.CertificateApproved, Reason: "KubepkiApprove", Message: "This CSR was approved by kubepki renew.",
-	})
-	switch {
-	case errors.As(err, new(*kube.StateError)):
-		return nil // the waiting tells
-	case apierrors.IsForbidden(err) && a.approve == "auto":
-		fmt.Fprintf(s.err, "%s: you may not approve it; waiting for somebody who may: kubepki csr approve %s\n", report.Plain(i.ID()), r.Name)
+	err = i.Approve(ctx, api.client, "renew")
+	if apierrors.IsForbidden(err) && a.approve == "auto" {
+		fmt.Fprintf(s.err, "%s: you may not approve it; waiting for somebody who may: kubepki csr approve %s\n", report.Plain(i.ID()), i.Object.Name)
 		return nil
 	}
-	return adviseAPI(err, "give yourself the right to update certificatesigningrequests/approval, and to approve on signers "+i.signer+"; or leave out --approve=always")
+	return adviseAPI(err, "give yourself the right to update certificatesigningrequests/approval, and to approve on signers "+i.Signer+"; or leave out --approve=always")
 }
 
 // sayEvery is how often it is said what is waited for.
@@ -287,12 +210,12 @@ func (a *renewAPI) await(ctx context.Context, s streams, api *clusterAPI, asked 
 	var mu sync.Mutex
 	waiting := map[string]bool{}
 	for _, i := range asked {
-		waiting[i.object.Name] = true
+		waiting[i.Object.Name] = true
 		all.Go(func() {
-			i.await(ctx, api)
+			i.Await(ctx, api.client)
 			mu.Lock()
 			defer mu.Unlock()
-			delete(waiting, i.object.Name)
+			delete(waiting, i.Object.Name)
 		})
 	}
 	over := make(chan struct{})
@@ -311,38 +234,6 @@ func (a *renewAPI) await(ctx context.Context, s streams, api *clusterAPI, asked 
 	}
 }
 
-// await waits for one certificate, and notes what has become of the request.
-func (i *askedItem) await(ctx context.Context, api *clusterAPI) {
-	issued, last, err := kube.AwaitIssued(ctx, api.client, i.object.Name, i.object.UID)
-	i.state = last
-	var settled *kube.StateError
-	switch {
-	case errors.As(err, &settled):
-		i.state = settled.State
-		i.reason = fmt.Sprintf("request %s is %s: %s", i.object.Name, strings.ToLower(string(settled.State)), i.because(ctx, api))
-	case ctx.Err() != nil:
-	case err != nil:
-		i.reason = fmt.Sprintf("request %s: %v", i.object.Name, err)
-	default:
-		if i.chain, err = trust.ParseCertificates(issued); err != nil {
-			i.reason = fmt.Sprintf("request %s: what the signer gave: %v", i.object.Name, err)
-		}
-	}
-}
-
-// because is what who denied a request, or could not sign it, says.
-func (i *askedItem) because(ctx context.Context, api *clusterAPI) string {
-	o, err := kube.Object(ctx, api.client, i.object.Name)
-	if err == nil {
-		for _, c := range o.Status.Conditions {
-			if (c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed) && c.Message != "" {
-				return c.Message
-			}
-		}
-	}
-	return "no reason is given"
-}
-
 // takeIn judges what the signers gave, proves it by a call, and puts it in place.
 func (a *renewAPI) takeIn(ctx context.Context, o *renewOptions, s streams, n *trustNodes, api *clusterAPI, asked []*askedItem, before *check.Result, at time.Time) error {
 	t := &takeIn{o: o, n: n, before: before, at: at, why: map[string]string{}}
@@ -352,11 +243,11 @@ func (a *renewAPI) takeIn(ctx context.Context, o *renewOptions, s streams, n *tr
 	}
 	for _, i := range asked {
 		switch {
-		case i.reason != "":
-			t.refuse(i.ID(), i.reason)
-		case i.chain == nil:
+		case i.Reason != "":
+			t.refuse(i.ID(), i.Reason)
+		case i.Chain == nil:
 			t.outstanding = append(t.outstanding, i.ID())
-			t.why[i.ID()] = i.needs()
+			t.why[i.ID()] = i.Needs()
 		default:
 			if err := a.take(ctx, t, s, api, i); err != nil {
 				return err
@@ -371,20 +262,12 @@ func (a *renewAPI) takeIn(ctx context.Context, o *renewOptions, s streams, n *tr
 func (a *renewAPI) giveUp(n *trustNodes, t *takeIn, asked []*askedItem) error {
 	var places []trust.Place
 	for _, i := range asked {
-		settled := i.chain != nil || i.state == csr.Denied || i.state == csr.Failed
+		settled := i.Chain != nil || i.State == csr.Denied || i.State == csr.Failed
 		if settled && slices.ContainsFunc(t.refused, func(r refusedItem) bool { return r.ID == i.ID() }) {
 			places = append(places, i.Certificate)
 		}
 	}
 	return n.Forget(places...)
-}
-
-// needs says what a request still needs, by the state it was seen in last.
-func (i *askedItem) needs() string {
-	if i.state == csr.Approved {
-		return fmt.Sprintf("request %s is approved, and nobody has signed it: see that a signer of %s runs; the same command goes on with it", i.object.Name, i.signer)
-	}
-	return fmt.Sprintf("request %s needs an approval (kubepki csr approve %s), then the same command goes on with it", i.object.Name, i.object.Name)
 }
 
 // take judges one certificate as those that come back in files, and proves it.
@@ -396,49 +279,24 @@ func (a *renewAPI) take(ctx context.Context, t *takeIn, s streams, api *clusterA
 			return err
 		}
 	}
-	if !slices.ContainsFunc(i.chain, func(c *x509.Certificate) bool { return trust.SameKey(c.PublicKey, key.Public()) }) {
-		t.refuse(i.ID(), fmt.Sprintf("request %s: what the signer gave is for another key", i.object.Name))
+	if !slices.ContainsFunc(i.Chain, func(c *x509.Certificate) bool { return trust.SameKey(c.PublicKey, key.Public()) }) {
+		t.refuse(i.ID(), fmt.Sprintf("request %s: what the signer gave is for another key", i.Object.Name))
 		return nil
 	}
 	before := len(t.taken)
-	t.judge(takenCandidate{item: i.Item, key: key, waits: true}, &returned{certificates: i.chain})
-	if len(t.taken) == before || !strings.HasPrefix(i.signer, csr.KubeAPIServerClientSigner) {
+	t.judge(takenCandidate{item: i.Item, key: key, waits: true}, &returned{certificates: i.Chain})
+	if len(t.taken) == before || !strings.HasPrefix(i.Signer, csr.KubeAPIServerClientSigner) {
 		return nil
 	}
-	if err := prove(ctx, api, t.taken[before]); err != nil {
+	spec, err := api.target("")
+	if err != nil {
+		return err
+	}
+	if err := kubesign.Prove(ctx, spec, i.Item, t.taken[before].Made); err != nil {
 		t.taken = t.taken[:before]
 		t.refuse(i.ID(), err.Error())
 		return nil
 	}
 	fmt.Fprintf(s.err, "%s: proved: the API server knows %s\n", report.Plain(i.ID()), report.Plain(i.Subject.CommonName))
-	return nil
-}
-
-// prove shows a client certificate to the API server, which must take its bearer for
-// whom it is for: one in which nobody believes must not replace one that works.
-func prove(ctx context.Context, api *clusterAPI, r *apply.Renewed) error {
-	spec, err := api.target("")
-	if err != nil {
-		return err
-	}
-	spec.Cluster, spec.User = "proof", "proof"
-	spec.Certificate = trust.EncodeCertificates(r.Made.Chain...)
-	if spec.Key, err = issue.EncodePrivateKey(r.Made.Key); err != nil {
-		return err
-	}
-	data, err := layout.EncodeKubeconfig(spec)
-	if err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	user, groups, err := kube.WhoAmI(limited, data)
-	if err != nil {
-		return fmt.Errorf("the API server does not take the new certificate: %w", err)
-	}
-	missing := slices.DeleteFunc(slices.Clone(r.Subject.Organization), func(g string) bool { return slices.Contains(groups, g) })
-	if user != r.Subject.CommonName || len(missing) > 0 {
-		return fmt.Errorf("the API server takes the new certificate for user %q in %q, wanted is %q in %q", user, groups, r.Subject.CommonName, r.Subject.Organization)
-	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 // signedByAPI is a control plane whose authority is that of an API server, and
 // kubeconfigs of one who may approve and of one who may not.
-func signedByAPI(t *testing.T) (a *apiServer, root, admin, viewer string) {
+func signedByAPI(t *testing.T, more ...string) (a *apiServer, root, admin, viewer string) {
 	t.Helper()
 	a, err := newAPIServer()
 	if err != nil {
@@ -48,7 +48,7 @@ func signedByAPI(t *testing.T) (a *apiServer, root, admin, viewer string) {
 			t.Fatal(err)
 		}
 	}
-	here(t, "init", "--root", root, "--manifests", "--node-name", "cp1", "--apiserver-advertise-address", "10.0.0.11", "--key-algorithm", "ECDSA-P256")
+	here(t, append([]string{"init", "--root", root, "--manifests", "--node-name", "cp1", "--apiserver-advertise-address", "10.0.0.11", "--key-algorithm", "ECDSA-P256"}, more...)...)
 	if err := os.Remove(filepath.Join(pki, "ca.key")); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func (e *renewExternal) add(f *pflag.FlagSet) {
 	f.StringVar(&e.csrDir, "csr-dir", "", "with --csr-only: folder of this machine for copies of the requests")
 	f.StringArrayVar(&e.certificates, "certificates", nil, "take in what was signed elsewhere: a FILE, a folder, or - for standard input; repeatable")
 	e.keys.add(f)
-	e.api.add(f)
+	e.api.add(f, 5*time.Minute)
 }
 
 // elsewhere tells that no key of an authority is used here.

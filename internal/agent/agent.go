@@ -58,6 +58,9 @@ type Agent struct {
 	had     inFolders // with what was seen in them last, while they were there
 	tidy    bool      // a round has used much memory
 	failed  string    // why the nodes cannot be looked at, as it was told
+
+	looks int                  // how often all was read
+	spent func() time.Duration // of the processor by this process
 }
 
 // New returns an agent that [Agent.Run] starts.
@@ -71,7 +74,7 @@ func New(o Options) *Agent {
 	if o.Board == nil {
 		o.Board = NewBoard(o.Clock.Now)
 	}
-	a := &Agent{Options: o}
+	a := &Agent{Options: o, spent: processorTime}
 	if o.Paths != nil {
 		o.Board.Include(o.Paths)
 	}
@@ -93,13 +96,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer a.renewer.close()
 	}
 	for first := true; ctx.Err() == nil; first = false {
-		began := time.Now()
+		began, spent, looks := time.Now(), a.spent(), a.looks
 		next := a.round(ctx)
-		took := time.Since(began)
-		if first {
-			took = 0 // nothing was known then: it says little of the next
-		}
 		a.slim()
+		// What others had of a busy machine meanwhile is no work of ours.
+		took := min(time.Since(began), a.spent()-spent)
+		switch {
+		case first:
+			took = 0 // nothing was known then: it says little of the next
+		case a.looks > looks:
+			a.seen.every = roundsFor(a.spent()-spent, a.Interval)
+		}
 		a.wait(ctx, began, took, next)
 	}
 	a.Log.Info("stopped")
@@ -112,12 +119,6 @@ func (a *Agent) slim() {
 		a.tidy = false
 		debug.FreeOSMemory()
 	}
-	a.dropProgram()
-}
-
-// dropProgram lets go of the program's pages before what needs others, so that not all
-// are there at once.
-func (a *Agent) dropProgram() {
 	if a.Interval >= slimFrom {
 		resident.DropProgram()
 	}
@@ -150,6 +151,7 @@ func (a *Agent) wait(ctx context.Context, began time.Time, took time.Duration, n
 // round is one look at everything, and what follows from it. It returns when something
 // will be to do before the next interval; zero: nothing.
 func (a *Agent) round(ctx context.Context) (next time.Time) {
+	defer resident.Work()()
 	a.Board.Progress()
 	if jump := a.steady.look(a.Clock); jump != 0 {
 		a.Log.Warn("the clock of this machine was set: nothing is made anew for a while", "by", jump.Round(time.Second), "for", jumpHolds)
@@ -168,10 +170,8 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 	}
 	a.changed = false
 	began := time.Now()
-	a.dropProgram() // what reading the paths needed
 	nodes := a.look(ctx)
 	if nodes != nil && a.renewer != nil {
-		a.dropProgram()
 		next, did := a.renewer.round(ctx, nodes, &a.steady)
 		if did { // what stands there now, and when that falls due
 			began = time.Now()
@@ -197,13 +197,14 @@ func (a *Agent) round(ctx context.Context) (next time.Time) {
 
 // mustLook tells whether the verdict could be another one now than at the last look:
 // something has changed, or a certificate has come of age. Otherwise everything is read
-// only every tenth time.
+// as often as is cheap.
 func (a *Agent) mustLook(now time.Time) bool {
 	return a.Live || a.changed || a.failed != "" || a.renewer != nil && a.renewer.waits || a.seen.other(now)
 }
 
 // look reads and judges everything, and tells what has changed since the last time.
 func (a *Agent) look(ctx context.Context) *apply.Nodes {
+	a.looks++
 	at := a.Clock.Now()
 	began := time.Now()
 	nodes, result, err := a.Look(ctx, at)

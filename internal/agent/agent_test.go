@@ -112,6 +112,8 @@ func plan(n *apply.Nodes, findings []check.Finding, targets []string, at time.Ti
 // bubble's time from going on.
 func unwatched(o Options) *Agent {
 	a := New(o)
+	looks := time.Duration(0)
+	a.spent = func() time.Duration { looks++; return looks * time.Minute } // so dear that it looks seldom
 	a.watcher = &watcher{log: o.Log, has: map[string]bool{}, changed: make(chan struct{}, 1), ended: make(chan struct{})}
 	close(a.watcher.ended)
 	return a
@@ -446,19 +448,32 @@ func TestOneAgentRenewsBelowARootAndTheNextGoesOn(t *testing.T) {
 	})
 }
 
-func TestAQuietMinuteReadsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNode(t, testpki.At)
-		time.Sleep(time.Hour) // what was written is old
-		a := unwatched(n.options())
-		runFor(t, a, 60*time.Minute)
-		if n.looks < 6 || n.looks > 8 {
-			t.Errorf("all was read %d times in an hour in which nothing changed", n.looks)
-		}
-		if v := n.board.Snapshot().Verified; v == nil || n.clock.Now().Sub(v.At) > 2*time.Minute {
-			t.Errorf("the verdict is of %v", v)
-		}
-	})
+func TestAQuietMinuteProvesAsMuchAsIsCheap(t *testing.T) {
+	for name, row := range map[string]struct {
+		cost        time.Duration // of the processor, of one look
+		least, most int           // looks in an hour in which nothing changes
+	}{
+		"one control plane is proved each minute": {40 * time.Millisecond, 58, 62},
+		"a tenth of a second is cheap still":      {100 * time.Millisecond, 58, 62},
+		"twice that is spread over two":           {200 * time.Millisecond, 29, 32},
+		"what is dear is proved every tenth time": {5 * time.Second, 6, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, testpki.At)
+				time.Sleep(time.Hour) // what was written is old
+				a := unwatched(n.options())
+				a.spent = func() time.Duration { return time.Duration(n.looks) * row.cost }
+				runFor(t, a, 60*time.Minute)
+				if n.looks < row.least || n.looks > row.most {
+					t.Errorf("all was proved %d times", n.looks)
+				}
+				if v := n.board.Snapshot().Verified; v == nil || n.clock.Now().Sub(v.At) > 2*time.Minute {
+					t.Errorf("the verdict is of %v", v)
+				}
+			})
+		})
+	}
 }
 
 func TestTimeAloneChangesTheVerdictAtOnce(t *testing.T) {

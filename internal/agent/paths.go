@@ -145,9 +145,11 @@ func (p *Paths) read(ctx context.Context, names []string, old map[string]*pathFi
 			continue
 		}
 		fresh[name] = f
+		if len(fresh)%64 == 0 {
+			resident.Pause()
+		}
 		if len(fresh)%512 == 0 {
 			runtime.GC() // what was parsed is let go of before it piles up
-			resident.Rest()
 		}
 		if ctx.Err() != nil {
 			return old

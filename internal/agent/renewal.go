@@ -33,6 +33,9 @@ type Renewal struct {
 	// then, with the ids of those that it did before, which it leaves alone, and returns
 	// the ids of those that it did. nil: they do by themselves, or somebody else sees to it.
 	Restart func(ctx context.Context, n *apply.Nodes, changed []trust.Place, done []string) ([]string, error)
+	// Tidy removes what waited for certificates that are in place now; nil: nothing waits.
+	// It is called at the start and after each renewal, with the nodes as they are.
+	Tidy func(n *apply.Nodes) error
 	// Keep is how many of its own backups each node keeps; 0: all.
 	Keep int
 }
@@ -47,8 +50,16 @@ const (
 	ReasonWouldBreak = "would-break" // a link that holds would not
 	ReasonTurn       = "turn"        // another node's turn
 	ReasonError      = "error"       // making or writing failed
+	ReasonWaiting    = "waiting"     // who signs has been asked, and has not signed yet
 	ReasonRestart    = "restart"     // what was written was not taken up
 )
+
+// WaitingError tells that a certificate was asked for elsewhere and is not there yet. It
+// is asked for again later.
+type WaitingError struct{ Why string }
+
+// Error tells what it waits for.
+func (e *WaitingError) Error() string { return e.Why }
 
 // renewer is the part of an agent that writes.
 type renewer struct {
@@ -264,6 +275,11 @@ func (r *renewer) mend(n *apply.Nodes) bool {
 			r.log.Info("mended what an interrupted run left", "root", dir, "finished", finished, "removed", removed)
 		}
 	}
+	if r.Tidy != nil {
+		if err := r.Tidy(n); err != nil {
+			r.log.Warn("keys whose certificates are in place could not be removed from where they waited", append([]any{"error", err.Error()}, hint(err)...)...)
+		}
+	}
 	return true
 }
 
@@ -291,6 +307,7 @@ func (r *renewer) work(ctx context.Context) (did bool, err error) {
 			r.renewed(i)
 		}
 		r.prune(n)
+		r.mended = r.Tidy == nil // once more, with what stands there then
 	}
 	return r.restart(ctx, n, made) || made != nil, nil
 }
@@ -383,7 +400,11 @@ func (r *renewer) make(ctx context.Context, n *apply.Nodes, result *check.Result
 // holds tells whether one item could be made and breaks nothing; it notes why not.
 func (r *renewer) holds(i *renew.Item, made *apply.Renewal, err error) bool {
 	d := Due{ID: i.ID(), Node: i.Node, Path: i.Certificate.Path}
+	var waits *WaitingError
 	switch {
+	case errors.As(err, &waits):
+		r.later(i.ID())
+		r.refuse(d, ReasonWaiting, waits.Why)
 	case err != nil:
 		r.failed(d, ReasonError, err)
 	case len(made.Breaks) > 0:

@@ -16,18 +16,29 @@ type seen struct {
 	until    time.Time // when time alone changes the verdict; zero: never
 	next     time.Time // when something falls due or is tried again; zero: nothing
 	rounds   int       // since then
+	every    int       // in one of how many rounds all is read anyhow; 0: in each
 	folders  []string  // of everything that was read
 	stamps   map[string]stamp
 }
 
-// readAgain is after how many rounds everything is read although nothing has changed,
-// for what no stamp shows.
-const readAgain = 10
+// Everything is read and proved although nothing has changed, for what no stamp shows:
+// in each round where that takes no more than this part of a core (a tenth of a second
+// in a minute), and where it takes more in the fewer of them, but in one of ten at least.
+const (
+	affordable = 600
+	readAgain  = 10
+)
+
+// roundsFor is in one of how many rounds everything is read when that takes so much of
+// a processor.
+func roundsFor(cost, interval time.Duration) int {
+	return min(max(1, int((cost*affordable+interval-1)/interval)), readAgain)
+}
 
 // other tells whether what would be seen now could be another thing.
 func (s *seen) other(now time.Time) bool {
 	switch {
-	case s.verified == nil, s.rounds >= readAgain-1, now.Before(s.at):
+	case s.verified == nil, s.rounds >= s.every-1, now.Before(s.at):
 		return true
 	case !s.until.IsZero() && !now.Before(s.until), !s.next.IsZero() && !now.Before(s.next):
 		return true

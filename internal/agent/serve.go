@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/kubepki/kubepki/internal/resident"
-	"golang.org/x/net/netutil"
 )
 
 // DefaultListen is where the agent is asked by default: the port of
@@ -24,9 +23,8 @@ const DefaultListen = "127.0.0.1:9793"
 func Handler(b *Board, m *Metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		resident.Rest()
+		defer resident.Work()()
 		m.ServeHTTP(w, r)
-		resident.Rest()
 	})
 	mux.Handle("GET /healthz", b.answer((*Snapshot).Alive))
 	mux.Handle("GET /livez", b.answer((*Snapshot).Alive))
@@ -91,7 +89,9 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handl
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // nobody waits for an answer of a process that ends
 	defer stop()
-	l = netutil.LimitListener(l, maxConnections)
+	few := &connections{}
+	server.ConnState = few.changed
+	l = few.listen(l)
 	var err error
 	if config == nil {
 		err = server.Serve(l)

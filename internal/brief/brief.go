@@ -19,16 +19,48 @@ import (
 type Certificate struct {
 	Place trust.Place
 	Index int // among the certificates of its place, from 0
-	Facts unique.Handle[Facts]
+	Facts Held
 }
+
+// Held are the facts of one certificate. Those of authorities, which stand at many
+// places, are held once; those of others are mostly of one place, and what finds equal
+// ones again would be larger than they are.
+type Held struct {
+	shared unique.Handle[Facts]
+	own    *Facts // nil: they are shared
+}
+
+// Value returns the facts. It must not be called on a zero Held.
+func (h Held) Value() Facts {
+	if h.own != nil {
+		return *h.own
+	}
+	return h.shared.Value()
+}
+
+// Equal tells whether the facts are the same.
+func (h Held) Equal(o Held) bool { return h == o || h.Value() == o.Value() }
 
 // Facts are what is kept of a certificate. They are comparable.
 type Facts struct {
-	Issuer, Subject unique.Handle[Name]
+	Issuer, Subject HeldName
 	Serial          string // decimal, clipped
 	Print           [8]byte
 	From, Until     int64 // NotBefore and NotAfter, in seconds of Unix time
 	Authority       bool
+}
+
+// HeldName is a name of which all but the CN is held once.
+type HeldName struct {
+	cn   string
+	rest unique.Handle[Name]
+}
+
+// Value returns the name. It must not be called on a zero HeldName.
+func (h HeldName) Value() Name {
+	n := h.rest.Value()
+	n.CN = h.cn
+	return n
 }
 
 // Name has the first value of each attribute of a distinguished name, as valid UTF-8
@@ -44,27 +76,35 @@ func New(p trust.Place, index int, c *x509.Certificate) Certificate {
 }
 
 // Of keeps what matters of a certificate.
-func Of(c *x509.Certificate) unique.Handle[Facts] {
+func Of(c *x509.Certificate) Held {
 	sum := sha256.Sum256(c.Raw)
 	f := Facts{
-		Issuer: name(c.Issuer), Subject: name(c.Subject), From: c.NotBefore.Unix(), Until: c.NotAfter.Unix(),
+		Issuer: name(c.Issuer, true), Subject: name(c.Subject, false), From: c.NotBefore.Unix(), Until: c.NotAfter.Unix(),
 		Authority: c.IsCA && c.BasicConstraintsValid,
 	}
 	if c.SerialNumber != nil {
 		f.Serial = clip(c.SerialNumber.String())
 	}
 	copy(f.Print[:], sum[:])
-	return unique.Make(f)
+	if f.Authority {
+		return Held{shared: unique.Make(f)}
+	}
+	return Held{own: &f}
 }
 
-func name(n pkix.Name) unique.Handle[Name] {
+// name is a name as it is kept; many tells that others have the same.
+func name(n pkix.Name, many bool) HeldName {
 	first := func(values []string) string {
 		if len(values) == 0 {
 			return ""
 		}
 		return clip(values[0])
 	}
-	return unique.Make(Name{C: first(n.Country), ST: first(n.Province), L: first(n.Locality), O: first(n.Organization), OU: first(n.OrganizationalUnit), CN: clip(n.CommonName)})
+	cn := clip(n.CommonName)
+	if many {
+		cn = unique.Make(cn).Value()
+	}
+	return HeldName{cn, unique.Make(Name{C: first(n.Country), ST: first(n.Province), L: first(n.Locality), O: first(n.Organization), OU: first(n.OrganizationalUnit)})}
 }
 
 // clip bounds a foreign text. The result does not keep the rest in memory.

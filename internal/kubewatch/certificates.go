@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"unique"
 
 	"github.com/kubepki/kubepki/internal/brief"
 )
@@ -22,7 +21,7 @@ const maxInObject = 200
 // certificates returns the certificates in a PEM text, without decoding what else may
 // be in it. fault is the word for what is wrong, as x509-certificate-exporter has it;
 // "": nothing.
-func certificates(text []byte) (found []unique.Handle[brief.Facts], left int, fault string) {
+func certificates(text []byte) (found []brief.Held, left int, fault string) {
 	empty := len(bytes.TrimSpace(text)) == 0
 	for {
 		i := bytes.Index(text, begin)

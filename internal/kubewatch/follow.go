@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/kubepki/kubepki/internal/resident"
 )
 
 // How lists and watches are asked for.
@@ -138,6 +140,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // list reads all objects, page after page, and returns the version to watch from.
 func (w *Watch) list(ctx context.Context, q *query) (version string, err error) {
+	defer resident.Work()()
 	b := &buffer{}
 	defer b.wipe()
 	q.begin()

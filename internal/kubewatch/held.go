@@ -39,7 +39,7 @@ type object struct {
 type certificate struct {
 	field string
 	index int
-	facts unique.Handle[brief.Facts]
+	facts brief.Held
 }
 
 type fault struct{ field, code string }
@@ -92,7 +92,11 @@ func (h *held) put(key string, o object) {
 }
 
 // changed tells whether the order, or who is hidden, may be another.
-func changed(a, b object) bool { return !slices.Equal(a.certificates, b.certificates) }
+func changed(a, b object) bool {
+	return !slices.EqualFunc(a.certificates, b.certificates, func(x, y certificate) bool {
+		return x.field == y.field && x.index == y.index && x.facts.Equal(y.facts)
+	})
+}
 
 func (h *held) remove(key string) {
 	h.mu.Lock()

@@ -17,16 +17,8 @@ import (
 // small tells that the process is one that stays small.
 var small atomic.Bool
 
-// StaySmall says that this process is one that [Rest] is for.
+// StaySmall says that this process is one that [Work] is for.
 func StaySmall() { small.Store(true) }
-
-// Rest is [DropProgram] in a process that stays small, and nothing in others: for the
-// pauses of long work, and after what is rare.
-func Rest() {
-	if small.Load() {
-		DropProgram()
-	}
-}
 
 // startStep is how often pages are let go of while the program starts, which takes some
 // twenty milliseconds, and startMost for how long at most.
