@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
-	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -22,7 +21,9 @@ import (
 func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 	text := rapid.SampledFrom([]string{"a", "Shop", "Çelik", "x,y", "a+b=c", "0", "very long " + string(bytes.Repeat([]byte("x"), 40)), `"quoted"`})
 	texts := func(label string) []string { return rapid.SliceOfN(text, 0, 3).Draw(t, label) }
-	list := func(label string, of ...string) []string { return rapid.SliceOfN(rapid.SampledFrom(of), 0, 3).Draw(t, label) }
+	list := func(label string, of ...string) []string {
+		return rapid.SliceOfN(rapid.SampledFrom(of), 0, 3).Draw(t, label)
+	}
 	spec := &cmapi.CertificateSpec{
 		SecretName:     "tls",
 		DNSNames:       list("dns", "a.example.com", "*.b.example.com", "LOCALHOST", "under_score.svc", "x.svc.cluster.local."),
@@ -221,5 +222,3 @@ func sameUsages(t *rapid.T, a, b *cmapi.CertificateSpec) bool {
 	}
 	return usage == other && slices.Equal(slices.Compact(extended), slices.Compact(otherExtended))
 }
-
-var _ = trust.Blocks
