@@ -46,7 +46,7 @@ type SecretFacts struct {
 	keyError, chainError, managedFieldsError string
 
 	names      leafNames
-	metadata   metadataFacts
+	metadata   *metadataFacts // nothing to tell: noMetadata
 	formats    formatFacts
 	keystores  keystoreFacts
 	references []referenceFact
@@ -92,6 +92,17 @@ type metadataFacts struct {
 	extraLabels, extraAnnotations  []string // of cert-manager.io, owned, and not ours
 	ownedLabels, ownedAnnotations  []string // others that are owned: of the template
 	labelValues, annotationsValues []metaValue
+}
+
+// noMetadata is what all Secrets share that are as they shall be and have no template.
+var noMetadata = &metadataFacts{}
+
+func (m *metadataFacts) orNone() *metadataFacts {
+	lists := len(m.missingAnnotations) + len(m.extraLabels) + len(m.extraAnnotations) + len(m.ownedLabels) + len(m.ownedAnnotations)
+	if m.baseLabel == "" && m.details == "" && !m.missingLabel && lists+len(m.labelValues)+len(m.annotationsValues) == 0 {
+		return noMetadata
+	}
+	return m
 }
 
 type metaValue struct{ key, value short }
@@ -213,7 +224,8 @@ func referenceHash(r metav1.OwnerReference) short {
 }
 
 func (f *SecretFacts) readMetadata(s *corev1.Secret, leaf *x509.Certificate, o *owned) {
-	m := &f.metadata
+	m := &metadataFacts{}
+	defer func() { f.metadata = m.orNone() }()
 	if v, ok := s.Labels[cmapi.PartOfCertManagerControllerLabelKey]; ok && v != "true" {
 		m.baseLabel = v
 	}

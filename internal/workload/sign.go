@@ -63,9 +63,11 @@ func Sign(a *Asked, ca *Authority, spec *cmapi.CAIssuer, now time.Time) (*Issued
 	if err := ca.verify(leaf, now); err != nil {
 		return nil, fmt.Errorf("authority %q may not sign this: %w", ca.Chain[0].Subject, err)
 	}
-	issued := &Issued{Leaf: leaf}
-	issued.Chain, issued.CA = ca.bundle(leaf)
-	return issued, nil
+	above, top := ca.above, ca.top
+	if top == nil {
+		above, top = ca.texts()
+	}
+	return &Issued{Leaf: leaf, Chain: append(trust.EncodeCertificates(leaf), above...), CA: top}, nil
 }
 
 // SignSelf answers a request in the place of a SelfSigned issuer, with the key of the
