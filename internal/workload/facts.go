@@ -111,6 +111,9 @@ type metaValue struct{ key, value short }
 // differs from the template shows as missing.
 const maxMeta = 64
 
+// maxReferences is of how many owners, for the same reason: a Secret of ours has one.
+const maxReferences = 64
+
 // FactsOf looks at a Secret once. nil is one that is not there.
 func FactsOf(s *corev1.Secret) SecretFacts {
 	if s == nil {
@@ -203,11 +206,14 @@ func (f *SecretFacts) readFormats(s *corev1.Secret, o *owned) {
 }
 
 func (f *SecretFacts) readReferences(s *corev1.Secret, o *owned) {
-	for _, r := range s.OwnerReferences {
-		f.references = append(f.references, referenceFact{uid: r.UID, value: referenceHash(r), there: true, owned: slices.Contains(o.references, r.UID)})
+	there := map[types.UID]bool{}
+	for _, r := range s.OwnerReferences[:min(len(s.OwnerReferences), maxReferences)] {
+		_, owned := slices.BinarySearch(o.references, r.UID)
+		f.references = append(f.references, referenceFact{uid: r.UID, value: referenceHash(r), there: true, owned: owned})
+		there[r.UID] = true
 	}
-	for _, uid := range o.references {
-		if !slices.ContainsFunc(f.references, func(r referenceFact) bool { return r.uid == uid }) {
+	for _, uid := range o.references[:min(len(o.references), maxReferences)] {
+		if !there[uid] {
 			f.references = append(f.references, referenceFact{uid: uid, owned: true})
 		}
 	}
@@ -285,7 +291,7 @@ func valuesOf(all map[string]string, owned []string) []metaValue {
 		add(key)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if !slices.Contains(owned, key) {
+		if _, found := slices.BinarySearch(owned, key); !found {
 			add(key)
 		}
 	}
