@@ -59,7 +59,7 @@ func own(t testing.TB, s *corev1.Secret) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: workload.FieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: raw}}}
+	s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: workload.FieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(string(raw))}}
 }
 
 func certificateOf(spec *cmapi.CertificateSpec) *cmapi.Certificate {
@@ -189,7 +189,7 @@ func TestProblemsAreUpstreams(t *testing.T) {
 
 		{"a wrong base label", secret(func(s *corev1.Secret) { s.Labels["controller.cert-manager.io/fao"] = "no" }), nil, "SecretManagedMetadataMismatch", `wrong base label controller.cert-manager.io/fao value "no", expected "true"`},
 		{"an annotation that says what the certificate does not", secret(func(s *corev1.Secret) { s.Annotations[cmapi.AltNamesAnnotationKey] = "evil" }), nil, "SecretTemplateMismatch", "Secret metadata evil does not match certificate metadata shop.example.com"},
-		{"managed fields that do not parse", secret(func(s *corev1.Secret) { s.ManagedFields[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte("[")} }), nil, "ManagedFieldsParseError", "failed to decode managed fields on Secret: "},
+		{"managed fields that do not parse", secret(func(s *corev1.Secret) { s.ManagedFields[0].FieldsV1 = metav1.NewFieldsV1("[") }), nil, "ManagedFieldsParseError", "failed to decode managed fields on Secret: "},
 		{"a base label that is not owned", owning(t, func(s *corev1.Secret) { delete(s.Labels, "controller.cert-manager.io/fao") }), nil, "SecretManagedMetadataMismatch", "Secret is missing these Managed Labels: [controller.cert-manager.io/fao]"},
 		{"a label of cert-manager.io too many", owning(t, func(s *corev1.Secret) { s.Labels["cert-manager.io/x"] = "y" }), nil, "SecretManagedMetadataMismatch", "Secret has these extra Labels: [cert-manager.io/x]"},
 		{"annotations that are not owned", owning(t, func(s *corev1.Secret) { delete(s.Annotations, cmapi.AltNamesAnnotationKey) }), nil, "SecretManagedMetadataMismatch", "Secret is missing these Managed Annotations: [cert-manager.io/alt-names]"},

@@ -22,6 +22,7 @@ import (
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/cert-manager/cert-manager/pkg/util/pki"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
 
 	"github.com/kubepki/kubepki/internal/workload"
 )
@@ -250,33 +251,77 @@ func FuzzRead(f *testing.F) {
 		der = resign(der)
 		object := &cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
 			Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), IsCA: isCA, IssuerRef: cmmeta.IssuerReference{Name: "ca"}}}
-		asked, err := workload.Read(object)
-		if err != nil {
-			return
-		}
-		r, err := x509.ParseCertificateRequest(der)
-		if err != nil {
+		if err := agreesWithOracles(object, ca); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(r.DNSNames, asked.DNSNames) || !slices.Equal(r.EmailAddresses, asked.EmailAddresses) ||
-			fmt.Sprint(r.URIs) != fmt.Sprint(asked.URIs) || fmt.Sprint(r.IPAddresses) != fmt.Sprint(asked.IPAddresses) {
-			t.Fatalf("names %v, crypto/x509's %v %v %v %v", asked.Wish, r.DNSNames, r.EmailAddresses, r.URIs, r.IPAddresses)
+	})
+}
+
+// agreesWithOracles returns how what Read takes differs from what they see.
+func agreesWithOracles(object *cmapi.CertificateRequest, ca *workload.Authority) error {
+	asked, err := workload.Read(object)
+	if err != nil {
+		return nil
+	}
+	r, err := pki.DecodeX509CertificateRequestBytes(object.Spec.Request)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(r.DNSNames, asked.DNSNames) || !slices.Equal(r.EmailAddresses, asked.EmailAddresses) ||
+		fmt.Sprint(r.URIs) != fmt.Sprint(asked.URIs) || fmt.Sprint(r.IPAddresses) != fmt.Sprint(asked.IPAddresses) {
+		return fmt.Errorf("names %v, crypto/x509's %v %v %v %v", asked.Wish, r.DNSNames, r.EmailAddresses, r.URIs, r.IPAddresses)
+	}
+	template, err := pki.CertificateTemplateFromCertificateRequest(object)
+	if err != nil {
+		return fmt.Errorf("upstream refuses it: %w", err)
+	}
+	if template.KeyUsage != asked.KeyUsage || !slices.Equal(template.ExtKeyUsage, asked.ExtKeyUsage) || template.IsCA != asked.IsCA || len(template.UnknownExtKeyUsage) > 0 {
+		return fmt.Errorf("usages %v %v, upstream's %v %v", asked.KeyUsage, asked.ExtKeyUsage, template.KeyUsage, template.ExtKeyUsage)
+	}
+	issued, err := workload.Sign(asked, ca, nil, time.Now())
+	if err != nil {
+		return nil
+	}
+	if issued.Leaf.IsCA != object.Spec.IsCA || issued.Leaf.NotAfter.After(ca.NotAfter()) {
+		return fmt.Errorf("signed a certificate with CA:%t that ends at %s", issued.Leaf.IsCA, issued.Leaf.NotAfter)
+	}
+	return nil
+}
+
+// Requests whose extensions and whose object's fields are drawn each for themselves:
+// some fit, most contradict each other.
+func TestWhatReadTakesTheOraclesTake(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	taken, refused := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		extensions := []pkix.Extension{}
+		for _, one := range [][]pkix.Extension{
+			{basic(true, -1), basic(false, -1), basic(true, 0)},
+			{usage(0xa0, 3), usage(0x80, 1), usage(0xa4, 6), usage(0x84, 6)},
+			{extended(serverAuth), extended(serverAuth, mystery), extended(mystery)},
+			{sans(general(2, "a.b")), sans(general(2, "a.b"), general(2, "")), sans(upn(12, 1, 'u')), sans(general(6, "urn:a"), general(8, "\x2a\x03")), sans(general(7, "\x0a\x00\x00\x01"))},
+			{constraints(false), constraints(true)},
+			{extension(false, 1, 1, 2, 3), extension(true, 1, 1, 2, 3)},
+		} {
+			if i := rapid.IntRange(-2, len(one)-1).Draw(rt, "extension"); i >= 0 {
+				extensions = append(extensions, one[i])
+			}
 		}
-		template, err := pki.CertificateTemplateFromCertificateRequest(object)
-		if err != nil {
-			t.Fatalf("upstream refuses it: %v", err)
+		object := &cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{IsCA: rapid.Bool().Draw(rt, "isCA"), IssuerRef: cmmeta.IssuerReference{Name: "ca"}}}
+		object.Spec.Usages = rapid.SampledFrom([][]cmapi.KeyUsage{nil, {"digital signature"}, {"digital signature", "server auth"}, {"digital signature", "cert sign"}}).Draw(rt, "usages")
+		object.Spec.Request = makeRequest(t, sharedKey, x509.CertificateRequest{Subject: pkix.Name{CommonName: rapid.SampledFrom([]string{"", "a"}).Draw(rt, "cn")}, ExtraExtensions: extensions})
+		if _, err := workload.Read(object); err != nil {
+			refused++
+		} else {
+			taken++
 		}
-		if template.KeyUsage != asked.KeyUsage || !slices.Equal(template.ExtKeyUsage, asked.ExtKeyUsage) || template.IsCA != asked.IsCA || len(template.UnknownExtKeyUsage) > 0 {
-			t.Fatalf("usages %v %v, upstream's %v %v", asked.KeyUsage, asked.ExtKeyUsage, template.KeyUsage, template.ExtKeyUsage)
-		}
-		issued, err := workload.Sign(asked, ca, nil, time.Now())
-		if err != nil {
-			return
-		}
-		if issued.Leaf.IsCA != isCA || !issued.Leaf.NotAfter.Before(ca.NotAfter().Add(1)) {
-			t.Fatalf("signed a certificate with CA:%t that ends at %s", issued.Leaf.IsCA, issued.Leaf.NotAfter)
+		if err := agreesWithOracles(object, ca); err != nil {
+			rt.Fatal(err)
 		}
 	})
+	if taken == 0 || refused == 0 {
+		t.Errorf("%d taken, %d refused: nothing was compared", taken, refused)
+	}
 }
 
 // resign makes the signature good, so that what is fuzzed gets as far as it can.

@@ -35,14 +35,12 @@ func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 			Group: rapid.SampledFrom([]string{"", "cert-manager.io", "example.com"}).Draw(t, "group")},
 		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 	}
-	for _, u := range rapid.SliceOfN(rapid.SampledFrom([]cmapi.KeyUsage{
+	spec.Usages = append(spec.Usages, rapid.SliceOfN(rapid.SampledFrom([]cmapi.KeyUsage{
 		cmapi.UsageSigning, cmapi.UsageDigitalSignature, cmapi.UsageContentCommitment, cmapi.UsageKeyEncipherment, cmapi.UsageKeyAgreement,
 		cmapi.UsageDataEncipherment, cmapi.UsageCertSign, cmapi.UsageCRLSign, cmapi.UsageEncipherOnly, cmapi.UsageDecipherOnly, cmapi.UsageAny,
 		cmapi.UsageServerAuth, cmapi.UsageClientAuth, cmapi.UsageCodeSigning, cmapi.UsageEmailProtection, cmapi.UsageSMIME, cmapi.UsageIPsecEndSystem,
 		cmapi.UsageIPsecTunnel, cmapi.UsageIPsecUser, cmapi.UsageTimestamping, cmapi.UsageOCSPSigning, cmapi.UsageMicrosoftSGC, cmapi.UsageNetscapeSGC,
-	}), 0, 6).Draw(t, "usages") {
-		spec.Usages = append(spec.Usages, u)
-	}
+	}), 0, 6).Draw(t, "usages")...)
 	if rapid.Bool().Draw(t, "others") {
 		spec.OtherNames = []cmapi.OtherName{{OID: "1.3.6.1.4.1.311.20.2.3", UTF8Value: text.Draw(t, "upn")}}
 	}
@@ -78,19 +76,6 @@ func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 }
 
 var sharedKey, _ = workload.NewKey(&cmapi.CertificateSpec{PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}})
-
-func ourRequest(t testing.TB, spec *cmapi.CertificateSpec) *x509.CertificateRequest {
-	t.Helper()
-	text, err := workload.Request(spec, sharedKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := pki.DecodeX509CertificateRequestBytes(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
 
 func theirRequest(spec *cmapi.CertificateSpec) (*x509.CertificateRequest, error) {
 	r, err := pki.GenerateCSR(&cmapi.Certificate{Spec: *spec}, pki.WithNameConstraints(true), pki.WithOtherNames(true), pki.WithUseLiteralSubject(true))
