@@ -346,3 +346,20 @@ func resign(der []byte) []byte {
 	}
 	return der
 }
+
+// A request that was answered before, by whoever took more than we do, is not judged anew.
+func TestWhatReadRefusesIsStillRecalled(t *testing.T) {
+	object := &cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{IssuerRef: cmmeta.IssuerReference{Name: "ca"},
+		Request: makeRequest(t, sharedKey, x509.CertificateRequest{ExtraExtensions: []pkix.Extension{sans(general(2, "a.b"), general(8, "\x2a\x03")), extension(true, 1, 1, 2, 3)}})}}
+	if _, err := workload.Read(object); err == nil {
+		t.Error("Read takes it")
+	}
+	w, public, err := workload.Recall(object)
+	if err != nil || !slices.Equal(w.DNSNames, []string{"a.b"}) || workload.KeyID(public) != workload.KeyID(sharedKey.Public()) {
+		t.Errorf("recalled as %v, %v", w, err)
+	}
+	object.Spec.Request = object.Spec.Request[:40]
+	if _, _, err := workload.Recall(object); err == nil {
+		t.Error("half a request is recalled")
+	}
+}

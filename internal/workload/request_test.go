@@ -125,6 +125,10 @@ func TestOurRequestIsUpstreamsToTheByte(t *testing.T) {
 		if asked.Digest() != wish.Digest() || len(workload.Differences(wish, &asked.Wish)) > 0 {
 			t.Fatalf("the request does not fit the spec it is of: %v", workload.Differences(wish, &asked.Wish))
 		}
+		recalled, public, err := workload.Recall(requestObject(spec, text))
+		if err != nil || recalled.Digest() != wish.Digest() || workload.KeyID(public) != workload.KeyID(sharedKey.Public()) {
+			t.Fatalf("it is recalled as something else: %v", err)
+		}
 	})
 }
 

@@ -359,3 +359,14 @@ func BenchmarkSign(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkRecall(b *testing.B) {
+	_, object := askedOf(b)
+	for b.Loop() {
+		w, _, err := workload.Recall(object)
+		if err != nil {
+			b.Fatal(err)
+		}
+		w.Digest()
+	}
+}
