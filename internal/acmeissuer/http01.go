@@ -22,8 +22,17 @@ const wellKnown = "/.well-known/acme-challenge/"
 // Tokens answers the requests of HTTP-01: for each token its key. It is an
 // http.Handler, for plain HTTP, and safe for concurrent use. The zero value is ready.
 type Tokens struct {
+	// Client is asked for the challenges that other processes have presented, another
+	// replica or one that has ended while a server looks: at most once a second,
+	// whatever strangers ask for. nil: nobody is asked.
+	Client *Client
+
 	mu   sync.RWMutex
 	keys map[string]answerTo
+
+	others  sync.Mutex
+	read    time.Time
+	foreign map[string]answerTo
 }
 
 type answerTo struct{ host, key string }
@@ -50,6 +59,33 @@ func (t *Tokens) has(token string) bool {
 	return ok
 }
 
+// find returns what to answer to a token.
+func (t *Tokens) find(ctx context.Context, token string) (answerTo, bool) {
+	t.mu.RLock()
+	answer, ok := t.keys[token]
+	t.mu.RUnlock()
+	if ok || t.Client == nil || token == "" {
+		return answer, ok
+	}
+	t.others.Lock()
+	defer t.others.Unlock()
+	if time.Since(t.read) >= time.Second {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		found := make(map[string]answerTo)
+		err := t.Client.eachChallenge(ctx, "", func(c *cmacme.Challenge) {
+			if c.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && c.Status.Presented && !final(c.Status.State) {
+				found[c.Spec.Token] = answerTo{c.Spec.DNSName, c.Spec.Key}
+			}
+		})
+		if t.read = time.Now(); err == nil {
+			t.foreign = found
+		}
+	}
+	answer, ok = t.foreign[token]
+	return answer, ok
+}
+
 // ServeHTTP answers with the key of a token, to who asks for it by the name that is to
 // be proved. A token is a random number that the ACME server drew, and its key is
 // public: nothing here is secret.
@@ -60,10 +96,12 @@ func (t *Tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, ok := strings.CutPrefix(r.URL.Path, wellKnown)
-	t.mu.RLock()
-	answer, known := t.keys[token]
-	t.mu.RUnlock()
-	if !ok || !known || !strings.EqualFold(hostOf(r.Host), answer.host) || r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !ok || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		http.NotFound(w, r)
+		return
+	}
+	answer, ok := t.find(r.Context(), token)
+	if !ok || !strings.EqualFold(hostOf(r.Host), answer.host) {
 		http.NotFound(w, r)
 		return
 	}
