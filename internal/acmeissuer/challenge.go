@@ -2,12 +2,15 @@ package acmeissuer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/mholt/acmez/v3/acme"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -60,20 +63,62 @@ func (w *work) challenges() ([]*cmacme.Challenge, error) {
 			w.order.Status.Reason = bounded(err.Error())
 			return nil, &errAgain{after: afterError, reason: err.Error()}
 		}
+		if wanted.Spec.Key, err = w.keyFor(&wanted.Spec); err != nil {
+			return nil, err
+		}
 		api := w.Client.challenges(wanted.Namespace)
 		c, err := api.Get(w.ctx, wanted.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			if wanted.Spec.Key, err = w.keyFor(&wanted.Spec); err != nil {
-				return nil, err
-			}
 			c, err = api.Create(w.ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
 		}
 		if err != nil {
 			return nil, err
 		}
+		if !metav1.IsControlledBy(c, w.order) || !sameProof(&c.Spec, &wanted.Spec) {
+			return nil, &errAgain{after: afterError, reason: fmt.Sprintf("challenge %s/%s is not as the order wants it: somebody wrote it, delete it", c.Namespace, c.Name)}
+		}
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// sameProof tells whether a challenge that was found would prove what one that was
+// just computed does. Who may write Challenges in a namespace shall not have the
+// credentials of a ClusterIssuer write other records than an order needs.
+func sameProof(a, b *cmacme.ChallengeSpec) bool {
+	return a.URL == b.URL && a.AuthorizationURL == b.AuthorizationURL && a.DNSName == b.DNSName && a.Wildcard == b.Wildcard &&
+		a.Type == b.Type && a.Token == b.Token && a.Key == b.Key && a.IssuerRef.Name == b.IssuerRef.Name && kindOf(a.IssuerRef) == kindOf(b.IssuerRef) &&
+		sameJSON(a.Solver.DNS01, b.Solver.DNS01)
+}
+
+// sameJSON compares as the API server keeps objects: it writes free JSON in its own
+// order.
+func sameJSON(a, b any) bool {
+	x, err := plain(a)
+	y, err2 := plain(b)
+	return err == nil && err2 == nil && reflect.DeepEqual(x, y)
+}
+
+func plain(v any) (any, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var p any
+	err = json.Unmarshal(text, &p)
+	return p, err
+}
+
+// mayCleanUp tells whether the credentials of a challenge's issuer may be used for it.
+// Those of a ClusterIssuer are for the solvers that it has itself; those of an Issuer
+// are in the challenge's own namespace.
+func mayCleanUp(c *cmacme.Challenge, issuer cmapi.GenericIssuer) bool {
+	if c.Spec.Solver.DNS01 == nil || kindOf(c.Spec.IssuerRef) != cmapi.ClusterIssuerKind {
+		return true
+	}
+	return issuer != nil && issuer.GetSpec().ACME != nil && slices.ContainsFunc(issuer.GetSpec().ACME.Solvers, func(s cmacme.ACMEChallengeSolver) bool {
+		return s.DNS01 != nil && sameJSON(s.DNS01, c.Spec.Solver.DNS01)
+	})
 }
 
 // keyFor returns what is to be shown for a challenge (RFC 8555 section 8.1).
@@ -98,7 +143,7 @@ func (w *work) proveOne(c *cmacme.Challenge) (*cmacme.Challenge, error) {
 		case nothing:
 			return c, nil
 		case cleanUp:
-			return w.finishChallenge(w.ctx, c)
+			return w.finishChallenge(w.ctx, c, w.issuer)
 		case pause:
 			return c, &errAgain{after: wait, reason: fmt.Sprintf("%s: Waiting %s before accepting %s challenge without self-check", c.Spec.DNSName, wait.Round(time.Second), c.Spec.Type)}
 		}
@@ -225,8 +270,10 @@ func (w *work) askChallenge(c *cmacme.Challenge) error {
 }
 
 // finishChallenge takes down what was presented for a challenge, and lets it go.
-func (o *Orders) finishChallenge(ctx context.Context, c *cmacme.Challenge) (*cmacme.Challenge, error) {
-	if finalizes(c) {
+func (o *Orders) finishChallenge(ctx context.Context, c *cmacme.Challenge, issuer cmapi.GenericIssuer) (*cmacme.Challenge, error) {
+	if may := mayCleanUp(c, issuer); !may && o.Log != nil {
+		o.Log.Warn("acme: a challenge's record stays: its ClusterIssuer has no such solver (any more)", "challenge", c.Name, "namespace", c.Namespace)
+	} else if may && finalizes(c) {
 		if err := o.Solvers.cleanUp(ctx, c, o.Accounts.secretNamespace(c.Spec.IssuerRef, c.Namespace)); err != nil {
 			if isAPIError(err) {
 				return c, err
@@ -279,13 +326,13 @@ func ignoreGone(err error) error {
 }
 
 // Sweep cleans up after challenges that no Step will come to any more: those that are
-// deleted, and those that have come to an end. mine tells whether an issuer, as an
-// object in a namespace refers to it, is ours; nil: all are. Call it at the start,
-// each minute, and when a Challenge is being deleted.
-func (o *Orders) Sweep(ctx context.Context, mine func(ref cmmeta.IssuerReference, namespace string) bool) error {
+// deleted, and those that have come to an end. find returns the issuer that an object
+// in a namespace refers to, nil where there is none any more, and whether it is ours.
+// Call it at the start, each minute, and when a Challenge is being deleted.
+func (o *Orders) Sweep(ctx context.Context, find func(ref cmmeta.IssuerReference, namespace string) (issuer cmapi.GenericIssuer, ours bool)) error {
 	var left []*cmacme.Challenge
 	err := o.Client.eachChallenge(ctx, metav1.NamespaceAll, func(c *cmacme.Challenge) {
-		if (c.DeletionTimestamp != nil || final(c.Status.State)) && finalizes(c) && (mine == nil || mine(c.Spec.IssuerRef, c.Namespace)) {
+		if (c.DeletionTimestamp != nil || final(c.Status.State)) && finalizes(c) {
 			left = append(left, c.DeepCopy())
 		}
 	})
@@ -294,7 +341,11 @@ func (o *Orders) Sweep(ctx context.Context, mine func(ref cmmeta.IssuerReference
 	}
 	var errs []error
 	for _, c := range left {
-		if _, err := o.finishChallenge(ctx, c); err != nil && !apierrors.IsConflict(err) {
+		issuer, ours := find(c.Spec.IssuerRef, c.Namespace)
+		if !ours {
+			continue
+		}
+		if _, err := o.finishChallenge(ctx, c, issuer); err != nil && !apierrors.IsConflict(err) {
 			errs = append(errs, fmt.Errorf("challenge %s/%s: %w", c.Namespace, c.Name, err))
 		}
 	}

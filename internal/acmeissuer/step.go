@@ -488,7 +488,7 @@ func (w *work) tidy(remove bool) error {
 		return err
 	}
 	for _, c := range challenges {
-		if _, err := w.finishChallenge(w.ctx, c); err != nil {
+		if _, err := w.finishChallenge(w.ctx, c, w.issuer); err != nil {
 			return err
 		}
 		if !remove {
