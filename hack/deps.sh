@@ -2,7 +2,7 @@
 # Installs what the tests need of the system and is not there, from Debian.
 set -euo pipefail
 missing=()
-for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd; do
+for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd pebble:pebble; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 # Debian has it where an ordinary user's PATH does not look.
