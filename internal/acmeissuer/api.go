@@ -54,8 +54,8 @@ func NewClient(config *rest.Config) (*Client, error) {
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	config.NegotiatedSerializer, config.APIPath = codecs.WithoutConversion(), "/apis"
 	for group, to := range map[schema.GroupVersion]*rest.Interface{
-		cmacme.SchemeGroupVersion: &c.acme,
-		gwapi.SchemeGroupVersion:  &c.gateway,
+		cmacme.SchemeGroupVersion:               &c.acme,
+		schema.GroupVersion(gwapi.GroupVersion): &c.gateway,
 		// Webhooks are reached by a whole path (webhook.go).
 		{Group: "acme.cert-manager.io", Version: "v1alpha1"}: &c.webhooks,
 	} {

@@ -70,6 +70,9 @@ func (w *work) challenges() ([]*cmacme.Challenge, error) {
 		c, err := api.Get(w.ctx, wanted.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			c, err = api.Create(w.ctx, wanted, metav1.CreateOptions{FieldManager: fieldManager})
+			if err == nil {
+				w.event(w.order, false, "Created", fmt.Sprintf("Created Challenge resource %q for domain %q", c.Name, c.Spec.DNSName))
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -199,10 +202,12 @@ func (w *work) present(c *cmacme.Challenge) error {
 	}
 	if err := w.Solvers.present(w.ctx, c, w.Accounts.secretNamespace(c.Spec.IssuerRef, c.Namespace)); err != nil {
 		c.Status.Reason = bounded("Error presenting challenge: " + err.Error())
+		w.event(c, true, "PresentError", c.Status.Reason)
 		return &errAgain{after: afterError, reason: c.Spec.DNSName + ": " + c.Status.Reason}
 	}
 	c.Status.Presented, c.Status.Reason = true, ""
 	c.Status.PresentedAt = new(metav1.NewTime(w.Now()))
+	w.event(c, false, "Presented", fmt.Sprintf("Presented challenge using %s challenge mechanism", c.Spec.Type))
 	return nil
 }
 
@@ -248,6 +253,7 @@ func (w *work) askChallenge(c *cmacme.Challenge) error {
 	switch got.Status {
 	case acme.StatusValid:
 		c.Status.State, c.Status.Reason = cmacme.Valid, "Successfully authorized domain"
+		w.event(c, false, "DomainVerified", fmt.Sprintf("Domain %q verified with %q validation", c.Spec.DNSName, c.Spec.Type))
 	case acme.StatusPending:
 		// A server may go on saying pending while it looks: what was told stays told.
 		if mine.Status == acme.StatusProcessing {
@@ -263,6 +269,7 @@ func (w *work) askChallenge(c *cmacme.Challenge) error {
 		if mine.Error != nil {
 			c.Status.Reason = bounded("Error accepting authorization: " + detail(*mine.Error))
 		}
+		w.event(c, true, "Failed", c.Status.Reason)
 	default:
 		c.Status.State, c.Status.Reason = cmacme.Expired, fmt.Sprintf("the server calls the authorization %.40q", got.Status)
 	}
@@ -311,6 +318,7 @@ func (o *Orders) noteCleanUp(ctx context.Context, c *cmacme.Challenge, err error
 		return nil
 	}
 	c.Status.Reason = reason
+	o.event(c, true, "CleanUpError", reason)
 	saved, err := o.Client.challenges(c.Namespace).UpdateStatus(ctx, c, metav1.UpdateOptions{FieldManager: fieldManager})
 	if err == nil {
 		*c = *saved

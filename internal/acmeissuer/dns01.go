@@ -220,7 +220,7 @@ func ask(ctx context.Context, servers []string, name string, kind uint16, recurs
 	m.SetQuestion(name, kind)
 	m.SetEdns0(1232, false)
 	m.RecursionDesired = recursive
-	err := errors.New("no resolvers are known: set the controller's flag --dns01-nameservers")
+	err := errors.New("no resolvers are known: set the controller's flag --dns01-recursive-nameservers")
 	for _, server := range servers {
 		var in *dns.Msg
 		in, _, err = (&dns.Client{Net: "udp", Timeout: queryTimeout}).ExchangeContext(ctx, m, server)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"github.com/letsencrypt/pebble/v2/ca"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubepki/kubepki/internal/issue"
@@ -38,6 +40,7 @@ type bench struct {
 	port   int // where HTTP-01 is answered
 
 	orders *Orders
+	events []string
 	tokens atomic.Pointer[Tokens]
 	issuer *cmapi.Issuer
 	key    crypto.Signer
@@ -77,16 +80,19 @@ func (b *bench) restart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accounts := &Accounts{Kube: client.Kube, ClusterNamespace: "kubepki", UserAgent: "kubepki/test", Now: time.Now}
-	tokens := &Tokens{Client: client}
-	b.tokens.Store(tokens)
-	b.orders = &Orders{Client: client, Accounts: accounts, Now: time.Now, Solvers: &Solvers{
-		Client: client, Tokens: tokens, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: int32(b.port),
-		Nameservers: []string{b.dns.address}, Poll: 20 * time.Millisecond, Secrets: accounts.secret, dnsPort: b.dns.port,
-		dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)))
-		},
-	}}
+	b.orders = New(client, Settings{
+		ClusterNamespace: "kubepki", UserAgent: "kubepki/test", Now: time.Now,
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, Port: int32(b.port), Nameservers: []string{b.dns.address},
+	})
+	b.orders.Event = func(object runtime.Object, _ bool, reason, message string) {
+		b.events = append(b.events, fmt.Sprintf("%T %s: %s", object, reason, message))
+	}
+	s := b.orders.Solvers
+	b.tokens.Store(s.Tokens)
+	s.Poll, s.dnsPort = 20*time.Millisecond, b.dns.port
+	s.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)))
+	}
 }
 
 // verify registers the account, and writes what came of it into the issuer.
@@ -225,6 +231,25 @@ func TestPebbleIssuesForNamesThatAreProvedByHTTP(t *testing.T) {
 	if b.issuer.Status.ACME.LastRegisteredEmail != "ops@example.test" || b.issuer.Status.ACME.LastPrivateKeyHash == "" {
 		t.Errorf("the issuer's status is %+v", b.issuer.Status.ACME)
 	}
+	all := strings.Join(b.events, "\n")
+	for _, want := range []string{"*v1.Order Created: Created Challenge", "*v1.Challenge Presented: ", `*v1.Challenge DomainVerified: Domain "b.example.test" verified`, "*v1.Order Complete: "} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no event %q among\n%s", want, all)
+		}
+	}
+}
+
+func TestWhatWasProvedNeedsNoOtherProof(t *testing.T) {
+	b := newBench(t, pebbleInProcess, pebbleSettings{reuse: true})
+	b.mustVerify(t)
+	b.mustIssue(t, b.asking(t, "r-1", "r.example.test"), "r.example.test")
+	b.kube.writes, b.events = nil, nil
+	cr := b.asking(t, "r-2", "r.example.test")
+	b.mustIssue(t, cr, "r.example.test")
+	if writes := strings.Join(b.kube.writes, " "); strings.Contains(writes, "challenges") {
+		t.Errorf("challenges were made: %s", writes)
+	}
+	t.Logf("%d writes: %v", len(b.kube.writes), b.kube.writes)
 }
 
 func TestPebbleIssuesForNamesThatAreProvedByDynamicUpdates(t *testing.T) {

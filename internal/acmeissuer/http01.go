@@ -14,6 +14,7 @@ import (
 	"time"
 
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
+	"golang.org/x/net/netutil"
 )
 
 // wellKnown is where servers look (RFC 8555 section 8.3).
@@ -117,6 +118,10 @@ func hostOf(host string) string {
 	return strings.Trim(host, "[]")
 }
 
+// maxConnections bounds who is answered at the same time. ACME servers come with a
+// handful, from several places at once.
+const maxConnections = 512
+
 // Serve answers on a listener until the context ends.
 func (t *Tokens) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
@@ -125,7 +130,7 @@ func (t *Tokens) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(l); ctx.Err() == nil {
+	if err := server.Serve(netutil.LimitListener(l, maxConnections)); ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -208,7 +213,7 @@ func look(ctx context.Context, client *http.Client, where, key string) error {
 	if err != nil {
 		return fmt.Errorf("GET %s: %s", where, sayWeb(err))
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET %s: HTTP %d, not 200: does the route lead to this controller?", where, response.StatusCode)
 	}

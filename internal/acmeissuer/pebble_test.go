@@ -44,7 +44,8 @@ type pebbleSettings struct {
 	dns        string
 	eab        map[string]string // the keys of external accounts; not nil: they are required
 	profiles   map[string]ca.Profile
-	roots      int // alternate ones
+	roots      int  // alternate ones
+	reuse      bool // what was proved needs no other proof
 	middleware func(http.Handler) http.Handler
 	address    string // where to listen; empty: anywhere
 }
@@ -54,7 +55,7 @@ type pebbleSettings struct {
 func pebbleInProcess(t *testing.T, s pebbleSettings) *acmeServer {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	t.Setenv("PEBBLE_AUTHZREUSE", "0")
+	t.Setenv("PEBBLE_AUTHZREUSE", map[bool]string{false: "0", true: "100"}[s.reuse])
 	quiet := log.New(io.Discard, "", 0)
 	store := db.NewMemoryStore()
 	for id, key := range s.eab {
@@ -68,7 +69,7 @@ func pebbleInProcess(t *testing.T, s pebbleSettings) *acmeServer {
 	}
 	authority := ca.New(quiet, store, "", "ecdsa", s.roots, 1, profiles)
 	front := wfe.New(quiet, store, va.New(quiet, s.httpPort, 1, false, s.dns, store), authority, []string{"pebble.test"}, false, s.eab != nil, 1, 1)
-	var handler http.Handler = front.Handler()
+	handler := front.Handler()
 	if s.middleware != nil {
 		handler = s.middleware(handler)
 	}

@@ -86,7 +86,7 @@ func (s *session) readDirectory(ctx context.Context, base http.RoundTripper, ser
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the server answers its directory with HTTP %d", response.StatusCode)
 	}

@@ -16,6 +16,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -28,9 +29,18 @@ type Orders struct {
 	Solvers  *Solvers
 	Log      *slog.Logger
 	Now      func() time.Time
+	// Event tells users of a step, on an Order or a Challenge, with cert-manager's
+	// reasons. It may be nil.
+	Event func(object runtime.Object, warning bool, reason, message string)
 	// Replaced returns the certificate that a request is to replace, or nil, for the
 	// server to know a renewal by (RFC 9773 section 5). It may be nil.
 	Replaced func(context.Context, *cmapi.CertificateRequest) *x509.Certificate
+}
+
+func (o *Orders) event(object runtime.Object, warning bool, reason, message string) {
+	if o.Event != nil {
+		o.Event(object, warning, reason, message)
+	}
 }
 
 // Verdict is how far a request is.
@@ -218,6 +228,7 @@ func isAPIError(err error) bool {
 func (w *work) end(state cmacme.State, reason string) {
 	w.order.Status.State, w.order.Status.Reason = state, bounded(reason)
 	w.order.Status.FailureTime = new(metav1.NewTime(w.Now()))
+	w.event(w.order, true, "Failed", w.order.Status.Reason)
 }
 
 // save writes the order's status where it has changed.
@@ -334,19 +345,20 @@ func (w *work) wait(reason string) error {
 }
 
 func (w *work) finalize() error {
-	got, err := w.session.client.FinalizeOrder(w.ctx, w.session.account, acme.Order{
+	got, finalizeErr := w.session.client.FinalizeOrder(w.ctx, w.session.account, acme.Order{
 		Location: w.order.Status.URL, Finalize: w.order.Status.FinalizeURL, Authorizations: urlsOf(w.order.Status.Authorizations),
 	}, w.request.Raw)
-	if p, ok := problemOf(err); ok && got.Status == "" && p.Type != acme.ProblemTypeOrderNotReady {
-		return err
-	}
-	if err != nil {
+	p, refused := problemOf(finalizeErr)
+	switch {
+	case refused && got.Status == "" && p.Type != acme.ProblemTypeOrderNotReady:
+		return finalizeErr
+	case finalizeErr != nil:
 		// The order was finalised before, perhaps by a process that ended then, or the
 		// server needs time. Either way it is asked next.
 		w.order.Status.State = cmacme.Processing
-		return nil
+	default:
+		w.take(got)
 	}
-	w.take(got)
 	return nil
 }
 
@@ -377,6 +389,7 @@ func (w *work) fetch() error {
 		return told("the server's certificate is of no use: " + err.Error())
 	}
 	w.order.Status.Certificate, w.order.Status.Reason = trust.EncodeCertificates(chain...), ""
+	w.event(w.order, false, "Complete", "Order completed successfully")
 	return nil
 }
 
