@@ -148,6 +148,20 @@ func (d *dnsServer) query(r, m *dns.Msg) {
 	}
 }
 
+// setMute has updates answered, and not carried out.
+func (d *dnsServer) setMute(mute bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mute = mute
+}
+
+// count returns how many updates were taken.
+func (d *dnsServer) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.updates
+}
+
 // texts returns the TXT records that there are.
 func (d *dnsServer) texts() map[string][]string {
 	d.mu.Lock()

@@ -27,9 +27,10 @@ type kubeServer struct {
 	objects map[string]*unstructured.Unstructured // by path
 	version int
 	writes  []string
-	// die ends the process that asks, as it were, before its write with this number:
-	// nothing is answered from then on. 0: never.
-	die int
+	// die ends the process that asks, as it were, before the write after so many that
+	// were done: nothing is answered from then on. 0: never.
+	die, done int
+	dead      bool
 	// hook answers paths of its own.
 	hook func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -53,7 +54,7 @@ func (k *kubeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		k.writes = append(k.writes, r.Method+" "+r.URL.Path)
 	}
-	if k.die > 0 && len(k.writes) >= k.die {
+	if k.dead = k.dead || k.die > 0 && r.Method != http.MethodGet && k.done >= k.die; k.dead {
 		panic(http.ErrAbortHandler)
 	}
 	if k.hook != nil && k.hook(w, r) {
@@ -71,7 +72,26 @@ func (k *kubeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(err.ErrStatus)
 		return
 	}
+	if r.Method != http.MethodGet {
+		k.done++
+	}
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// live lets a process come, which will end after so many writes; 0: never. It tells
+// whether the one before has ended.
+func (k *kubeServer) live(writes int) (ended bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ended = k.dead
+	k.die, k.done, k.dead = writes, 0, false
+	return ended
+}
+
+func (k *kubeServer) isDead() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.dead
 }
 
 func (k *kubeServer) serve(method, path string, body *unstructured.Unstructured) (any, *apierrors.StatusError) {

@@ -56,6 +56,7 @@ func pebbleInProcess(t *testing.T, s pebbleSettings) *acmeServer {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	t.Setenv("PEBBLE_AUTHZREUSE", map[bool]string{false: "0", true: "100"}[s.reuse])
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0")
 	quiet := log.New(io.Discard, "", 0)
 	store := db.NewMemoryStore()
 	for id, key := range s.eab {

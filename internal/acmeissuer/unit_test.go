@@ -438,7 +438,7 @@ func TestWhoWritesChallengesDoesNotUseAClusterIssuersCredentials(t *testing.T) {
 	b := newBench(t, pebbleInProcess, pebbleSettings{})
 	b.useDNS(t, "HMACSHA256")
 	b.mustVerify(t)
-	b.dns.mute = true
+	b.dns.setMute(true)
 	cr := b.asking(t, "written", "a.example.test")
 	if _, err := b.orders.Step(t.Context(), cr, b.issuer); err != nil {
 		t.Fatal(err)
@@ -452,8 +452,8 @@ func TestWhoWritesChallengesDoesNotUseAClusterIssuersCredentials(t *testing.T) {
 	if c, err = api.Update(t.Context(), c, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	updates := b.dns.updates
-	if a, err := b.orders.Step(t.Context(), cr, b.issuer); err != nil || a.Verdict != Pending || !strings.Contains(a.Message, "is not as the order wants it") || b.dns.updates != updates {
+	updates := b.dns.count()
+	if a, err := b.orders.Step(t.Context(), cr, b.issuer); err != nil || a.Verdict != Pending || !strings.Contains(a.Message, "is not as the order wants it") || b.dns.count() != updates {
 		t.Errorf("%+v %v", a, err)
 	}
 	// Of a ClusterIssuer whose solver is another, nothing is cleaned up either.
