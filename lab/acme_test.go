@@ -53,6 +53,7 @@ func startACME(t *testing.T) *acmeLab {
 	c.nodes = append(c.nodes, node)
 	etcd, apiserver := start(t, node, "etcd", "--unsafe-no-fsync"), start(t, node, "kube-apiserver")
 	ready(t, etcd, apiserver)
+	c.admin = c.conf(t, "super-admin")
 	modules, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func startACME(t *testing.T) *acmeLab {
 	}
 	a := &acmeLab{admin: c.client(t)}
 	a.startPebble(t, pebble)
-	config := rest.CopyConfig(c.conf(t, "super-admin"))
+	config := rest.CopyConfig(c.admin)
 	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kubepki:kubepki-controller", Groups: []string{"system:serviceaccounts", "system:authenticated"}}
 	client, err := acmeissuer.NewClient(config)
 	if err != nil {
