@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -556,4 +557,62 @@ func TestALimitOfRateIsWaitedForAsTheServerSays(t *testing.T) {
 	}
 	limited.Store(false)
 	b.mustIssue(t, cr, "many.example.test")
+}
+
+func TestACertificateThatSomebodyPutIntoAnOrderIsNotHandedOn(t *testing.T) {
+	b := newBench(t, pebbleInProcess, pebbleSettings{})
+	b.mustVerify(t)
+	b.mustIssue(t, b.asking(t, "f-1", "f.example.test"), "f.example.test")
+	// The order of this name holds a certificate for another key now.
+	var err error
+	if b.key, err = issue.GenerateKey(issue.ECDSAP256); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.run(t, b.asking(t, "f-1", "f.example.test")); a.Verdict != Failed || a.Chain != nil || !strings.Contains(a.Message, "for another key") {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestTheNextProcessAnswersForTheOneThatPresented(t *testing.T) {
+	b := newBench(t, pebbleInProcess, pebbleSettings{})
+	b.mustVerify(t)
+	refuse := func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: net.ErrClosed}
+	}
+	b.orders.Solvers.dial = refuse
+	cr := b.asking(t, "next-1", "next.example.test")
+	if a, err := b.orders.Step(t.Context(), cr, b.issuer); err != nil || a.Verdict != Pending {
+		t.Fatalf("%+v %v", a, err)
+	}
+	api := b.orders.Client.challenges("shop")
+	c, err := api.Get(t.Context(), b.kube.names("challenges")[0], metav1.GetOptions{})
+	if err != nil || !c.Status.Presented {
+		t.Fatalf("%+v %v", c.Status, err)
+	}
+	b.restart(t)
+	ask := func(token string) string {
+		r := httptest.NewRequest(http.MethodGet, "http://next.example.test"+wellKnown+token, nil)
+		w := httptest.NewRecorder()
+		b.orders.Solvers.Tokens.ServeHTTP(w, r)
+		return strconv.Itoa(w.Code) + " " + w.Body.String()
+	}
+	if got := ask(c.Spec.Token); got != "200 "+c.Spec.Key {
+		t.Errorf("a token of the process before: %s", got)
+	}
+	if got := ask("none"); !strings.HasPrefix(got, "404") {
+		t.Errorf("a token of nobody: %s", got)
+	}
+	// The server was told, and this process has another address: it must be reached.
+	c.Status.State = cmacme.Processing
+	if _, err := api.UpdateStatus(t.Context(), c, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.orders.Solvers.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
+	if a, err := b.orders.Step(t.Context(), cr, b.issuer); err != nil || a.Verdict != Pending {
+		t.Fatalf("%+v %v", a, err)
+	}
+	slice, err := b.orders.Client.Kube.DiscoveryV1().EndpointSlices("shop").Get(t.Context(), routeName(c)+"-ipv4", metav1.GetOptions{})
+	if err != nil || !slices.Equal(slice.Endpoints[0].Addresses, []string{"192.0.2.77"}) {
+		t.Errorf("%+v %v", slice, err)
+	}
 }
