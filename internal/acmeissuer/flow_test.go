@@ -71,6 +71,20 @@ func newBench(t *testing.T, start func(*testing.T, pebbleSettings) *acmeServer, 
 		t.Fatal(err)
 	}
 	b.restart(t)
+	// A key that is there, and quickly made; "made" is one that is not.
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := issue.EncodePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.orders.Client.Kube.CoreV1().Secrets("shop").Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "account", Namespace: "shop"}, Data: map[string][]byte{"tls.key": text},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 
@@ -221,7 +235,12 @@ func (b *bench) useDNS(t *testing.T, algorithm string) {
 
 func TestPebbleIssuesForNamesThatAreProvedByHTTP(t *testing.T) {
 	b := newBench(t, pebbleProcess, pebbleSettings{})
+	b.issuer.Spec.ACME.PrivateKey.Name = "made"
 	b.mustVerify(t)
+	secret, err := b.orders.Client.Kube.CoreV1().Secrets("shop").Get(t.Context(), "made", metav1.GetOptions{})
+	if err != nil || !strings.Contains(string(secret.Data["tls.key"]), "RSA PRIVATE KEY") {
+		t.Errorf("the account's key was not made in a form that cert-manager reads: %v", err)
+	}
 	cr := b.asking(t, "web-1", "a.example.test", "b.example.test")
 	b.mustIssue(t, cr, "a.example.test", "b.example.test")
 	b.nothingLeft(t)
