@@ -104,7 +104,7 @@ var (
 	pure          = []string{"internal/trust", "internal/brief", "internal/catalog", "internal/check", "internal/plan", "internal/bundle", "internal/diagram", "internal/explain"}
 	notPure       = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/fs", "syscall", "path/filepath"}
 	notPureCalls  = []string{"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After"}
-	noDisk        = []string{"internal/workload", "internal/keystore", "internal/acmeissuer", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery"}
+	noDisk        = []string{"internal/workload", "internal/keystore", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery"}
 	notWithoutFor = []string{"os", "os/exec", "net/http"}
 )
 

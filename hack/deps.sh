@@ -9,7 +9,7 @@ if [ "$(cat $instances)" -lt 1024 ] && ! { echo 1024 >$instances; } 2>/dev/null;
 	echo "labs beside each other want 1024 inotify instances: sysctl fs.inotify.max_user_instances=1024, or KUBEPKI_LAB_PROCESSES=1" >&2
 fi
 missing=()
-for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd; do
+for pair in openssl:openssl curl:curl gcc:gcc nft:nftables softhsm2-util:softhsm2 ssh-keyscan:openssh-client promtool:prometheus dbus-daemon:dbus-daemon systemd-analyze:systemd pebble:pebble; do
 	command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 # Debian has it where an ordinary user's PATH does not look.
