@@ -246,7 +246,7 @@ func (c *Controller) finish(ctx context.Context, it *item, r *cmapi.CertificateR
 		return err
 	}
 	revision := it.revision()
-	if err := c.writeStatus(ctx, it, workload.Issued(it.seen, facts, revision, now())); err != nil {
+	if err := c.writeStatus(ctx, it, workload.Settled(it.seen, facts, revision, now())); err != nil {
 		return err
 	}
 	c.Events.Tell(it.object(), false, "Issuing", workload.MessageIssued)

@@ -90,9 +90,9 @@ func settle(s *cmapi.CertificateStatus, o *cmapi.Certificate, secret *SecretFact
 	SetCondition(s, cmapi.CertificateConditionReady, o.Generation, ready, reason, message, now)
 }
 
-// Issued is the status of a Certificate after a certificate of a revision has been
+// Settled is the status of a Certificate after a certificate of a revision has been
 // stored in its Secret.
-func Issued(o *cmapi.Certificate, secret *SecretFacts, revision int, now time.Time) cmapi.CertificateStatus {
+func Settled(o *cmapi.Certificate, secret *SecretFacts, revision int, now time.Time) cmapi.CertificateStatus {
 	s := *o.Status.DeepCopy()
 	s.Revision = &revision
 	RemoveCondition(&s, cmapi.CertificateConditionIssuing)
