@@ -264,7 +264,7 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 	if err != nil {
 		return nil, fmt.Errorf("Secret %s: %w", it.secret(), err)
 	}
-	there, err := c.Client.Kube.CoreV1().Secrets(it.key.Namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: workload.FieldManager, Force: true})
+	there, err := c.Client.applySecret(ctx, it.secret(), secret)
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", it.secret(), err)
 	}
