@@ -115,7 +115,7 @@ func (c *Controller) issueAtOnce(ctx context.Context, it *item, v workload.Verdi
 	done, err := c.approve(ctx, r, asked, status)
 	if err == nil && !done {
 		var a Answer
-		if a, err = signer.Sign(ctx, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
+		if a, err = c.sign(ctx, signer, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
 			c.take(r, status, a)
 		}
 	}
