@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,7 +44,7 @@ func (i *caIssuer) Verify(ctx context.Context, issuer cmapi.GenericIssuer) (Heal
 	if err := authority.Usable(now()); err != nil {
 		return Health{Reason: "ErrInvalidKeyPair", Message: failed + err.Error()}, nil
 	}
-	return Health{Ready: true, Reason: "KeyPairVerified", Message: "Signing CA verified"}, nil
+	return Health{Ready: true, Reason: "KeyPairVerified", Message: "Signing CA verified", Again: authority.NotAfter().Sub(now()) + time.Second}, nil
 }
 
 // Sign signs.
