@@ -55,7 +55,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	}
 	config.GroupVersion, config.APIPath = &cmapi.SchemeGroupVersion, "/apis"
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.NegotiatedSerializer = negotiated{serializer.NewCodecFactory(scheme).WithoutConversion()}
 	cm, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, err

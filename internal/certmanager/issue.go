@@ -206,7 +206,8 @@ func (c *Controller) replaceRequest(ctx context.Context, it *item, at types.Name
 	if err != nil {
 		return err
 	}
-	if owner := metav1.GetControllerOfNoCopy(there); owner == nil || owner.UID != it.seen.UID {
+	// One of a Certificate of this name that was removed, and made again, is nobody's.
+	if owner := metav1.GetControllerOfNoCopy(there); owner == nil || owner.Kind != cmapi.CertificateKind || owner.Name != it.seen.Name {
 		return errTaken
 	}
 	if err := c.Client.deleteRequest(ctx, at, there.UID); err != nil && !apierrors.IsNotFound(err) {
