@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubepki/kubepki/internal/acmeissuer"
 	"github.com/kubepki/kubepki/internal/issue"
@@ -35,9 +38,10 @@ import (
 // acmeLab is a real API server with cert-manager's CRDs, Debian's pebble, and the ACME
 // issuer as the account of its manifest.
 type acmeLab struct {
-	admin  kubernetes.Interface
-	orders *acmeissuer.Orders
-	issuer *cmapi.ClusterIssuer
+	cluster *controlPlane
+	admin   kubernetes.Interface
+	orders  *acmeissuer.Orders
+	issuer  *cmapi.ClusterIssuer
 	// answering is the port at which pebble looks.
 	answering net.Listener
 }
@@ -59,7 +63,7 @@ func startACME(t *testing.T) *acmeLab {
 		t.Fatal(err)
 	}
 	dirs := strings.Fields(string(modules))
-	for _, files := range []string{filepath.Join(dirs[0], "deploy", "crds"), filepath.Join("..", "deploy", "controller-acme-rbac.yaml")} {
+	for _, files := range []string{filepath.Join(dirs[0], "deploy", "crds"), filepath.Join("..", "deploy", "controller-workloads-rbac.yaml"), filepath.Join("..", "deploy", "controller-acme-rbac.yaml")} {
 		if out, err := kubectl(t, c, "apply", "--server-side", "-f", files); err != nil {
 			t.Fatalf("%v\n%s%s", err, out.stdout, out.stderr)
 		}
@@ -67,7 +71,7 @@ func startACME(t *testing.T) *acmeLab {
 	if out, err := kubectl(t, c, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"); err != nil {
 		t.Fatalf("%v\n%s%s", err, out.stdout, out.stderr)
 	}
-	a := &acmeLab{admin: c.client(t)}
+	a := &acmeLab{cluster: c, admin: c.client(t)}
 	a.startPebble(t, pebble)
 	config := rest.CopyConfig(c.admin)
 	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kubepki:kubepki-controller", Groups: []string{"system:serviceaccounts", "system:authenticated"}}
@@ -259,6 +263,82 @@ func TestACMEIssuerOnARealAPIServer(t *testing.T) {
 		answer, err := a.orders.Step(t.Context(), cr, a.issuer)
 		if err != nil || answer.Verdict != acmeissuer.Pending || !strings.Contains(answer.Message, "install the Gateway API") {
 			t.Errorf("%+v %v", answer, err)
+		}
+	})
+}
+
+// TestCertificatesByACME has kubepki controller do the whole: an Issuer, a Certificate, and
+// what answers for its names.
+func TestCertificatesByACME(t *testing.T) {
+	a := startACME(t)
+	port := a.answering.Addr().(*net.TCPAddr).Port
+	_ = a.answering.Close()
+	a.startController(t, port)
+	a.issuer.TypeMeta = metav1.TypeMeta{APIVersion: "cert-manager.io/v1", Kind: cmapi.ClusterIssuerKind}
+	a.issuer.ObjectMeta = metav1.ObjectMeta{Name: "pebble"}
+	certificate := &cmapi.Certificate{
+		TypeMeta: metav1.TypeMeta{APIVersion: "cert-manager.io/v1", Kind: cmapi.CertificateKind}, ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: "default"},
+		Spec: cmapi.CertificateSpec{
+			SecretName: "shop-tls", DNSNames: []string{"shop.lab.test", "www.lab.test"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble", Kind: cmapi.ClusterIssuerKind},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		},
+	}
+	for _, o := range []any{a.issuer, certificate} {
+		text, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := kubectl(t, a.cluster, "apply", "-f", write(t, filepath.Join(a.cluster.dir, "object.json"), string(text))); err != nil {
+			t.Fatalf("%v\n%s", err, out.stderr)
+		}
+	}
+	if out, err := kubectl(t, a.cluster, "wait", "--for=condition=Ready", "certificate/shop", "--timeout=60s"); err != nil {
+		all, _ := kubectl(t, a.cluster, "get", "clusterissuers,certificates,certificaterequests,orders,challenges", "-o", "yaml")
+		t.Fatalf("%v\n%s%s", err, out.stderr, all.stdout)
+	}
+	secret, err := a.admin.CoreV1().Secrets("default").Get(t.Context(), "shop-tls", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+	if err != nil || pair.Leaf.VerifyHostname("www.lab.test") != nil || len(pair.Certificate) < 2 {
+		t.Errorf("the Secret holds no chain with key for its names: %v", err)
+	}
+	if _, there := secret.Data["ca.crt"]; there {
+		t.Error("ACME tells no root, and there is a ca.crt")
+	}
+	if n := a.left(t); n > 0 {
+		t.Errorf("%d objects of HTTP-01 are left", n)
+	}
+}
+
+// startController runs kubepki controller as the account of the manifests, in the place
+// where pebble looks.
+func (a *acmeLab) startController(t *testing.T, port int) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(a.cluster.path("cp1", "etc/kubernetes/super-admin.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range config.AuthInfos {
+		user.Impersonate, user.ImpersonateGroups = "system:serviceaccount:kubepki:kubepki-controller", []string{"system:serviceaccounts", "system:authenticated"}
+	}
+	file := filepath.Join(t.TempDir(), "controller.conf")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), filepath.Join(programs, "kubepki"), "controller", "--kubeconfig="+file, "--enable=workloads,acme", "--leader-elect=false",
+		"--cluster-resource-namespace=default", "--listen=", "--acme-http01-address=10.99.0.1:"+strconv.Itoa(port))
+	var log bytes.Buffer
+	command.Stderr = &log
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Signal(os.Interrupt)
+		_ = command.Wait()
+		if t.Failed() {
+			t.Logf("controller:\n%s", log.String())
 		}
 	})
 }

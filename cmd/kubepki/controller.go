@@ -24,6 +24,7 @@ type controllerOptions struct {
 	pods    podFlags
 
 	workloads workloadFlags
+	acme      acmeFlags
 }
 
 // leaseFlags say how a leader is chosen.
@@ -86,6 +87,7 @@ SIGHUP opens the issuance log anew.`,
 	o.signing.add(f)
 	o.pods.add(f)
 	o.workloads.add(f)
+	o.acme.add(f)
 	return c
 }
 
@@ -105,6 +107,7 @@ func parts() []part {
 		{"podcerts", (*controllerOptions).preparePods, (*controllerRun).podLoops},
 		{"trustbundles", (*controllerOptions).prepareBundles, (*controllerRun).bundleLoops},
 		{"workloads", (*controllerOptions).prepareWorkloads, (*controllerRun).workloadLoops},
+		{"acme", (*controllerOptions).prepareACME, (*controllerRun).acmeLoops},
 	}
 }
 

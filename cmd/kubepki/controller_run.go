@@ -45,6 +45,7 @@ type controllerRun struct {
 	lasting  context.Context // ends when the process has finished
 	stop     context.CancelFunc
 
+	acme            acmePart
 	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
 	workloadMetrics *certmanager.Metrics
 }
@@ -126,6 +127,14 @@ func (r *controllerRun) run(ctx context.Context, chosen []part) error {
 		beside = append(beside, r.csr.log)
 		stop := reopen(r.csr.log, r.log)
 		defer stop()
+	}
+	if r.acme.enabled {
+		answering, err := r.acme.open(r.config)
+		if err != nil {
+			endSide()
+			return err
+		}
+		beside = append(beside, answering...)
 	}
 	// What is beside goes on until the parts have finished what they had begun.
 	work := func(ctx context.Context) error {

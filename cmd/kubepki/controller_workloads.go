@@ -68,6 +68,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	if len(f.issuers) > 0 {
 		o.Ours = f.ours
 	}
+	o.ACME = r.acme.orders
 	loop := certmanager.New(o)
 	r.workloads.Store(loop)
 	return []controller.Loop{loop}, nil

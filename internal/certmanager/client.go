@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
@@ -118,6 +119,7 @@ type statusMeta struct {
 
 // object names an object of cert-manager.io as it was last seen.
 type object struct {
+	group           schema.GroupVersion // the zero value: cert-manager.io/v1
 	kind, resource  string
 	namespace, name string
 	uid             types.UID

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/kubepki/kubepki/internal/acmeissuer"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -27,6 +28,8 @@ type Options struct {
 	// Issuers sign, by the field of the issuer's spec that they serve, such as "acme",
 	// beside those that are always there: "ca" and "selfSigned".
 	Issuers map[string]Issuer
+	// ACME asks ACME servers for issuers with spec.acme; nil: others do.
+	ACME *acmeissuer.Orders
 	// Approver decides on requests; nil: others do.
 	Approver Approver
 	// Guard is asked before anything is signed, also where another has approved it: what
@@ -55,7 +58,8 @@ type Controller struct {
 	*stores
 	authorities *authorities
 	signers     map[string]Issuer
-	inHand      keySet // requests that the loop of Certificates works on
+	acme        *acmeIssuer // nil: none
+	inHand      keySet      // requests that the loop of Certificates works on
 
 	certificateQueue workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	requestQueue     workqueue.TypedRateLimitingInterface[types.NamespacedName]
@@ -78,6 +82,10 @@ func New(o Options) *Controller {
 	}
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
+	if o.ACME != nil {
+		c.acme = newACMEIssuer(o.ACME, c)
+		c.signers["acme"] = c.acme
+	}
 	for kind, i := range o.Issuers {
 		c.signers[kind] = i
 	}
@@ -113,6 +121,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		work(ctx, &running, c.Workers, c.certificateQueue, c.Log, "certificate", c.handleCertificate)
 		work(ctx, &running, max(1, c.Workers/2), c.requestQueue, c.Log, "request", c.handleRequest)
 		work(ctx, &running, max(1, c.Workers/8), c.issuerQueue, c.Log, "issuer", c.handleIssuer)
+		if c.acme != nil {
+			running.Go(func() { c.acme.sweep(ctx) })
+		}
 	}
 	<-ctx.Done()
 	c.certificateQueue.ShutDown()

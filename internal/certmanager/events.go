@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -49,8 +50,9 @@ func (r *recorder) Tell(o object, warning bool, reason, message string) {
 	if !limit.TryAccept() {
 		return
 	}
+	group := cmp.Or(o.group, cmapi.SchemeGroupVersion)
 	r.events.Event(&corev1.ObjectReference{
-		APIVersion: cmapi.SchemeGroupVersion.String(), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
+		APIVersion: group.String(), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
 	}, kind, reason, message)
 }
 
