@@ -275,7 +275,7 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 	}
 	secret, err := workload.SecretOf(it.seen, content, passwords, it.state.Secret.Type, c.OwnerReference)
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s: %w", it.secret(), err)
+		return nil, fmt.Errorf("making Secret %s: %w", it.secret(), err)
 	}
 	there, err := c.Client.applySecret(ctx, it.secret(), secret)
 	if err != nil {

@@ -43,10 +43,10 @@ type RequestFacts struct {
 	Digest, Key [32]byte
 	Unreadable  bool
 	// Leaf is the SHA-256 sum of its certificate (DER); zero: it has none.
-	Leaf [32]byte
-	Issuer      cmmeta.IssuerReference
-	State       RequestState
-	Approved    bool
+	Leaf     [32]byte
+	Issuer   cmmeta.IssuerReference
+	State    RequestState
+	Approved bool
 	// Ready is the reason of its condition Ready; "": it has none.
 	Ready string
 	// Reason and Message are those of the condition that ended it without a certificate.
