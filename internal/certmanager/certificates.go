@@ -96,8 +96,8 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 			return fmt.Errorf("reading CertificateRequest %s/%s: %w", it.key.Namespace, suspect.Name, err)
 		}
 		if err == nil {
-			if asked, err := workload.Read(r); err == nil {
-				s.Differs = workload.Differences(&asked.Wish, wish)
+			if was, _, err := workload.Recall(r); err == nil {
+				s.Differs = workload.Differences(was, wish)
 			}
 		}
 	}

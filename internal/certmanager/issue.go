@@ -115,7 +115,7 @@ func (c *Controller) issueAtOnce(ctx context.Context, it *item, v workload.Verdi
 	done, err := c.approve(ctx, r, asked, status)
 	if err == nil && !done {
 		var a Answer
-		if a, err = signer.Sign(ctx, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
+		if a, err = c.sign(ctx, signer, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
 			c.take(r, status, a)
 		}
 	}
@@ -264,7 +264,7 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 	if err != nil {
 		return nil, fmt.Errorf("Secret %s: %w", it.secret(), err)
 	}
-	there, err := c.Client.Kube.CoreV1().Secrets(it.key.Namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: workload.FieldManager, Force: true})
+	there, err := c.Client.applySecret(ctx, it.secret(), secret)
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", it.secret(), err)
 	}

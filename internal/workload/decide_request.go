@@ -76,9 +76,9 @@ func revisionOf(o *cmapi.CertificateRequest) int {
 }
 
 func (f *RequestFacts) read(o *cmapi.CertificateRequest) {
-	asked, err := Read(o)
+	wish, public, err := Recall(o)
 	if err == nil {
-		f.Digest, f.Key = asked.Digest(), KeyID(asked.Public)
+		f.Digest, f.Key = wish.Digest(), KeyID(public)
 	}
 	f.Unreadable = err != nil
 }
