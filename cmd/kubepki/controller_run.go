@@ -25,6 +25,7 @@ import (
 	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // controllerRun is what the parts of one process share.
@@ -47,6 +48,7 @@ type controllerRun struct {
 
 	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
 	workloadMetrics *certmanager.Metrics
+	workloadPolicy  *workload.Policy // nil: none
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.

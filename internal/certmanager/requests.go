@@ -140,6 +140,10 @@ func (c *Controller) approve(ctx context.Context, r *cmapi.CertificateRequest, a
 	if err != nil {
 		return true, err
 	}
+	if a.Again > 0 {
+		c.requestQueue.AddAfter(types.NamespacedName{Namespace: r.Namespace, Name: r.Name}, a.Again)
+	}
+	_, here := issuerOf(r.Spec.IssuerRef, r.Namespace)
 	switch a.Verdict {
 	case Approved:
 		workload.SetRequestCondition(status, cmapi.CertificateRequestConditionApproved, cmmeta.ConditionTrue, a.Reason, a.Message, now())
@@ -147,7 +151,17 @@ func (c *Controller) approve(ctx context.Context, r *cmapi.CertificateRequest, a
 	case Denied:
 		c.Events.Tell(requestObject(r), true, a.Reason, a.Message)
 		workload.SetRequestCondition(status, cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, a.Reason, a.Message, now())
-		deny(status)
+		if here { // what else an external issuer says is its own business
+			deny(status)
+		}
+	default:
+		switch {
+		case a.Reason == "":
+		case here:
+			c.pend(r, status, a.Reason, a.Message)
+		default:
+			c.Events.Tell(requestObject(r), false, a.Reason, a.Message)
+		}
 	}
 	return true, nil
 }

@@ -229,6 +229,8 @@ func compileWorkload(expression string, trusted bool) (func(workload.Petition, *
 			return nil, nil, fmt.Errorf("speaks of %s, which without cert-manager's admission webhook is what the requester writes: set trustRequesters where that webhook runs", name)
 		}
 	}
-	evaluator := func(q workload.Petition, s *workload.Seen) (bool, error) { return evaluate(program, workloadVariables(q, s)) }
+	evaluator := func(q workload.Petition, s *workload.Seen) (bool, error) {
+		return evaluate(program, workloadVariables(q, s))
+	}
 	return evaluator, slices.Sorted(maps.Keys(spoken)), nil
 }
