@@ -79,7 +79,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	}
 	f := &r.o.workloads
 	o := certmanager.Options{
-		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log,
+		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log, SigningRequests: f.csrIssuers,
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if len(f.approve) > 0 {

@@ -25,6 +25,8 @@ const (
 	certificateRequests = "certificaterequests"
 	issuers             = "issuers"
 	clusterIssuers      = "clusterissuers"
+
+	signingRequests = "certificatesigningrequests" // of certificates.k8s.io/v1
 )
 
 // Client speaks cert-manager.io/v1, and the API of Kubernetes itself. It is safe for
@@ -118,6 +120,7 @@ type statusMeta struct {
 
 // object names an object of cert-manager.io as it was last seen.
 type object struct {
+	apiVersion      string // "": cert-manager.io/v1
 	kind, resource  string
 	namespace, name string
 	uid             types.UID

@@ -171,18 +171,27 @@ const guardAgain = time.Minute
 
 // sign has an approved request signed, if the guard does not object.
 func (c *Controller) sign(ctx context.Context, signer Issuer, o Order) (Answer, error) {
-	if c.Guard != nil {
-		a, err := c.Guard.Approve(ctx, o.Request, o.Asked)
-		switch {
-		case err != nil:
-			return Answer{}, err
-		case a.Verdict == Denied:
-			return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, nil
-		case a.Verdict != Approved:
-			return Answer{Reason: a.Reason, Message: a.Message, Again: guardAgain}, nil
-		}
+	if a, objects, err := c.guard(ctx, o); objects || err != nil {
+		return a, err
 	}
 	return signer.Sign(ctx, o)
+}
+
+// guard asks the guard. Where it objects the answer says why.
+func (c *Controller) guard(ctx context.Context, o Order) (Answer, bool, error) {
+	if c.Guard == nil {
+		return Answer{}, false, nil
+	}
+	a, err := c.Guard.Approve(ctx, o.Request, o.Asked)
+	switch {
+	case err != nil:
+		return Answer{}, true, err
+	case a.Verdict == Denied:
+		return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, true, nil
+	case a.Verdict != Approved:
+		return Answer{Reason: a.Reason, Message: a.Message, Again: guardAgain}, true, nil
+	}
+	return Answer{}, false, nil
 }
 
 func deny(status *cmapi.CertificateRequestStatus) {
