@@ -81,6 +81,11 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 	if r.client, err = kubernetes.NewForConfig(r.config); err != nil {
 		return nil, err
 	}
+	if r.pods.issuer != nil {
+		if r.pods.issuer.Client, err = certmanager.NewClient(r.config); err != nil {
+			return nil, err
+		}
+	}
 	klog.SetSlogLogger(r.log) // client-go's
 	r.election = leaderelection.NewLeaderHealthzAdaptor(20 * time.Second)
 	if o.listen != "" {
@@ -123,6 +128,9 @@ func (r *controllerRun) run(ctx context.Context, chosen []part) error {
 	var beside []controller.Loop
 	if r.listener != nil {
 		beside = append(beside, &controller.Health{Listener: r.listener, Live: r.election.Check, Ready: r.ready, Metrics: r.registry})
+	}
+	if r.pods.issuer != nil {
+		beside = append(beside, r.pods.issuer)
 	}
 	if r.csr.log != nil {
 		beside = append(beside, r.csr.log)
