@@ -94,7 +94,7 @@ func TestWorkloadPolicy(t *testing.T) {
 	}
 	w.apply(t, policyObjects)
 	w.forge(t)
-	defer w.run(t, "--enable=workloads,podcerts,trustbundles", "--workload-policy="+file, "--csr-issuers",
+	defer w.run(t, "--enable=podcerts,trustbundles", "--workload-policy="+file, "--csr-issuers",
 		"--pod-signer-name=clusterissuers.kubepki.dev/internal", "--pod-trust-domain=lab.example")()
 	t.Run("what a rule approves is issued, and nothing else", w.testPolicy)
 	t.Run("a forged approval is worth no more than the limits", w.testForged)

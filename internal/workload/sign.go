@@ -27,8 +27,9 @@ type Issued struct {
 // first that ends of the authority's chain, if not before, and begins with the last
 // that begins. What was signed is verified before it is given away, so that the name
 // constraints and path lengths of the authority hold. The keys of the chain are not
-// certified: who serves with the key of an authority has it where it does not belong. An error about the authority is
-// that of [Authority], and another one is about what was asked.
+// certified: who serves with the key of an authority has it where it does not belong. An
+// error about the authority is that of [Authority], and another one is about what was
+// asked.
 func Sign(a *Asked, ca *Authority, spec *cmapi.CAIssuer, now time.Time) (*Issued, error) {
 	if err := ca.usable(now); err != nil {
 		return nil, err
