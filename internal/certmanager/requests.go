@@ -104,7 +104,10 @@ func (c *Controller) answer(ctx context.Context, r *cmapi.CertificateRequest, f 
 	}
 	if !f.Approved {
 		if done, err := c.approve(ctx, r, asked, status); done || err != nil {
-			return 0, err
+			if c.Approver == nil || err != nil || len(status.Conditions) > len(r.Status.Conditions) {
+				return 0, err
+			}
+			return guardAgain, nil // the approver may know more then
 		}
 	}
 	if !here {
@@ -257,7 +260,7 @@ func requestObject(r *cmapi.CertificateRequest) object {
 func (c *Controller) writeRequest(ctx context.Context, r *cmapi.CertificateRequest, status cmapi.CertificateRequestStatus) (*workload.RequestFacts, error) {
 	w, err := c.Client.putStatus(ctx, requestObject(r), status)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil, fmt.Errorf("CertificateRequest %s/%s: %w", r.Namespace, r.Name, errAgain)
+		return nil, fmt.Errorf("%s/%s: %w", r.Namespace, r.Name, errAgain)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("writing the status of CertificateRequest %s/%s: %w", r.Namespace, r.Name, err)
