@@ -163,6 +163,9 @@ func TestWhatAPolicyApproves(t *testing.T) {
 		{"two common names", "", func(p *petition) {
 			p.csr.RawSubject = subject(t, pkix.RelativeDistinguishedNameSET{commonName("web.shop.svc")}, pkix.RelativeDistinguishedNameSET{commonName("bank")})
 		}, workload.Waits, workload.NotSeen},
+		{"two common names, where what is not approved is denied", "otherwise: Deny\n", func(p *petition) {
+			p.csr.RawSubject = subject(t, pkix.RelativeDistinguishedNameSET{commonName("web.shop.svc"), commonName("bank")})
+		}, workload.Denies, workload.NotSeen},
 
 		{"an authority without permission", "", func(p *petition) { p.object.Spec.IsCA = true }, workload.Denies, workload.CANotAllowed},
 		{"an authority by its usages alone", "", func(p *petition) {
@@ -269,6 +272,17 @@ func TestLimitsHoldWhoeverHasApproved(t *testing.T) {
 				t.Errorf("without a policy: %v", err)
 			}
 		})
+	}
+}
+
+func TestARequestOfNoNamespaceIsOnlyWithinRulesForAll(t *testing.T) {
+	const rule = "rules: [{name: a, issuers: [{kind: ClusterIssuer, name: internal}], namespaces: [%s], allowCA: true, deny: \"false\"}]\n"
+	for namespaces, ok := range map[string]bool{`"*"`: true, `"team-*", shop`: false} {
+		p := healthy()
+		p.object.Spec.IsCA = true
+		if err := workloadPolicy(t, strings.Replace(rule, "%s", namespaces, 1)).Limit("", p.asked(t)); (err == nil) != ok {
+			t.Errorf("%s: %v", namespaces, err)
+		}
 	}
 }
 

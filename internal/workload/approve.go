@@ -107,7 +107,7 @@ func (p *Policy) Decide(q Petition, a *Asked) Ruling {
 	}
 	seen, err := a.Seen()
 	if err != nil {
-		return Ruling{ID: NotSeen, Message: err.Error()}
+		return p.otherwise(Ruling{ID: NotSeen, Message: err.Error()})
 	}
 	waits := Ruling{ID: NothingApproves, Message: "no rule approves it"}
 	for _, r := range rules {
@@ -132,10 +132,18 @@ func (p *Policy) Decide(q Petition, a *Asked) Ruling {
 			waits, failed = ruling, ruling.ID == RuleFailed
 		}
 	}
-	if p.DenyOthers && !failed {
-		waits.Outcome = Denies
+	if failed {
+		return waits
 	}
-	return waits
+	return p.otherwise(waits)
+}
+
+// otherwise is what becomes of a request that nothing approves.
+func (p *Policy) otherwise(r Ruling) Ruling {
+	if p.DenyOthers {
+		r.Outcome = Denies
+	}
+	return r
 }
 
 // ask asks one rule.
@@ -168,10 +176,10 @@ func (p *Policy) withoutRule(a *Asked) Ruling {
 		return Ruling{Outcome: Approves, ID: OwnIssuer, Message: "the issuer is of the request's own namespace"}
 	}
 	ruling := Ruling{ID: NamespaceUnnamed, Message: fmt.Sprintf("no rule names the namespace beside %s %q", a.Issuer.Kind, a.Issuer.Name)}
-	if p.DenyOthers && p.Names(a.Issuer) {
-		ruling.Outcome = Denies
+	if !p.Names(a.Issuer) {
+		return ruling // it is others' to decide
 	}
-	return ruling
+	return p.otherwise(ruling)
 }
 
 // Names tells whether requests to an issuer are this policy's to decide, from whatever
