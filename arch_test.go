@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"internal/testpki":      {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision"},
 	"internal/csr":          {"internal/trust", "internal/issue"},
 	"internal/yamldoc":      {},
-	"internal/policy":       {"internal/csr", "internal/yamldoc"},
+	"internal/policy":       {"internal/csr", "internal/workload", "internal/yamldoc"},
 	"internal/kmsproto":     {},
 	"deploy":                {},
 	"internal/reload":       {"internal/trust"},

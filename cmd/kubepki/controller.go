@@ -130,6 +130,9 @@ func (o *controllerOptions) enabled() ([]part, error) {
 		if i < 0 {
 			return nil, usagef("--enable: there is no part %q: use %s", name, strings.Join(partNames(), ", "))
 		}
+		if slices.ContainsFunc(chosen, func(p part) bool { return p.name == name }) {
+			return nil, usagef("--enable: %s is there twice", name)
+		}
 		chosen = append(chosen, parts()[i])
 	}
 	if len(chosen) == 0 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/podcert"
 	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
@@ -27,7 +28,7 @@ type podFlags struct {
 }
 
 func (o *podFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&o.signer, "pod-signer-name", podcert.DefaultSignerName, "signer of pods' certificates and of their trust bundle; kubernetes.io/* is reserved")
+	f.StringVar(&o.signer, "pod-signer-name", podcert.DefaultSignerName, "signer of pods' certificates and of their trust bundle; kubernetes.io/* is reserved. "+podIssuers+"NAMESPACE.NAME and "+podClusterIssuers+"NAME sign with the authority of the CA issuer of that name")
 	f.StringVar(&o.trustDomain, "pod-trust-domain", "", "trust domain of the SPIFFE IDs of pods, such as example.org")
 	f.StringVar(&o.authority.certificate, "pod-signing-cert-file", "", "certificate of the authority of pods; those above it may follow (PEM)")
 	f.StringVar(&o.authority.key, "pod-signing-key-file", "", "its key (PEM), or kms:NAME for a key that kubepki-kms holds")
@@ -41,7 +42,8 @@ func (o *podFlags) add(f *pflag.FlagSet) {
 
 // podPart is what the parts "podcerts" and "trustbundles" need.
 type podPart struct {
-	source  signers.Source // nil: no authority of pods is configured
+	issuer  *certmanager.IssuerSource // the source, where it is an issuer of cert-manager.io
+	source  signers.Source            // nil: no authority of pods is configured
 	policy  podcert.Policy
 	bundles []controller.TrustBundle
 }
@@ -49,7 +51,23 @@ type podPart struct {
 // openPods opens the authority of pods, once for both parts.
 func (o *controllerOptions) openPods(r *controllerRun) error {
 	f := &o.pods
-	if r.pods.source != nil || f.authority == (keyFlags{}) {
+	if r.pods.source != nil {
+		return nil
+	}
+	if namespace, name, ok := podIssuer(f.signer); ok {
+		if f.authority != (keyFlags{}) {
+			return usagef("--pod-signer-name=%s names an issuer, whose Secret has the authority: leave --pod-signing-cert-file and --pod-signing-key-file out", f.signer)
+		}
+		if name == "" {
+			return usagef("--pod-signer-name: %q is not %sNAMESPACE.NAME or %sNAME", f.signer, podIssuers, podClusterIssuers)
+		}
+		r.pods.issuer = &certmanager.IssuerSource{
+			Namespace: namespace, Name: name, ClusterNamespace: o.workloads.clusterNamespace, Told: r.toldAuthority(f.signer),
+		}
+		r.pods.source = r.pods.issuer
+		return nil
+	}
+	if f.authority == (keyFlags{}) {
 		return nil
 	}
 	if f.authority.certificate == "" || f.authority.key == "" {
@@ -62,18 +80,43 @@ func (o *controllerOptions) openPods(r *controllerRun) error {
 	return nil
 }
 
+// Signers of pods whose authority is that of a CA issuer of cert-manager.io.
+const (
+	podIssuers        = "issuers.kubepki.dev/"
+	podClusterIssuers = "clusterissuers.kubepki.dev/"
+)
+
+// podIssuer reads the name of such a signer; the namespace is "" for a ClusterIssuer, and
+// the name where there is none.
+func podIssuer(signer string) (namespace, name string, ok bool) {
+	if name, ok := strings.CutPrefix(signer, podClusterIssuers); ok {
+		return "", name, true
+	}
+	if rest, ok := strings.CutPrefix(signer, podIssuers); ok {
+		namespace, name, _ = strings.Cut(rest, ".")
+		if namespace == "" {
+			name = ""
+		}
+		return namespace, name, true
+	}
+	return "", "", false
+}
+
 func (o *controllerOptions) preparePods(r *controllerRun) error {
 	if err := o.openPods(r); err != nil {
 		return err
 	}
 	if r.pods.source == nil {
-		return usagef("--enable podcerts: name the authority of pods with --pod-signing-cert-file and --pod-signing-key-file")
+		return usagef("--enable podcerts: name the authority of pods with --pod-signing-cert-file and --pod-signing-key-file, or an issuer with --pod-signer-name")
 	}
 	f := &o.pods
 	if f.trustDomain == "" {
 		return usagef("--enable podcerts: name the trust domain with --pod-trust-domain")
 	}
 	r.pods.policy = podcert.Policy{SignerName: f.signer, TrustDomain: f.trustDomain, MaxLife: f.duration, KeyTypes: f.keyTypes, AllowUnmounted: f.allowUnmounted}
+	if r.pods.issuer != nil {
+		r.pods.policy.Namespace = r.pods.issuer.Namespace
+	}
 	if err := r.pods.policy.Validate(); err != nil {
 		return usageError{fmt.Errorf("the flags of podcerts: %w", err)}
 	}
@@ -110,6 +153,9 @@ func (o *controllerOptions) prepareBundles(r *controllerRun) error {
 	for _, b := range r.pods.bundles {
 		if err := b.Validate(); err != nil {
 			return usageError{fmt.Errorf("trust bundle %q: %w", b.Name, err)}
+		}
+		if b.SignerName != "" && r.pods.issuer != nil {
+			continue // an issuer is read once the API server is reached
 		}
 		if _, err := b.Anchors(); err != nil {
 			return fmt.Errorf("trust bundle %q: %w", b.Name, err)

@@ -25,6 +25,7 @@ import (
 	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // controllerRun is what the parts of one process share.
@@ -48,6 +49,7 @@ type controllerRun struct {
 	acme            acmePart
 	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
 	workloadMetrics *certmanager.Metrics
+	workloadPolicy  *workload.Policy // nil: none
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.
@@ -79,6 +81,11 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 	r.config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	if r.client, err = kubernetes.NewForConfig(r.config); err != nil {
 		return nil, err
+	}
+	if r.pods.issuer != nil {
+		if r.pods.issuer.Client, err = certmanager.NewClient(r.config); err != nil {
+			return nil, err
+		}
 	}
 	klog.SetSlogLogger(r.log) // client-go's
 	r.election = leaderelection.NewLeaderHealthzAdaptor(20 * time.Second)
@@ -122,6 +129,9 @@ func (r *controllerRun) run(ctx context.Context, chosen []part) error {
 	var beside []controller.Loop
 	if r.listener != nil {
 		beside = append(beside, &controller.Health{Listener: r.listener, Live: r.election.Check, Ready: r.ready, Metrics: r.registry})
+	}
+	if r.pods.issuer != nil {
+		beside = append(beside, r.pods.issuer)
 	}
 	if r.csr.log != nil {
 		beside = append(beside, r.csr.log)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
+	"github.com/kubepki/kubepki/internal/policy"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -21,6 +23,9 @@ type workloadFlags struct {
 	ownerReference   bool
 	clusterNamespace string
 	workers          int
+	policyFile       string
+	csrIssuers       bool
+	given            func(flag string) bool
 }
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
@@ -28,6 +33,9 @@ func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.approve, "approve-signers", certmanager.BuiltInSigners(), "issuers whose CertificateRequests are approved, as approveSignerNames of cert-manager's chart; empty leaves that to others")
 	f.BoolVar(&o.ownerReference, "enable-certificate-owner-ref", false, "have the Secrets of Certificates removed with them")
 	f.StringVar(&o.clusterNamespace, "cluster-resource-namespace", "kube-system", "namespace of the Secrets that ClusterIssuers name")
+	f.StringVar(&o.policyFile, "workload-policy", "", "policy FILE that says who may ask which names from which issuer (docs/workload-policy.md), in the place of --approve-signers")
+	f.BoolVar(&o.csrIssuers, "csr-issuers", false, "sign approved CertificateSigningRequests of the signers issuers.cert-manager.io/NAMESPACE.NAME and clusterissuers.cert-manager.io/NAME too")
+	o.given = f.Changed
 	f.IntVar(&o.workers, "workload-workers", certmanager.DefaultWorkers, "Certificates in work at the same time")
 }
 
@@ -47,6 +55,18 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 			return usagef("--issuers: %q is not NAMESPACE/NAME, NAME or external", pattern)
 		}
 	}
+	if f.policyFile != "" {
+		if len(f.approve) > 0 && f.given("approve-signers") {
+			return usagef("--workload-policy decides in the place of --approve-signers: leave one out, or give --approve-signers= to leave approvals to others")
+		}
+		data, err := readInput(r.streams, f.policyFile)
+		if err != nil {
+			return fmt.Errorf("--workload-policy: %w", err)
+		}
+		if r.workloadPolicy, err = policy.ParseWorkload(data); err != nil {
+			return fmt.Errorf("--workload-policy: %s: %w", f.policyFile, err)
+		}
+	}
 	r.workloadMetrics = certmanager.NewMetrics(r.registry)
 	r.registry.MustRegister(certmanager.Collector(r.workloads.Load))
 	return nil
@@ -60,7 +80,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	}
 	f := &r.o.workloads
 	o := certmanager.Options{
-		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log,
+		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log, SigningRequests: f.csrIssuers,
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if len(f.approve) > 0 {
@@ -70,7 +90,16 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 		o.Ours = f.ours
 	}
 	o.ACME = r.acme.orders
+	if r.workloadPolicy != nil {
+		o.Guard = certmanager.Limits{Policy: r.workloadPolicy, Log: r.log}
+	}
 	loop := certmanager.New(o)
+	switch {
+	case len(f.approve) > 0 && r.workloadPolicy != nil:
+		loop.Approver = loop.ByPolicy(r.workloadPolicy)
+	case len(f.approve) > 0:
+		r.log.Warn("workloads: without --workload-policy all requests to the signers of --approve-signers are approved, from every namespace", "signers", f.approve)
+	}
 	r.workloads.Store(loop)
 	return []controller.Loop{loop}, nil
 }

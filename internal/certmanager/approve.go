@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -32,7 +33,9 @@ const (
 // Approval is a verdict, and why, as the condition has it.
 type Approval struct {
 	Verdict         Verdict
-	Reason, Message string
+	Reason, Message string // of what is undecided: what it waits for; "": nothing is said
+	// Again is when to ask again; 0: when the request changes.
+	Again time.Duration
 }
 
 // ApproveSigners approves every request to the signers that it names, as cert-manager's

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
@@ -26,6 +25,8 @@ const (
 	certificateRequests = "certificaterequests"
 	issuers             = "issuers"
 	clusterIssuers      = "clusterissuers"
+
+	signingRequests = "certificatesigningrequests" // of certificates.k8s.io/v1
 )
 
 // Client speaks cert-manager.io/v1, and the API of Kubernetes itself. It is safe for
@@ -122,7 +123,7 @@ type statusMeta struct {
 
 // object names an object of cert-manager.io as it was last seen.
 type object struct {
-	group           schema.GroupVersion // the zero value: cert-manager.io/v1
+	apiVersion      string // "": cert-manager.io/v1
 	kind, resource  string
 	namespace, name string
 	uid             types.UID

@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 
@@ -35,6 +36,8 @@ type Options struct {
 	// Guard is asked before anything is signed, also where another has approved it: what
 	// it denies fails, and what it leaves undecided waits. nil: an approval is enough.
 	Guard Approver
+	// SigningRequests says that CertificateSigningRequests of Kubernetes are signed too.
+	SigningRequests bool
 	// Ours tells whether an issuer, named from a namespace, is served by this process;
 	// nil: all are.
 	Ours func(ref cmmeta.IssuerReference, namespace string) bool
@@ -56,6 +59,7 @@ type Options struct {
 type Controller struct {
 	Options
 	*stores
+	signing     *store[signingFacts] // CertificateSigningRequests; empty where they are not signed
 	authorities *authorities
 	signers     map[string]Issuer
 	acme        *acmeIssuer // nil: none
@@ -63,6 +67,7 @@ type Controller struct {
 
 	certificateQueue workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	requestQueue     workqueue.TypedRateLimitingInterface[types.NamespacedName]
+	signingQueue     workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	issuerQueue      workqueue.TypedRateLimitingInterface[issuerKey]
 }
 
@@ -78,7 +83,7 @@ func New(o Options) *Controller {
 	}
 	c := &Controller{
 		Options: o, stores: newStores(), signers: map[string]Issuer{},
-		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), issuerQueue: newQueue[issuerKey](),
+		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), signingQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
 	}
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
@@ -90,6 +95,8 @@ func New(o Options) *Controller {
 		c.signers[kind] = i
 	}
 	c.certificates.told, c.requests.told, c.secrets.told = c.certificateTold, c.requestTold, c.secretTold
+	c.signing = newStore(reduceSigning)
+	c.signing.told = c.signingTold
 	c.issuers.told, c.clusterIssuers.told = issuerTold[cmapi.Issuer](c), issuerTold[cmapi.ClusterIssuer](c)
 	return c
 }
@@ -115,11 +122,17 @@ func (c *Controller) Synced() bool { return c.synced() }
 func (c *Controller) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { c.watch(ctx, c.Client) })
+	if c.SigningRequests {
+		running.Go(func() {
+			watch(ctx, c.Client.Kube.CertificatesV1().RESTClient(), signingRequests, "", all, &certificatesv1.CertificateSigningRequest{}, c.signing)
+		})
+	}
 	c.authorities.start(ctx)
 	if c.await(ctx) {
 		c.Log.Info("workloads: working", "workers", c.Workers, "certificates", c.certificates.len(), "requests", c.requests.len(), "secrets", c.secrets.len())
 		work(ctx, &running, c.Workers, c.certificateQueue, c.Log, "certificate", c.handleCertificate)
 		work(ctx, &running, max(1, c.Workers/2), c.requestQueue, c.Log, "request", c.handleRequest)
+		work(ctx, &running, max(1, c.Workers/8), c.signingQueue, c.Log, "signingRequest", c.handleSigning)
 		work(ctx, &running, max(1, c.Workers/8), c.issuerQueue, c.Log, "issuer", c.handleIssuer)
 		if c.acme != nil {
 			running.Go(func() { c.acme.sweep(ctx) })
@@ -128,6 +141,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	<-ctx.Done()
 	c.certificateQueue.ShutDown()
 	c.requestQueue.ShutDown()
+	c.signingQueue.ShutDown()
 	c.issuerQueue.ShutDown()
 	running.Wait()
 	c.authorities.wait()
@@ -215,6 +229,7 @@ func issuerTold[T any](c *Controller) func(types.NamespacedName, *T, *T) {
 			c.issuerQueue.Add(k)
 		}
 		c.wakeRequests(k)
+		c.wakeSigning(k)
 	}
 }
 

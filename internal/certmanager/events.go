@@ -50,9 +50,8 @@ func (r *recorder) Tell(o object, warning bool, reason, message string) {
 	if !limit.TryAccept() {
 		return
 	}
-	group := cmp.Or(o.group, cmapi.SchemeGroupVersion)
 	r.events.Event(&corev1.ObjectReference{
-		APIVersion: group.String(), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
+		APIVersion: cmp.Or(o.apiVersion, cmapi.SchemeGroupVersion.String()), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
 	}, kind, reason, message)
 }
 

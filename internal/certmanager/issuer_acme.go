@@ -101,7 +101,7 @@ func (c *Controller) findIssuer(ref cmmeta.IssuerReference, namespace string) (c
 
 // tellACME tells users of a step, on an Order or a Challenge.
 func (c *Controller) tellACME(o runtime.Object, warning bool, reason, message string) {
-	at := object{group: cmacme.SchemeGroupVersion}
+	at := object{apiVersion: cmacme.SchemeGroupVersion.String()}
 	var m *metav1.ObjectMeta
 	switch o := o.(type) {
 	case *cmacme.Order:

@@ -12,15 +12,24 @@ import (
 
 // Metrics are the figures of the loops. They are safe for concurrent use; nil counts
 // nothing.
-type Metrics struct{ issuances *prometheus.CounterVec }
+type Metrics struct{ issuances, rulings *prometheus.CounterVec }
 
 // NewMetrics registers the figures.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{issuances: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "kubepki", Name: "workload_issuances_total", Help: "Requests that were signed by this process, and issuances of Certificates that failed, by kind of issuer and result.",
 	}, []string{"issuer_kind", "result"})}
-	r.MustRegister(m.issuances)
+	m.rulings = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "kubepki", Name: "workload_rulings_total", Help: "Decisions on requests by the workload policy, by outcome (approve, deny, wait) and reason.",
+	}, []string{"outcome", "reason"})
+	r.MustRegister(m.issuances, m.rulings)
 	return m
+}
+
+func (m *Metrics) ruled(outcome, reason string) {
+	if m != nil {
+		m.rulings.WithLabelValues(outcome, reason).Inc()
+	}
 }
 
 func (m *Metrics) issued(ref cmmeta.IssuerReference) { m.count(ref, "issued") }

@@ -143,6 +143,10 @@ func (c *Controller) approve(ctx context.Context, r *cmapi.CertificateRequest, a
 	if err != nil {
 		return true, err
 	}
+	if a.Again > 0 {
+		c.requestQueue.AddAfter(types.NamespacedName{Namespace: r.Namespace, Name: r.Name}, a.Again)
+	}
+	_, here := issuerOf(r.Spec.IssuerRef, r.Namespace)
 	switch a.Verdict {
 	case Approved:
 		workload.SetRequestCondition(status, cmapi.CertificateRequestConditionApproved, cmmeta.ConditionTrue, a.Reason, a.Message, now())
@@ -150,7 +154,17 @@ func (c *Controller) approve(ctx context.Context, r *cmapi.CertificateRequest, a
 	case Denied:
 		c.Events.Tell(requestObject(r), true, a.Reason, a.Message)
 		workload.SetRequestCondition(status, cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, a.Reason, a.Message, now())
-		deny(status)
+		if here { // what else an external issuer says is its own business
+			deny(status)
+		}
+	default:
+		switch {
+		case a.Reason == "":
+		case here:
+			c.pend(r, status, a.Reason, a.Message)
+		default:
+			c.Events.Tell(requestObject(r), false, a.Reason, a.Message)
+		}
 	}
 	return true, nil
 }
@@ -160,18 +174,27 @@ const guardAgain = time.Minute
 
 // sign has an approved request signed, if the guard does not object.
 func (c *Controller) sign(ctx context.Context, signer Issuer, o Order) (Answer, error) {
-	if c.Guard != nil {
-		a, err := c.Guard.Approve(ctx, o.Request, o.Asked)
-		switch {
-		case err != nil:
-			return Answer{}, err
-		case a.Verdict == Denied:
-			return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, nil
-		case a.Verdict != Approved:
-			return Answer{Reason: a.Reason, Message: a.Message, Again: guardAgain}, nil
-		}
+	if a, objects, err := c.guard(ctx, o); objects || err != nil {
+		return a, err
 	}
 	return signer.Sign(ctx, o)
+}
+
+// guard asks the guard. Where it objects the answer says why.
+func (c *Controller) guard(ctx context.Context, o Order) (Answer, bool, error) {
+	if c.Guard == nil {
+		return Answer{}, false, nil
+	}
+	a, err := c.Guard.Approve(ctx, o.Request, o.Asked)
+	switch {
+	case err != nil:
+		return Answer{}, true, err
+	case a.Verdict == Denied:
+		return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, true, nil
+	case a.Verdict != Approved:
+		return Answer{Reason: a.Reason, Message: a.Message, Again: guardAgain}, true, nil
+	}
+	return Answer{}, false, nil
 }
 
 func deny(status *cmapi.CertificateRequestStatus) {

@@ -21,6 +21,9 @@ func Decide(r Request, f Facts, p Policy) Review {
 	if r.SignerName != p.SignerName {
 		return undecided(OtherSigner, fmt.Sprintf("the request is for the signer %q", r.SignerName))
 	}
+	if p.Namespace != "" && r.Namespace != p.Namespace {
+		return deny(OtherNamespace, "the signer is for the pods of another namespace")
+	}
 	for _, judge := range []func(Request, Facts, Policy) Review{judgeKey, judgeWishes, judgePod, judgeOwners} {
 		if review := judge(r, f, p); review.Verdict != "" {
 			return review

@@ -155,6 +155,8 @@ func TestOneThingChangedInAGoodRequest(t *testing.T) {
 		"a life of years, which will be shortened":   {func(w *world) { w.request.MaxExpirationSeconds = seconds(1 << 30) }, podcert.Issue, podcert.Issued},
 		"a negative life":                            {func(w *world) { w.request.MaxExpirationSeconds = seconds(-1) }, podcert.Deny, podcert.InvalidExpiration},
 		"another signer":                             {func(w *world) { w.request.SignerName = "kubernetes.io/kube-apiserver-client-pod" }, podcert.Undecided, podcert.OtherSigner},
+		"a pod of the signer's namespace":            {func(w *world) { w.policy.Namespace = w.request.Namespace }, podcert.Issue, podcert.Issued},
+		"a pod of another namespace than the signer": {func(w *world) { w.policy.Namespace = "other" }, podcert.Deny, podcert.OtherNamespace},
 		"no pod":                                     {func(w *world) { w.facts.Pod = nil }, podcert.Deny, podcert.PodGone},
 		"a new pod of the same name":                 {func(w *world) { w.facts.Pod.UID = "new" }, podcert.Deny, podcert.PodGone},
 		"a pod without UID":                          {func(w *world) { w.facts.Pod.UID, w.request.Pod.UID = "", "" }, podcert.Deny, podcert.PodGone},

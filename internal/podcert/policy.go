@@ -32,6 +32,8 @@ type Policy struct {
 	MaxLife time.Duration
 	// KeyTypes are the kinds of keys that are certified, some of [KeyTypes].
 	KeyTypes []string
+	// Namespace is the only one whose pods get certificates; "": those of all do.
+	Namespace string
 	// AllowUnmounted lets nodes ask for pods that mount no podCertificate volume
 	// of the signer, as kube-apiserver allows to those who have the permission
 	// request-serviceaccounts-podcertificate-signer.

@@ -32,6 +32,7 @@ const (
 	InvalidKey          = "InvalidKey"
 	InvalidExpiration   = "InvalidExpiration"
 	InvalidIdentity     = "InvalidIdentity"
+	OtherNamespace      = "OtherNamespace"
 	PodGone             = "PodGone"
 	PodFinished         = "PodFinished"
 	PodIsMirror         = "PodIsMirror"

@@ -73,29 +73,41 @@ func compile(expression string) (func(csr.Request, *csr.Asked) (bool, error), er
 	if err != nil {
 		return nil, fmt.Errorf("preparing CEL: %w", err)
 	}
+	_, program, err := compileIn(env, expression)
+	if err != nil {
+		return nil, err
+	}
+	return func(r csr.Request, a *csr.Asked) (bool, error) { return evaluate(program, variables(r, a)) }, nil
+}
+
+// compileIn checks an expression that is true or false.
+func compileIn(env *cel.Env, expression string) (*cel.Ast, cel.Program, error) {
 	ast, issues := env.Compile(expression)
 	if err := issues.Err(); err != nil {
 		first := issues.Errors()[0]
-		return nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, oneLine(errors.New(first.Message)))
+		return nil, nil, fmt.Errorf("line %d, column %d: %s", first.Location.Line(), first.Location.Column()+1, oneLine(errors.New(first.Message)))
 	}
 	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return nil, fmt.Errorf("the expression is of type %s: wanted is true or false (bool)", ast.OutputType())
+		return nil, nil, fmt.Errorf("the expression is of type %s: wanted is true or false (bool)", ast.OutputType())
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(100))
 	if err != nil {
-		return nil, errors.New(oneLine(err))
+		return nil, nil, errors.New(oneLine(err))
 	}
-	return func(r csr.Request, a *csr.Asked) (bool, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), maxTime)
-		defer cancel()
-		value, _, err := program.ContextEval(ctx, variables(r, a))
-		if err != nil {
-			return false, errors.New(oneLine(err))
-		}
-		approves, ok := value.Value().(bool)
-		if !ok {
-			return false, errors.New("the expression came to neither true nor false")
-		}
-		return approves, nil
-	}, nil
+	return ast, program, nil
+}
+
+// evaluate bounds what an evaluation costs. An error says nothing of the request.
+func evaluate(program cel.Program, variables map[string]any) (bool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), maxTime)
+	defer cancel()
+	value, _, err := program.ContextEval(ctx, variables)
+	if err != nil {
+		return false, errors.New(oneLine(err))
+	}
+	approves, ok := value.Value().(bool)
+	if !ok {
+		return false, errors.New("the expression came to neither true nor false")
+	}
+	return approves, nil
 }

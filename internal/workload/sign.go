@@ -26,14 +26,21 @@ type Issued struct {
 // Sign answers a request in the place of a CA issuer. The certificate ends with the
 // first that ends of the authority's chain, if not before, and begins with the last
 // that begins. What was signed is verified before it is given away, so that the name
-// constraints and path lengths of the authority hold. An error about the authority is
-// that of [Authority], and another one is about what was asked.
+// constraints and path lengths of the authority hold. The keys of the chain are not
+// certified: who serves with the key of an authority has it where it does not belong. An
+// error about the authority is that of [Authority], and another one is about what was
+// asked.
 func Sign(a *Asked, ca *Authority, spec *cmapi.CAIssuer, now time.Time) (*Issued, error) {
 	if err := ca.usable(now); err != nil {
 		return nil, err
 	}
 	if err := ca.roomFor(a); err != nil {
 		return nil, err
+	}
+	for _, c := range ca.Chain {
+		if trust.SameKey(a.Public, c.PublicKey) {
+			return nil, fmt.Errorf("the request is of the key of authority %q, which is certified from above alone", c.Subject)
+		}
 	}
 	t, err := a.template(now)
 	if err != nil {

@@ -299,6 +299,32 @@ func TestAnAuthoritysBoundsHold(t *testing.T) {
 	}
 }
 
+func TestTheKeyOfAnAuthorityIsNotCertifiedByItself(t *testing.T) {
+	root := newLink(t, "root", nil)
+	low := newLink(t, "low", root)
+	a, err := workload.AuthorityOf(trust.EncodeCertificates(low.c, root.c), low.keyPEM(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		key crypto.Signer
+		ok  bool
+	}{"another key": {sharedKey, true}, "the authority's own": {low.key, false}, "that of the root": {root.key, false}} {
+		spec := &cmapi.CertificateSpec{CommonName: "shop", IssuerRef: cmmeta.IssuerReference{Name: "ca"}}
+		text, err := workload.Request(spec, row.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked, err := workload.Read(requestObject(spec, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := workload.Sign(asked, a, nil, time.Now()); (err == nil) != row.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestSecretsThatAreNoAuthority(t *testing.T) {
 	root, other := newLink(t, "root", nil), newLink(t, "other", nil)
 	leaf := newLink(t, "leaf", root, func(c *x509.Certificate) { c.IsCA = false })
