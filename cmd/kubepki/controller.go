@@ -24,6 +24,8 @@ type controllerOptions struct {
 	pods    podFlags
 
 	workloads workloadFlags
+	inject    injectFlags
+	shim      shimFlags
 }
 
 // leaseFlags say how a leader is chosen.
@@ -86,6 +88,8 @@ SIGHUP opens the issuance log anew.`,
 	o.signing.add(f)
 	o.pods.add(f)
 	o.workloads.add(f)
+	o.inject.add(f)
+	o.shim.add(f)
 	return c
 }
 
@@ -105,6 +109,9 @@ func parts() []part {
 		{"podcerts", (*controllerOptions).preparePods, (*controllerRun).podLoops},
 		{"trustbundles", (*controllerOptions).prepareBundles, (*controllerRun).bundleLoops},
 		{"workloads", (*controllerOptions).prepareWorkloads, (*controllerRun).workloadLoops},
+		{"cainjector", (*controllerOptions).prepareInject, (*controllerRun).injectLoops},
+		{"ingress-shim", (*controllerOptions).prepareShim, (*controllerRun).ingressLoops},
+		{"gateway-shim", (*controllerOptions).prepareShim, (*controllerRun).gatewayLoops},
 	}
 }
 

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -50,7 +51,7 @@ func (r *recorder) Tell(o object, warning bool, reason, message string) {
 		return
 	}
 	r.events.Event(&corev1.ObjectReference{
-		APIVersion: cmapi.SchemeGroupVersion.String(), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
+		APIVersion: cmp.Or(o.apiVersion, cmapi.SchemeGroupVersion.String()), Kind: o.kind, Namespace: o.namespace, Name: o.name, UID: o.uid,
 	}, kind, reason, message)
 }
 
