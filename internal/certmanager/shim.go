@@ -183,7 +183,7 @@ func (s *Shim) Run(ctx context.Context) error {
 }
 
 // lookEvery is how often a kind is looked for that the API server does not have.
-const lookEvery = 30 * time.Second
+const lookEvery = 10 * time.Second
 
 // watchKind follows the parents of a kind, as soon as the API server has it.
 func (s *Shim) watchKind(ctx context.Context, k *shimKind) {
