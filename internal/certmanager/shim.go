@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,8 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -46,6 +47,9 @@ type Shim struct {
 	byUID  map[types.UID][]string // made Certificates by what they are of; guarded by the lock of made
 	queue  workqueue.TypedRateLimitingInterface[parentKey]
 	ofKind map[string]*shimKind
+
+	mu   sync.Mutex
+	said map[parentKey][]string // what is wrong with parents, as it was told
 }
 
 // shimKind is a kind of parents.
@@ -73,7 +77,7 @@ func NewShim(o ShimOptions) *Shim {
 	if o.Events == nil {
 		o.Events = noEvents{}
 	}
-	s := &Shim{ShimOptions: o, made: newStore(reduceMade), byUID: map[types.UID][]string{}, queue: newQueue[parentKey](), ofKind: map[string]*shimKind{}}
+	s := &Shim{ShimOptions: o, made: newStore(reduceMade), byUID: map[types.UID][]string{}, queue: newQueue[parentKey](), ofKind: map[string]*shimKind{}, said: map[parentKey][]string{}}
 	s.made.index = func(key types.NamespacedName, before, after *cmapi.Certificate) {
 		reindex(s.byUID, key.Name, ownerUID(before), ownerUID(after))
 	}
@@ -91,8 +95,9 @@ func NewShim(o ShimOptions) *Shim {
 
 func (s *Shim) add(kind schema.GroupVersionKind, resource string, object any, client func(*Client) rest.Interface) {
 	k := &shimKind{GroupVersionKind: kind, resource: resource, object: object, client: client, parents: newStore(s.reduceParent)}
-	k.parents.told = func(key types.NamespacedName, _, after *shim.Parent) {
-		if after != nil {
+	k.parents.told = func(key types.NamespacedName, before, after *shim.Parent) {
+		// A status that changes changes nothing here.
+		if !equality.Semantic.DeepEqual(before, after) {
 			s.queue.Add(parentKey{kind.Kind, key})
 		}
 	}
@@ -143,6 +148,9 @@ func ownerUID(c *cmapi.Certificate) types.UID {
 
 // madeTold looks again at what a Certificate is of.
 func (s *Shim) madeTold(key types.NamespacedName, before, after *cmapi.Certificate) {
+	if equality.Semantic.DeepEqual(before, after) {
+		return // its status alone has changed
+	}
 	for _, c := range []*cmapi.Certificate{before, after} {
 		if c == nil {
 			continue
@@ -208,41 +216,60 @@ func (s *Shim) has(ctx context.Context, k *shimKind) bool {
 		return true
 	}
 	list := &metav1.APIResourceList{}
-	var status int
-	err := s.Client.JSON.Get().AbsPath("/apis", k.Group, k.Version).Do(ctx).StatusCode(&status).Into(list)
-	if err != nil {
-		return status != http.StatusNotFound
+	if err := s.Client.JSON.Get().AbsPath("/apis", k.Group, k.Version).Do(ctx).Into(list); err != nil {
+		return !apierrors.IsNotFound(err)
 	}
 	return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == k.resource })
 }
+
+// turn is a look at a parent.
+type turn struct {
+	*shim.Parent
+	warnings []string
+	// again says that what is there is another's, whose removal no watch of ours tells of.
+	again bool
+}
+
+func (u *turn) warn(message string) { u.warnings = append(u.warnings, message) }
+
+// againAfter is when a Certificate of another is looked at again.
+const againAfter = time.Minute
 
 // handle brings the Certificates of a parent to what it wants.
 func (s *Shim) handle(ctx context.Context, key parentKey) error {
 	p, _ := s.ofKind[key.kind].parents.get(key.NamespacedName)
 	if p == nil {
+		s.say(key, nil)
 		return nil
 	}
-	plan, err := s.Defaults.Plan(p, s.madeOf(p))
+	u := &turn{Parent: p}
+	if err := s.follow(ctx, u); err != nil {
+		return err
+	}
+	s.say(key, u)
+	if u.again {
+		s.queue.AddAfter(key, againAfter)
+	}
+	return nil
+}
+
+func (s *Shim) follow(ctx context.Context, u *turn) error {
+	plan, err := s.Defaults.Plan(u.Parent, s.madeOf(u.Parent))
 	if err != nil {
-		s.warn(p, err.Error())
+		u.warn(err.Error())
 		return nil
 	}
 	for _, problem := range plan.Skipped {
-		s.warn(p, "Skipped a "+blockName(p)+": "+problem)
+		u.warn("Skipped a " + blockName(u.Parent) + ": " + problem)
 	}
-	for _, c := range plan.Create {
-		if err := s.create(ctx, p, c); err != nil {
-			return err
-		}
-	}
-	for _, c := range plan.Update {
-		if err := s.update(ctx, p, c); err != nil {
-			return err
-		}
-	}
-	for _, c := range plan.Delete {
-		if err := s.remove(ctx, p, c); err != nil {
-			return err
+	for _, step := range []struct {
+		of []*cmapi.Certificate
+		do func(context.Context, *turn, *cmapi.Certificate) error
+	}{{plan.Create, s.create}, {plan.Update, s.update}, {plan.Delete, s.remove}} {
+		for _, c := range step.of {
+			if err := step.do(ctx, u, c); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -273,8 +300,23 @@ func (s *Shim) tell(p *shim.Parent, warning bool, reason, message string) {
 	s.Events.Tell(o, warning, reason, message)
 }
 
-// warn tells of what is wrong with a parent, which only a person can mend.
-func (s *Shim) warn(p *shim.Parent, message string) {
-	s.tell(p, true, "BadConfig", message)
-	s.Log.Warn("shim: no certificate is made", "parent", parentKey{p.Kind.Kind, types.NamespacedName{Namespace: p.Namespace, Name: p.Name}}.String(), "reason", message)
+// say tells of what is wrong with a parent, which only a person can mend, once.
+func (s *Shim) say(key parentKey, u *turn) {
+	s.mu.Lock()
+	before := s.said[key]
+	if u == nil || len(u.warnings) == 0 {
+		delete(s.said, key)
+	} else {
+		s.said[key] = u.warnings
+	}
+	s.mu.Unlock()
+	if u == nil {
+		return
+	}
+	for _, message := range u.warnings {
+		if !slices.Contains(before, message) {
+			s.tell(u.Parent, true, "BadConfig", message)
+			s.Log.Warn("shim: no certificate is made", "parent", key.String(), "reason", message)
+		}
+	}
 }
