@@ -194,7 +194,7 @@ func (c *Controller) writeStatus(ctx context.Context, it *item, status cmapi.Cer
 	}
 	w, err := c.Client.putStatus(ctx, it.object(), status)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return fmt.Errorf("Certificate %s: %w", it.key, errAgain)
+		return fmt.Errorf("%s: %w", it.key, errAgain)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the status of Certificate %s: %w", it.key, err)

@@ -51,6 +51,9 @@ type Client struct {
 func NewClient(config *rest.Config) (*Client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
+	if config.UserAgent == "" {
+		config.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
 	if config.ContentType == "" {
 		config.ContentType = runtime.ContentTypeProtobuf
 		config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -69,7 +72,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	}
 	config.GroupVersion, config.APIPath = &cmapi.SchemeGroupVersion, "/apis"
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.NegotiatedSerializer = negotiated{serializer.NewCodecFactory(scheme).WithoutConversion()}
 	cm, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, err

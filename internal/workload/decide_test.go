@@ -149,6 +149,8 @@ func TestDecide(t *testing.T) {
 		want    workload.Action
 		reason  string
 		surplus string
+
+		revision int
 	}{
 		"a certificate that is as it shall be is left": {want: workload.Rest},
 		"a Secret that is gone":                        {change: func(c *cluster) { c.secret = nil }, want: workload.Issue, reason: "DoesNotExist"},
@@ -217,6 +219,13 @@ func TestDecide(t *testing.T) {
 			c.certificate.Generation++
 		}, want: workload.Issue, reason: "DoesNotExist"},
 
+		"a process ended before it could write that there is a new certificate": {change: func(c *cluster) {
+			c.next("Issued", made).Status.Certificate = c.requests[0].Status.Certificate
+		}, want: workload.Rest, revision: 2},
+		"an answer that is not in the Secret, for an issuance that nobody has begun": {change: func(c *cluster) {
+			c.next("Issued", made)
+		}, want: workload.Rest, revision: 1},
+
 		"more requests than the history may hold": {change: func(c *cluster) {
 			c.next("Issued", made)
 			facts := workload.FactsOf(c.secret)
@@ -250,7 +259,10 @@ func TestDecide(t *testing.T) {
 			if got := fmt.Sprint(surplus); got != row.surplus && !(got == "[]" && row.surplus == "") {
 				t.Errorf("surplus are %s, want %s", got, row.surplus)
 			}
-			if v.Action == workload.Rest && !v.Again.After(at) && !c.noWait() {
+			if row.revision != 0 && *v.Status.Revision != row.revision {
+				t.Errorf("the revision is %d, want %d", *v.Status.Revision, row.revision)
+			}
+			if v.Action == workload.Rest && !v.Again.After(at) && !c.noWait() && row.revision != 2 {
 				t.Errorf("it is looked at again at %s, which is not after %s", v.Again, at)
 			}
 		})
