@@ -63,13 +63,15 @@ var mayImport = map[string][]string{
 	"internal/workload":     {"internal/trust", "internal/issue", "internal/keystore"},
 	"internal/keystore":     {},
 	"internal/acmeissuer":   {"internal/trust", "internal/issue", "internal/workload"},
-	"internal/certmanager":  {"internal/trust", "internal/issue", "internal/workload", "internal/acmeissuer", "internal/policy", "internal/csr"},
+	"internal/certmanager":  {"internal/trust", "internal/issue", "internal/workload", "internal/acmeissuer", "internal/policy", "internal/csr", "internal/cainjector", "internal/shim"},
+	"internal/cainjector":   {"internal/trust"},
+	"internal/shim":         {},
 	"internal/handover":     {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/join":         {"internal/trust", "internal/issue", "internal/layout", "internal/bootstrap"},
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/acmeissuer", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident", "internal/kubesign"},
+	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/acmeissuer", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident", "internal/kubesign", "internal/shim"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},
@@ -104,7 +106,7 @@ var (
 	pure          = []string{"internal/trust", "internal/brief", "internal/catalog", "internal/check", "internal/plan", "internal/bundle", "internal/diagram", "internal/explain"}
 	notPure       = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/fs", "syscall", "path/filepath"}
 	notPureCalls  = []string{"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After"}
-	noDisk        = []string{"internal/workload", "internal/keystore", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery"}
+	noDisk        = []string{"internal/workload", "internal/keystore", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery", "internal/cainjector", "internal/shim"}
 	notWithoutFor = []string{"os", "os/exec", "net/http"}
 )
 

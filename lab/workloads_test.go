@@ -38,6 +38,8 @@ import (
 type workloads struct {
 	*csrCluster
 	cm rest.Interface // the administrator's, to cert-manager.io/v1
+
+	process *lab.Process // the controller that runs
 }
 
 func startWorkloads(t *testing.T) *workloads {
@@ -51,7 +53,11 @@ func startWorkloads(t *testing.T) *workloads {
 	ready(t, etcd)
 	c.admin = c.conf(t, "super-admin")
 	c.client = c.controlPlane.client(t)
-	for _, files := range []string{crdFolder(t), filepath.Join("..", "deploy", "controller-workloads-rbac.yaml")} {
+	files := []string{crdFolder(t)}
+	for _, part := range []string{"workloads", "cainjector", "shim"} {
+		files = append(files, filepath.Join("..", "deploy", "controller-"+part+"-rbac.yaml"))
+	}
+	for _, files := range files {
 		if out, err := kubectl(t, c.controlPlane, "apply", "--server-side", "-f", files); err != nil {
 			t.Fatalf("%v\n%s%s", err, out.stdout, out.stderr)
 		}
@@ -93,7 +99,7 @@ func certManagerClient(t *testing.T, config *rest.Config) rest.Interface {
 // run starts the controller, and returns what stops it.
 func (w *workloads) run(t *testing.T, more ...string) (stop func()) {
 	t.Helper()
-	command := append([]string{"kubepki", "controller", "--kubeconfig=" + w.kubeconfig, "--enable=workloads", "--leader-elect-namespace=kubepki"}, more...)
+	command := append([]string{"kubepki", "controller", "--kubeconfig=" + w.kubeconfig, "--enable=workloads,cainjector,ingress-shim,gateway-shim", "--leader-elect-namespace=kubepki"}, more...)
 	probe := &url.URL{Scheme: "http", Host: "127.0.0.1:10269", Path: "/readyz"}
 	p, err := w.nodes[0].Run(&lab.Manifest{Name: "kubepki-controller", Command: command, Probe: probe})
 	if err != nil {
@@ -105,6 +111,7 @@ func (w *workloads) run(t *testing.T, more ...string) (stop func()) {
 		}
 	})
 	ready(t, p)
+	w.process = p
 	return func() {
 		if err := p.Stop(); err != nil {
 			t.Error(err)
@@ -215,11 +222,14 @@ const ofECDSA = "  privateKey: {algorithm: ECDSA}\n"
 func TestWorkloads(t *testing.T) {
 	w := startWorkloads(t)
 	stop := w.run(t)
+	w.installGateways(t)
 	t.Run("an authority that signs itself, its issuer, and a leaf, all applied at once", w.testChain)
 	t.Run("a Secret that is lost or spoiled is issued anew", w.testSpoiled)
 	t.Run("the key stays or goes as the policy says", w.testRotation)
 	t.Run("a certificate is renewed when it is due, and by hand", w.testRenewal)
 	t.Run("requests of others are answered, or refused", w.testRequests)
+	t.Run("authorities come into caBundles", w.testInjection)
+	t.Run("Certificates are made of Ingresses, Gateways and ListenerSets", w.testShims)
 	stop()
 	t.Run("what waits for an approval, or for another's issuer, is taken up by whichever process is there", w.testSlow)
 	t.Run("a controller that starts anew with all of it in order writes nothing", w.testRestart)

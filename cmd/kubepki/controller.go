@@ -25,6 +25,8 @@ type controllerOptions struct {
 
 	workloads workloadFlags
 	acme      acmeFlags
+	inject    injectFlags
+	shim      shimFlags
 }
 
 // leaseFlags say how a leader is chosen.
@@ -91,6 +93,8 @@ SIGHUP opens the issuance log anew.`,
 	o.pods.add(f)
 	o.workloads.add(f)
 	o.acme.add(f)
+	o.inject.add(f)
+	o.shim.add(f)
 	return c
 }
 
@@ -111,6 +115,9 @@ func parts() []part {
 		{"trustbundles", (*controllerOptions).prepareBundles, (*controllerRun).bundleLoops},
 		{"workloads", (*controllerOptions).prepareWorkloads, (*controllerRun).workloadLoops},
 		{"acme", (*controllerOptions).prepareACME, (*controllerRun).acmeLoops},
+		{"cainjector", (*controllerOptions).prepareInject, (*controllerRun).injectLoops},
+		{"ingress-shim", (*controllerOptions).prepareShim, (*controllerRun).ingressLoops},
+		{"gateway-shim", (*controllerOptions).prepareShim, (*controllerRun).gatewayLoops},
 	}
 }
 

@@ -49,7 +49,11 @@ type controllerRun struct {
 	acme            acmePart
 	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
 	workloadMetrics *certmanager.Metrics
-	workloadPolicy  *workload.Policy // nil: none
+	workloadPolicy  *workload.Policy                     // nil: none
+	injector        atomic.Pointer[certmanager.Injector] // of this term as the leader
+	injectMetrics   *certmanager.InjectMetrics
+	ingressShim     atomic.Pointer[certmanager.Shim] // of this term as the leader
+	gatewayShim     atomic.Pointer[certmanager.Shim]
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.
@@ -219,6 +223,14 @@ func (r *controllerRun) ready(*http.Request) error {
 	}
 	if loop := r.workloads.Load(); loop != nil && !loop.Synced() {
 		return errors.New("the lists of Certificates and what belongs to them are not complete yet")
+	}
+	if loop := r.injector.Load(); loop != nil && !loop.Synced() {
+		return errors.New("the lists of what has caBundles are not complete yet")
+	}
+	for _, shim := range []*atomic.Pointer[certmanager.Shim]{&r.ingressShim, &r.gatewayShim} {
+		if loop := shim.Load(); loop != nil && !loop.Synced() {
+			return errors.New("the lists of Ingresses, Gateways and their Certificates are not complete yet")
+		}
 	}
 	return nil
 }

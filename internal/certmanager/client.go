@@ -10,12 +10,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/kubepki/kubepki/internal/shim"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -36,6 +40,12 @@ type Client struct {
 	// CM reaches cert-manager.io/v1, in JSON: the API server knows nothing else for
 	// custom resources.
 	CM rest.Interface
+	// Metadata reaches the metadata of any object.
+	Metadata metadata.Interface
+	// JSON reaches any path, in JSON.
+	JSON rest.Interface
+	// Gateways reaches Gateways and ListenerSets.
+	Gateways rest.Interface
 }
 
 // NewClient makes a client. Nothing bounds it but the API server: its priority and
@@ -54,6 +64,10 @@ func NewClient(config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	meta, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
 	scheme := runtime.NewScheme()
 	if err := cmapi.AddToScheme(scheme); err != nil {
 		return nil, err
@@ -65,7 +79,20 @@ func NewClient(config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{Kube: kube, CM: cm}, nil
+	if err := gwapi.Install(scheme); err != nil {
+		return nil, err
+	}
+	config.GroupVersion = &shim.GatewayAPI
+	gateways, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	config.GroupVersion = &schema.GroupVersion{}
+	plain, err := rest.UnversionedRESTClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Kube: kube, CM: cm, Metadata: meta, JSON: plain, Gateways: gateways}, nil
 }
 
 // written is what is taken from the answer to a write: the rest was sent.
@@ -121,7 +148,7 @@ type statusMeta struct {
 	ResourceVersion string    `json:"resourceVersion,omitempty"`
 }
 
-// object names an object of cert-manager.io as it was last seen.
+// object names an object as it was last seen.
 type object struct {
 	apiVersion      string // "": cert-manager.io/v1
 	kind, resource  string

@@ -8,7 +8,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
@@ -22,7 +26,26 @@ const (
 // watch feeds a store with the objects of a resource until the context ends. The
 // reflector has the list streamed, so that no more than one whole object is in memory.
 func watch(ctx context.Context, client rest.Interface, resource, namespace string, narrow func(*metav1.ListOptions), kind any, s cache.ReflectorStore) {
-	source := cache.NewFilteredListWatchFromClient(client, resource, namespace, narrow)
+	follow(ctx, cache.NewFilteredListWatchFromClient(client, resource, namespace, narrow), resource, kind, s)
+}
+
+// watchMetadata is watch for the metadata of objects alone: nothing else is sent.
+func watchMetadata(ctx context.Context, client metadata.Interface, resource schema.GroupVersionResource, namespace string, narrow func(*metav1.ListOptions), s cache.ReflectorStore) {
+	of := client.Resource(resource).Namespace(namespace)
+	source := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			narrow(&o)
+			return of.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			narrow(&o)
+			return of.Watch(ctx, o)
+		},
+	}, client)
+	follow(ctx, source, resource.Resource, &metav1.PartialObjectMetadata{}, s)
+}
+
+func follow(ctx context.Context, source cache.ListerWatcher, resource string, kind any, s cache.ReflectorStore) {
 	r := cache.NewReflectorWithOptions(source, kind, s, cache.ReflectorOptions{
 		Name:    "kubepki/" + resource,
 		Backoff: &wait.Backoff{Duration: watchRetryFirst, Cap: watchRetryLast, Steps: 30, Factor: 2, Jitter: 0.5},
