@@ -112,7 +112,7 @@ func (w *workloads) run(t *testing.T, more ...string) (stop func()) {
 
 func (w *workloads) apply(t *testing.T, yaml string) {
 	t.Helper()
-	file := write(t, filepath.Join(t.TempDir(), "objects.yaml"), yaml)
+	file := write(t, filepath.Join(w.dir, "objects.yaml"), yaml) // t.TempDir may have commas, which kubectl would split at
 	if out, err := kubectl(t, w.controlPlane, "apply", "-f", file); err != nil {
 		t.Fatalf("%v\n%s%s", err, out.stdout, out.stderr)
 	}
@@ -174,7 +174,8 @@ func chain(t *testing.T, s *corev1.Secret) []*x509.Certificate {
 }
 
 // authorities are an authority that signs itself, and the issuers of it.
-const authorities = `apiVersion: cert-manager.io/v1
+const authorities = `---
+apiVersion: cert-manager.io/v1
 kind: ClusterIssuer
 metadata: {name: self}
 spec: {selfSigned: {}}
@@ -222,7 +223,9 @@ func TestWorkloads(t *testing.T) {
 }
 
 func (w *workloads) testChain(t *testing.T) {
-	w.apply(t, leaf("web", ofECDSA)+authorities)
+	// An hour is the shortest life that cert-manager's CRD lets through. This one is due
+	// when it is made, which is no reason to make it again and again.
+	w.apply(t, leaf("web", ofECDSA)+leaf("soon", ofECDSA+"  duration: 1h\n  renewBefore: 59m50s\n")+authorities)
 	_, root := w.atRevision(t, "root", 1)
 	o, secret := w.atRevision(t, "web", 1)
 	list := chain(t, secret)
@@ -313,17 +316,20 @@ func (w *workloads) testSpoiled(t *testing.T) {
 }
 
 func (w *workloads) testRotation(t *testing.T) {
-	w.apply(t, leaf("keeps", "  privateKey: {algorithm: ECDSA, rotationPolicy: Never}\n"))
-	w.apply(t, leaf("turns", "  privateKey: {algorithm: ECDSA, rotationPolicy: Always}\n"))
-	for name, same := range map[string]bool{"keeps": true, "turns": false} {
+	const keep, turn = "  privateKey: {algorithm: ECDSA, rotationPolicy: Never}\n", "  privateKey: {algorithm: ECDSA, rotationPolicy: Always}\n"
+	more := func(yaml string) string {
+		return strings.Replace(yaml, "dnsNames: [", "dnsNames: [more.example.org, ", 1)
+	}
+	for name, policy := range map[string]string{"keeps": keep, "turns": turn} {
+		w.apply(t, leaf(name, policy))
 		_, before := w.atRevision(t, name, 1)
-		w.apply(t, strings.Replace(leaf(name, ""), "dnsNames: [", "dnsNames: [more.example.org, ", 1))
+		w.apply(t, more(leaf(name, policy)))
 		_, after := w.atRevision(t, name, 2)
 		if err := chain(t, after)[0].VerifyHostname("more.example.org"); err != nil {
 			t.Error(err)
 		}
-		if bytes.Equal(before.Data["tls.key"], after.Data["tls.key"]) != same {
-			t.Errorf("%s: the key is the same: %t", name, !same)
+		if same := bytes.Equal(before.Data["tls.key"], after.Data["tls.key"]); same != (policy == keep) {
+			t.Errorf("%s: the key is the same: %t", name, same)
 		}
 	}
 	// A key that may not be replaced and does not fit any more is said, and left.
@@ -332,20 +338,15 @@ func (w *workloads) testRotation(t *testing.T) {
 		c := workload.Condition(&o.Status, cmapi.CertificateConditionIssuing)
 		return c != nil && c.Reason == "CannotRegenerateKey" && o.Status.LastFailureTime != nil
 	})
-	w.apply(t, leaf("keeps", "  privateKey: {algorithm: ECDSA, rotationPolicy: Never}\n"))
-	w.apply(t, strings.Replace(leaf("keeps", ""), "dnsNames: [", "dnsNames: [again.example.org, ", 1))
-	w.atRevision(t, "keeps", 3) // at once, for the spec has changed
+	w.apply(t, leaf("keeps", keep))
+	w.atRevision(t, "keeps", 3) // without a wait, for the spec has changed
 }
 
 func (w *workloads) testRenewal(t *testing.T) {
-	// An hour is the shortest life that cert-manager's CRD lets through; it is due ten
-	// seconds after it was made.
-	w.apply(t, leaf("soon", ofECDSA+"  duration: 1h\n  renewBefore: 59m50s\n"))
-	o, _ := w.atRevision(t, "soon", 1)
-	if got := o.Status.NotAfter.Sub(o.Status.RenewalTime.Time); got != 59*time.Minute+50*time.Second {
-		t.Errorf("it is to be renewed %s before its end", got)
-	}
 	w.becomes(t, "soon", "is renewed", func(o *cmapi.Certificate) bool { return o.Status.Revision != nil && *o.Status.Revision >= 2 })
+	if n := *w.certificate(t, "soon").Status.Revision; n > 3 {
+		t.Errorf("it was issued %d times", n)
+	}
 	w.apply(t, leaf("soon", ofECDSA+"  duration: 1h\n  renewBefore: 30m\n"))
 	// As cmctl renew does.
 	eventually(t, "cmctl renew", func(ctx context.Context) error {
@@ -433,4 +434,3 @@ func (w *workloads) writes(t *testing.T) []string {
 	}
 	return all
 }
-

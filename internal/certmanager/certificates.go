@@ -214,7 +214,7 @@ func (c *Controller) fail(ctx context.Context, it *item, status cmapi.Certificat
 	}
 	c.Metrics.failed(it.seen.Spec.IssuerRef)
 	c.Events.Tell(it.object(), true, reason, workload.Condition(&failed, cmapi.CertificateConditionIssuing).Message)
-	c.Log.Warn("workloads: an issuance has failed", "certificate", it.key, "reason", reason, "message", message)
+	c.Log.Warn("workloads: an issuance has failed", "certificate", it.key.String(), "reason", reason, "message", message)
 	c.certificateQueue.AddAfter(it.key, workload.Backoff(&failed, c.FirstBackoff, c.LastBackoff).Sub(now()))
 	return c.removeNextKeys(ctx, it, "")
 }

@@ -37,6 +37,10 @@ type Client struct {
 func NewClient(config *rest.Config) (*Client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
+	if config.ContentType == "" {
+		config.ContentType = runtime.ContentTypeProtobuf
+		config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	}
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -134,7 +135,7 @@ func work[K comparable](ctx context.Context, running *sync.WaitGroup, n int, que
 		case retryQuietly(err):
 			queue.AddRateLimited(key)
 		default:
-			log.Warn("workloads: tried again later", what, key, "error", err.Error())
+			log.Warn("workloads: tried again later", what, fmt.Sprint(key), "error", err.Error())
 			queue.AddRateLimited(key)
 		}
 	}

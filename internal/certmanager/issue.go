@@ -27,7 +27,7 @@ func (c *Controller) issue(ctx context.Context, it *item, v workload.Verdict) er
 		return c.fail(ctx, it, v.Status, "InvalidSpec", it.state.Invalid.Error())
 	}
 	if v.Action == workload.Issue {
-		c.Log.Info("workloads: a certificate is to be issued", "certificate", it.key, "reason", v.Reason, "message", v.Message)
+		c.Log.Info("workloads: a certificate is to be issued", "certificate", it.key.String(), "reason", v.Reason, "message", v.Message)
 	}
 	// A key that waits is of an issuance that takes its time, here or in cert-manager.
 	if len(c.nextKeysOf(it.seen.UID)) == 0 {
@@ -250,7 +250,7 @@ func (c *Controller) finish(ctx context.Context, it *item, r *cmapi.CertificateR
 		return err
 	}
 	c.Events.Tell(it.object(), false, "Issuing", workload.MessageIssued)
-	c.Log.Info("workloads: issued", "certificate", it.key, "revision", revision, "notAfter", facts.NotAfter)
+	c.Log.Info("workloads: issued", "certificate", it.key.String(), "revision", revision, "notAfter", facts.NotAfter)
 	return c.removeNextKeys(ctx, it, "")
 }
 
@@ -304,7 +304,7 @@ func (c *Controller) mend(ctx context.Context, it *item, v workload.Verdict) err
 			return err
 		}
 	}
-	c.Log.Info("workloads: a Secret is written again", "certificate", it.key, "reason", v.Reason, "message", v.Message)
+	c.Log.Info("workloads: a Secret is written again", "certificate", it.key.String(), "reason", v.Reason, "message", v.Message)
 	content := workload.Content{
 		Key: secret.Data[corev1.TLSPrivateKeyKey], Chain: secret.Data[corev1.TLSCertKey], CA: secret.Data[cmmeta.TLSCAKey], Made: now(),
 		Name: secret.Annotations[cmapi.CertificateNameKey],

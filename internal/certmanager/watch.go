@@ -40,6 +40,7 @@ func ofCertificates(o *metav1.ListOptions) {
 
 // named has the API server tell of one object alone.
 func named(name string) func(*metav1.ListOptions) {
-	return func(o *metav1.ListOptions) { o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String() }
+	return func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	}
 }
-

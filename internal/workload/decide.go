@@ -170,11 +170,24 @@ func (s *State) due() time.Time {
 		return time.Time{}
 	}
 	renewal, err := RenewalTime(s.Secret.NotBefore, s.Secret.NotAfter, &s.Certificate.Spec)
-	if err != nil {
-		return renewal
+	if err == nil {
+		renewal = Due(renewal, s.Secret.NotBefore, &s.Certificate.Spec, string(s.Certificate.UID))
 	}
-	return Due(renewal, s.Secret.NotBefore, &s.Certificate.Spec, string(s.Certificate.UID))
+	// A renewBefore as long as the life is no reason to issue without end.
+	if r := s.current(); r != nil && !renewal.IsZero() {
+		if rest := r.Made.Add(max(leastRest, s.Secret.NotAfter.Sub(s.Secret.NotBefore)/restPart)); renewal.Before(rest) {
+			return rest
+		}
+	}
+	return renewal
 }
+
+// A certificate is not renewed before a hundredth of its life has passed since it was
+// asked for.
+const (
+	restPart  = 100
+	leastRest = 10 * time.Second
+)
 
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {

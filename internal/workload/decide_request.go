@@ -28,6 +28,7 @@ const (
 type RequestFacts struct {
 	Name string
 	UID  types.UID
+	Made time.Time // when it was created
 	// Owner is the UID of the Certificate that it is a request of, and Certificate that
 	// one's name; "": of none.
 	Owner       types.UID
@@ -52,7 +53,7 @@ type RequestFacts struct {
 
 // FactsOfRequest takes what is kept of a request.
 func FactsOfRequest(o *cmapi.CertificateRequest) *RequestFacts {
-	f := &RequestFacts{Name: o.Name, UID: o.UID, Issuer: IssuerOf(o.Spec.IssuerRef)}
+	f := &RequestFacts{Name: o.Name, UID: o.UID, Made: o.CreationTimestamp.Time, Issuer: IssuerOf(o.Spec.IssuerRef)}
 	f.Issuer = cmmeta.IssuerReference{Name: same(f.Issuer.Name), Kind: same(f.Issuer.Kind), Group: same(f.Issuer.Group)}
 	f.settle(&o.Status)
 	if owner := metav1.GetControllerOfNoCopy(o); owner != nil && owner.Kind == cmapi.CertificateKind {

@@ -12,12 +12,12 @@ import (
 
 // Texts of conditions, as cert-manager writes them.
 const (
-	ReasonReady     = "Ready"
-	MessageReady    = "Certificate is up to date and has not expired"
-	MessageIssued   = "The certificate has been successfully issued"
-	messageFailed   = "The certificate request has failed to complete and will be retried: "
-	reasonRenewing  = "Renewing"
-	reasonWindow    = "WindowError"
+	ReasonReady    = "Ready"
+	MessageReady   = "Certificate is up to date and has not expired"
+	MessageIssued  = "The certificate has been successfully issued"
+	messageFailed  = "The certificate request has failed to complete and will be retried: "
+	reasonRenewing = "Renewing"
+	reasonWindow   = "WindowError"
 )
 
 // Condition returns a condition of a Certificate, nil where it has none.
