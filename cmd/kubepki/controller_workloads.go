@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
+	"crypto/x509"
 	"path"
 	"strings"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
@@ -20,6 +24,8 @@ type workloadFlags struct {
 	ownerReference   bool
 	clusterNamespace string
 	workers          int
+	rollover         bool
+	rolloverAccept   time.Duration
 }
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
@@ -27,6 +33,8 @@ func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.approve, "approve-requests", true, "approve the CertificateRequests that name these issuers; false leaves that to others")
 	f.BoolVar(&o.ownerReference, "enable-certificate-owner-ref", false, "have the Secrets of Certificates removed with them")
 	f.StringVar(&o.clusterNamespace, "cluster-resource-namespace", "kube-system", "namespace of the Secrets that ClusterIssuers name")
+	f.BoolVar(&o.rollover, "ca-rollover", true, "carry workloads over when the CA of an issuer changes; an issuer's annotation kubepki.dev/ca-rollover comes first")
+	f.DurationVar(&o.rolloverAccept, "ca-rollover-accept", certmanager.DefaultAccept, "how long applications may take to read a changed Secret; an issuer's annotation kubepki.dev/ca-rollover-accept comes first")
 	f.IntVar(&o.workers, "workload-workers", certmanager.DefaultWorkers, "Certificates in work at the same time")
 }
 
@@ -34,6 +42,9 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 	f := &o.workloads
 	if f.workers < 1 {
 		return usagef("--workload-workers: %d is less than 1", f.workers)
+	}
+	if f.rolloverAccept <= 0 {
+		return usagef("--ca-rollover-accept: %s is no time to wait", f.rolloverAccept)
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
@@ -57,6 +68,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	f := &r.o.workloads
 	o := certmanager.Options{
 		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log,
+		Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept}, Publish: r.publishBundle(client.Kube),
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if f.approve {
@@ -68,6 +80,18 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	loop := certmanager.New(o)
 	r.workloads.Store(loop)
 	return []controller.Loop{loop}, nil
+}
+
+// publishBundle writes ClusterTrustBundles: NAME, or SIGNER:NAME for one of a signer.
+func (r *controllerRun) publishBundle(client kubernetes.Interface) certmanager.PublishBundle {
+	bundles := &controller.TrustBundles{Client: client, Log: r.log}
+	return func(ctx context.Context, name string, anchors []*x509.Certificate) error {
+		b := controller.TrustBundle{Name: name, Anchors: func() ([]*x509.Certificate, error) { return anchors, nil }}
+		if i := strings.LastIndex(name, ":"); i >= 0 {
+			b.SignerName, b.Name = name[:i], name[i+1:]
+		}
+		return bundles.Publish(ctx, b)
+	}
 }
 
 // externalIssuers are, in --issuers, those of other groups than cert-manager.io.

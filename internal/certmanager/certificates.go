@@ -84,6 +84,7 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 	if k, _ := c.secrets.get(it.secret()); k != nil {
 		s.Secret = &k.SecretFacts
 	}
+	s.Carry = c.carry(ctx, o, s.Secret)
 	wish, err := workload.WishOf(&o.Spec)
 	if err != nil {
 		s.Invalid = err

@@ -34,6 +34,10 @@ type Options struct {
 	Ours func(ref cmmeta.IssuerReference, namespace string) bool
 	// ClusterNamespace has the Secrets that ClusterIssuers name.
 	ClusterNamespace string
+	// Rollover says how issuers with spec.ca are carried over to another CA, and Publish
+	// writes ClusterTrustBundles for them; nil: none are written.
+	Rollover Rollover
+	Publish  PublishBundle
 	// OwnerReference says that the Secrets of Certificates go with them.
 	OwnerReference bool
 	// FirstBackoff and LastBackoff bound the wait after a failed issuance; 0: cert-manager's
@@ -51,6 +55,7 @@ type Controller struct {
 	Options
 	*stores
 	authorities *authorities
+	rollovers   *rollovers
 	signers     map[string]Issuer
 	inHand      keySet // requests that the loop of Certificates works on
 
@@ -74,7 +79,11 @@ func New(o Options) *Controller {
 		certificateQueue: newQueue[types.NamespacedName](), requestQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
 	}
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
-	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
+	c.rollovers = &rollovers{
+		settings: o.Rollover, client: o.Client.Kube, stores: c.stores, authorities: c.authorities, cluster: o.ClusterNamespace,
+		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{},
+	}
+	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, c.rollovers, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
 	for kind, i := range o.Issuers {
 		c.signers[kind] = i
 	}
@@ -209,18 +218,43 @@ func (c *Controller) wakeRequests(k issuerKey) {
 	}
 }
 
+// wakeRate is how many Certificates are looked at in a second when the bundle of their
+// issuer has changed.
+const wakeRate = 200
+
+// wakeCertificates looks again at the Certificates that name an issuer, a few at a time:
+// each may come to be written.
+func (c *Controller) wakeCertificates(k issuerKey) {
+	n := 0
+	for key, o := range c.certificates.each() {
+		if at, ok := issuerOf(o.value.Spec.IssuerRef, key.Namespace); ok && at == k {
+			c.certificateQueue.AddAfter(key, time.Duration(n)*time.Second/wakeRate)
+			n++
+		}
+	}
+}
+
 // authorityChanged verifies the issuers that name a Secret.
 func (c *Controller) authorityChanged(secret types.NamespacedName) {
+	for _, issuer := range c.issuersOf(secret) {
+		c.issuerQueue.Add(keyOf(issuer))
+	}
+}
+
+// issuersOf are the issuers that name a Secret.
+func (c *Controller) issuersOf(secret types.NamespacedName) []cmapi.GenericIssuer {
+	var all []cmapi.GenericIssuer
 	for key, i := range c.issuers.each() {
 		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: key.Namespace, Name: i.value.Spec.CA.SecretName}) {
-			c.issuerQueue.Add(issuerKey{key.Namespace, key.Name})
+			all = append(all, i.value)
 		}
 	}
-	for key, i := range c.clusterIssuers.each() {
+	for _, i := range c.clusterIssuers.each() {
 		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: c.ClusterNamespace, Name: i.value.Spec.CA.SecretName}) {
-			c.issuerQueue.Add(issuerKey{name: key.Name})
+			all = append(all, i.value)
 		}
 	}
+	return all
 }
 
 // keySet is a set of objects. It is safe for concurrent use.

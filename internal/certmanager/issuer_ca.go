@@ -7,6 +7,7 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubepki/kubepki/internal/workload"
@@ -15,6 +16,7 @@ import (
 // caIssuer signs with the authority in a Secret: Issuers with spec.ca.
 type caIssuer struct {
 	authorities *authorities
+	rollovers   *rollovers
 	// cluster is the namespace of the Secrets that ClusterIssuers name.
 	cluster string
 }
@@ -49,7 +51,7 @@ func (i *caIssuer) Verify(ctx context.Context, issuer cmapi.GenericIssuer) (Heal
 // Sign signs.
 func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	key := i.secret(order.Issuer)
-	authority, err := i.authorities.get(ctx, key)
+	authority, carried, err := i.rollovers.signer(ctx, order.Issuer)
 	switch {
 	case apierrors.IsNotFound(err):
 		return Answer{Reason: "SecretMissing", Message: fmt.Sprintf("Referenced secret %s not found: %v", key, err)}, nil
@@ -64,6 +66,15 @@ func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	issued, err := workload.Sign(order.Asked, authority, order.Issuer.GetSpec().CA, now())
 	if err != nil {
 		return Answer{Failed: true, Reason: "SigningError", Message: fmt.Sprintf("Error signing certificate: %v", err)}, nil
+	}
+	if carried == nil {
+		return Answer{Issued: issued}, nil
+	}
+	issued.CA = carried.bundle
+	if owner := metav1.GetControllerOfNoCopy(order.Request); owner == nil || owner.Kind != cmapi.CertificateKind {
+		if err := i.rollovers.given(ctx, order.Issuer, issued.Leaf); err != nil {
+			return Answer{}, err
+		}
 	}
 	return Answer{Issued: issued}, nil
 }
