@@ -332,6 +332,9 @@ func (c *Controller) mend(ctx context.Context, it *item, v workload.Verdict) err
 			Group: secret.Annotations[cmapi.IssuerGroupAnnotationKey],
 		},
 	}
+	if it.state.Carry.Bundle != (workload.Bundle{}) {
+		content.CA = it.bundle
+	}
 	_, err := c.apply(ctx, it, content)
 	return err
 }

@@ -100,30 +100,30 @@ func (r *caRecord) signerOf(name workload.Signer, signedBy workload.AnchorID) (r
 	return found, n == 1
 }
 
-// carry is what a change of the CA asks of a Certificate.
-func (c *Controller) carry(ctx context.Context, o *cmapi.Certificate, f *workload.SecretFacts) workload.Carry {
+// carry is what a change of the CA asks of a Certificate, and what its ca.crt shall hold.
+func (c *Controller) carry(ctx context.Context, o *cmapi.Certificate, f *workload.SecretFacts) (workload.Carry, []byte) {
 	key, ok := issuerOf(o.Spec.IssuerRef, o.Namespace)
 	if !ok || !f.Exists {
-		return workload.Carry{}
+		return workload.Carry{}, nil
 	}
 	issuer := c.issuer(key)
 	if issuer == nil || issuer.GetSpec().CA == nil || !isReady(issuer) {
-		return workload.Carry{}
+		return workload.Carry{}, nil
 	}
 	_, v, err := c.rollovers.signer(ctx, issuer)
 	if err != nil || v == nil {
-		return workload.Carry{} // nothing is signed then either
+		return workload.Carry{}, nil // nothing is signed then either
 	}
 	if was, ok := issuerOf(f.Issuer, o.Namespace); !ok || was != key {
-		return workload.Carry{} // it is to be issued anew anyhow
+		return workload.Carry{}, nil // it is to be issued anew anyhow
 	}
 	id, known := v.record.signerOf(f.Signer, f.SignedBy)
 	if !known {
-		return workload.Carry{}
+		return workload.Carry{}, nil
 	}
 	carry := workload.Carry{Bundle: v.wanted, Due: v.plan.Due(id, string(o.UID))}
 	if id != v.record.Signing {
 		carry.Hold = v.plan.Hold
 	}
-	return carry
+	return carry, v.bundle
 }
