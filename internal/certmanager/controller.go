@@ -232,6 +232,12 @@ func (c *Controller) wakeCertificates(k issuerKey) {
 			n++
 		}
 	}
+	if issuer := c.issuer(k); issuer != nil && issuer.GetSpec().CA != nil {
+		secret := c.rollovers.authorityAt(issuer) // of its root there are readers too
+		for _, name := range c.namingSecret(secret) {
+			c.certificateQueue.Add(types.NamespacedName{Namespace: secret.Namespace, Name: name})
+		}
+	}
 }
 
 // authorityChanged verifies the issuers that name a Secret.

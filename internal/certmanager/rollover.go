@@ -142,6 +142,9 @@ func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view
 	}
 	rec.noteOthers(v.seen.others)
 	rec.Record, v.plan = rollover.Next(rec.Record, seen, set, now())
+	if rec.certificates[seen.Current.ID] == nil {
+		v.seen.lacking[seen.Current.ID] = v.seen.places // nobody has it yet
+	}
 	rec.certificates[seen.Current.ID] = current.Chain[len(current.Chain)-1]
 	rec.dropsUnused()
 	rec.secret = issuer.GetSpec().CA.SecretName

@@ -107,12 +107,12 @@ func (c *Controller) carry(ctx context.Context, o *cmapi.Certificate, f *workloa
 		return workload.Carry{}, nil
 	}
 	issuer := c.issuer(key)
-	if issuer == nil || issuer.GetSpec().CA == nil || !isReady(issuer) {
-		return workload.Carry{}, nil
+	if issuer != nil && issuer.GetSpec().SelfSigned != nil && o.Spec.IsCA {
+		return c.carryRoot(ctx, o, f)
 	}
-	_, v, err := c.rollovers.signer(ctx, issuer)
-	if err != nil || v == nil {
-		return workload.Carry{}, nil // nothing is signed then either
+	v := c.viewOf(ctx, issuer)
+	if v == nil {
+		return workload.Carry{}, nil
 	}
 	if was, ok := issuerOf(f.Issuer, o.Namespace); !ok || was != key {
 		return workload.Carry{}, nil // it is to be issued anew anyhow
@@ -126,4 +126,36 @@ func (c *Controller) carry(ctx context.Context, o *cmapi.Certificate, f *workloa
 		carry.Hold = v.plan.Hold
 	}
 	return carry, v.bundle
+}
+
+// viewOf is what is known of the CAs of an issuer; nil: it is not carried over, or
+// nothing is signed now.
+func (c *Controller) viewOf(ctx context.Context, issuer cmapi.GenericIssuer) *view {
+	if issuer == nil || issuer.GetSpec().CA == nil || !isReady(issuer) || !c.Ours(refOf(issuer), issuer.GetNamespace()) {
+		return nil
+	}
+	_, v, err := c.rollovers.signer(ctx, issuer)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+// carryRoot is what ca.crt of a root's own Secret shall hold: what the issuers that sign
+// with it publish, for there are readers who take it from there.
+func (c *Controller) carryRoot(ctx context.Context, o *cmapi.Certificate, f *workload.SecretFacts) (workload.Carry, []byte) {
+	var best *view
+	for _, issuer := range c.issuersOf(secretOf(o)) {
+		v := c.viewOf(ctx, issuer)
+		if v == nil || v.record.Target().Certificate != f.Leaf {
+			continue
+		}
+		if best == nil || len(v.bundle) > len(best.bundle) || len(v.bundle) == len(best.bundle) && string(v.bundle) < string(best.bundle) {
+			best = v
+		}
+	}
+	if best == nil {
+		return workload.Carry{}, nil
+	}
+	return workload.Carry{Bundle: best.wanted}, best.bundle
 }
