@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -26,6 +27,7 @@ import (
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/internal/workload"
 	"github.com/kubepki/kubepki/lab"
@@ -219,13 +221,14 @@ func TestWorkloads(t *testing.T) {
 	t.Run("a certificate is renewed when it is due, and by hand", w.testRenewal)
 	t.Run("requests of others are answered, or refused", w.testRequests)
 	stop()
+	t.Run("what waits for an approval, or for another's issuer, is taken up by whichever process is there", w.testSlow)
 	t.Run("a controller that starts anew with all of it in order writes nothing", w.testRestart)
 }
 
 func (w *workloads) testChain(t *testing.T) {
-	// An hour is the shortest life that cert-manager's CRD lets through. This one is due
+	// This one is due
 	// when it is made, which is no reason to make it again and again.
-	w.apply(t, leaf("web", ofECDSA)+leaf("soon", ofECDSA+"  duration: 1h\n  renewBefore: 59m50s\n")+authorities)
+	w.apply(t, leaf("web", ofECDSA)+leaf("soon", ofECDSA+"  duration: 15m\n  renewBefore: 14m50s\n")+authorities)
 	_, root := w.atRevision(t, "root", 1)
 	o, secret := w.atRevision(t, "web", 1)
 	list := chain(t, secret)
@@ -401,9 +404,108 @@ func (w *workloads) testRequests(t *testing.T) {
 	}
 	w.apply(t, "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: absent, namespace: default}\nspec: {ca: {secretName: root}}\n")
 	becomes("absent", "Issued")
-	// What another has denied is not signed, and its Certificate fails.
-	w.apply(t, leaf("denied", ofECDSA)+"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: default}\n")
-	w.atRevision(t, "denied", 1)
+}
+
+// testSlow has somebody else approve, as a policy engine would.
+func (w *workloads) testSlow(t *testing.T) {
+	stop := w.run(t, "--approve-signers=")
+	lent := strings.Replace(leaf("lent", ofECDSA), "namespace: default}", "namespace: default, annotations: {cert-manager.io/issue-temporary-certificate: 'true'}}", 1)
+	external := strings.Replace(leaf("external", ofECDSA), "{name: ca}", "{name: other, kind: Other, group: example.org}", 1)
+	wrong := strings.Replace(leaf("wrong", ofECDSA), "{name: ca}", "{name: other, kind: Other, group: example.org}", 1)
+	w.apply(t, lent+leaf("denied", ofECDSA)+external+wrong)
+	waits := func(o *cmapi.Certificate) bool {
+		_, under := workload.Issuing(&o.Status)
+		return under && o.Status.NextPrivateKeySecretName != nil
+	}
+	for _, name := range []string{"lent", "denied", "external", "wrong"} {
+		w.becomes(t, name, "waits", waits)
+	}
+	eventually(t, "a temporary certificate is there", func(ctx context.Context) error {
+		s, err := w.client.CoreV1().Secrets("default").Get(ctx, "lent-tls", metav1.GetOptions{})
+		if err == nil {
+			err = chain(t, s)[0].VerifyHostname("lent.example.org")
+		}
+		return err
+	})
+	next := *w.certificate(t, "lent").Status.NextPrivateKeySecretName
+	waiting, err := w.client.CoreV1().Secrets("default").Get(t.Context(), next, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.decide(t, "lent-1", cmapi.CertificateRequestConditionApproved, nil)
+	w.decide(t, "denied-1", cmapi.CertificateRequestConditionDenied, nil)
+	authority := newLabAuthority(t)
+	w.decide(t, "external-1", cmapi.CertificateRequestConditionApproved, func(r *cmapi.CertificateRequest) *workload.Issued { return authority.answer(t, r) })
+	w.decide(t, "wrong-1", cmapi.CertificateRequestConditionApproved, func(*cmapi.CertificateRequest) *workload.Issued { return authority.answer(t, w.request(t, "lent-1")) })
+	stop = w.run(t, "--approve-signers=")
+	defer stop()
+	_, lentSecret := w.atRevision(t, "lent", 1)
+	if !bytes.Equal(lentSecret.Data["tls.key"], waiting.Data["tls.key"]) || chain(t, lentSecret)[0].Issuer.CommonName != "root" {
+		t.Error("the key that waited is not the one that was certified")
+	}
+	_, externalSecret := w.atRevision(t, "external", 1)
+	if chain(t, externalSecret)[0].Issuer.CommonName != "elsewhere" || externalSecret.Annotations[cmapi.IssuerGroupAnnotationKey] != "example.org" {
+		t.Errorf("the Secret is not of the external issuer: %v", externalSecret.Annotations)
+	}
+	for name, reason := range map[string]string{"denied": "Tester", "wrong": "InvalidCertificate"} {
+		w.becomes(t, name, "has failed", func(o *cmapi.Certificate) bool {
+			c := workload.Condition(&o.Status, cmapi.CertificateConditionIssuing)
+			return c != nil && c.Status == cmmeta.ConditionFalse && c.Reason == reason && o.Status.LastFailureTime != nil && *o.Status.FailedIssuanceAttempts == 1
+		})
+	}
+	eventually(t, "keys that wait are gone", func(ctx context.Context) error {
+		all, err := w.client.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{LabelSelector: cmapi.IsNextPrivateKeySecretLabelKey + "=true"})
+		if err == nil && len(all.Items) > 0 {
+			err = fmt.Errorf("there are %d", len(all.Items))
+		}
+		return err
+	})
+}
+
+// decide approves or denies a request, and answers it as an issuer would.
+func (w *workloads) decide(t *testing.T, name string, what cmapi.CertificateRequestConditionType, answer func(*cmapi.CertificateRequest) *workload.Issued) {
+	t.Helper()
+	r := w.request(t, name)
+	workload.SetRequestCondition(&r.Status, what, cmmeta.ConditionTrue, "Tester", "so it was decided", time.Now())
+	if answer != nil {
+		issued := answer(r)
+		r.Status.Certificate, r.Status.CA = issued.Chain, issued.CA
+		workload.SetRequestCondition(&r.Status, cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, cmapi.CertificateRequestReasonIssued, "done", time.Now())
+	}
+	if err := w.cm.Put().Namespace("default").Resource("certificaterequests").Name(name).SubResource("status").Body(r).Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// labAuthority is an issuer that the controller does not serve.
+type labAuthority struct{ *workload.Authority }
+
+func newLabAuthority(t *testing.T) labAuthority {
+	t.Helper()
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := issue.Template{Subject: pkix.Name{CommonName: "elsewhere"}, Authority: true, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour)}
+	root, err := issue.SelfSign(template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return labAuthority{&workload.Authority{Key: key, Chain: []*x509.Certificate{root}}}
+}
+
+func (a labAuthority) answer(t *testing.T, r *cmapi.CertificateRequest) *workload.Issued {
+	t.Helper()
+	asked, err := workload.Read(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := workload.Sign(asked, a.Authority, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued
 }
 
 func (w *workloads) testRestart(t *testing.T) {

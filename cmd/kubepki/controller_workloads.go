@@ -20,7 +20,7 @@ import (
 // workloadFlags are those of the part "workloads".
 type workloadFlags struct {
 	issuers          []string
-	approve          bool
+	approve          []string
 	ownerReference   bool
 	clusterNamespace string
 	workers          int
@@ -30,7 +30,7 @@ type workloadFlags struct {
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.issuers, "issuers", nil, "issuers that are served: NAMESPACE/NAME for an Issuer, NAME for a ClusterIssuer, external for those of other groups; with * and ? (default: all)")
-	f.BoolVar(&o.approve, "approve-requests", true, "approve the CertificateRequests that name these issuers; false leaves that to others")
+	f.StringSliceVar(&o.approve, "approve-signers", certmanager.BuiltInSigners(), "issuers whose CertificateRequests are approved, as approveSignerNames of cert-manager's chart; empty leaves that to others")
 	f.BoolVar(&o.ownerReference, "enable-certificate-owner-ref", false, "have the Secrets of Certificates removed with them")
 	f.StringVar(&o.clusterNamespace, "cluster-resource-namespace", "kube-system", "namespace of the Secrets that ClusterIssuers name")
 	f.BoolVar(&o.rollover, "ca-rollover", true, "carry workloads over when the CA of an issuer changes; an issuer's annotation kubepki.dev/ca-rollover comes first")
@@ -48,6 +48,9 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
+	}
+	if err := certmanager.ApproveSigners(f.approve).Validate(); err != nil {
+		return usagef("--approve-signers: %w", err)
 	}
 	for _, pattern := range f.issuers {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" || strings.Count(pattern, "/") > 1 {
@@ -71,8 +74,8 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 		Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept}, Publish: r.publishBundle(client.Kube),
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
-	if f.approve {
-		o.Approver = certmanager.ApproveAll{}
+	if len(f.approve) > 0 {
+		o.Approver = certmanager.ApproveSigners(f.approve)
 	}
 	if len(f.issuers) > 0 {
 		o.Ours = f.ours

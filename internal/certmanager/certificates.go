@@ -99,8 +99,8 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 			return fmt.Errorf("reading CertificateRequest %s/%s: %w", it.key.Namespace, suspect.Name, err)
 		}
 		if err == nil {
-			if asked, err := workload.Read(r); err == nil {
-				s.Differs = workload.Differences(&asked.Wish, wish)
+			if was, _, err := workload.Recall(r); err == nil {
+				s.Differs = workload.Differences(was, wish)
 			}
 		}
 	}
@@ -197,7 +197,7 @@ func (c *Controller) writeStatus(ctx context.Context, it *item, status cmapi.Cer
 	}
 	w, err := c.Client.putStatus(ctx, it.object(), status)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return fmt.Errorf("Certificate %s: %w", it.key, errAgain)
+		return fmt.Errorf("%s: %w", it.key, errAgain)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the status of Certificate %s: %w", it.key, err)

@@ -7,12 +7,16 @@ import (
 	"strconv"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // The resources of cert-manager.io/v1, as they are in paths.
@@ -37,6 +41,9 @@ type Client struct {
 func NewClient(config *rest.Config) (*Client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
+	if config.UserAgent == "" {
+		config.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
 	if config.ContentType == "" {
 		config.ContentType = runtime.ContentTypeProtobuf
 		config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -51,7 +58,7 @@ func NewClient(config *rest.Config) (*Client, error) {
 	}
 	config.GroupVersion, config.APIPath = &cmapi.SchemeGroupVersion, "/apis"
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.NegotiatedSerializer = negotiated{serializer.NewCodecFactory(scheme).WithoutConversion()}
 	cm, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, err
@@ -152,4 +159,17 @@ func (c *Client) deleteRequest(ctx context.Context, key types.NamespacedName, ui
 		return err
 	}
 	return c.CM.Delete().Namespace(key.Namespace).Resource(certificateRequests).Name(key.Name).Body(body).Do(ctx).Error()
+}
+
+// applySecret writes the Secret of a Certificate, by force: what we and cert-manager
+// write there is ours.
+func (c *Client) applySecret(ctx context.Context, key types.NamespacedName, s *applycorev1.SecretApplyConfiguration) (*corev1.Secret, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	there := &corev1.Secret{}
+	err = c.Kube.CoreV1().RESTClient().Patch(types.ApplyYAMLPatchType).Namespace(key.Namespace).Resource("secrets").Name(key.Name).
+		Param("fieldManager", workload.FieldManager).Param("force", "true").Body(data).Do(ctx).Into(there)
+	return there, err
 }

@@ -29,6 +29,9 @@ type Options struct {
 	Issuers map[string]Issuer
 	// Approver decides on requests; nil: others do.
 	Approver Approver
+	// Guard is asked before anything is signed, also where another has approved it: what
+	// it denies fails, and what it leaves undecided waits. nil: an approval is enough.
+	Guard Approver
 	// Ours tells whether an issuer, named from a namespace, is served by this process;
 	// nil: all are.
 	Ours func(ref cmmeta.IssuerReference, namespace string) bool
@@ -76,7 +79,7 @@ func New(o Options) *Controller {
 	}
 	c := &Controller{
 		Options: o, stores: newStores(), signers: map[string]Issuer{},
-		certificateQueue: newQueue[types.NamespacedName](), requestQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
+		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), issuerQueue: newQueue[issuerKey](),
 	}
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.rollovers = &rollovers{
@@ -99,7 +102,11 @@ const (
 )
 
 func newQueue[K comparable]() workqueue.TypedRateLimitingInterface[K] {
-	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[K](retryFirst, retryLast))
+	return workqueue.NewTypedRateLimitingQueue(newLimits[K]())
+}
+
+func newLimits[K comparable]() workqueue.TypedRateLimiter[K] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[K](retryFirst, retryLast)
 }
 
 // Synced tells whether all that there is has been seen.

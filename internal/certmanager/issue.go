@@ -115,7 +115,7 @@ func (c *Controller) issueAtOnce(ctx context.Context, it *item, v workload.Verdi
 	done, err := c.approve(ctx, r, asked, status)
 	if err == nil && !done {
 		var a Answer
-		if a, err = signer.Sign(ctx, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
+		if a, err = c.sign(ctx, signer, Order{Issuer: issuer, Request: r, Asked: asked, Key: key}); err == nil {
 			c.take(r, status, a)
 		}
 	}
@@ -161,10 +161,13 @@ func (c *Controller) createRequest(ctx context.Context, it *item, key crypto.Sig
 	r.Annotations[cmapi.CertificateNameKey] = o.Name
 	at := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 	c.inHand.add(at)
-	release = func() { c.letGo(at) }
+	release = func() { c.letGo(at) } // at as it is then
 	w, err := c.Client.createRequest(ctx, r)
 	if apierrors.IsAlreadyExists(err) {
-		err = c.replaceRequest(ctx, it, at)
+		if err = c.replaceRequest(ctx, it, at); errors.Is(err, errTaken) {
+			r.Name, r.GenerateName = "", r.Name+"-"
+			w, err = c.Client.createRequest(ctx, r)
+		}
 	}
 	if err != nil {
 		release()
@@ -173,6 +176,12 @@ func (c *Controller) createRequest(ctx context.Context, it *item, key crypto.Sig
 			err = fmt.Errorf("creating CertificateRequest %s: %w", at, err)
 		}
 		return nil, nil, err
+	}
+	if r.Name == "" {
+		release()
+		r.Name = w.Metadata.Name
+		at.Name = r.Name
+		c.inHand.add(at)
 	}
 	r.UID, r.ResourceVersion, r.CreationTimestamp = w.Metadata.UID, w.Metadata.ResourceVersion, w.Metadata.CreationTimestamp
 	c.requests.wrote(at, w.version(), workload.FactsOfRequest(r))
@@ -187,6 +196,9 @@ func (c *Controller) letGo(at types.NamespacedName) {
 	}
 }
 
+// errTaken tells that somebody else's request has the name.
+var errTaken = errors.New("the name is taken")
+
 // replaceRequest removes what has the name of a request that is to be made, if it is of
 // the same Certificate, and asks for another try.
 func (c *Controller) replaceRequest(ctx context.Context, it *item, at types.NamespacedName) error {
@@ -194,8 +206,9 @@ func (c *Controller) replaceRequest(ctx context.Context, it *item, at types.Name
 	if err != nil {
 		return err
 	}
-	if owner := metav1.GetControllerOfNoCopy(there); owner == nil || owner.UID != it.seen.UID {
-		return fmt.Errorf("there is another CertificateRequest %s, which is none of this Certificate", at)
+	// One of a Certificate of this name that was removed, and made again, is nobody's.
+	if owner := metav1.GetControllerOfNoCopy(there); owner == nil || owner.Kind != cmapi.CertificateKind || owner.Name != it.seen.Name {
+		return errTaken
 	}
 	if err := c.Client.deleteRequest(ctx, at, there.UID); err != nil && !apierrors.IsNotFound(err) {
 		return err
@@ -281,9 +294,9 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 	}
 	secret, err := workload.SecretOf(it.seen, content, passwords, it.state.Secret.Type, c.OwnerReference)
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s: %w", it.secret(), err)
+		return nil, fmt.Errorf("making Secret %s: %w", it.secret(), err)
 	}
-	there, err := c.Client.Kube.CoreV1().Secrets(it.key.Namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: workload.FieldManager, Force: true})
+	there, err := c.Client.applySecret(ctx, it.secret(), secret)
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", it.secret(), err)
 	}

@@ -57,38 +57,6 @@ type Answer struct {
 	Again time.Duration
 }
 
-// Approver decides on requests for certificates.
-type Approver interface {
-	// Approve decides on a request as the API server holds it. An error says that
-	// nothing is known: it will be asked again.
-	Approve(ctx context.Context, r *cmapi.CertificateRequest, asked *workload.Asked) (Approval, error)
-}
-
-// Verdict is what an approver says.
-type Verdict uint8
-
-// The verdicts. What is not known is Undecided.
-const (
-	Undecided Verdict = iota
-	Approved
-	Denied
-)
-
-// Approval is a verdict, and why, as the condition has it.
-type Approval struct {
-	Verdict         Verdict
-	Reason, Message string
-}
-
-// ApproveAll approves every request to an issuer that this process serves, as
-// cert-manager's own approver does.
-type ApproveAll struct{}
-
-// Approve approves.
-func (ApproveAll) Approve(context.Context, *cmapi.CertificateRequest, *workload.Asked) (Approval, error) {
-	return Approval{Verdict: Approved, Reason: "cert-manager.io", Message: "Certificate request has been approved by cert-manager.io"}, nil
-}
-
 // kindOf names the kind of an issuer by the field of its spec; "": it has none.
 func kindOf(s *cmapi.IssuerSpec) string {
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,10 +43,10 @@ func (i *caIssuer) Verify(ctx context.Context, issuer cmapi.GenericIssuer) (Heal
 	case err != nil:
 		return Health{Reason: "ErrGetKeyPair", Message: failed + err.Error()}, err
 	}
-	if err := authority.Usable(now()); err != nil {
-		return Health{Reason: "ErrInvalidKeyPair", Message: failed + err.Error()}, nil
+	if unusable := authority.Usable(now()); unusable != nil {
+		return Health{Reason: "ErrInvalidKeyPair", Message: failed + unusable.Error()}, nil
 	}
-	return Health{Ready: true, Reason: "KeyPairVerified", Message: "Signing CA verified"}, nil
+	return Health{Ready: true, Reason: "KeyPairVerified", Message: "Signing CA verified", Again: authority.NotAfter().Sub(now()) + time.Second}, nil
 }
 
 // Sign signs.
@@ -60,8 +61,8 @@ func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	case err != nil:
 		return Answer{}, err
 	}
-	if err := authority.Usable(now()); err != nil { // it waits for another authority
-		return Answer{Reason: "SecretInvalidData", Message: fmt.Sprintf("The authority in secret %s cannot sign: %v", key, err)}, nil
+	if unusable := authority.Usable(now()); unusable != nil { // it waits for another authority
+		return Answer{Reason: "SecretInvalidData", Message: fmt.Sprintf("The authority in secret %s cannot sign: %v", key, unusable)}, nil
 	}
 	issued, err := workload.Sign(order.Asked, authority, order.Issuer.GetSpec().CA, now())
 	if err != nil {

@@ -37,7 +37,7 @@ func (c *Controller) wantsRequest(f *workload.RequestFacts) bool {
 // work on: of others, or of a Certificate whose issuance takes its time.
 func (c *Controller) handleRequest(ctx context.Context, key types.NamespacedName) error {
 	f, _ := c.requests.get(key)
-	if f == nil || !c.wantsRequest(f) || c.inHand.has(key) || !c.serves(f.Issuer, key.Namespace) || c.isLeftOver(key, f) {
+	if f == nil || !c.wantsRequest(f) || c.inHand.has(key) || !c.Ours(f.Issuer, key.Namespace) || c.isLeftOver(key, f) {
 		return nil
 	}
 	r, err := c.Client.getRequest(ctx, key)
@@ -66,12 +66,6 @@ func (c *Controller) handleRequest(ctx context.Context, key types.NamespacedName
 	return nil
 }
 
-// serves tells whether an issuer is one that this process signs for.
-func (c *Controller) serves(ref cmmeta.IssuerReference, namespace string) bool {
-	_, ok := issuerOf(ref, namespace)
-	return ok && c.Ours(ref, namespace)
-}
-
 // isLeftOver tells whether a request is of a Certificate for which no issuance is under
 // way: what a process that ended has left, with a key that nobody has. It is replaced
 // with the next issuance.
@@ -90,21 +84,35 @@ func (c *Controller) isLeftOver(key types.NamespacedName, f *workload.RequestFac
 // answer brings the status of an open request as far as it goes. It returns when to look
 // again; 0: when something changes.
 func (c *Controller) answer(ctx context.Context, r *cmapi.CertificateRequest, f *workload.RequestFacts, status *cmapi.CertificateRequestStatus) (time.Duration, error) {
+	key, here := issuerOf(r.Spec.IssuerRef, r.Namespace)
 	if f.State == workload.RequestDenied {
-		deny(status)
+		if here {
+			deny(status)
+		}
 		return 0, nil
 	}
+	if !here && f.Approved {
+		return 0, nil // its issuer's controller answers it
+	}
 	asked, err := workload.Read(r)
+	if err != nil && !here {
+		return 0, nil
+	}
 	if err != nil {
 		c.end(r, status, "InvalidRequest", fmt.Sprintf("The request cannot be read: %v", err))
 		return 0, nil
 	}
 	if !f.Approved {
 		if done, err := c.approve(ctx, r, asked, status); done || err != nil {
-			return 0, err
+			if c.Approver == nil || err != nil || len(status.Conditions) > len(r.Status.Conditions) {
+				return 0, err
+			}
+			return guardAgain, nil // the approver may know more then
 		}
 	}
-	key, _ := issuerOf(r.Spec.IssuerRef, r.Namespace)
+	if !here {
+		return 0, nil
+	}
 	issuer := c.issuer(key)
 	if issuer == nil {
 		c.pend(r, status, "IssuerNotFound", fmt.Sprintf("Referenced %q not found: %s", workload.IssuerOf(r.Spec.IssuerRef).Kind, r.Spec.IssuerRef.Name))
@@ -118,7 +126,7 @@ func (c *Controller) answer(ctx context.Context, r *cmapi.CertificateRequest, f 
 		c.pend(r, status, "IssuerNotReady", "Referenced issuer does not have a Ready status condition")
 		return 0, nil
 	}
-	got, err := signer.Sign(ctx, Order{Issuer: issuer, Request: r, Asked: asked})
+	got, err := c.sign(ctx, signer, Order{Issuer: issuer, Request: r, Asked: asked})
 	if err != nil {
 		return 0, err
 	}
@@ -145,6 +153,25 @@ func (c *Controller) approve(ctx context.Context, r *cmapi.CertificateRequest, a
 		deny(status)
 	}
 	return true, nil
+}
+
+// guardAgain is when a guard is asked again that was undecided.
+const guardAgain = time.Minute
+
+// sign has an approved request signed, if the guard does not object.
+func (c *Controller) sign(ctx context.Context, signer Issuer, o Order) (Answer, error) {
+	if c.Guard != nil {
+		a, err := c.Guard.Approve(ctx, o.Request, o.Asked)
+		switch {
+		case err != nil:
+			return Answer{}, err
+		case a.Verdict == Denied:
+			return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, nil
+		case a.Verdict != Approved:
+			return Answer{Reason: a.Reason, Message: a.Message, Again: guardAgain}, nil
+		}
+	}
+	return signer.Sign(ctx, o)
 }
 
 func deny(status *cmapi.CertificateRequestStatus) {
@@ -210,7 +237,7 @@ func requestObject(r *cmapi.CertificateRequest) object {
 func (c *Controller) writeRequest(ctx context.Context, r *cmapi.CertificateRequest, status cmapi.CertificateRequestStatus) (*workload.RequestFacts, error) {
 	w, err := c.Client.putStatus(ctx, requestObject(r), status)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil, fmt.Errorf("CertificateRequest %s/%s: %w", r.Namespace, r.Name, errAgain)
+		return nil, fmt.Errorf("%s/%s: %w", r.Namespace, r.Name, errAgain)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("writing the status of CertificateRequest %s/%s: %w", r.Namespace, r.Name, err)

@@ -117,6 +117,10 @@ func (s *State) Suspect() *RequestFacts {
 func Decide(s State, now time.Time) Verdict {
 	o := s.Certificate
 	v := Verdict{Status: *o.Status.DeepCopy()}
+	if s.adopts() {
+		v.Status = Settled(o, s.Secret, s.Revision()+1, now)
+		return v // the write of it leads here again
+	}
 	problem := s.problem()
 	settle(&v.Status, o, s.Secret, problem, now)
 	if since, under := Issuing(&o.Status); under {
@@ -137,6 +141,18 @@ func Decide(s State, now time.Time) Verdict {
 	s.mend(&v)
 	s.tidy(&v)
 	return v
+}
+
+// adopts tells whether the Secret holds the certificate of the revision that comes: a
+// process ended, or lost a race, before it could write that into the status.
+func (s *State) adopts() bool {
+	for _, r := range s.next() {
+		stored := r.State == RequestIssued && r.Leaf != [32]byte{} && r.Leaf == s.Secret.Leaf
+		if stored && s.Invalid == nil && !r.Unreadable && r.Digest == s.Digest && ContentProblem(s.Certificate, s.Secret, &Current{Key: r.Key}) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // restsUntil tells whether nothing is to be issued because nothing may be yet, and

@@ -1,6 +1,8 @@
 package workload
 
 import (
+	"crypto/sha256"
+	"encoding/pem"
 	"slices"
 	"strconv"
 	"time"
@@ -40,9 +42,11 @@ type RequestFacts struct {
 	// there is neither.
 	Digest, Key [32]byte
 	Unreadable  bool
-	Issuer      cmmeta.IssuerReference
-	State       RequestState
-	Approved    bool
+	// Leaf is the SHA-256 sum of its certificate (DER); zero: it has none.
+	Leaf     [32]byte
+	Issuer   cmmeta.IssuerReference
+	State    RequestState
+	Approved bool
 	// Ready is the reason of its condition Ready; "": it has none.
 	Ready string
 	// Reason and Message are those of the condition that ended it without a certificate.
@@ -82,11 +86,16 @@ func revisionOf(o *cmapi.CertificateRequest) int {
 }
 
 func (f *RequestFacts) read(o *cmapi.CertificateRequest) {
-	asked, err := Read(o)
+	wish, public, err := Recall(o)
 	if err == nil {
-		f.Digest, f.Key = asked.Digest(), KeyID(asked.Public)
+		f.Digest, f.Key = wish.Digest(), KeyID(public)
 	}
 	f.Unreadable = err != nil
+	if chain := o.Status.Certificate; f.State == RequestIssued && len(chain) <= maxAnswer {
+		if block, _ := pem.Decode(chain); block != nil {
+			f.Leaf = sha256.Sum256(block.Bytes)
+		}
+	}
 }
 
 // settle reads the conditions. What is denied is denied, whatever an issuer that does not

@@ -18,7 +18,7 @@ import (
 )
 
 // maxAnswer bounds what an issuer may answer, in bytes of PEM.
-const maxAnswer = 1 << 20
+const maxAnswer = 128 << 10
 
 // AnswerProblem tells why the certificate of an answered request is of no use for a
 // key; "": it is good.

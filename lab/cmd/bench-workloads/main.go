@@ -5,8 +5,8 @@
 // from the first that is created to the last that is ready; the same writes bare, as the
 // floor; memory; and what a controller does that starts anew with all in order.
 //
-// The CRDs of cert-manager must be in the cluster. It makes the namespace
-// bench-workloads, and removes it.
+// The CRDs of cert-manager must be in the cluster. It makes a namespace of its own, and
+// removes it.
 package main
 
 import (

@@ -1,0 +1,341 @@
+package certmanager
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubepki/kubepki/internal/workload"
+)
+
+// api is an API server over HTTP that keeps objects of any resource, in JSON: lists,
+// watches, creates, updates of a status if the version is right, applies of Secrets,
+// deletes. It counts writes, and can have the process that makes one die of it.
+type api struct {
+	*httptest.Server
+	mu      sync.Mutex
+	changed *sync.Cond
+	version int
+	objects map[string]map[string]any // by path
+	events  []event
+	writes  []string
+	// dies, if not nil, is asked at each write, before it is done; what it returns is
+	// done before the process dies, and after.
+	dies func(n int) (before, after bool)
+	die  func()
+}
+
+type event struct {
+	version    int
+	kind, path string
+	object     []byte
+}
+
+func newAPI(t *testing.T) *api {
+	a := &api{objects: map[string]map[string]any{}, version: 1}
+	a.changed = sync.NewCond(&a.mu)
+	a.Server = httptest.NewUnstartedServer(a)
+	a.Config.ErrorLog = log.New(io.Discard, "", 0) // connections are cut on purpose
+	a.Start()
+	t.Cleanup(func() {
+		a.CloseClientConnections()
+		a.Close()
+	})
+	return a
+}
+
+func (a *api) config() *rest.Config {
+	return &rest.Config{Host: a.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+}
+
+// meta is a map within an object, made where it is not there.
+func meta(o map[string]any) map[string]any {
+	m, _ := o["metadata"].(map[string]any)
+	if m == nil {
+		m = map[string]any{}
+		o["metadata"] = m
+	}
+	return m
+}
+
+// put keeps an object, and tells watches. The lock is held.
+func (a *api) put(path, kind string, o map[string]any) []byte {
+	a.version++
+	meta(o)["resourceVersion"] = strconv.Itoa(a.version)
+	data, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	if kind == "DELETED" {
+		delete(a.objects, path)
+	} else {
+		a.objects[path] = o
+	}
+	a.events = append(a.events, event{a.version, kind, path, data})
+	a.changed.Broadcast()
+	return data
+}
+
+// make makes an object of somebody else.
+func (a *api) make(t *testing.T, collection string, object any) {
+	t.Helper()
+	data, err := json.Marshal(object)
+	check(t, err)
+	response, err := http.Post(a.URL+collection, "application/json", bytes.NewReader(data))
+	check(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		t.Fatalf("creating %s: %s", collection, response.Status)
+	}
+}
+
+// read reads an object, and tells whether it is there.
+func (a *api) read(path string, into any) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o, ok := a.objects[path]
+	if !ok {
+		return false
+	}
+	data, err := json.Marshal(o)
+	if err == nil {
+		err = json.Unmarshal(data, into)
+	}
+	return err == nil
+}
+
+// names are those of the objects of a collection.
+func (a *api) names(collection string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []string
+	for path := range a.objects {
+		if name, ok := strings.CutPrefix(path, collection+"/"); ok {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Code: int32(code), Reason: reason, Message: string(reason)})
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodGet && r.URL.Query().Get("sendInitialEvents") != "":
+		refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid) // lists are asked for then
+	case r.Method == http.MethodGet && r.URL.Query().Get("watch") != "":
+		a.watch(w, r)
+	case r.Method == http.MethodGet:
+		a.get(w, r)
+	default:
+		a.write(w, r)
+	}
+}
+
+// within tells whether a path is of a collection, of one namespace or of all, as far as
+// the label counts by which Secrets are asked for.
+func within(path string, r *http.Request, object []byte) bool {
+	collection := r.URL.Path
+	parts := strings.Split(path, "/")
+	of := strings.Join(parts[:len(parts)-1], "/")
+	if i := slices.Index(parts, "namespaces"); i > 0 && of != collection {
+		of = strings.Join(append(slices.Clone(parts[:i]), parts[i+2:len(parts)-1]...), "/")
+	}
+	if name, ok := strings.CutPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name="); ok && parts[len(parts)-1] != name {
+		return false
+	}
+	return of == collection && (r.URL.Query().Get("labelSelector") == "" || bytes.Contains(object, []byte(`"controller.cert-manager.io/fao":"true"`)))
+}
+
+func (a *api) get(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	if o, ok := a.objects[r.URL.Path]; ok {
+		_ = json.NewEncoder(w).Encode(o)
+		return
+	}
+	kind := map[string]string{
+		"certificates": "CertificateList", "certificaterequests": "CertificateRequestList", "issuers": "IssuerList", "clusterissuers": "ClusterIssuerList", "secrets": "SecretList",
+	}[r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]]
+	if kind == "" {
+		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+		return
+	}
+	items := []any{}
+	for path, o := range a.objects {
+		data, _ := json.Marshal(o)
+		if within(path, r, data) {
+			items = append(items, o)
+		}
+	}
+	version := cmapi.SchemeGroupVersion.String()
+	if kind == "SecretList" {
+		version = "v1"
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version)}, "items": items})
+}
+
+func (a *api) watch(w http.ResponseWriter, r *http.Request) {
+	from, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	defer context.AfterFunc(r.Context(), func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.changed.Broadcast()
+	})()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	w.(http.Flusher).Flush()
+	for r.Context().Err() == nil {
+		for _, e := range a.events {
+			if e.version > from && within(e.path, r, e.object) {
+				_ = json.NewEncoder(w).Encode(map[string]any{"type": e.kind, "object": json.RawMessage(e.object)})
+			}
+			from = max(from, e.version)
+		}
+		w.(http.Flusher).Flush()
+		a.changed.Wait()
+	}
+}
+
+func (a *api) write(w http.ResponseWriter, r *http.Request) {
+	body := map[string]any{}
+	data, _ := io.ReadAll(r.Body)
+	_ = json.Unmarshal(data, &body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ours := r.UserAgent() != "Go-http-client/1.1"
+	var after bool
+	if ours {
+		a.writes = append(a.writes, r.Method+" "+r.URL.Path)
+		if a.dies != nil {
+			var before bool
+			if before, after = a.dies(len(a.writes)); before {
+				a.die()
+				panic(http.ErrAbortHandler)
+			}
+		}
+	}
+	code, answer := a.done(r, body)
+	if after {
+		a.die()
+		panic(http.ErrAbortHandler)
+	}
+	if answer == nil {
+		refuse(w, code, map[int]metav1.StatusReason{404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict, 410: metav1.StatusReasonAlreadyExists}[code])
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(answer)
+}
+
+// done does a write. The lock is held.
+func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
+	path := r.URL.Path
+	switch r.Method {
+	case http.MethodPost:
+		m := meta(body)
+		name, _ := m["name"].(string)
+		if name == "" {
+			name = fmt.Sprint(m["generateName"], a.version)
+		}
+		path += "/" + name
+		if a.objects[path] != nil {
+			return http.StatusConflict, nil // with the reason of a conflict, which is tried again too
+		}
+		a.birth(m, path, name)
+		return http.StatusCreated, a.put(path, "ADDED", body)
+	case http.MethodPut:
+		path = strings.TrimSuffix(path, "/status")
+		old := a.objects[path]
+		if old == nil {
+			return http.StatusNotFound, nil
+		}
+		if meta(old)["resourceVersion"] != meta(body)["resourceVersion"] || meta(old)["uid"] != meta(body)["uid"] {
+			return http.StatusConflict, nil
+		}
+		changed := map[string]any{}
+		for k, v := range old {
+			changed[k] = v
+		}
+		changed["status"], changed["metadata"] = body["status"], clone(meta(old))
+		return http.StatusOK, a.put(path, "MODIFIED", changed)
+	case http.MethodPatch:
+		m, kind := meta(body), "MODIFIED"
+		if old := a.objects[path]; old != nil {
+			m["uid"] = meta(old)["uid"]
+		} else {
+			kind = "ADDED"
+			a.birth(m, path, path[strings.LastIndex(path, "/")+1:])
+		}
+		fields := map[string]any{"f:labels": owned(m["labels"]), "f:annotations": owned(m["annotations"])}
+		m["managedFields"] = []any{map[string]any{"manager": workload.FieldManager, "operation": "Apply", "fieldsType": "FieldsV1",
+			"fieldsV1": map[string]any{"f:metadata": fields, "f:data": owned(body["data"])}}}
+		return http.StatusOK, a.put(path, kind, body)
+	case http.MethodDelete:
+		old := a.objects[path]
+		if old == nil {
+			return http.StatusNotFound, nil
+		}
+		if p, _ := body["preconditions"].(map[string]any); p != nil && p["uid"] != meta(old)["uid"] {
+			return http.StatusConflict, nil
+		}
+		gone := map[string]any{}
+		for k, v := range old {
+			gone[k] = v
+		}
+		gone["metadata"] = clone(meta(old))
+		return http.StatusOK, a.put(path, "DELETED", gone)
+	}
+	return http.StatusMethodNotAllowed, nil
+}
+
+func (a *api) birth(m map[string]any, path, name string) {
+	m["name"], m["uid"], m["generation"] = name, fmt.Sprint("uid-", a.version), 1
+	m["creationTimestamp"] = time.Now().UTC().Format(time.RFC3339)
+	parts := strings.Split(path, "/")
+	if i := slices.Index(parts, "namespaces"); i > 0 {
+		m["namespace"] = parts[i+1]
+	}
+}
+
+func clone(m map[string]any) map[string]any {
+	c := map[string]any{}
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+func owned(of any) map[string]any {
+	all := map[string]any{}
+	if m, ok := of.(map[string]any); ok {
+		for k := range m {
+			all["f:"+k] = map[string]any{}
+		}
+	}
+	return all
+}
