@@ -73,7 +73,7 @@ func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	}
 	issued.CA = carried.bundle
 	if owner := metav1.GetControllerOfNoCopy(order.Request); owner == nil || owner.Kind != cmapi.CertificateKind {
-		if err := i.rollovers.given(ctx, order.Issuer, issued.Leaf); err != nil {
+		if err := i.rollovers.given(ctx, order.Issuer, authority, issued.Leaf); err != nil {
 			return Answer{}, err
 		}
 	}

@@ -18,6 +18,7 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 	issuer := c.issuer(key)
 	if issuer == nil || issuer.GetDeletionTimestamp() != nil {
 		c.authorities.forget(c.namesAuthority)
+		c.rollovers.gone(key) // its record goes with it
 		return nil
 	}
 	if !c.Ours(refOf(issuer), key.namespace) {

@@ -128,31 +128,41 @@ func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view
 		return nil, err
 	}
 	before, was := state.view.Load(), rec.Record
-	set, _, wrong := r.settings.settingsOf(issuer, r.stores.certificatesOf(key))
+	certificates := 0
+	steady := rec.version != "" && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == currentOf(current).Certificate
+	if !steady {
+		certificates = r.stores.certificatesOf(key)
+	}
+	set, _, wrong := r.settings.settingsOf(issuer, certificates)
 	unpublished := r.publishAll(ctx, issuer, rec.list())
 	v := &view{uid: issuer.GetUID(), current: current, signing: current, record: rec, wrong: wrong}
-	v.seen = r.stores.census(key, rec, now())
-	hadPrevious := rec.previous
+	is := currentOf(current)
+	fresh := rec.Find(is.ID) == nil
+	rec.certificates[is.ID] = current.Chain[len(current.Chain)-1]
+	if !steady { // of the only anchor nobody asks who uses it
+		v.seen = r.stores.census(key, rec, now())
+	}
+	hadPrevious, owned := rec.previous, rec.owner == issuer.GetUID()
 	held := r.held(ctx, issuer, rec)
-	seen := rollover.Seen{Current: currentOf(current), Held: held, Lacking: v.seen.lacking, Leaves: v.seen.leaves}
-	if unpublished != nil {
+	seen := rollover.Seen{Current: is, Held: held, Lacking: v.seen.lacking, Leaves: v.seen.leaves}
+	if unpublished != nil && !steady {
 		for _, a := range rec.Anchors {
 			seen.Lacking[a.ID]++
 		}
 	}
 	rec.noteOthers(v.seen.others)
 	rec.Record, v.plan = rollover.Next(rec.Record, seen, set, now())
-	if rec.certificates[seen.Current.ID] == nil {
-		v.seen.lacking[seen.Current.ID] = v.seen.places // nobody has it yet
+	rec.noteOthers(v.seen.others) // also of an anchor that was not known before
+	if fresh && len(rec.Anchors) > 1 {
+		v.seen.lacking[is.ID] = v.seen.places // nobody has it yet
 	}
-	rec.certificates[seen.Current.ID] = current.Chain[len(current.Chain)-1]
 	rec.dropsUnused()
 	rec.secret = issuer.GetSpec().CA.SecretName
-	rec.letGo(seen.Current.ID, now())
-	if rec.Signing != seen.Current.ID {
+	rec.letGo(is.ID, now())
+	if rec.Signing != is.ID {
 		v.signing = rec.previous
 	}
-	if rec.text != rec.encode() || rec.previous != hadPrevious || rec.version == "" {
+	if rec.text != rec.encode() || rec.previous != hadPrevious || !owned {
 		if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
 			return nil, err
 		}
@@ -246,7 +256,7 @@ func (r *rollovers) keep(ctx context.Context, issuer cmapi.GenericIssuer) error 
 
 // given takes note of a certificate that goes to somebody whose Secrets nobody sees,
 // before it does: its anchor stays as long as it lives.
-func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, leaf *x509.Certificate) error {
+func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, by *workload.Authority, leaf *x509.Certificate) error {
 	key := keyOf(issuer)
 	state, at := r.state(key), r.recordAt(key)
 	state.looking.Lock()
@@ -255,7 +265,7 @@ func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, leaf 
 	if v == nil {
 		return errAgain
 	}
-	id := currentOf(v.signing).ID
+	id := currentOf(by).ID
 	if a := v.record.Find(id); a != nil && !a.Others.Before(leaf.NotAfter) {
 		return nil
 	}
@@ -292,12 +302,17 @@ func (r *caRecord) noteOthers(all map[rollover.ID]time.Time) {
 	}
 }
 
+// gone drops what is known of an issuer.
+func (r *rollovers) gone(key issuerKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, key)
+}
+
 // forget removes the record of an issuer whose CA is not carried over, if there is one:
 // it may hold a key.
 func (r *rollovers) forget(ctx context.Context, key issuerKey) error {
-	r.mu.Lock()
-	delete(r.known, key)
-	r.mu.Unlock()
+	r.gone(key)
 	at := r.recordAt(key)
 	k, _ := r.stores.secrets.get(at)
 	if k == nil || k.Type != recordType {

@@ -52,6 +52,7 @@ type caRecord struct {
 	previous *workload.Authority
 	kept     time.Time // since when it is here
 	version  string    // "": there is no Secret yet
+	owner    types.UID // the issuer with which it goes
 	text     string    // as it is in the Secret, but for the key
 }
 
@@ -148,6 +149,9 @@ func parseRecord(secret *corev1.Secret) (*caRecord, error) {
 	rec.Since = state.Since
 	rec.previous = previousOf(secret)
 	rec.text = rec.encode()
+	if len(secret.OwnerReferences) > 0 {
+		rec.owner = secret.OwnerReferences[0].UID
+	}
 	return rec, nil
 }
 
@@ -224,7 +228,7 @@ func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, is
 	if err != nil {
 		return fmt.Errorf("writing Secret %s: %w", at, err)
 	}
-	rec.version, rec.text = written.ResourceVersion, rec.encode()
+	rec.version, rec.text, rec.owner = written.ResourceVersion, rec.encode(), issuer.GetUID()
 	return nil
 }
 

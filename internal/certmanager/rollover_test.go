@@ -166,3 +166,246 @@ func TestAnIssuerIsCarriedOverToTheCAThatTakesThePlaceInItsSecret(t *testing.T) 
 		c.wants(t, rollover.Steady, two, two)
 	})
 }
+
+func TestWhoSignsWhileANewCAIsNotAccepted(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*testing.T, *carried, issue.Authority)
+		held   bool
+	}{
+		"the one in the Secret that the issuer named before": {func(t *testing.T, c *carried, two issue.Authority) {
+			c.put(t, "ca-2", pairData(t, two))
+			c.issuer.Spec.CA.SecretName = "ca-2"
+		}, true},
+		"the new one where the Secret before is gone": {func(t *testing.T, c *carried, two issue.Authority) {
+			c.put(t, "ca-2", pairData(t, two))
+			c.issuer.Spec.CA.SecretName = "ca-2"
+			if err := c.api.CoreV1().Secrets("shop").Delete(t.Context(), "ca-1", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"the new one where the Secret before holds something else by now": {func(t *testing.T, c *carried, two issue.Authority) {
+			c.put(t, "ca-2", pairData(t, two))
+			c.put(t, "ca-1", pairData(t, newCA(t, "three")))
+			c.issuer.Spec.CA.SecretName = "ca-2"
+		}, false},
+		"the new one where the Secret was overwritten": {func(t *testing.T, c *carried, two issue.Authority) { c.put(t, "ca-1", pairData(t, two)) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newCarried(t)
+				one, two := newCA(t, "one"), newCA(t, "two")
+				w.put(t, "ca-1", pairData(t, one))
+				w.leaf(t, "1", one, trust.EncodeCertificates(one.Certificate))
+				w.wants(t, rollover.Steady, one, one)
+				c.change(t, w, two)
+				signs := two
+				if c.held {
+					signs = one
+				}
+				v := w.wants(t, rollover.Publish, signs, one, two)
+				if v.plan.Hold.IsZero() != c.held {
+					t.Errorf("renewals wait until %s", v.plan.Hold)
+				}
+				if key := w.record(t)["previous.key"]; (len(key) > 0) != c.held {
+					t.Errorf("the key before is at hand: %t", len(key) > 0)
+				}
+				w.leaf(t, "2", one, v.bundle)
+				w.wants(t, rollover.Accept, signs, one, two)
+				time.Sleep(10 * time.Minute)
+				if v = w.wants(t, rollover.Reissue, two, one, two); !v.plan.Hold.IsZero() {
+					t.Error("renewals still wait")
+				}
+			})
+		})
+	}
+}
+
+func TestAKeyIsNotKeptWhereNoOtherCATakesItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCarried(t)
+		one := newCA(t, "one")
+		c.put(t, "ca-1", pairData(t, one))
+		if err := c.keep(t.Context(), c.issuer); err != nil { // and then the process ends
+			t.Fatal(err)
+		}
+		c.wants(t, rollover.Steady, one, one)
+		if len(c.record(t)["previous.key"]) == 0 {
+			t.Fatal("it is gone before its successor can be there")
+		}
+		time.Sleep(keptFor)
+		c.wants(t, rollover.Steady, one, one)
+		if len(c.record(t)["previous.key"]) > 0 {
+			t.Error("it stays")
+		}
+	})
+}
+
+func TestCertificatesThatOthersHoldKeepTheirAnchor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCarried(t)
+		one, two := newCA(t, "one"), newCA(t, "two")
+		c.put(t, "ca-1", pairData(t, one))
+		c.wants(t, rollover.Steady, one, one)
+		leaf := *one.Certificate
+		leaf.NotAfter = time.Now().Add(20 * time.Hour)
+		by := &workload.Authority{Key: one.Key, Chain: []*x509.Certificate{one.Certificate}}
+		writes := len(c.api.Actions())
+		for range 3 {
+			if err := c.given(t.Context(), c.issuer, by, &leaf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(c.api.Actions()) - writes; n != 2 { // one get, one patch
+			t.Errorf("%d calls for three certificates that end at once", n)
+		}
+		c.put(t, "ca-1", pairData(t, two))
+		c.wants(t, rollover.Publish, two, one, two)
+		c.wants(t, rollover.Accept, two, one, two) // no Secret lacks it
+		for _, at := range []time.Duration{10 * time.Minute, 19 * time.Hour} {
+			time.Sleep(at)
+			c.wants(t, rollover.Retire, two, one, two)
+		}
+		time.Sleep(7 * time.Hour) // a quarter more than it lives
+		c.wants(t, rollover.Steady, two, two)
+	})
+}
+
+func TestCertificatesThatWereGivenOutBeforeAreSeenByTheirRequests(t *testing.T) {
+	c := newCarried(t)
+	one := newCA(t, "one")
+	c.put(t, "ca-1", pairData(t, one))
+	leaf, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: "leaf"}, NotBefore: time.Now(), NotAfter: time.Now().Add(5 * time.Hour)}, one.Key.Public(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: "r", ResourceVersion: "1"}}
+	r.Status.Certificate = trust.EncodeCertificates(leaf)
+	workload.SetRequestCondition(&r.Status, cmapi.CertificateRequestConditionReady, "True", cmapi.CertificateRequestReasonIssued, "", time.Now())
+	if err := c.stores.requests.Add(r); err != nil {
+		t.Fatal(err)
+	}
+	if v := c.wants(t, rollover.Steady, one, one); !v.record.Target().Others.Equal(leaf.NotAfter) {
+		t.Errorf("it is to stay until %s", v.record.Target().Others)
+	}
+}
+
+func TestAnchorsComeFromNoSecretOfALeaf(t *testing.T) {
+	c := newCarried(t)
+	one, rogue := newCA(t, "one"), newCA(t, "rogue")
+	c.put(t, "ca-1", pairData(t, one))
+	c.leaf(t, "1", rogue, trust.EncodeCertificates(rogue.Certificate))
+	// The first look is the one that counts all.
+	if v := c.wants(t, rollover.Steady, one, one); v.seen.unknown != 1 || len(v.seen.lacking) > 0 {
+		t.Errorf("%d unknown, %v lacking", v.seen.unknown, v.seen.lacking)
+	}
+}
+
+func TestARecordThatCannotBeReadSignsNothing(t *testing.T) {
+	one := newCA(t, "one")
+	leaf, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: "leaf"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}, one.Key.Public(), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchor := trust.EncodeCertificates(one.Certificate)
+	for name, data := range map[string]map[string][]byte{
+		"no certificates":                 {"ca.crt": nil},
+		"a certificate that is no CA":     {"ca.crt": trust.EncodeCertificates(leaf)},
+		"more anchors than anybody needs": {"ca.crt": bytes.Repeat(anchor, maxAnchors+1)},
+		"a state that is no JSON":         {"ca.crt": anchor, "state.json": []byte("{")},
+		"":                                {"ca.crt": anchor}, // the good twin: begun anew
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCarried(t)
+			c.put(t, "ca-1", pairData(t, one))
+			c.put(t, "ca.issuer.ca-rollover", data)
+			authority, v, err := c.signer(t.Context(), c.issuer)
+			if (err == nil) != (name == "") || (authority == nil) != (err != nil) || (v == nil) != (err != nil) {
+				t.Errorf("%v, %v, %v", authority, v, err)
+			}
+		})
+	}
+}
+
+func TestAnIssuerThatIsNotCarriedOverHasNoRecord(t *testing.T) {
+	c := newCarried(t)
+	one := newCA(t, "one")
+	c.put(t, "ca-1", pairData(t, one))
+	c.wants(t, rollover.Steady, one, one)
+	there, err := c.api.CoreV1().Secrets("shop").Get(t.Context(), "ca.issuer.ca-rollover", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there.ResourceVersion = "7"
+	if err := c.stores.secrets.Add(there); err != nil {
+		t.Fatal(err)
+	}
+	c.issuer.Annotations[annotationRollover] = "false"
+	if authority, v, err := c.signer(t.Context(), c.issuer); err != nil || v != nil || !authority.Chain[0].Equal(one.Certificate) {
+		t.Errorf("%v, %v", v, err)
+	}
+	if err := c.forget(t.Context(), keyOf(c.issuer)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.api.CoreV1().Secrets("shop").Get(t.Context(), "ca.issuer.ca-rollover", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the record: %v", err)
+	}
+}
+
+func TestAnchorsArePublishedWhereTheIssuerSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCarried(t)
+		one, two := newCA(t, "one"), newCA(t, "two")
+		maps := c.api.CoreV1().ConfigMaps("shop")
+		foreign := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "anchors"}, Data: map[string]string{"ca.crt": "theirs"}}
+		if _, err := maps.Create(t.Context(), foreign, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.issuer.Annotations[annotationConfigMap], c.issuer.Annotations[annotationTrust] = "anchors", "cluster"
+		c.put(t, "ca-1", pairData(t, one))
+		if v := c.wants(t, rollover.Steady, one, one); v.wrong == nil {
+			t.Error("nobody tells that another's ConfigMap is left alone, and that an Issuer has no ClusterTrustBundle")
+		}
+		if err := c.keep(t.Context(), c.issuer); err != nil {
+			t.Fatal(err)
+		}
+		c.put(t, "ca-1", pairData(t, two))
+		c.wants(t, rollover.Publish, one, one, two)
+		time.Sleep(time.Hour)
+		c.wants(t, rollover.Publish, one, one, two) // it is not published everywhere
+		if o, err := maps.Get(t.Context(), "anchors", metav1.GetOptions{}); err != nil || o.Data["ca.crt"] != "theirs" {
+			t.Errorf("%v, %v", o, err)
+		}
+		delete(c.issuer.Annotations, annotationTrust)
+		c.issuer.Annotations[annotationConfigMap] = "ours"
+		v := c.wants(t, rollover.Accept, one, one, two)
+		if o, err := maps.Get(t.Context(), "ours", metav1.GetOptions{}); err != nil || o.Data["ca.crt"] != string(v.bundle) || v.wrong != nil {
+			t.Errorf("%v, %v, %v", o, err, v.wrong)
+		}
+	})
+}
+
+func TestSettingsOfAnIssuer(t *testing.T) {
+	for name, c := range map[string]struct {
+		of          Rollover
+		annotations map[string]string
+		many        int
+		on, wrong   bool
+		settings    rollover.Settings
+	}{
+		"what is so without any":         {Rollover{}, nil, 10, true, false, rollover.Settings{Accept: DefaultAccept, Window: leastWindow}},
+		"a window for many":              {Rollover{}, nil, 36000, true, false, rollover.Settings{Accept: DefaultAccept, Window: 2 * time.Hour}},
+		"flags":                          {Rollover{Off: true, Accept: time.Minute}, nil, 0, false, false, rollover.Settings{Accept: time.Minute, Window: leastWindow}},
+		"an issuer that wants it":        {Rollover{Off: true}, map[string]string{annotationRollover: "true"}, 0, true, false, rollover.Settings{Accept: DefaultAccept, Window: leastWindow}},
+		"times of its own":               {Rollover{}, map[string]string{annotationAccept: "0s", annotationWindow: "1m", annotationKeep: "24h"}, 0, true, false, rollover.Settings{Window: time.Minute, Keep: 24 * time.Hour}},
+		"a time that is none is said":    {Rollover{}, map[string]string{annotationAccept: "soon"}, 0, true, true, rollover.Settings{Accept: DefaultAccept, Window: leastWindow}},
+		"a time before now is said":      {Rollover{}, map[string]string{annotationWindow: "-1h"}, 0, true, true, rollover.Settings{Accept: DefaultAccept, Window: leastWindow}},
+		"neither true nor false is said": {Rollover{}, map[string]string{annotationRollover: "perhaps"}, 0, true, true, rollover.Settings{Accept: DefaultAccept, Window: leastWindow}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, on, err := c.of.settingsOf(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Annotations: c.annotations}}, c.many)
+			if s != c.settings || on != c.on || (err != nil) != c.wrong {
+				t.Errorf("%+v, %t, %v", s, on, err)
+			}
+		})
+	}
+}

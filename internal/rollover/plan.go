@@ -54,7 +54,8 @@ type Seen struct {
 
 // Settings are an issuer's.
 type Settings struct {
-	// Accept is how long after a change of a Secret all readers have taken it up.
+	// Accept is how long after a change of a Secret all readers have taken it up; 0: the
+	// new CA signs at once, whoever lacks it.
 	Accept time.Duration
 	// Window is the time over which leaves are issued anew.
 	Window time.Duration
@@ -157,9 +158,10 @@ func (r *Record) publish(s Seen, now time.Time) {
 	}
 }
 
-// accepted is since when all readers know an anchor; false: nobody can say yet.
+// accepted is since when all readers know an anchor; false: nobody can say yet. Who wants
+// no wait asks for no readers either.
 func (a *Anchor) accepted(set Settings) (time.Time, bool) {
-	if a.Published.IsZero() {
+	if a.Published.IsZero() && set.Accept > 0 {
 		return time.Time{}, false
 	}
 	return a.Published.Add(set.Accept), true

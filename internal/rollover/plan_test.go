@@ -131,6 +131,15 @@ func TestNext(t *testing.T) {
 	}
 }
 
+func TestWithoutAWaitNobodyWhoLacksTheNewCAIsWaitedFor(t *testing.T) {
+	r, _ := rollover.Next(rollover.Record{}, rollover.Seen{Current: anchor(1, 1000*time.Hour)}, rollover.Settings{}, begin)
+	seen := rollover.Seen{Current: anchor(2, 2000*time.Hour), Held: true, Lacking: map[rollover.ID]int{{2}: 1}, Leaves: map[rollover.ID]int{{1}: 1}}
+	r, p := rollover.Next(r, seen, rollover.Settings{}, begin)
+	if r.Signing != (rollover.ID{2}) || p.Phase != rollover.Reissue || !p.Due(rollover.ID{1}, "a").Equal(begin) {
+		t.Errorf("signing %d, phase %d, due %s", r.Signing[0], p.Phase, p.Due(rollover.ID{1}, "a"))
+	}
+}
+
 func TestAnAnchorStaysAsLongAsOthersMayHoldItsCertificates(t *testing.T) {
 	set := rollover.Settings{Accept: time.Minute, Keep: time.Hour}
 	r, _ := rollover.Next(rollover.Record{}, rollover.Seen{Current: anchor(1, 1000*time.Hour)}, set, begin)
