@@ -44,7 +44,7 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 		return usagef("--workload-workers: %d is less than 1", f.workers)
 	}
 	if f.rolloverAccept <= 0 {
-		return usagef("--ca-rollover-accept: %s is no time to wait", f.rolloverAccept)
+		return usagef("--ca-rollover-accept: %s is no time to wait; kubepki.dev/ca-rollover-accept of an issuer may be 0s", f.rolloverAccept)
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
