@@ -193,7 +193,7 @@ spec:
 `, name)
 }
 
-func carriedIssuer(secret, accept string) string {
+func carriedIssuer(secret, accept, window string) string {
 	return fmt.Sprintf(`---
 apiVersion: cert-manager.io/v1
 kind: Issuer
@@ -202,10 +202,10 @@ metadata:
   namespace: default
   annotations:
     kubepki.dev/ca-rollover-accept: %s
-    kubepki.dev/ca-rollover-window: 1s
+    kubepki.dev/ca-rollover-window: %s
     kubepki.dev/ca-bundle-configmap: carried-bundle
 spec: {ca: {secretName: %s}}
-`, accept, secret)
+`, accept, window, secret)
 }
 
 // renew has a Certificate issued anew, as cmctl renew does.
@@ -286,7 +286,7 @@ func TestCARollover(t *testing.T) {
 	w.run(t)
 	leaves := []string{"app-1", "app-2", "app-3", "app-4"}
 	objects := "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: self, namespace: default}\nspec: {selfSigned: {}}\n" +
-		carriedCA("ca-1") + carriedCA("ca-2") + carriedIssuer("ca-1", "2s")
+		carriedCA("ca-1") + carriedCA("ca-2") + carriedIssuer("ca-1", "2s", "1s")
 	for _, name := range leaves {
 		objects += carriedLeaf(name)
 	}
@@ -335,7 +335,7 @@ func TestCARollover(t *testing.T) {
 		return
 	}
 	t.Run("the issuer names another Secret", func(t *testing.T) {
-		w.apply(t, carriedIssuer("ca-2", "2s"))
+		w.apply(t, carriedIssuer("ca-2", "2s", "1s"))
 		w.carriedOver(t, "ca-2", leaves)
 		none(t)
 		published, err := w.client.CoreV1().ConfigMaps("default").Get(t.Context(), "carried-bundle", metav1.GetOptions{})
@@ -345,7 +345,7 @@ func TestCARollover(t *testing.T) {
 	})
 	t.Run("somebody overwrites the Secret, and the old key is gone", func(t *testing.T) {
 		w.overwrite(t, "by-hand")
-		w.apply(t, carriedIssuer("by-hand", "2s"))
+		w.apply(t, carriedIssuer("by-hand", "2s", "1s"))
 		w.carriedOver(t, "by-hand", leaves)
 		none(t)
 		w.overwrite(t, "by-hand")
@@ -353,7 +353,7 @@ func TestCARollover(t *testing.T) {
 		none(t)
 	})
 	t.Run("without a wait there are failures, which this test sees", func(t *testing.T) {
-		w.apply(t, carriedIssuer("ca-1", "0s"))
+		w.apply(t, carriedIssuer("ca-1", "0s", "0s"))
 		w.carriedOver(t, "ca-1", leaves)
 		time.Sleep(2 * lateness)
 		if n, errs := calls.since(); len(errs) == 0 {

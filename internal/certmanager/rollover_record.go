@@ -30,9 +30,9 @@ import (
 // The record of an issuer is a Secret beside that of its CA: what it says is trusted by
 // all readers of the issuer.
 const (
-	recordType    corev1.SecretType = "kubepki.dev/ca-rollover"
-	recordSuffix                    = ".ca-rollover"
-	recordManager                   = "kubepki-ca-rollover"
+	recordType    = corev1.SecretType("kubepki.dev/ca-rollover")
+	recordSuffix  = ".ca-rollover"
+	recordManager = "kubepki-ca-rollover"
 
 	recordState       = "state.json"
 	recordCertificate = "previous.crt"
@@ -99,7 +99,7 @@ func (r *rollovers) readRecord(ctx context.Context, at types.NamespacedName) (*c
 	}
 	rec, err := parseRecord(secret)
 	if err != nil {
-		return nil, fmt.Errorf("Secret %s, the record of the issuer's CAs: %w; mend it, or remove it to begin anew", at, err)
+		return nil, fmt.Errorf("the record of the issuer's CAs, Secret %s: %w; mend it, or remove it to begin anew", at, err)
 	}
 	return rec, nil
 }
@@ -223,7 +223,7 @@ func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, is
 	}
 	written, err := r.client.CoreV1().Secrets(at.Namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: recordManager, Force: true})
 	if apierrors.IsConflict(err) {
-		return fmt.Errorf("Secret %s: %w", at, errAgain)
+		return fmt.Errorf("the record of the issuer's CAs, Secret %s: %w", at, errAgain)
 	}
 	if err != nil {
 		return fmt.Errorf("writing Secret %s: %w", at, err)

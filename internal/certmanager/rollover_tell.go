@@ -108,7 +108,7 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // rollOver looks at an issuer with spec.ca, and adds what it finds to its health.
 func (c *Controller) rollOver(ctx context.Context, issuer cmapi.GenericIssuer, h *Health) error {
 	key := keyOf(issuer)
-	set, on, wrong := c.rollovers.settings.settingsOf(issuer, 0)
+	set, on, _ := c.rollovers.settings.settingsOf(issuer, 0)
 	if !on {
 		h.Change = removeRollover
 		return c.rollovers.forget(ctx, key)
@@ -120,9 +120,9 @@ func (c *Controller) rollOver(ctx context.Context, issuer cmapi.GenericIssuer, h
 	case err != nil:
 		return err
 	}
-	if wrong = v.wrong; wrong != nil {
-		c.Events.Tell(issuerObject(issuer), true, reasonSetting, wrong.Error())
-		c.Log.Warn("workloads: the CA of an issuer", "issuer", key.namespace+"/"+key.name, "error", wrong.Error())
+	if v.wrong != nil {
+		c.Events.Tell(issuerObject(issuer), true, reasonSetting, v.wrong.Error())
+		c.Log.Warn("workloads: the CA of an issuer", "issuer", key.namespace+"/"+key.name, "error", v.wrong.Error())
 		h.Again = lookMost
 	}
 	status, reason, message := v.condition()

@@ -149,7 +149,7 @@ func TestAnIssuerIsCarriedOverToTheCAThatTakesThePlaceInItsSecret(t *testing.T) 
 		c.leaf(t, "2", one, v.bundle)
 		c.wants(t, rollover.Accept, one, one, two)
 		time.Sleep(9 * time.Minute)
-		c.rollovers.known = map[issuerKey]*rolloverOf{} // another process takes over
+		c.known = map[issuerKey]*rolloverOf{} // another process takes over
 		c.wants(t, rollover.Accept, one, one, two)
 		time.Sleep(time.Minute)
 		v = c.wants(t, rollover.Reissue, two, one, two)

@@ -14,18 +14,18 @@ import (
 type world struct {
 	draw func(n int) int // of 0 … n-1
 
-	now                  time.Time
-	read, flight, looks  time.Duration // bounds: of readers, of writes under way, between looks
-	set                  rollover.Settings
-	record               rollover.Record
-	plan                 rollover.Plan
-	looked               time.Time
-	current              rollover.Anchor
-	changed              bool // the CA, since it was looked at
-	held, alwaysHeld     bool
-	secrets              []*secret
-	made, changes, fails int
-	failure              string
+	now                 time.Time
+	read, flight, looks time.Duration // bounds: of readers, of writes under way, between looks
+	set                 rollover.Settings
+	record              rollover.Record
+	plan                rollover.Plan
+	looked              time.Time
+	current             rollover.Anchor
+	changed             bool // the CA, since it was looked at
+	held, alwaysHeld    bool
+	secrets             []*secret
+	made, changes       int
+	failure             string
 }
 
 type bundle map[rollover.ID]bool
