@@ -68,7 +68,10 @@ SIGHUP opens the issuance log anew.`,
 
   # With a policy, and a record of every certificate
   kubepki controller --policy policy.yaml --issuance-log /var/log/kubepki/issued.jsonl \
-    --cluster-signing-cert-file ca.crt --cluster-signing-key-file ca.key`,
+    --cluster-signing-cert-file ca.crt --cluster-signing-key-file ca.key
+
+  # In cert-manager's place, with the CRDs of its release
+  kubepki controller --enable workloads --cluster-resource-namespace cert-manager`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), s) },
 	}

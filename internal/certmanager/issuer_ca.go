@@ -44,7 +44,7 @@ func (i *caIssuer) Verify(ctx context.Context, issuer cmapi.GenericIssuer) (Heal
 		return Health{Reason: "ErrGetKeyPair", Message: failed + err.Error()}, err
 	}
 	if unusable := authority.Usable(now()); unusable != nil {
-		return Health{Reason: "ErrInvalidKeyPair", Message: failed + unusable.Error()}, nil
+		return Health{Reason: "ErrInvalidKeyPair", Message: failed + unusable.Error()}, nil //nolint:nilerr // it is the answer, not a failure to find one
 	}
 	return Health{Ready: true, Reason: "KeyPairVerified", Message: "Signing CA verified", Again: authority.NotAfter().Sub(now()) + time.Second}, nil
 }
