@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
+	"crypto/x509"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
@@ -26,6 +30,8 @@ type workloadFlags struct {
 	policyFile       string
 	csrIssuers       bool
 	given            func(flag string) bool
+	rollover         bool
+	rolloverAccept   time.Duration
 }
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
@@ -36,6 +42,8 @@ func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.policyFile, "workload-policy", "", "policy FILE that says who may ask which names from which issuer (docs/workload-policy.md), in the place of --approve-signers")
 	f.BoolVar(&o.csrIssuers, "csr-issuers", false, "sign approved CertificateSigningRequests of the signers issuers.cert-manager.io/NAMESPACE.NAME and clusterissuers.cert-manager.io/NAME too")
 	o.given = f.Changed
+	f.BoolVar(&o.rollover, "ca-rollover", true, "carry workloads over when the CA of an issuer changes; an issuer's annotation kubepki.dev/ca-rollover comes first")
+	f.DurationVar(&o.rolloverAccept, "ca-rollover-accept", certmanager.DefaultAccept, "how long applications may take to read a changed Secret; an issuer's annotation kubepki.dev/ca-rollover-accept comes first")
 	f.IntVar(&o.workers, "workload-workers", certmanager.DefaultWorkers, "Certificates in work at the same time")
 }
 
@@ -43,6 +51,9 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 	f := &o.workloads
 	if f.workers < 1 {
 		return usagef("--workload-workers: %d is less than 1", f.workers)
+	}
+	if f.rolloverAccept <= 0 {
+		return usagef("--ca-rollover-accept: %s is no time to wait; kubepki.dev/ca-rollover-accept of an issuer may be 0s", f.rolloverAccept)
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
@@ -81,6 +92,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	f := &r.o.workloads
 	o := certmanager.Options{
 		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log, SigningRequests: f.csrIssuers,
+		Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept}, Publish: r.publishBundle(client.Kube),
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if len(f.approve) > 0 {
@@ -102,6 +114,18 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	}
 	r.workloads.Store(loop)
 	return []controller.Loop{loop}, nil
+}
+
+// publishBundle writes ClusterTrustBundles: NAME, or SIGNER:NAME for one of a signer.
+func (r *controllerRun) publishBundle(client kubernetes.Interface) certmanager.PublishBundle {
+	bundles := &controller.TrustBundles{Client: client, Log: r.log}
+	return func(ctx context.Context, name string, anchors []*x509.Certificate) error {
+		b := controller.TrustBundle{Name: name, Anchors: func() ([]*x509.Certificate, error) { return anchors, nil }}
+		if i := strings.LastIndex(name, ":"); i >= 0 {
+			b.SignerName, b.Name = name[:i], name[i+1:]
+		}
+		return bundles.Publish(ctx, b)
+	}
 }
 
 // externalIssuers are, in --issuers, those of other groups than cert-manager.io.

@@ -25,6 +25,8 @@ type item struct {
 	status  cmapi.CertificateStatus // as the API server has it
 	// unlabelled is the Secret of the Certificate where no watch tells of it.
 	unlabelled *corev1.Secret
+	// bundle is what ca.crt shall hold where the state has one that is wanted.
+	bundle []byte
 }
 
 func (it *item) object() object {
@@ -84,6 +86,7 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 	if k, _ := c.secrets.get(it.secret()); k != nil {
 		s.Secret = &k.SecretFacts
 	}
+	s.Carry, it.bundle = c.carry(ctx, o, s.Secret)
 	wish, err := workload.WishOf(&o.Spec)
 	if err != nil {
 		s.Invalid = err

@@ -43,6 +43,10 @@ type Options struct {
 	Ours func(ref cmmeta.IssuerReference, namespace string) bool
 	// ClusterNamespace has the Secrets that ClusterIssuers name.
 	ClusterNamespace string
+	// Rollover says how issuers with spec.ca are carried over to another CA, and Publish
+	// writes ClusterTrustBundles for them; nil: none are written.
+	Rollover Rollover
+	Publish  PublishBundle
 	// OwnerReference says that the Secrets of Certificates go with them.
 	OwnerReference bool
 	// FirstBackoff and LastBackoff bound the wait after a failed issuance; 0: cert-manager's
@@ -61,6 +65,7 @@ type Controller struct {
 	*stores
 	signing     *store[signingFacts] // CertificateSigningRequests; empty where they are not signed
 	authorities *authorities
+	rollovers   *rollovers
 	signers     map[string]Issuer
 	acme        *acmeIssuer // nil: none
 	inHand      keySet      // requests that the loop of Certificates works on
@@ -86,7 +91,11 @@ func New(o Options) *Controller {
 		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), signingQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
 	}
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
-	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
+	c.rollovers = &rollovers{
+		settings: o.Rollover, client: o.Client.Kube, stores: c.stores, authorities: c.authorities, cluster: o.ClusterNamespace,
+		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{},
+	}
+	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, c.rollovers, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
 	if o.ACME != nil {
 		c.acme = newACMEIssuer(o.ACME, c)
 		c.signers["acme"] = c.acme
@@ -242,18 +251,49 @@ func (c *Controller) wakeRequests(k issuerKey) {
 	}
 }
 
+// wakeRate is how many Certificates are looked at in a second when the bundle of their
+// issuer has changed.
+const wakeRate = 200
+
+// wakeCertificates looks again at the Certificates that name an issuer, a few at a time:
+// each may come to be written.
+func (c *Controller) wakeCertificates(k issuerKey) {
+	n := 0
+	for key, o := range c.certificates.each() {
+		if at, ok := issuerOf(o.value.Spec.IssuerRef, key.Namespace); ok && at == k {
+			c.certificateQueue.AddAfter(key, time.Duration(n)*time.Second/wakeRate)
+			n++
+		}
+	}
+	if issuer := c.issuer(k); issuer != nil && issuer.GetSpec().CA != nil {
+		secret := c.rollovers.authorityAt(issuer) // of its root there are readers too
+		for _, name := range c.namingSecret(secret) {
+			c.certificateQueue.Add(types.NamespacedName{Namespace: secret.Namespace, Name: name})
+		}
+	}
+}
+
 // authorityChanged verifies the issuers that name a Secret.
 func (c *Controller) authorityChanged(secret types.NamespacedName) {
+	for _, issuer := range c.issuersOf(secret) {
+		c.issuerQueue.Add(keyOf(issuer))
+	}
+}
+
+// issuersOf are the issuers that name a Secret.
+func (c *Controller) issuersOf(secret types.NamespacedName) []cmapi.GenericIssuer {
+	var all []cmapi.GenericIssuer
 	for key, i := range c.issuers.each() {
 		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: key.Namespace, Name: i.value.Spec.CA.SecretName}) {
-			c.issuerQueue.Add(issuerKey{key.Namespace, key.Name})
+			all = append(all, i.value)
 		}
 	}
-	for key, i := range c.clusterIssuers.each() {
+	for _, i := range c.clusterIssuers.each() {
 		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: c.ClusterNamespace, Name: i.value.Spec.CA.SecretName}) {
-			c.issuerQueue.Add(issuerKey{name: key.Name})
+			all = append(all, i.value)
 		}
 	}
+	return all
 }
 
 // keySet is a set of objects. It is safe for concurrent use.

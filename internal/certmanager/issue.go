@@ -254,6 +254,11 @@ func (c *Controller) finish(ctx context.Context, it *item, r *cmapi.CertificateR
 	content := workload.Content{
 		Key: encoded, Chain: r.Status.Certificate, CA: r.Status.CA, Made: now(), Name: it.seen.Name, Issuer: r.Spec.IssuerRef,
 	}
+	if it.seen.Spec.IsCA {
+		if err := c.keepAuthority(ctx, it.secret()); err != nil {
+			return err
+		}
+	}
 	facts, err := c.apply(ctx, it, content)
 	if err != nil {
 		return err
@@ -265,6 +270,20 @@ func (c *Controller) finish(ctx context.Context, it *item, r *cmapi.CertificateR
 	c.Events.Tell(it.object(), false, "Issuing", workload.MessageIssued)
 	c.Log.Info("workloads: issued", "certificate", it.key.String(), "revision", revision, "notAfter", facts.NotAfter)
 	return c.removeNextKeys(ctx, it, "")
+}
+
+// keepAuthority has the issuers that sign with a Secret keep what is in it, before
+// another CA takes its place.
+func (c *Controller) keepAuthority(ctx context.Context, secret types.NamespacedName) error {
+	for _, issuer := range c.issuersOf(secret) {
+		if !c.Ours(refOf(issuer), issuer.GetNamespace()) {
+			continue
+		}
+		if err := c.rollovers.keep(ctx, issuer); err != nil {
+			return fmt.Errorf("keeping the CA of %s %s: %w", refOf(issuer).Kind, issuer.GetName(), err)
+		}
+	}
+	return nil
 }
 
 // apply writes the Secret of a Certificate.
@@ -325,6 +344,9 @@ func (c *Controller) mend(ctx context.Context, it *item, v workload.Verdict) err
 			Name: secret.Annotations[cmapi.IssuerNameAnnotationKey], Kind: secret.Annotations[cmapi.IssuerKindAnnotationKey],
 			Group: secret.Annotations[cmapi.IssuerGroupAnnotationKey],
 		},
+	}
+	if it.state.Carry.Bundle != (workload.Bundle{}) {
+		content.CA = it.bundle
 	}
 	_, err := c.apply(ctx, it, content)
 	return err

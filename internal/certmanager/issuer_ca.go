@@ -8,6 +8,7 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubepki/kubepki/internal/workload"
@@ -16,6 +17,7 @@ import (
 // caIssuer signs with the authority in a Secret: Issuers with spec.ca.
 type caIssuer struct {
 	authorities *authorities
+	rollovers   *rollovers
 	// cluster is the namespace of the Secrets that ClusterIssuers name.
 	cluster string
 }
@@ -24,9 +26,15 @@ type caIssuer struct {
 func (*caIssuer) AtOnce() bool { return true }
 
 func (i *caIssuer) secret(issuer cmapi.GenericIssuer) types.NamespacedName {
+	return caSecret(issuer, i.cluster)
+}
+
+// caSecret is the Secret that an issuer with spec.ca names; those of ClusterIssuers
+// are in the namespace cluster.
+func caSecret(issuer cmapi.GenericIssuer, cluster string) types.NamespacedName {
 	namespace := issuer.GetNamespace()
 	if namespace == "" {
-		namespace = i.cluster
+		namespace = cluster
 	}
 	return types.NamespacedName{Namespace: namespace, Name: issuer.GetSpec().CA.SecretName}
 }
@@ -50,7 +58,7 @@ func (i *caIssuer) Verify(ctx context.Context, issuer cmapi.GenericIssuer) (Heal
 // Sign signs.
 func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	key := i.secret(order.Issuer)
-	authority, err := i.authorities.get(ctx, key)
+	authority, carried, err := i.rollovers.signer(ctx, order.Issuer)
 	switch {
 	case apierrors.IsNotFound(err):
 		return Answer{Reason: "SecretMissing", Message: fmt.Sprintf("Referenced secret %s not found: %v", key, err)}, nil
@@ -65,6 +73,15 @@ func (i *caIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	issued, err := workload.Sign(order.Asked, authority, order.Issuer.GetSpec().CA, now())
 	if err != nil {
 		return Answer{Failed: true, Reason: "SigningError", Message: fmt.Sprintf("Error signing certificate: %v", err)}, nil
+	}
+	if carried == nil {
+		return Answer{Issued: issued}, nil
+	}
+	issued.CA = carried.bundle
+	if owner := metav1.GetControllerOfNoCopy(order.Request); owner == nil || owner.Kind != cmapi.CertificateKind {
+		if err := i.rollovers.given(ctx, order.Issuer, authority, issued.Leaf); err != nil {
+			return Answer{}, err
+		}
 	}
 	return Answer{Issued: issued}, nil
 }

@@ -18,6 +18,7 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 	issuer := c.issuer(key)
 	if issuer == nil || issuer.GetDeletionTimestamp() != nil {
 		c.authorities.forget(c.namesAuthority)
+		c.rollovers.gone(key) // its record goes with it
 		return nil
 	}
 	if !c.Ours(refOf(issuer), key.namespace) {
@@ -30,6 +31,12 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 	health, err := signer.Verify(ctx, issuer)
 	if health.Reason == "" && err != nil {
 		return err
+	}
+	switch {
+	case issuer.GetSpec().CA == nil:
+		err = errors.Join(err, c.rollovers.forget(ctx, key))
+	case health.Ready:
+		err = errors.Join(err, c.rollOver(ctx, issuer, &health))
 	}
 	if wrote := c.writeHealth(ctx, key, issuer, health); wrote != nil {
 		return errors.Join(err, wrote)
@@ -51,17 +58,7 @@ func refOf(issuer cmapi.GenericIssuer) cmmeta.IssuerReference {
 
 // namesAuthority tells whether an issuer names a Secret.
 func (c *Controller) namesAuthority(secret types.NamespacedName) bool {
-	for key, i := range c.issuers.each() {
-		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: key.Namespace, Name: i.value.Spec.CA.SecretName}) {
-			return true
-		}
-	}
-	for _, i := range c.clusterIssuers.each() {
-		if i.value.Spec.CA != nil && secret == (types.NamespacedName{Namespace: c.ClusterNamespace, Name: i.value.Spec.CA.SecretName}) {
-			return true
-		}
-	}
-	return false
+	return len(c.issuersOf(secret)) > 0
 }
 
 // writeHealth writes the condition Ready of an issuer where it has changed.
@@ -78,10 +75,8 @@ func (c *Controller) writeHealth(ctx context.Context, key issuerKey, issuer cmap
 	if equality.Semantic.DeepEqual(status, *issuer.GetStatus()) {
 		return nil
 	}
-	if h.Ready {
-		c.Events.Tell(issuerObject(issuer), false, h.Reason, h.Message)
-	} else {
-		c.Events.Tell(issuerObject(issuer), true, h.Reason, h.Message)
+	if isReady(issuer) != h.Ready || !h.Ready {
+		c.Events.Tell(issuerObject(issuer), !h.Ready, h.Reason, h.Message)
 	}
 	o := issuerObject(issuer)
 	o.version = version(issuer.GetResourceVersion())

@@ -135,7 +135,7 @@ func (s *IssuerSource) read(ctx context.Context, all *authorities, issuer cmapi.
 		s.take(issue.Authority{}, fmt.Errorf("%s is no CA issuer: use one with spec.ca", s.text()))
 		return nil
 	}
-	secret := (&caIssuer{all, s.ClusterNamespace}).secret(issuer)
+	secret := caSecret(issuer, s.ClusterNamespace)
 	all.forget(func(key types.NamespacedName) bool { return key == secret })
 	got, err := all.get(ctx, secret)
 	if err == nil {

@@ -103,6 +103,15 @@ func (p *TrustBundles) Run(ctx context.Context) error {
 	}
 }
 
+// Publish makes one object what it shall be, once. An error tells also of a name that
+// cannot be, and of an object that another has made.
+func (p *TrustBundles) Publish(ctx context.Context, b TrustBundle) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	return p.publish(ctx, b)
+}
+
 // publish makes one object what it shall be.
 func (p *TrustBundles) publish(ctx context.Context, b TrustBundle) error {
 	anchors, err := b.Anchors()

@@ -26,6 +26,8 @@ type State struct {
 	Differs []string
 	// OwnerReference says that Secrets go with their Certificates.
 	OwnerReference bool
+	// Carry is what a change of the issuer's CA asks for.
+	Carry Carry
 	// FirstBackoff and LastBackoff bound the time that is waited after a failure.
 	FirstBackoff, LastBackoff time.Duration
 }
@@ -131,6 +133,9 @@ func Decide(s State, now time.Time) Verdict {
 		v.Again = now.Add(3 * time.Minute)
 		return v
 	case s.restsUntil(&v, problem, now):
+		if v.Action == Rest && s.lacksBundle() { // others need it, whatever this one waits for
+			v.Action, v.Reason, v.Message = Mend, reasonBundle, messageBundle
+		}
 		return v
 	}
 	s.mend(&v)
@@ -155,7 +160,10 @@ func (s *State) adopts() bool {
 // shall be.
 func (s *State) restsUntil(v *Verdict, problem *Problem, now time.Time) bool {
 	o := s.Certificate
-	due := s.due()
+	due, ofCA := s.carried(s.due())
+	if problem == nil && ofCA && !now.Before(due) {
+		problem = &Problem{Reason: reasonCARollover, Message: messageCARollover}
+	}
 	if problem == nil && !due.IsZero() && !now.Before(due) {
 		// What users see as the time of renewal is what the message names.
 		problem = &Problem{Reason: reasonRenewing, Message: fmt.Sprintf("Renewing certificate as renewal was scheduled at %s", v.Status.RenewalTime)}
@@ -276,6 +284,8 @@ func (s *State) mend(v *Verdict) {
 	// Where the Secret itself cannot be read there is nothing that writing it would mend.
 	if p != nil && p.Reason != ReasonInvalidCertificate && p.Reason != ReasonManagedFieldsParseError {
 		v.Action, v.Reason, v.Message = Mend, p.Reason, p.Message
+	} else if s.lacksBundle() {
+		v.Action, v.Reason, v.Message = Mend, reasonBundle, messageBundle
 	}
 }
 

@@ -51,6 +51,10 @@ type RequestFacts struct {
 	Ready string
 	// Reason and Message are those of the condition that ended it without a certificate.
 	Reason, Message string
+	// Signer names who signed a certificate that was issued for others than Certificates,
+	// and NotAfter is when it ends.
+	Signer   Signer
+	NotAfter time.Time
 	// FailedAt is when; zero: nobody says.
 	FailedAt time.Time
 }
@@ -64,6 +68,8 @@ func FactsOfRequest(o *cmapi.CertificateRequest) *RequestFacts {
 		f.Owner, f.Certificate = owner.UID, owner.Name
 		f.Revision = revisionOf(o)
 		f.read(o)
+	} else if f.State == RequestIssued {
+		f.Signer, f.NotAfter = signerOfChain(o.Status.Certificate)
 	}
 	return f
 }

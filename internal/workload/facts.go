@@ -40,6 +40,13 @@ type SecretFacts struct {
 	CertificateName string
 	// Issuer is as the annotations have it, nothing filled in.
 	Issuer cmmeta.IssuerReference
+	// Bundle is what ca.crt holds.
+	Bundle Bundle
+	// Signer names who signed the last certificate of the chain that did not sign itself;
+	// zero: there is none. SignedBy is the certificate of ca.crt that did, looked for only
+	// where the name does not tell.
+	Signer   Signer
+	SignedBy AnchorID
 
 	hasData, hasKey, hasChain, keyFits       bool
 	hasCertificateName, hasIssuer            bool
@@ -153,6 +160,7 @@ func (f *SecretFacts) readPair(s *corev1.Secret) *x509.Certificate {
 			leaf = chain[0]
 			f.Leaf, f.NotBefore, f.NotAfter = sha256.Sum256(leaf.Raw), leaf.NotBefore, leaf.NotAfter
 			f.names = leafNamesOf(leaf)
+			f.readAnchors(s, chain)
 		}
 	}
 	if !f.hasKey {

@@ -1,0 +1,326 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kubepki/kubepki/internal/rollover"
+	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/workload"
+)
+
+// rollovers carry issuers with spec.ca over to other CAs
+// (docs/design/0021-ca-rollover.md). It is safe for concurrent use.
+type rollovers struct {
+	settings    Rollover
+	client      kubernetes.Interface
+	stores      *stores
+	authorities *authorities
+	cluster     string // namespace of the Secrets that ClusterIssuers name
+	log         *slog.Logger
+	publish     PublishBundle
+	events      Events
+	// changed hears that Certificates of an issuer are to be looked at: their bundle, or
+	// when they are due.
+	changed func(issuerKey)
+
+	mu    sync.Mutex
+	known map[issuerKey]*rolloverOf
+}
+
+type rolloverOf struct {
+	looking sync.Mutex // one looks at a time
+	view    atomic.Pointer[view]
+}
+
+// view is what follows from a look. It is not changed once it is made.
+type view struct {
+	uid     types.UID
+	current *workload.Authority // that the issuer names
+	signing *workload.Authority // that signs: current, or the one before
+	record  *caRecord
+	plan    rollover.Plan
+	bundle  []byte // the anchors in PEM
+	wanted  workload.Bundle
+	seen    census
+	// wrong tells of an annotation that counts for nothing, or of a bundle that could not
+	// be published; nil: nothing is.
+	wrong error
+}
+
+// state returns the state of an issuer, which may be empty.
+func (r *rollovers) state(key issuerKey) *rolloverOf {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.known[key]
+	if o == nil {
+		o = &rolloverOf{}
+		r.known[key] = o
+	}
+	return o
+}
+
+func keyOf(issuer cmapi.GenericIssuer) issuerKey {
+	return issuerKey{issuer.GetNamespace(), issuer.GetName()}
+}
+
+// recordAt is where the record of an issuer is.
+func (r *rollovers) recordAt(key issuerKey) types.NamespacedName {
+	namespace := key.namespace
+	if namespace == "" {
+		namespace = r.cluster
+	}
+	return types.NamespacedName{Namespace: namespace, Name: recordName(key)}
+}
+
+// authorityAt is the Secret that an issuer names.
+func (r *rollovers) authorityAt(issuer cmapi.GenericIssuer) types.NamespacedName {
+	return types.NamespacedName{Namespace: r.recordAt(keyOf(issuer)).Namespace, Name: issuer.GetSpec().CA.SecretName}
+}
+
+// signer returns who signs for an issuer now, and what its readers shall trust; nil: the
+// topmost certificate alone. Nothing is signed with a CA that no record names.
+func (r *rollovers) signer(ctx context.Context, issuer cmapi.GenericIssuer) (*workload.Authority, *view, error) {
+	current, err := r.authorities.get(ctx, r.authorityAt(issuer))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, on, _ := r.settings.settingsOf(issuer, 0); !on {
+		return current, nil, nil
+	}
+	v := r.state(keyOf(issuer)).view.Load()
+	if v == nil || v.current != current || v.uid != issuer.GetUID() {
+		if v, err = r.look(ctx, issuer); err != nil {
+			return nil, nil, err
+		}
+	}
+	return v.signing, v, nil
+}
+
+// look takes a look at an issuer: what follows is kept, and then published.
+func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view, error) {
+	key := keyOf(issuer)
+	state, at := r.state(key), r.recordAt(key)
+	state.looking.Lock()
+	defer state.looking.Unlock()
+	current, err := r.authorities.get(ctx, r.authorityAt(issuer))
+	if err != nil {
+		return nil, err
+	}
+	if err := current.Usable(now()); err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	rec, err := r.readRecord(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	before, was := state.view.Load(), rec.Record
+	certificates := 0
+	steady := rec.version != "" && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == currentOf(current).Certificate
+	if !steady {
+		certificates = r.stores.certificatesOf(key)
+	}
+	set, _, wrong := r.settings.settingsOf(issuer, certificates)
+	unpublished := r.publishAll(ctx, issuer, rec.list())
+	v := &view{uid: issuer.GetUID(), current: current, signing: current, record: rec, wrong: wrong}
+	is := currentOf(current)
+	fresh := rec.Find(is.ID) == nil
+	rec.certificates[is.ID] = current.Chain[len(current.Chain)-1]
+	if !steady { // of the only anchor nobody asks who uses it
+		v.seen = r.stores.census(key, rec, now())
+	}
+	hadPrevious, owned := rec.previous, rec.owner == issuer.GetUID()
+	held := r.held(ctx, issuer, rec)
+	seen := rollover.Seen{Current: is, Held: held, Lacking: v.seen.lacking, Leaves: v.seen.leaves}
+	if unpublished != nil && !steady {
+		for _, a := range rec.Anchors {
+			seen.Lacking[a.ID]++
+		}
+	}
+	rec.noteOthers(v.seen.others)
+	rec.Record, v.plan = rollover.Next(rec.Record, seen, set, now())
+	rec.noteOthers(v.seen.others) // also of an anchor that was not known before
+	if fresh && len(rec.Anchors) > 1 {
+		v.seen.lacking[is.ID] = v.seen.places // nobody has it yet
+	}
+	rec.dropsUnused()
+	rec.secret = issuer.GetSpec().CA.SecretName
+	rec.letGo(is.ID, now())
+	if rec.Signing != is.ID {
+		v.signing = rec.previous
+	}
+	if rec.text != rec.encode() || rec.previous != hadPrevious || !owned {
+		if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.publishAll(ctx, issuer, rec.list()); err != nil {
+		v.wrong = errors.Join(wrong, err)
+	}
+	v.bundle, v.wanted = trust.EncodeCertificates(rec.list()...), workload.BundleOf(rec.list())
+	state.view.Store(v)
+	r.tell(issuer, was, v)
+	if before == nil || before.wanted != v.wanted || v.movesDues(before) {
+		r.changed(key)
+	}
+	return v, nil
+}
+
+// movesDues tells whether the times have changed at which Certificates are due.
+func (v *view) movesDues(before *view) bool {
+	if v.record.Signing != before.record.Signing || v.plan.Hold.IsZero() != before.plan.Hold.IsZero() {
+		return true
+	}
+	return !v.record.Target().Published.Equal(before.record.Target().Published)
+}
+
+// keptFor is how long a pair stays in the record before the CA that replaces it is seen:
+// longer than the work on a Certificate may take.
+const keptFor = 5 * time.Minute
+
+// letGo removes the pair of the CA before, once it is of no use.
+func (r *caRecord) letGo(current rollover.ID, at time.Time) {
+	if r.previous == nil || r.Signing != current && r.holds(r.Signing) {
+		return
+	}
+	if r.Signing == current && r.holds(current) && at.Before(r.kept.Add(keptFor)) {
+		return // its successor is on the way
+	}
+	r.previous, r.kept = nil, time.Time{}
+}
+
+// holds tells whether the pair of the record is of an anchor.
+func (r *caRecord) holds(id rollover.ID) bool {
+	return r.previous != nil && currentOf(r.previous).ID == id
+}
+
+// held tells whether the CA that signs is at hand where the issuer names another: in the
+// record, or in the Secret that the issuer named before.
+func (r *rollovers) held(ctx context.Context, issuer cmapi.GenericIssuer, rec *caRecord) bool {
+	usable := func() bool { return rec.holds(rec.Signing) && rec.previous.Usable(now()) == nil }
+	if usable() || rec.secret == "" || rec.secret == issuer.GetSpec().CA.SecretName {
+		return usable()
+	}
+	at := r.authorityAt(issuer)
+	secret, err := r.client.CoreV1().Secrets(at.Namespace).Get(ctx, rec.secret, metav1.GetOptions{})
+	if err != nil {
+		if !apierrors.IsNotFound(err) {
+			r.log.Warn("workloads: the CA before cannot be read; it signs no more", "secret", at.Namespace+"/"+rec.secret, "error", err.Error())
+		}
+		return false
+	}
+	a, err := workload.AuthorityOf(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data["ca.crt"])
+	if err != nil || currentOf(a).ID != rec.Signing {
+		return false
+	}
+	rec.previous, rec.kept = a, now()
+	return usable()
+}
+
+// keep puts the pair that an issuer signs with into its record, before another takes its
+// place in the Secret.
+func (r *rollovers) keep(ctx context.Context, issuer cmapi.GenericIssuer) error {
+	if _, on, _ := r.settings.settingsOf(issuer, 0); !on {
+		return nil
+	}
+	v, err := r.look(ctx, issuer)
+	if apierrors.IsNotFound(err) || errors.Is(err, errInvalid) {
+		return nil // nothing is there that could sign
+	}
+	if err != nil {
+		return err
+	}
+	state, at := r.state(keyOf(issuer)), r.recordAt(keyOf(issuer))
+	state.looking.Lock()
+	defer state.looking.Unlock()
+	rec, err := r.readRecord(ctx, at)
+	if err != nil || rec.Signing != currentOf(v.current).ID {
+		return err // the one that signs is there already, or gone
+	}
+	rec.previous, rec.kept = v.current, now()
+	return r.writeRecord(ctx, at, issuer, rec)
+}
+
+// given takes note of a certificate that goes to somebody whose Secrets nobody sees,
+// before it does: its anchor stays as long as it lives.
+func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, by *workload.Authority, leaf *x509.Certificate) error {
+	key := keyOf(issuer)
+	state, at := r.state(key), r.recordAt(key)
+	state.looking.Lock()
+	defer state.looking.Unlock()
+	v := state.view.Load()
+	if v == nil {
+		return errAgain
+	}
+	id := currentOf(by).ID
+	if a := v.record.Find(id); a != nil && !a.Others.Before(leaf.NotAfter) {
+		return nil
+	}
+	rec, err := r.readRecord(ctx, at)
+	if err != nil {
+		return err
+	}
+	// A good deal more, so that not each one is a write.
+	until := leaf.NotAfter.Add(leaf.NotAfter.Sub(now()) / 4).Truncate(time.Second)
+	if rec.Find(id) == nil {
+		return errAgain
+	}
+	rec.noteOthers(map[rollover.ID]time.Time{id: until})
+	if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+		return err
+	}
+	next := *v
+	next.record = rec
+	state.view.Store(&next)
+	return nil
+}
+
+// noteOthers has anchors stay until times.
+func (r *caRecord) noteOthers(all map[rollover.ID]time.Time) {
+	for id, until := range all {
+		a := r.Find(id)
+		if a == nil || !until.After(a.Others) {
+			continue
+		}
+		if until.After(a.NotAfter) {
+			until = a.NotAfter
+		}
+		a.Others = until
+	}
+}
+
+// gone drops what is known of an issuer.
+func (r *rollovers) gone(key issuerKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.known, key)
+}
+
+// forget removes the record of an issuer whose CA is not carried over, if there is one:
+// it may hold a key.
+func (r *rollovers) forget(ctx context.Context, key issuerKey) error {
+	r.gone(key)
+	at := r.recordAt(key)
+	k, _ := r.stores.secrets.get(at)
+	if k == nil || k.Type != recordType {
+		return nil
+	}
+	err := r.client.CoreV1().Secrets(at.Namespace).Delete(ctx, at.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &k.uid}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("removing Secret %s: %w", at, err)
+	}
+	return nil
+}
