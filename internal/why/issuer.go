@@ -96,7 +96,7 @@ func (t *teller) issuerMissing() *Cause {
 			return &Cause{ID: CauseIssuerKind, Where: where + ".kind)", Text: missing + ": there is a " + i.Kind + " of that name", Fix: t.refer("kind", i.Kind)}
 		}
 	}
-	if name := nearest(t.issuerRef.Name, namesOf(usable, t.issuerRef.Kind)); name != "" {
+	if name := Nearest(t.issuerRef.Name, namesOf(usable, t.issuerRef.Kind)); name != "" {
 		return &Cause{ID: CauseIssuerName, Where: where + ".name)", Text: fmt.Sprintf("%s: is %q meant?", missing, name), Fix: t.refer("name", name)}
 	}
 	for _, i := range t.Issuers {
@@ -163,10 +163,8 @@ func (t *teller) authority() *Cause {
 
 func (t *teller) judgeAuthority(where string) *Cause {
 	s := t.Authority.Object
-	// The messages of cert-manager speak of the Secret of a Certificate.
 	if p := workload.PairProblem(&s.Facts); p != nil {
-		text := strings.TrimPrefix(p.Message, "Issuing certificate as Secret ")
-		c := &Cause{ID: CauseCAInvalid, Where: where, Text: "the Secret of the issuer's authority " + text, Fix: t.describeIssuer()}
+		c := &Cause{ID: CauseCAInvalid, Where: where, Text: "the Secret of the issuer's authority " + problemText(p), Fix: t.describeIssuer()}
 		if s.Facts.Key == [32]byte{} {
 			c.ID, c.Where = CauseCANoKey, where+" (tls.key)"
 		}

@@ -1,8 +1,8 @@
 package why
 
-// nearest returns the name of a list that is most likely meant by another, "" where
+// Nearest returns the name of a list that is most likely meant by another, "" where
 // none is like it.
-func nearest(name string, list []string) string {
+func Nearest(name string, list []string) string {
 	best, least := "", max(2, len(name)/3)+1
 	for _, other := range list {
 		if d := distance(name, other, least); d < least {

@@ -33,7 +33,7 @@ func (t *teller) secret() *Cause {
 // edited says what shows that the Secret is not as a controller left it.
 func (t *teller) edited() string {
 	if t.problem != nil && t.problem.Reason != workload.ReasonDoesNotExist {
-		return "the Secret " + strings.TrimPrefix(t.problem.Message, "Issuing certificate as Secret ")
+		return "the Secret " + problemText(t.problem)
 	}
 	if t.request == nil || t.next() || len(t.request.Status.Certificate) == 0 {
 		return ""
@@ -64,4 +64,9 @@ func requestCondition(r *cmapi.CertificateRequest, kind cmapi.CertificateRequest
 		}
 	}
 	return nil
+}
+
+// problemText is what is wrong with a Secret, without why cert-manager says so.
+func problemText(p *workload.Problem) string {
+	return strings.TrimPrefix(p.Message, "Issuing certificate as Secret ")
 }

@@ -83,7 +83,7 @@ func (t *teller) secretStep() Step {
 	case t.Secret.Look != Found:
 		s.Mark, s.Text = Unknown, unseenText(t.Secret.Look, t.Secret.Detail)
 	case t.problem != nil:
-		s.Mark, s.Text = Bad, t.problem.Message
+		s.Mark, s.Text = Bad, problemText(t.problem)
 	default:
 		s.Text = pairText(t.Secret.Object, t.At)
 		if t.At.After(t.Secret.Object.Facts.NotAfter) {

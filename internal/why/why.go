@@ -264,7 +264,7 @@ func (t *teller) notReady() string {
 	case t.Secret.Look == Missing:
 		return "the Secret " + t.o.Spec.SecretName + " is not there"
 	case t.problem != nil:
-		return t.problem.Message
+		return "the Secret " + problemText(t.problem)
 	case t.o.Status.NotAfter != nil && t.At.After(t.o.Status.NotAfter.Time):
 		return "the certificate expired " + ago(t.At.Sub(t.o.Status.NotAfter.Time))
 	case t.readyNow != nil && t.readyNow.Message != "":
@@ -345,7 +345,7 @@ func (t *teller) underWay() *Cause {
 	if t.issuing {
 		text = "it is being issued since " + roughly(t.At.Sub(timeOf(t.issuingNow.LastTransitionTime))) + ": " + t.issuingNow.Message
 	}
-	return &Cause{ID: CauseUnderWay, Where: t.certificateID, Text: text, Fix: command("kubepki", "cert", "status", t.o.Name, "-n", t.o.Namespace, "--wait")}
+	return &Cause{ID: CauseUnderWay, Where: t.certificateID, Text: text, Fix: t.kubectl("wait", "--for=condition=Ready", "certificate/"+t.o.Name, "--timeout=5m")}
 }
 
 // notes tells of what is no cause, and good to know.

@@ -217,60 +217,92 @@ func TestOneBreakOneCause(t *testing.T) {
 		state why.State
 		says  string // in text, fix, advice or place
 	}{
-		"names nobody":                              {healthy, func(w *world) { w.c.Spec.DNSNames = nil }, why.CauseSpec, why.AtRisk, "kubectl -n shop edit certificate web"},
-		"is renewed before it is made":              {healthy, func(w *world) { w.c.Spec.Duration, w.c.Spec.RenewBefore = hours(2), hours(2) }, why.CauseSpec, why.AtRisk, "(spec.renewBefore)"},
-		"another has the Secret":                    {issuing, func(w *world) { w.siblings = []why.Sibling{{"older", now.Add(-999 * time.Hour)}} }, why.CauseDuplicate, why.Broken, `patch certificate web --type=merge -p '{"spec":{"secretName":"web-tls"}}'`},
-		"overwrites its authority":                  {healthy, func(w *world) { w.c.Spec.SecretName = "shop-ca" }, why.CauseAuthoritySecret, why.AtRisk, `"secretName":"web-tls"`},
-		"no issuer at all":                          {issuing, issuers(), why.CauseIssuerMissing, why.Broken, "no other that could be used"},
-		"an issuer mistyped":                        {issuing, issuers(why.IssuerName{"Issuer", "shop", "shopca"}, why.IssuerName{"Issuer", "shop", "other"}), why.CauseIssuerName, why.Broken, `{"spec":{"issuerRef":{"name":"shopca"}}}`},
-		"an issuer of the other kind":               {issuing, issuers(why.IssuerName{"ClusterIssuer", "", "shop-ca"}), why.CauseIssuerKind, why.Broken, `{"spec":{"issuerRef":{"kind":"ClusterIssuer"}}}`},
-		"an issuer of another namespace":            {issuing, issuers(why.IssuerName{"Issuer", "bank", "shop-ca"}), why.CauseIssuerNamespace, why.Broken, "namespace bank"},
-		"a group forgotten":                         {issuing, func(w *world) { w.c.Spec.IssuerRef.Kind = "AWSPCAIssuer" }, why.CauseIssuerGroup, why.Broken, "spec.issuerRef.group"},
-		"an external kind that is not there":        {issuing, func(w *world) { external(w); w.g.Issuer.Look = why.NoKind }, why.CauseIssuerGroup, why.Broken, "--api-group=example.com"},
-		"an issuer that says why it is not ready":   {issuing, func(w *world) { notReady(w, "Failed to verify ACME account: no such host") }, why.CauseIssuerNotReady, why.Broken, "no such host"},
-		"an issuer that the server lets wait":       {ordering, func(w *world) { notReady(w, "429 urn:ietf:params:acme:error:rateLimited: too many registrations") }, why.CauseRate, why.Broken, "too many"},
-		"the authority's Secret is gone":            {healthy, func(w *world) { w.ca = nil }, why.CauseCAMissing, why.AtRisk, "secret/shop/shop-ca"},
-		"the authority has no key":                  {healthy, func(w *world) { delete(w.ca.Data, "tls.key") }, why.CauseCANoKey, why.AtRisk, "(tls.key)"},
-		"the authority has another's key":           {healthy, func(w *world) { w.ca.Data["tls.key"] = w.secret.Data["tls.key"] }, why.CauseCAInvalid, why.AtRisk, "does not match"},
-		"the authority is none":                     {issuing, func(w *world) { w.ca = authority(t, 9000*time.Hour).leaf(t, "leaf", 8000*time.Hour).secret(t, "shop-ca", nil) }, why.CauseCAInvalid, why.Broken, "CA:FALSE"},
-		"the authority is over":                     {issuing, func(w *world) { w.ca = authority(t, -time.Hour*3).secret(t, "shop-ca", nil) }, why.CauseCAExpired, why.Broken, "expired 3h ago"},
-		"the authority ends first":                  {healthy, endsFirst, why.CauseCAEndsFirst, why.AtRisk, "ends in 41d"},
-		"no controller":                             {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases = nil }, why.CauseNoController, why.Broken, "kubepki controller --enable workloads"},
-		"a controller that is gone":                 {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases[0].Renewed = now.Add(-time.Hour) }, why.CauseNoController, why.Broken, "renewed last 60m ago"},
-		"a change that nobody took up":              {healthy, func(w *world) { w.c.Generation, w.leases = 2, nil }, why.CauseNoController, why.Broken, "of generation 1, and it is of 2"},
-		"a controller that does not care":           {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{} }, why.CauseIdle, why.Broken, "cert-manager-0"},
-		"a renewal that nobody begins":              {healthy, func(w *world) { w.c.Status.RenewalTime = at(-time.Hour) }, why.CauseIdle, why.AtRisk, "renewal was due 60m ago"},
-		"the Secret was deleted, and nobody cares":  {healthy, func(w *world) { w.secret = nil }, why.CauseIdle, why.Broken, "web-tls is not there"},
-		"a Secret of another Certificate":           {healthy, func(w *world) { w.secret.Annotations[cmapi.CertificateNameKey] = "gone" }, why.CauseOtherSecret, why.AtRisk, `"gone"`},
-		"a Secret with another certificate":         {healthy, func(w *world) { edit(t, w) }, why.CauseEdited, why.AtRisk, "kubectl-edit wrote it 2m ago"},
-		"a Secret with another key":                 {healthy, func(w *world) { w.secret.Data["tls.key"] = w.ca.Data["tls.key"] }, why.CauseEdited, why.Broken, "kubepki cert renew web -n shop"},
-		"over, and never renewed":                   {healthy, expired, why.CauseExpired, why.Broken, "Disabled"},
-		"a key that may not be replaced":            {issuing, event("CannotRegenerateKey"), why.CauseKeyKept, why.Broken, `"rotationPolicy":"Always"`},
-		"a request that the API server refuses":     {issuing, event("RequestFailed"), why.CauseRefused, why.Broken, "the message"},
-		"no request":                                {issuing, func(w *world) { w.c.Status.NextPrivateKeySecretName = ptr("web-x") }, why.CauseIdle, why.Broken, "there is no CertificateRequest"},
-		"the key of the request is gone":            {issuing, func(w *world) { w.request = newRequest(1, approved); w.c.Status.NextPrivateKeySecretName, w.g.KeySecret.Look = ptr("web-x"), why.Missing }, why.CauseKeySecret, why.Broken, "secret/shop/web-x"},
-		"nobody approves":                           {issuing, func(w *world) { w.request = newRequest(1) }, why.CauseUnapproved, why.Broken, "signers issuers.cert-manager.io/shop.shop-ca"},
-		"denied":                                    {issuing, func(w *world) { w.request = newRequest(1, said(cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy.example.com", "no such name for you")) }, why.CauseDenied, why.Broken, "no such name for you"},
-		"invalid for its signer":                    {issuing, func(w *world) { w.request = newRequest(1, said(cmapi.CertificateRequestConditionInvalidRequest, cmmeta.ConditionTrue, "Bad", "no wildcards")) }, why.CauseInvalid, why.Broken, "no wildcards"},
-		"an external issuer that does not answer":   {issuing, func(w *world) { external(w); w.request = newRequest(1, approved) }, why.CauseExternal, why.Broken, "controller of example.com does not answer"},
-		"an issuer that does not sign":              {issuing, func(w *world) { w.request = newRequest(1, approved) }, why.CauseIdle, why.Broken, "nobody has signed it"},
-		"an issuer that says what it waits for":     {issuing, func(w *world) { external(w); w.request = newRequest(1, approved, said(cmapi.CertificateRequestConditionReady, cmmeta.ConditionFalse, "Pending", "ticket 4711 is open")) }, why.CausePending, why.Waiting, "ticket 4711"},
-		"a failure that is waited out":              {issuing, func(w *world) { fails(w, "Error signing certificate: no") }, why.CauseBackoff, why.Broken, "failed 2 times, last 30m ago: Error signing certificate: no"},
-		"no order":                                  {ordering, func(w *world) { w.order = nil }, why.CauseIdle, why.Broken, "nobody has made an order"},
-		"an order that failed":                      {ordering, func(w *world) { w.order.Status, w.hurdle = cmacme.OrderStatus{State: cmacme.Errored, Reason: "400 malformed"}, nil }, why.CauseOrder, why.Broken, "400 malformed"},
-		"an order that failed, and is waited out":   {ordering, func(w *world) { fails(w, "order failed"); w.order.Status, w.hurdle = cmacme.OrderStatus{State: cmacme.Invalid}, nil }, why.CauseOrder, why.Broken, "until 2026-06-01T13:30:00Z"},
-		"too many certificates":                     {ordering, func(w *world) { w.order.Status = cmacme.OrderStatus{State: cmacme.Errored, Reason: "429 urn:ietf:params:acme:error:rateLimited: too many certificates already issued, retry after 2026-06-03 08:00:00 UTC: see"} }, why.CauseRate, why.Broken, "until 2026-06-03T08:00:00Z"},
-		"a challenge in the queue":                  {ordering, func(w *world) { w.hurdle.Status = cmacme.ChallengeStatus{} }, why.CauseQueued, why.Waiting, "its turn"},
-		"a challenge that cannot be presented":      {ordering, func(w *world) { w.hurdle.Status = cmacme.ChallengeStatus{Processing: true, State: cmacme.Pending, Reason: "route53: AccessDenied"} }, why.CausePresent, why.Broken, "AccessDenied"},
-		"a name that has not spread":                {ordering, func(w *world) { w.hurdle.Status.Reason = `Waiting for DNS-01 challenge propagation: DNS record for "web.example.com" not yet propagated` }, why.CauseDNS, why.Waiting, "dig +short TXT _acme-challenge.web.example.com"},
-		"a path that is not to be had":              {ordering, func(w *world) { w.hurdle.Spec.Type = cmacme.ACMEChallengeTypeHTTP01; w.hurdle.Status.Reason = "Waiting for HTTP-01 challenge propagation: wrong status code '404', expected '200'" }, why.CauseHTTP, why.Broken, "curl -v http://web.example.com/.well-known/acme-challenge/tok"},
-		"a challenge that was not accepted":         {ordering, func(w *world) { w.hurdle.Status = cmacme.ChallengeStatus{State: cmacme.Invalid, Reason: "403 urn:ietf:params:acme:error:caa"} }, why.CauseChallenge, why.Broken, "caa"},
-		"a server that has not looked":              {ordering, func(*world) {}, why.CauseServer, why.Waiting, "has been asked to look"},
-		"a right that is missing":                   {issuing, func(w *world) { w.g.Requests = why.Seen[[]cmapi.CertificateRequest]{Look: why.Forbidden, Detail: "list certificaterequests.cert-manager.io in namespace shop"} }, why.CauseForbidden, why.Waiting, "give yourself the right to list certificaterequests.cert-manager.io in namespace shop"},
-		"it has only begun":                         {issuing, func(w *world) { w.c.Status.Conditions[1].LastTransitionTime = at(-5 * time.Second) }, why.CauseUnderWay, why.Waiting, "being issued since 5s"},
-		"it was only just made":                     {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.c.CreationTimestamp = *at(-5 * time.Second) }, why.CauseUnderWay, why.Waiting, "changed 5s ago"},
-		"leases that may not be seen":               {issuing, func(w *world) { w.c.Status, w.g.Leases = cmapi.CertificateStatus{}, why.Seen[[]why.Lease]{Look: why.Forbidden, Detail: "list leases in namespace kube-system"} }, why.CauseIdle, why.Broken, "the right to list leases"},
-		"a name that a shell would read":            {issuing, issuers(why.IssuerName{"Issuer", "shop", "shop-ca$'"}), why.CauseIssuerName, why.Broken, `"name":"shop-ca$'\''"`},
+		"names nobody":                            {healthy, func(w *world) { w.c.Spec.DNSNames = nil }, why.CauseSpec, why.AtRisk, "kubectl -n shop edit certificate web"},
+		"is renewed before it is made":            {healthy, func(w *world) { w.c.Spec.Duration, w.c.Spec.RenewBefore = hours(2), hours(2) }, why.CauseSpec, why.AtRisk, "(spec.renewBefore)"},
+		"another has the Secret":                  {issuing, func(w *world) { w.siblings = []why.Sibling{{"older", now.Add(-999 * time.Hour)}} }, why.CauseDuplicate, why.Broken, `patch certificate web --type=merge -p '{"spec":{"secretName":"web-tls"}}'`},
+		"overwrites its authority":                {healthy, func(w *world) { w.c.Spec.SecretName = "shop-ca" }, why.CauseAuthoritySecret, why.AtRisk, `"secretName":"web-tls"`},
+		"no issuer at all":                        {issuing, issuers(), why.CauseIssuerMissing, why.Broken, "no other that could be used"},
+		"an issuer mistyped":                      {issuing, issuers(why.IssuerName{"Issuer", "shop", "shopca"}, why.IssuerName{"Issuer", "shop", "other"}), why.CauseIssuerName, why.Broken, `{"spec":{"issuerRef":{"name":"shopca"}}}`},
+		"an issuer of the other kind":             {issuing, issuers(why.IssuerName{"ClusterIssuer", "", "shop-ca"}), why.CauseIssuerKind, why.Broken, `{"spec":{"issuerRef":{"kind":"ClusterIssuer"}}}`},
+		"an issuer of another namespace":          {issuing, issuers(why.IssuerName{"Issuer", "bank", "shop-ca"}), why.CauseIssuerNamespace, why.Broken, "namespace bank"},
+		"a group forgotten":                       {issuing, func(w *world) { w.c.Spec.IssuerRef.Kind = "AWSPCAIssuer" }, why.CauseIssuerGroup, why.Broken, "spec.issuerRef.group"},
+		"an external kind that is not there":      {issuing, func(w *world) { external(w); w.g.Issuer.Look = why.NoKind }, why.CauseIssuerGroup, why.Broken, "--api-group=example.com"},
+		"an issuer that says why it is not ready": {issuing, func(w *world) { notReady(w, "Failed to verify ACME account: no such host") }, why.CauseIssuerNotReady, why.Broken, "no such host"},
+		"an issuer that the server lets wait":     {ordering, func(w *world) { notReady(w, "429 urn:ietf:params:acme:error:rateLimited: too many registrations") }, why.CauseRate, why.Broken, "too many"},
+		"the authority's Secret is gone":          {healthy, func(w *world) { w.ca = nil }, why.CauseCAMissing, why.AtRisk, "secret/shop/shop-ca"},
+		"the authority has no key":                {healthy, func(w *world) { delete(w.ca.Data, "tls.key") }, why.CauseCANoKey, why.AtRisk, "(tls.key)"},
+		"the authority has another's key":         {healthy, func(w *world) { w.ca.Data["tls.key"] = w.secret.Data["tls.key"] }, why.CauseCAInvalid, why.AtRisk, "does not match"},
+		"the authority is none": {issuing, func(w *world) {
+			w.ca = authority(t, 9000*time.Hour).leaf(t, "leaf", 8000*time.Hour).secret(t, "shop-ca", nil)
+		}, why.CauseCAInvalid, why.Broken, "CA:FALSE"},
+		"the authority is over":                    {issuing, func(w *world) { w.ca = authority(t, -time.Hour*3).secret(t, "shop-ca", nil) }, why.CauseCAExpired, why.Broken, "expired 3h ago"},
+		"the authority ends first":                 {healthy, endsFirst, why.CauseCAEndsFirst, why.AtRisk, "ends in 41d"},
+		"no controller":                            {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases = nil }, why.CauseNoController, why.Broken, "kubepki controller --enable workloads"},
+		"a controller that is gone":                {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases[0].Renewed = now.Add(-time.Hour) }, why.CauseNoController, why.Broken, "renewed last 60m ago"},
+		"a change that nobody took up":             {healthy, func(w *world) { w.c.Generation, w.leases = 2, nil }, why.CauseNoController, why.Broken, "of generation 1, and it is of 2"},
+		"a controller that does not care":          {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{} }, why.CauseIdle, why.Broken, "cert-manager-0"},
+		"a renewal that nobody begins":             {healthy, func(w *world) { w.c.Status.RenewalTime = at(-time.Hour) }, why.CauseIdle, why.AtRisk, "renewal was due 60m ago"},
+		"the Secret was deleted, and nobody cares": {healthy, func(w *world) { w.secret = nil }, why.CauseIdle, why.Broken, "web-tls is not there"},
+		"a Secret of another Certificate":          {healthy, func(w *world) { w.secret.Annotations[cmapi.CertificateNameKey] = "gone" }, why.CauseOtherSecret, why.AtRisk, `"gone"`},
+		"a Secret with another certificate":        {healthy, func(w *world) { edit(t, w) }, why.CauseEdited, why.AtRisk, "kubectl-edit wrote it 2m ago"},
+		"a Secret with another key":                {healthy, func(w *world) { w.secret.Data["tls.key"] = w.ca.Data["tls.key"] }, why.CauseEdited, why.Broken, "kubepki cert renew web -n shop"},
+		"over, and never renewed":                  {healthy, expired, why.CauseExpired, why.Broken, "Disabled"},
+		"a key that may not be replaced":           {issuing, event("CannotRegenerateKey"), why.CauseKeyKept, why.Broken, `"rotationPolicy":"Always"`},
+		"a request that the API server refuses":    {issuing, event("RequestFailed"), why.CauseRefused, why.Broken, "the message"},
+		"no request":                               {issuing, func(w *world) { w.c.Status.NextPrivateKeySecretName = ptr("web-x") }, why.CauseIdle, why.Broken, "there is no CertificateRequest"},
+		"the key of the request is gone": {issuing, func(w *world) {
+			w.request = newRequest(1, approved)
+			w.c.Status.NextPrivateKeySecretName, w.g.KeySecret.Look = ptr("web-x"), why.Missing
+		}, why.CauseKeySecret, why.Broken, "secret/shop/web-x"},
+		"nobody approves": {issuing, func(w *world) { w.request = newRequest(1) }, why.CauseUnapproved, why.Broken, "signers issuers.cert-manager.io/shop.shop-ca"},
+		"denied": {issuing, func(w *world) {
+			w.request = newRequest(1, said(cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy.example.com", "no such name for you"))
+		}, why.CauseDenied, why.Broken, "no such name for you"},
+		"invalid for its signer": {issuing, func(w *world) {
+			w.request = newRequest(1, said(cmapi.CertificateRequestConditionInvalidRequest, cmmeta.ConditionTrue, "Bad", "no wildcards"))
+		}, why.CauseInvalid, why.Broken, "no wildcards"},
+		"an external issuer that does not answer": {issuing, func(w *world) { external(w); w.request = newRequest(1, approved) }, why.CauseExternal, why.Broken, "controller of example.com does not answer"},
+		"an issuer that does not sign":            {issuing, func(w *world) { w.request = newRequest(1, approved) }, why.CauseIdle, why.Broken, "nobody has signed it"},
+		"an issuer that says what it waits for": {issuing, func(w *world) {
+			external(w)
+			w.request = newRequest(1, approved, said(cmapi.CertificateRequestConditionReady, cmmeta.ConditionFalse, "Pending", "ticket 4711 is open"))
+		}, why.CausePending, why.Waiting, "ticket 4711"},
+		"a failure that is waited out": {issuing, func(w *world) { fails(w, "Error signing certificate: no") }, why.CauseBackoff, why.Broken, "failed 2 times, last 30m ago: Error signing certificate: no"},
+		"no order":                     {ordering, func(w *world) { w.order = nil }, why.CauseIdle, why.Broken, "nobody has made an order"},
+		"an order that failed": {ordering, func(w *world) {
+			w.order.Status, w.hurdle = cmacme.OrderStatus{State: cmacme.Errored, Reason: "400 malformed"}, nil
+		}, why.CauseOrder, why.Broken, "400 malformed"},
+		"an order that failed, and is waited out": {ordering, func(w *world) {
+			fails(w, "order failed")
+			w.order.Status, w.hurdle = cmacme.OrderStatus{State: cmacme.Invalid}, nil
+		}, why.CauseOrder, why.Broken, "until 2026-06-01T13:30:00Z"},
+		"too many certificates": {ordering, func(w *world) {
+			w.order.Status = cmacme.OrderStatus{State: cmacme.Errored, Reason: "429 urn:ietf:params:acme:error:rateLimited: too many certificates already issued, retry after 2026-06-03 08:00:00 UTC: see"}
+		}, why.CauseRate, why.Broken, "until 2026-06-03T08:00:00Z"},
+		"a challenge in the queue": {ordering, func(w *world) { w.hurdle.Status = cmacme.ChallengeStatus{} }, why.CauseQueued, why.Waiting, "its turn"},
+		"a challenge that cannot be presented": {ordering, func(w *world) {
+			w.hurdle.Status = cmacme.ChallengeStatus{Processing: true, State: cmacme.Pending, Reason: "route53: AccessDenied"}
+		}, why.CausePresent, why.Broken, "AccessDenied"},
+		"a name that has not spread": {ordering, func(w *world) {
+			w.hurdle.Status.Reason = `Waiting for DNS-01 challenge propagation: DNS record for "web.example.com" not yet propagated`
+		}, why.CauseDNS, why.Waiting, "dig +short TXT _acme-challenge.web.example.com"},
+		"a path that is not to be had": {ordering, func(w *world) {
+			w.hurdle.Spec.Type = cmacme.ACMEChallengeTypeHTTP01
+			w.hurdle.Status.Reason = "Waiting for HTTP-01 challenge propagation: wrong status code '404', expected '200'"
+		}, why.CauseHTTP, why.Broken, "curl -v http://web.example.com/.well-known/acme-challenge/tok"},
+		"a challenge that was not accepted": {ordering, func(w *world) {
+			w.hurdle.Status = cmacme.ChallengeStatus{State: cmacme.Invalid, Reason: "403 urn:ietf:params:acme:error:caa"}
+		}, why.CauseChallenge, why.Broken, "caa"},
+		"a server that has not looked": {ordering, func(*world) {}, why.CauseServer, why.Waiting, "has been asked to look"},
+		"a right that is missing": {issuing, func(w *world) {
+			w.g.Requests = why.Seen[[]cmapi.CertificateRequest]{Look: why.Forbidden, Detail: "list certificaterequests.cert-manager.io in namespace shop"}
+		}, why.CauseForbidden, why.Waiting, "give yourself the right to list certificaterequests.cert-manager.io in namespace shop"},
+		"it has only begun":     {issuing, func(w *world) { w.c.Status.Conditions[1].LastTransitionTime = at(-5 * time.Second) }, why.CauseUnderWay, why.Waiting, "being issued since 5s"},
+		"it was only just made": {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.c.CreationTimestamp = *at(-5 * time.Second) }, why.CauseUnderWay, why.Waiting, "changed 5s ago"},
+		"leases that may not be seen": {issuing, func(w *world) {
+			w.c.Status, w.g.Leases = cmapi.CertificateStatus{}, why.Seen[[]why.Lease]{Look: why.Forbidden, Detail: "list leases in namespace kube-system"}
+		}, why.CauseIdle, why.Broken, "the right to list leases"},
+		"a name that a shell would read": {issuing, issuers(why.IssuerName{"Issuer", "shop", "shop-ca$'"}), why.CauseIssuerName, why.Broken, `"name":"shop-ca$'\''"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := x.from(t)
@@ -309,10 +341,12 @@ func TestOneBreakOneCause(t *testing.T) {
 // TestHealthyHasNoCause: the twin of each row above.
 func TestHealthyHasNoCause(t *testing.T) {
 	for name, spoil := range map[string]func(*world){
-		"as it shall be":                              func(*world) {},
-		"the request was removed":                     func(w *world) { w.request = nil },
-		"a Secret that may not be seen":               func(w *world) { w.g.Secret.Look = why.Forbidden },
-		"an authority of a ClusterIssuer elsewhere":   func(w *world) { w.c.Spec.IssuerRef.Kind, w.ca, w.g.AuthorityNamespace = "ClusterIssuer", nil, "cert-manager" },
+		"as it shall be":                func(*world) {},
+		"the request was removed":       func(w *world) { w.request = nil },
+		"a Secret that may not be seen": func(w *world) { w.g.Secret.Look = why.Forbidden },
+		"an authority of a ClusterIssuer elsewhere": func(w *world) {
+			w.c.Spec.IssuerRef.Kind, w.ca, w.g.AuthorityNamespace = "ClusterIssuer", nil, "cert-manager"
+		},
 		"a younger Certificate wants its Secret":      func(w *world) { w.siblings = []why.Sibling{{"younger", now}} },
 		"a renewal that is due this minute":           func(w *world) { w.c.Status.RenewalTime = at(-time.Minute) },
 		"no controller, for nothing is to be done":    func(w *world) { w.leases = nil },
