@@ -254,7 +254,9 @@ func (a *certsAPI) control(o *unstructured.Unstructured) {
 	if len(conditions) > 0 && !bytes.Contains(text, []byte("ManuallyTriggered")) {
 		return
 	}
-	revision, _, _ := unstructured.NestedInt64(o.Object, "status", "revision")
+	value, _, _ := unstructured.NestedFieldNoCopy(o.Object, "status", "revision")
+	before, _ := value.(float64)
+	revision := int64(before)
 	status := map[string]any{"revision": revision + 1, "notBefore": now, "notAfter": time.Now().Add(2160 * time.Hour).UTC().Format(time.RFC3339),
 		"conditions": []any{map[string]any{"type": "Ready", "status": "True", "reason": "Ready", "message": "Certificate is up to date and has not expired"}}}
 	if a.controller == "fail" {
@@ -269,7 +271,7 @@ func (a *certsAPI) control(o *unstructured.Unstructured) {
 // sign answers a CertificateRequest, or denies it.
 func (a *certsAPI) sign(o *unstructured.Unstructured) {
 	r := &cmapi.CertificateRequest{}
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, r) != nil {
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, r) != nil || len(r.Status.Certificate) > 0 {
 		return
 	}
 	if a.controller == "fail" {

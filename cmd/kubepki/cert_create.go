@@ -19,6 +19,13 @@ import (
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
+// The choices of --dry-run, as kubectl has them.
+const (
+	dryRunNone   = "none"
+	dryRunClient = "client"
+	dryRunServer = "server"
+)
+
 type certCreateOptions struct {
 	access                   certAccess
 	issuer                   string
@@ -84,10 +91,10 @@ API server judge it.`,
 	f.StringVar(&o.request, "request", "", "FILE with a request (PEM) to be signed, or - for standard input")
 	f.StringVar(&o.certificateFile, "certificate-out", "", "with --request: FILE for the certificate (default: NAME.crt)")
 	f.StringVarP(&o.output, "output", "o", "", "output: name, json or yaml of what was made (default: name)")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, client (print it) or server (have the API server judge it)")
+	f.StringVar(&o.dryRun, "dry-run", dryRunNone, "none, client (print it) or server (have the API server judge it)")
 	f.BoolVar(&o.wait, "wait", false, "wait until the Certificate is ready")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
-	c.Flags().Lookup("dry-run").NoOptDefVal = "server"
+	f.Lookup("dry-run").NoOptDefVal = dryRunServer
 	return c
 }
 
@@ -102,7 +109,7 @@ func (o *certCreateOptions) run(ctx context.Context, s streams, name string) err
 	if err != nil {
 		return err
 	}
-	if o.dryRun == "client" {
+	if o.dryRun == dryRunClient {
 		if c.Namespace = o.access.namespace; c.Namespace == "" {
 			c.Namespace, _ = o.access.Namespace() // without a kubeconfig there is none to print
 		}
@@ -114,7 +121,7 @@ func (o *certCreateOptions) run(ctx context.Context, s streams, name string) err
 	}
 	c.Namespace = o.access.namespace
 	o.sayIssuer(ctx, s, api, c.Spec.IssuerRef)
-	made, err := api.CreateCertificate(ctx, c, o.dryRun == "server")
+	made, err := api.CreateCertificate(ctx, c, o.dryRun == dryRunServer)
 	if err != nil {
 		return adviseCert(err, "create certificates.cert-manager.io in namespace "+c.Namespace)
 	}
@@ -135,7 +142,7 @@ func (o *certCreateOptions) print(s streams, resource string, object any) error 
 		}
 		return report.Document(s.out, o.output, manifest)
 	}
-	did := map[string]string{"none": "created", "client": "created (client dry run)", "server": "created (server dry run)"}[o.dryRun]
+	did := map[string]string{dryRunNone: "created", dryRunClient: "created (client dry run)", dryRunServer: "created (server dry run)"}[o.dryRun]
 	if o.output == "name" {
 		_, err := fmt.Fprintln(s.out, resource)
 		return err
@@ -150,9 +157,9 @@ func (o *certCreateOptions) check(name string) error {
 		return usagef("--issuer: name the issuer")
 	case !slices.Contains([]string{"", "name", "json", "yaml"}, o.output):
 		return usagef("--output: unknown format %q: use name, json or yaml", o.output)
-	case !slices.Contains([]string{"none", "client", "server"}, o.dryRun):
+	case !slices.Contains([]string{dryRunNone, dryRunClient, dryRunServer}, o.dryRun):
 		return usagef("--dry-run: unknown choice %q: use none, client or server", o.dryRun)
-	case o.wait && o.dryRun != "none":
+	case o.wait && o.dryRun != dryRunNone:
 		return usagef("--wait: with --dry-run nothing comes that could be waited for")
 	case o.timeout <= 0:
 		return usagef("--timeout: %s is no time to wait: use 5m", o.timeout)

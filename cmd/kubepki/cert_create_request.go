@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -38,7 +37,7 @@ func (o *certCreateOptions) runRequest(ctx context.Context, s streams, name stri
 	if err := refuseExisting(dir, base); err != nil {
 		return err
 	}
-	if o.dryRun == "client" {
+	if o.dryRun == dryRunClient {
 		r.Namespace = o.access.namespace
 		return o.print(s, requestResource(name), r)
 	}
@@ -49,7 +48,7 @@ func (o *certCreateOptions) runRequest(ctx context.Context, s streams, name stri
 	r.Namespace = o.access.namespace
 	o.sayIssuer(ctx, s, api, r.Spec.IssuerRef)
 	made, err := o.askRequest(ctx, s, api, r)
-	if err != nil || o.dryRun == "server" {
+	if err != nil || o.dryRun == dryRunServer {
 		return err
 	}
 	issued, err := o.awaitRequest(ctx, s, api, made, asked)
@@ -96,17 +95,20 @@ func (o *certCreateOptions) certificateRequest(s streams, name string) (*cmapi.C
 
 // askRequest makes the CertificateRequest, or finds that of an earlier run.
 func (o *certCreateOptions) askRequest(ctx context.Context, s streams, api *kube.Certs, r *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
-	made, err := api.CreateCertificateRequest(ctx, r, o.dryRun == "server")
+	made, err := api.CreateCertificateRequest(ctx, r, o.dryRun == dryRunServer)
 	if apierrors.IsAlreadyExists(err) {
 		if made, err = api.Request(ctx, r.Namespace, r.Name); err == nil && !bytes.Equal(made.Spec.Request, r.Spec.Request) {
 			return nil, advise(fmt.Errorf("CertificateRequest %s of namespace %s is another than %s", r.Name, r.Namespace, o.request), "choose another name, or remove it: kubectl -n %s delete certificaterequest %s", r.Namespace, r.Name)
 		}
-		fmt.Fprintf(s.err, "going on with %s\n", requestResource(r.Name))
+		if err == nil {
+			fmt.Fprintf(s.err, "going on with %s\n", requestResource(r.Name))
+			return made, nil
+		}
 	}
 	if err != nil {
 		return nil, adviseCert(err, "create and get certificaterequests.cert-manager.io in namespace "+r.Namespace)
 	}
-	if o.dryRun == "server" {
+	if o.dryRun == dryRunServer {
 		return made, o.print(s, requestResource(r.Name), made)
 	}
 	fmt.Fprintf(s.err, "asked %s: %s\n", kube.IssuerText(r.Spec.IssuerRef), requestResource(r.Name))
@@ -118,6 +120,7 @@ func (o *certCreateOptions) awaitRequest(ctx context.Context, s streams, api *ku
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	said := ""
+	var pace kube.Pace
 	for {
 		r, err := api.Request(ctx, made.Namespace, made.Name)
 		switch {
@@ -133,13 +136,11 @@ func (o *certCreateOptions) awaitRequest(ctx context.Context, s streams, api *ku
 				return nil, advise(fmt.Errorf("%s: %s", requestResource(r.Name), report.Plain(said)), "ask anew once you know why, under another name or after kubectl -n %s delete certificaterequest %s", r.Namespace, r.Name)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return nil, ctx.Err()
-			}
+		switch err := pace.Wait(ctx); {
+		case errors.Is(err, context.DeadlineExceeded):
 			return nil, advise(fmt.Errorf("%s: no certificate within %s: %s", requestResource(made.Name), o.timeout, report.Plain(said)), "run the same command again to go on; cmctl approve %s -n %s approves it, where nobody else does", made.Name, made.Namespace)
-		case <-time.After(time.Second):
+		case err != nil:
+			return nil, err
 		}
 	}
 }

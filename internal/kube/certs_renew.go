@@ -111,9 +111,10 @@ func SettledOf(o *cmapi.Certificate) Settled {
 	return s
 }
 
-// AwaitCertificate looks each second until done is true, and hands each new state to
+// AwaitCertificate looks again and again until done is true, and hands each new state to
 // it. It ends with the context's error, or when the Certificate is gone.
 func (c *Certs) AwaitCertificate(ctx context.Context, namespace, name string, uid types.UID, done func(*cmapi.Certificate) bool) error {
+	var pace Pace
 	for {
 		o, err := c.Certificate(ctx, namespace, name)
 		switch {
@@ -126,10 +127,8 @@ func (c *Certs) AwaitCertificate(ctx context.Context, namespace, name string, ui
 		case err != nil && !passes(err):
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
+		if err := pace.Wait(ctx); err != nil {
+			return err
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 type Workload struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	Ready     bool   `json:"ready"`
+	Ready     bool   `json:"ready"` // as the condition says, for the spec as it is
 	Issuing   bool   `json:"issuing"`
 	// Reason and Message are those of the condition that tells most: Issuing while an
 	// issuance is under way or has failed, else Ready.
@@ -108,6 +108,7 @@ func (l *WorkloadList) Rows(w io.Writer, namespaces, wide bool, p Palette) error
 func (r *Workload) row(at time.Time, namespaces, wide bool, p Palette) []string {
 	ready := "no"
 	switch {
+	case r.NotAfter != nil && r.NotAfter.Before(at): // whatever the condition says: it may be old
 	case r.Ready && r.Issuing:
 		ready = "renewing"
 	case r.Ready:
