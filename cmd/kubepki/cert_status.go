@@ -15,6 +15,7 @@ import (
 	"github.com/kubepki/kubepki/internal/check"
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
+	"github.com/kubepki/kubepki/internal/why"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -33,9 +34,15 @@ func newCertStatusCommand(s streams) *cobra.Command {
 		Short: "List Certificates: ready or not, when they end, when they are renewed",
 		Long: `Status prints a line for each Certificate, what is most urgent first: what is not
 ready, failing or over, then what ends soon or should be renewed by now, then the
-rest by its end. It reads Certificates alone; kubepki cert why NAME looks deeper.`,
+rest by its end. It reads Certificates alone.
+
+Of one that is named it shows everything: its conditions, the certificate that its
+Secret holds, and the chain that kubepki cert why walks.`,
 		Example: `  # Those of a namespace
   kubepki cert status -n shop
+
+  # All about one
+  kubepki cert status web -n shop
 
   # What ends within 30 days, or is wrong, in the whole cluster; for a cron job
   kubepki cert status -A --expiring 30d --fail-on warning
@@ -50,14 +57,14 @@ rest by its end. It reads Certificates alone; kubepki cert why NAME looks deeper
 	o.which.add(f)
 	f.StringVar(&o.expiring, "expiring", "", "only what ends within this time, e.g. 30d, or is not as it shall be; it is a warning then")
 	f.StringVar(&o.failOn, "fail-on", "", "exit with 3 when a Certificate has a finding of this severity or worse: error (not ready, failing or over) or warning (ends soon, or its renewal is late) (default: never)")
-	f.StringVarP(&o.output, "output", "o", "table", "output: table, wide, json, yaml or name")
+	f.StringVarP(&o.output, "output", "o", "", "output: text, table, wide, json, yaml or name (default: text for one that is named, or else table)")
 	return c
 }
 
 func (o *certStatusOptions) check(args []string) (time.Duration, error) {
 	switch {
-	case !slices.Contains([]string{"table", "wide", "json", "yaml", "name"}, o.output):
-		return 0, usagef("--output: unknown format %q: use table, wide, json, yaml or name", o.output)
+	case !slices.Contains([]string{"", "text", "table", "wide", "json", "yaml", "name"}, o.output):
+		return 0, usagef("--output: unknown format %q: use text, table, wide, json, yaml or name", o.output)
 	case !slices.Contains([]string{"", "error", "warning"}, o.failOn):
 		return 0, usagef("--fail-on: unknown severity %q: use error or warning", o.failOn)
 	case len(args) > 0 && (o.which.all || o.which.selector != ""):
@@ -95,7 +102,12 @@ func (o *certStatusOptions) run(ctx context.Context, s streams, args []string) e
 		}
 	}
 	list := report.NewWorkloadList(at, rows)
-	if err := o.print(s, list); err != nil {
+	if o.output == "text" || o.output == "" && len(args) == 1 && window == 0 {
+		err = o.details(ctx, s, api, certificates, at)
+	} else {
+		err = o.print(s, list)
+	}
+	if err != nil {
 		return err
 	}
 	if o.failOn != "" && list.Worst(check.Severity(o.failOn)) {
@@ -122,6 +134,31 @@ func (o *certStatusOptions) print(s streams, l *report.WorkloadList) error {
 		return nil
 	}
 	return l.Rows(s.out, o.which.all, o.output == "wide", report.Palette{On: isTerminal(s.out)})
+}
+
+// details prints each with all that hangs on it.
+func (o *certStatusOptions) details(ctx context.Context, s streams, api *kube.Certs, certificates []cmapi.Certificate, at time.Time) error {
+	for i := range certificates {
+		c := &certificates[i]
+		g, err := api.Gather(ctx, c, "", at)
+		if err != nil {
+			return err
+		}
+		d := report.WorkloadDetail{Workload: workloadRow(c), At: at, Why: why.Explain(g)}
+		for _, one := range c.Status.Conditions {
+			d.Conditions = append(d.Conditions, report.ConditionText(string(one.Type), string(one.Status), one.Reason, one.Message))
+		}
+		if g.Secret.Object != nil && len(g.Secret.Object.Chain) > 0 {
+			d.Leaf = g.Secret.Object.Chain[0]
+		}
+		if i > 0 {
+			fmt.Fprintln(s.out)
+		}
+		if err := d.Text(s.out, report.Palette{On: isTerminal(s.out)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // selectCertificates reads those that are named, or all that are meant otherwise. A name

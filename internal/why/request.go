@@ -17,7 +17,7 @@ const (
 
 // requests looks at the request of an issuance that is under way or has failed.
 func (t *teller) requests() *Cause {
-	if t.ready && !t.issuing || t.Requests.Look != Found {
+	if t.atRest() || t.Requests.Look != Found {
 		return nil
 	}
 	if !t.next() {

@@ -22,7 +22,7 @@ func (t *teller) steps() []Step {
 	if t.Issuer.Object != nil && t.Issuer.Object.Type == "ca" {
 		steps = append(steps, t.authorityStep())
 	}
-	if t.ready && !t.issuing {
+	if t.atRest() {
 		return steps
 	}
 	o := t.order()
@@ -70,6 +70,9 @@ func (t *teller) certificateStep() Step {
 		}
 		if r := timeOf(t.o.Status.RenewalTime); !r.IsZero() {
 			s.Text += ", renewal " + ago(t.At.Sub(r))
+		}
+		if !t.atRest() {
+			s.Text += ", which failed last " + ago(t.At.Sub(t.o.Status.LastFailureTime.Time))
 		}
 	}
 	return s

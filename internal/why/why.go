@@ -273,6 +273,9 @@ func (t *teller) notReady() string {
 	return "it is not ready"
 }
 
+// atRest tells whether no issuance is under way, and none has failed that is tried again.
+func (t *teller) atRest() bool { return t.ready && !t.issuing && !t.failedUntil().After(t.At) }
+
 // failedUntil is until when a failure is waited out; zero where there is none.
 func (t *teller) failedUntil() time.Time {
 	if t.issuing || t.o.Status.LastFailureTime == nil {

@@ -261,6 +261,11 @@ func TestOneBreakOneCause(t *testing.T) {
 		"invalid for its signer": {issuing, func(w *world) {
 			w.request = newRequest(1, said(cmapi.CertificateRequestConditionInvalidRequest, cmmeta.ConditionTrue, "Bad", "no wildcards"))
 		}, why.CauseInvalid, why.Broken, "no wildcards"},
+		"a renewal that was denied": {healthy, func(w *world) {
+			w.c.Status.LastFailureTime = at(-10 * time.Minute)
+			w.request = newRequest(2, said(cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy.example.com", "not any more"))
+		}, why.CauseDenied, why.AtRisk, "until 2026-06-01T12:50:00Z"},
+		"a renewal that failed":                   {healthy, func(w *world) { w.c.Status.LastFailureTime = at(-10 * time.Minute) }, why.CauseBackoff, why.AtRisk, "failed 1 time"},
 		"an external issuer that does not answer": {issuing, func(w *world) { external(w); w.request = newRequest(1, approved) }, why.CauseExternal, why.Broken, "controller of example.com does not answer"},
 		"an issuer that does not sign":            {issuing, func(w *world) { w.request = newRequest(1, approved) }, why.CauseIdle, why.Broken, "nobody has signed it"},
 		"an issuer that says what it waits for": {issuing, func(w *world) {
