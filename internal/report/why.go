@@ -47,12 +47,11 @@ func (l *WhyList) one(w io.Writer, p Palette, a *why.Answer) error {
 	}
 	var b strings.Builder
 	b.WriteByte('\n')
-	switch c := a.Cause; {
-	case c == nil:
+	if a.Cause == nil {
 		fmt.Fprintf(&b, "%s: %s/%s waits for nothing\n", p.Green(string(a.State)), Plain(a.Namespace), Plain(a.Name))
-	default:
-		fmt.Fprintf(&b, "%s %s\n", p.whyState(a.State), p.Bold(c.ID))
-		l.cause(&b, c)
+	} else {
+		fmt.Fprintf(&b, "%s %s\n", p.whyState(a.State), p.Bold(a.Cause.ID))
+		l.cause(&b, a.Cause)
 	}
 	for _, n := range a.Notes {
 		fmt.Fprintf(&b, "  note:  %s\n", Plain(n))
