@@ -22,6 +22,8 @@ type controllerOptions struct {
 	csr     csrLoopFlags
 	signing signingFlags
 	pods    podFlags
+
+	workloads workloadFlags
 }
 
 // leaseFlags say how a leader is chosen.
@@ -83,6 +85,7 @@ SIGHUP opens the issuance log anew.`,
 	o.csr.add(f)
 	o.signing.add(f)
 	o.pods.add(f)
+	o.workloads.add(f)
 	return c
 }
 
@@ -101,6 +104,7 @@ func parts() []part {
 		{"csr", (*controllerOptions).prepareCSR, (*controllerRun).csrLoops},
 		{"podcerts", (*controllerOptions).preparePods, (*controllerRun).podLoops},
 		{"trustbundles", (*controllerOptions).prepareBundles, (*controllerRun).bundleLoops},
+		{"workloads", (*controllerOptions).prepareWorkloads, (*controllerRun).workloadLoops},
 	}
 }
 

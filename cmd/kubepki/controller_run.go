@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/klog/v2"
 
+	"github.com/kubepki/kubepki/internal/certmanager"
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/trust"
 )
@@ -41,7 +42,11 @@ type controllerRun struct {
 	pods     podPart
 	current  atomic.Pointer[controller.CSR] // of this term as the leader
 	listener net.Listener
+	lasting  context.Context // ends when the process has finished
 	stop     context.CancelFunc
+
+	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
+	workloadMetrics *certmanager.Metrics
 }
 
 // prepare opens all that is needed, so that what is wrong is said at the start.
@@ -82,7 +87,7 @@ func (o *controllerOptions) prepare(ctx context.Context, s streams, chosen []par
 		}
 	}
 	events, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r.events, r.stop = controller.NewEvents(events, r.client), stop
+	r.events, r.lasting, r.stop = controller.NewEvents(events, r.client), events, stop
 	return r, nil
 }
 
@@ -192,6 +197,9 @@ func ownNamespace() string {
 func (r *controllerRun) ready(*http.Request) error {
 	if loop := r.current.Load(); loop != nil && !loop.Synced() {
 		return errors.New("the list of requests or of nodes is not complete yet")
+	}
+	if loop := r.workloads.Load(); loop != nil && !loop.Synced() {
+		return errors.New("the lists of Certificates and what belongs to them are not complete yet")
 	}
 	return nil
 }

@@ -13,12 +13,15 @@ import (
 )
 
 // Authority signs for a CA issuer: a key, its certificate, and those above it as far as
-// the Secret of the issuer has them.
+// the Secret of the issuer has them. [AuthorityOf] makes it; it is not changed and is
+// safe for concurrent use, as far as the key is.
 type Authority struct {
 	Key crypto.Signer
 	// Chain begins with the certificate that signs; each signed the one before. Its last
 	// is the root, or the topmost that the Secret has.
 	Chain []*x509.Certificate
+
+	above, top []byte // in PEM: what follows each leaf in tls.crt, and ca.crt
 }
 
 // AuthorityOf reads the Secret of a CA issuer: tls.crt, tls.key and, where there is one,
@@ -60,6 +63,7 @@ func AuthorityOf(tlsCRT, tlsKey, caCRT []byte) (*Authority, error) {
 	if err := a.usable(own[0].NotBefore); err != nil {
 		return nil, err
 	}
+	a.above, a.top = a.texts()
 	return a, nil
 }
 
@@ -115,10 +119,10 @@ func (a *Authority) NotAfter() time.Time {
 	return end
 }
 
-// bundle returns what upstream writes for a leaf of this authority: tls.crt is the leaf
-// and all above it but a self-signed root; ca.crt is the topmost.
-func (a *Authority) bundle(leaf *x509.Certificate) (chain, ca []byte) {
-	list := []*x509.Certificate{leaf}
+// texts returns what upstream writes for leaves of this authority: in tls.crt, after the
+// leaf, all above it but a self-signed root; in ca.crt the topmost.
+func (a *Authority) texts() (above, top []byte) {
+	var list []*x509.Certificate
 	for _, c := range a.Chain {
 		if !selfSigned(c) {
 			list = append(list, c)

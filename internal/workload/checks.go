@@ -174,6 +174,9 @@ func within(part, whole []short) bool {
 // and with its messages; but annotations and labels of cert-manager.io that the template
 // names itself are none too many.
 func AppearanceProblem(c *cmapi.Certificate, s *SecretFacts, ownerRef bool) *Problem {
+	if s.metadata == nil {
+		return PairProblem(s) // there is none
+	}
 	for _, check := range []func(*cmapi.Certificate, *SecretFacts) *Problem{managedProblem, templateProblem, formatProblem} {
 		if p := check(c, s); p != nil {
 			return p
@@ -186,7 +189,7 @@ func AppearanceProblem(c *cmapi.Certificate, s *SecretFacts, ownerRef bool) *Pro
 }
 
 func managedProblem(c *cmapi.Certificate, s *SecretFacts) *Problem {
-	m := &s.metadata
+	m := s.metadata
 	if m.baseLabel != "" {
 		return &Problem{ReasonSecretManagedMetadataMismatch, fmt.Sprintf("wrong base label %s value %q, expected \"true\"",
 			cmapi.PartOfCertManagerControllerLabelKey, m.baseLabel)}

@@ -46,7 +46,7 @@ type SecretFacts struct {
 	keyError, chainError, managedFieldsError string
 
 	names      leafNames
-	metadata   metadataFacts
+	metadata   *metadataFacts // nothing to tell: noMetadata
 	formats    formatFacts
 	keystores  keystoreFacts
 	references []referenceFact
@@ -94,11 +94,25 @@ type metadataFacts struct {
 	labelValues, annotationsValues []metaValue
 }
 
+// noMetadata is what all Secrets share that are as they shall be and have no template.
+var noMetadata = &metadataFacts{}
+
+func (m *metadataFacts) orNone() *metadataFacts {
+	lists := len(m.missingAnnotations) + len(m.extraLabels) + len(m.extraAnnotations) + len(m.ownedLabels) + len(m.ownedAnnotations)
+	if m.baseLabel == "" && m.details == "" && !m.missingLabel && lists+len(m.labelValues)+len(m.annotationsValues) == 0 {
+		return noMetadata
+	}
+	return m
+}
+
 type metaValue struct{ key, value short }
 
 // maxMeta is of how many labels and annotations the values are kept. Beyond it what
 // differs from the template shows as missing.
 const maxMeta = 64
+
+// maxReferences is of how many owners, for the same reason: a Secret of ours has one.
+const maxReferences = 64
 
 // FactsOf looks at a Secret once. nil is one that is not there.
 func FactsOf(s *corev1.Secret) SecretFacts {
@@ -192,11 +206,14 @@ func (f *SecretFacts) readFormats(s *corev1.Secret, o *owned) {
 }
 
 func (f *SecretFacts) readReferences(s *corev1.Secret, o *owned) {
-	for _, r := range s.OwnerReferences {
-		f.references = append(f.references, referenceFact{uid: r.UID, value: referenceHash(r), there: true, owned: slices.Contains(o.references, r.UID)})
+	there := map[types.UID]bool{}
+	for _, r := range s.OwnerReferences[:min(len(s.OwnerReferences), maxReferences)] {
+		_, owned := slices.BinarySearch(o.references, r.UID)
+		f.references = append(f.references, referenceFact{uid: r.UID, value: referenceHash(r), there: true, owned: owned})
+		there[r.UID] = true
 	}
-	for _, uid := range o.references {
-		if !slices.ContainsFunc(f.references, func(r referenceFact) bool { return r.uid == uid }) {
+	for _, uid := range o.references[:min(len(o.references), maxReferences)] {
+		if !there[uid] {
 			f.references = append(f.references, referenceFact{uid: uid, owned: true})
 		}
 	}
@@ -213,7 +230,8 @@ func referenceHash(r metav1.OwnerReference) short {
 }
 
 func (f *SecretFacts) readMetadata(s *corev1.Secret, leaf *x509.Certificate, o *owned) {
-	m := &f.metadata
+	m := &metadataFacts{}
+	defer func() { f.metadata = m.orNone() }()
 	if v, ok := s.Labels[cmapi.PartOfCertManagerControllerLabelKey]; ok && v != "true" {
 		m.baseLabel = v
 	}
@@ -273,7 +291,7 @@ func valuesOf(all map[string]string, owned []string) []metaValue {
 		add(key)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if !slices.Contains(owned, key) {
+		if _, found := slices.BinarySearch(owned, key); !found {
 			add(key)
 		}
 	}

@@ -48,16 +48,8 @@ func Read(cr *cmapi.CertificateRequest) (*Asked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spec.request: %w", err)
 	}
-	a := &Asked{Public: r.PublicKey}
-	a.RawSubject, a.IsCA = r.RawSubject, cr.Spec.IsCA
-	if a.KeyUsage, a.ExtKeyUsage, err = Usages(cr.Spec.Usages, cr.Spec.IsCA); err != nil {
-		return nil, err
-	}
-	a.Duration = DefaultDuration
-	if cr.Spec.Duration != nil {
-		a.Duration, a.durationNamed = cr.Spec.Duration.Duration, true
-	}
-	if err := a.setIssuer(cr.Spec.IssuerRef); err != nil {
+	a, err := askedBy(cr, r)
+	if err != nil {
 		return nil, err
 	}
 	if err := a.readExtensions(r); err != nil {
@@ -66,20 +58,59 @@ func Read(cr *cmapi.CertificateRequest) (*Asked, error) {
 	return a, nil
 }
 
+// Recall reads the wish and key of a request that was answered before, to compare it
+// with its Certificate: without a judgement and without verifying its signature,
+// which is most of the time that [Read] takes. What it returns is not to be signed.
+func Recall(cr *cmapi.CertificateRequest) (*Wish, crypto.PublicKey, error) {
+	r, err := decodeRequest(cr.Spec.Request)
+	if err != nil {
+		return nil, nil, fmt.Errorf("spec.request: %w", err)
+	}
+	a, err := askedBy(cr, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	n := &names{dns: r.DNSNames, emails: r.EmailAddresses, addresses: r.IPAddresses}
+	for _, u := range r.URIs {
+		n.uris = append(n.uris, u.String())
+	}
+	for _, e := range r.Extensions {
+		switch {
+		case e.Id.Equal(oidSAN):
+			if all, err := parseNames(e.Value); err == nil {
+				n = all
+			}
+		case e.Id.Equal(oidNameConstraints):
+			if bounds, err := parseConstraints(e); err == nil {
+				a.NameConstraints = bounds
+			}
+		}
+	}
+	if err := a.setNames(n); err != nil {
+		return nil, nil, fmt.Errorf("spec.request: the alternative name of a URI %w", err)
+	}
+	return &a.Wish, r.PublicKey, nil
+}
+
+// askedBy takes what the fields of the object say.
+func askedBy(cr *cmapi.CertificateRequest, r *x509.CertificateRequest) (*Asked, error) {
+	a := &Asked{Public: r.PublicKey}
+	a.RawSubject, a.IsCA = r.RawSubject, cr.Spec.IsCA
+	var err error
+	if a.KeyUsage, a.ExtKeyUsage, err = Usages(cr.Spec.Usages, cr.Spec.IsCA); err != nil {
+		return nil, err
+	}
+	a.Duration = DefaultDuration
+	if cr.Spec.Duration != nil {
+		a.Duration, a.durationNamed = cr.Spec.Duration.Duration, true
+	}
+	return a, a.setIssuer(cr.Spec.IssuerRef)
+}
+
 // parseRequest looks at the key before it verifies with it: with a key of a million
 // bits that would take seconds.
 func parseRequest(data []byte) (*x509.CertificateRequest, error) {
-	if len(data) > MaxRequest {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(data), MaxRequest)
-	}
-	blocks, err := trust.Blocks(data)
-	if err != nil {
-		return nil, err
-	}
-	if len(blocks) != 1 || blocks[0].Type != trust.RequestType && blocks[0].Type != "NEW CERTIFICATE REQUEST" {
-		return nil, errors.New("not exactly one PEM block of type CERTIFICATE REQUEST")
-	}
-	r, err := x509.ParseCertificateRequest(blocks[0].DER)
+	r, err := decodeRequest(data)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +125,20 @@ func parseRequest(data []byte) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("not signed by its own key: %w", err)
 	}
 	return r, nil
+}
+
+func decodeRequest(data []byte) (*x509.CertificateRequest, error) {
+	if len(data) > MaxRequest {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(data), MaxRequest)
+	}
+	blocks, err := trust.Blocks(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(blocks) != 1 || blocks[0].Type != trust.RequestType && blocks[0].Type != "NEW CERTIFICATE REQUEST" {
+		return nil, errors.New("not exactly one PEM block of type CERTIFICATE REQUEST")
+	}
+	return x509.ParseCertificateRequest(blocks[0].DER)
 }
 
 func (a *Asked) readExtensions(r *x509.CertificateRequest) error {

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
-	"github.com/kubepki/kubepki/internal/trust"
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
@@ -22,7 +21,9 @@ import (
 func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 	text := rapid.SampledFrom([]string{"a", "Shop", "Çelik", "x,y", "a+b=c", "0", "very long " + string(bytes.Repeat([]byte("x"), 40)), `"quoted"`})
 	texts := func(label string) []string { return rapid.SliceOfN(text, 0, 3).Draw(t, label) }
-	list := func(label string, of ...string) []string { return rapid.SliceOfN(rapid.SampledFrom(of), 0, 3).Draw(t, label) }
+	list := func(label string, of ...string) []string {
+		return rapid.SliceOfN(rapid.SampledFrom(of), 0, 3).Draw(t, label)
+	}
 	spec := &cmapi.CertificateSpec{
 		SecretName:     "tls",
 		DNSNames:       list("dns", "a.example.com", "*.b.example.com", "LOCALHOST", "under_score.svc", "x.svc.cluster.local."),
@@ -34,14 +35,12 @@ func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 			Group: rapid.SampledFrom([]string{"", "cert-manager.io", "example.com"}).Draw(t, "group")},
 		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 	}
-	for _, u := range rapid.SliceOfN(rapid.SampledFrom([]cmapi.KeyUsage{
+	spec.Usages = append(spec.Usages, rapid.SliceOfN(rapid.SampledFrom([]cmapi.KeyUsage{
 		cmapi.UsageSigning, cmapi.UsageDigitalSignature, cmapi.UsageContentCommitment, cmapi.UsageKeyEncipherment, cmapi.UsageKeyAgreement,
 		cmapi.UsageDataEncipherment, cmapi.UsageCertSign, cmapi.UsageCRLSign, cmapi.UsageEncipherOnly, cmapi.UsageDecipherOnly, cmapi.UsageAny,
 		cmapi.UsageServerAuth, cmapi.UsageClientAuth, cmapi.UsageCodeSigning, cmapi.UsageEmailProtection, cmapi.UsageSMIME, cmapi.UsageIPsecEndSystem,
 		cmapi.UsageIPsecTunnel, cmapi.UsageIPsecUser, cmapi.UsageTimestamping, cmapi.UsageOCSPSigning, cmapi.UsageMicrosoftSGC, cmapi.UsageNetscapeSGC,
-	}), 0, 6).Draw(t, "usages") {
-		spec.Usages = append(spec.Usages, u)
-	}
+	}), 0, 6).Draw(t, "usages")...)
 	if rapid.Bool().Draw(t, "others") {
 		spec.OtherNames = []cmapi.OtherName{{OID: "1.3.6.1.4.1.311.20.2.3", UTF8Value: text.Draw(t, "upn")}}
 	}
@@ -77,19 +76,6 @@ func drawSpec(t *rapid.T) *cmapi.CertificateSpec {
 }
 
 var sharedKey, _ = workload.NewKey(&cmapi.CertificateSpec{PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}})
-
-func ourRequest(t testing.TB, spec *cmapi.CertificateSpec) *x509.CertificateRequest {
-	t.Helper()
-	text, err := workload.Request(spec, sharedKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := pki.DecodeX509CertificateRequestBytes(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
 
 func theirRequest(spec *cmapi.CertificateSpec) (*x509.CertificateRequest, error) {
 	r, err := pki.GenerateCSR(&cmapi.Certificate{Spec: *spec}, pki.WithNameConstraints(true), pki.WithOtherNames(true), pki.WithUseLiteralSubject(true))
@@ -138,6 +124,10 @@ func TestOurRequestIsUpstreamsToTheByte(t *testing.T) {
 		wish, _ := workload.WishOf(spec)
 		if asked.Digest() != wish.Digest() || len(workload.Differences(wish, &asked.Wish)) > 0 {
 			t.Fatalf("the request does not fit the spec it is of: %v", workload.Differences(wish, &asked.Wish))
+		}
+		recalled, public, err := workload.Recall(requestObject(spec, text))
+		if err != nil || recalled.Digest() != wish.Digest() || workload.KeyID(public) != workload.KeyID(sharedKey.Public()) {
+			t.Fatalf("it is recalled as something else: %v", err)
 		}
 	})
 }
@@ -221,5 +211,3 @@ func sameUsages(t *rapid.T, a, b *cmapi.CertificateSpec) bool {
 	}
 	return usage == other && slices.Equal(slices.Compact(extended), slices.Compact(otherExtended))
 }
-
-var _ = trust.Blocks

@@ -70,10 +70,13 @@ func namesOf(spec *cmapi.CertificateSpec) (*names, error) {
 		}
 		n.others = append(n.others, cmapi.OtherName{OID: oid.String(), UTF8Value: o.UTF8Value})
 	}
-	for field, list := range map[string][]string{"dnsNames": n.dns, "emailAddresses": n.emails, "uris": n.uris} {
-		for i, text := range list {
+	for _, f := range []struct {
+		field string
+		list  []string
+	}{{"dnsNames", n.dns}, {"emailAddresses", n.emails}, {"uris", n.uris}} {
+		for i, text := range f.list {
 			if err := checkNameText(text); err != nil {
-				return nil, fmt.Errorf("spec.%s[%d]: %w", field, i, err)
+				return nil, fmt.Errorf("spec.%s[%d]: %w", f.field, i, err)
 			}
 		}
 	}

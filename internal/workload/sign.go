@@ -32,6 +32,9 @@ func Sign(a *Asked, ca *Authority, spec *cmapi.CAIssuer, now time.Time) (*Issued
 	if err := ca.usable(now); err != nil {
 		return nil, err
 	}
+	if err := ca.roomFor(a); err != nil {
+		return nil, err
+	}
 	t, err := a.template(now)
 	if err != nil {
 		return nil, err
@@ -60,9 +63,11 @@ func Sign(a *Asked, ca *Authority, spec *cmapi.CAIssuer, now time.Time) (*Issued
 	if err := ca.verify(leaf, now); err != nil {
 		return nil, fmt.Errorf("authority %q may not sign this: %w", ca.Chain[0].Subject, err)
 	}
-	issued := &Issued{Leaf: leaf}
-	issued.Chain, issued.CA = ca.bundle(leaf)
-	return issued, nil
+	above, top := ca.above, ca.top
+	if top == nil {
+		above, top = ca.texts()
+	}
+	return &Issued{Leaf: leaf, Chain: append(trust.EncodeCertificates(leaf), above...), CA: top}, nil
 }
 
 // SignSelf answers a request in the place of a SelfSigned issuer, with the key of the
@@ -124,6 +129,17 @@ func create(t, parent *x509.Certificate, public crypto.PublicKey, key crypto.Sig
 		return nil, fmt.Errorf("signing: %w", err)
 	}
 	return x509.ParseCertificate(der)
+}
+
+// roomFor tells whether an authority that is asked for could have leaves: verifiers count
+// it only once it has some, and refuse those.
+func (a *Authority) roomFor(asked *Asked) error {
+	for i, c := range a.Chain {
+		if bounded := c.MaxPathLen > 0 || c.MaxPathLen == 0 && c.MaxPathLenZero; asked.IsCA && bounded && i+1 > c.MaxPathLen {
+			return fmt.Errorf("authority %q may have %d authorities below it, and this would be number %d", c.Subject, c.MaxPathLen, i+1)
+		}
+	}
+	return nil
 }
 
 // verify judges a leaf as somebody who trusts the topmost certificate does.

@@ -1,0 +1,355 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubepki/kubepki/internal/certmanager"
+	"github.com/kubepki/kubepki/internal/issue"
+	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/workload"
+)
+
+const (
+	health   = "127.0.0.1:8089"
+	patience = 10 * time.Minute
+)
+
+// namespace is a new one in each run: where no kube-controller-manager is none is ever
+// gone.
+var namespace = "bench-workloads-" + strings.ToLower(rand.Text()[:6])
+
+type bench struct {
+	options
+	client *certmanager.Client
+}
+
+// prepare makes a namespace with an issuer, of an authority with an ECDSA key.
+func (b *bench) prepare(ctx context.Context) error {
+	_, err := b.client.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	template := issue.Template{Authority: true, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(5 * 365 * 24 * time.Hour)}
+	template.Subject.CommonName = "bench"
+	authority, err := issue.SelfSign(template, key)
+	if err != nil {
+		return err
+	}
+	encoded, err := issue.EncodePrivateKey(key)
+	if err != nil {
+		return err
+	}
+	_, err = b.client.Kube.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "authority"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: trust.EncodeCertificates(authority), corev1.TLSPrivateKeyKey: encoded},
+	}, metav1.CreateOptions{})
+	if err == nil {
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"}}
+		issuer.Spec.CA = &cmapi.CAIssuer{SecretName: "authority"}
+		err = b.client.CM.Post().Namespace(namespace).Resource("issuers").Body(issuer).Do(ctx).Error()
+	}
+	return err
+}
+
+// tidy removes what was made; without kube-controller-manager no namespace empties
+// itself.
+func (b *bench) tidy() {
+	ctx := context.Background()
+	for _, resource := range []string{"certificates", "certificaterequests", "issuers"} {
+		report(b.client.CM.Delete().Namespace(namespace).Resource(resource).Do(ctx).Error())
+	}
+	report(b.client.Kube.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	report(b.client.Kube.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{}))
+}
+
+func report(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench-workloads: tidying up:", err)
+	}
+}
+
+func certificate(i int) *cmapi.Certificate {
+	name := fmt.Sprintf("c%05d", i)
+	return &cmapi.Certificate{
+		TypeMeta:   metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.CertificateKind},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.org", name + ".bench.svc", name}, IssuerRef: cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		},
+	}
+}
+
+// each does something for each Certificate, some at a time.
+func (b *bench) each(ctx context.Context, do func(context.Context, int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(b.writers)
+	for i := range b.count {
+		group.Go(func() error { return do(ctx, i) })
+	}
+	return group.Wait()
+}
+
+// create makes the Certificates.
+func (b *bench) create(ctx context.Context) error {
+	return b.each(ctx, func(ctx context.Context, i int) error {
+		return b.client.CM.Post().Namespace(namespace).Resource("certificates").Body(certificate(i)).Do(ctx).Error()
+	})
+}
+
+// bare does the four writes of each issuance, on Certificates that are there, with what
+// is written prepared beforehand. Everything is removed again.
+func (b *bench) bare(ctx context.Context) (float64, error) {
+	if err := b.create(ctx); err != nil {
+		return 0, err
+	}
+	sets := make([]*writes, b.count)
+	if err := b.each(ctx, func(_ context.Context, i int) (err error) {
+		sets[i], err = newWrites(certificate(i))
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := b.each(ctx, func(ctx context.Context, i int) error { return sets[i].do(ctx, b.client) }); err != nil {
+		return 0, err
+	}
+	rate := perSecond(b.count, time.Since(begin))
+	for _, resource := range []string{"certificates", "certificaterequests"} {
+		if err := b.client.CM.Delete().Namespace(namespace).Resource(resource).Do(ctx).Error(); err != nil {
+			return 0, err
+		}
+	}
+	options := metav1.ListOptions{LabelSelector: cmapi.PartOfCertManagerControllerLabelKey + "=true"}
+	return rate, b.client.Kube.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, options)
+}
+
+// issuance measures from the first Certificate that is created to the last that is ready.
+func (b *bench) issuance(ctx context.Context) error {
+	c, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	last := make(chan error, 1)
+	go func() { last <- b.awaitReady(ctx) }()
+	begin := time.Now()
+	if err := b.create(ctx); err != nil {
+		return err
+	}
+	created := time.Since(begin)
+	if err := <-last; err != nil {
+		return fmt.Errorf("%w; the controller says: %s", err, c.words())
+	}
+	took := time.Since(begin)
+	fmt.Printf("issued: %d in %s, %.1f/s (created in %s); the controller took %s of a processor, RSS %d MiB\n",
+		b.count, took.Round(time.Millisecond), perSecond(b.count, took), created.Round(time.Millisecond), c.processor(), c.memory())
+	return b.good(ctx)
+}
+
+// good looks whether a Secret holds what it should.
+func (b *bench) good(ctx context.Context) error {
+	s, err := b.client.Kube.CoreV1().Secrets(namespace).Get(ctx, certificate(b.count-1).Spec.SecretName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	list, err := trust.ParseCertificates(s.Data[corev1.TLSCertKey])
+	if err != nil {
+		return err
+	}
+	anchors, err := trust.ParseCertificates(s.Data[cmmeta.TLSCAKey])
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	for _, a := range anchors {
+		pool.AddCert(a)
+	}
+	_, err = list[0].Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, DNSName: certificate(b.count - 1).Spec.DNSNames[0]})
+	return err
+}
+
+// awaitReady waits until so many Certificates are ready, by a watch.
+func (b *bench) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ready := map[string]bool{}
+	for len(ready) < b.count {
+		w, err := b.client.CM.Get().Namespace(namespace).Resource("certificates").VersionedParams(&metav1.ListOptions{Watch: true}, metav1.ParameterCodec).Watch(ctx)
+		if err != nil {
+			return err
+		}
+		for event := range w.ResultChan() {
+			o, ok := event.Object.(*cmapi.Certificate)
+			if !ok {
+				break
+			}
+			if d := workload.Condition(&o.Status, cmapi.CertificateConditionReady); d != nil && d.Status == cmmeta.ConditionTrue {
+				ready[o.Name] = true
+			}
+			if len(ready) == b.count {
+				break
+			}
+		}
+		w.Stop()
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%d of %d are ready: %w", len(ready), b.count, err)
+		}
+	}
+	return nil
+}
+
+// restart measures a controller that finds everything in order.
+func (b *bench) restart(ctx context.Context) error {
+	before, err := b.versions(ctx)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	c, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	took := time.Since(begin)
+	time.Sleep(5 * time.Second) // what it would write it writes now
+	after, err := b.versions(ctx)
+	if err != nil {
+		return err
+	}
+	changed := 0
+	for name, v := range after {
+		if before[name] != v {
+			changed++
+		}
+	}
+	fmt.Printf("restart: ready after %s; %d objects written; the controller took %s of a processor, RSS %d MiB\n", took.Round(time.Millisecond), changed, c.processor(), c.memory())
+	return nil
+}
+
+// versions are those of all objects that the controller writes.
+func (b *bench) versions(ctx context.Context) (map[string]string, error) {
+	all := map[string]string{}
+	add := func(kind string, data []byte) error {
+		var list struct {
+			Items []struct{ Metadata metav1.ObjectMeta }
+		}
+		err := json.Unmarshal(data, &list)
+		for _, i := range list.Items {
+			all[kind+"/"+i.Metadata.Name] = i.Metadata.ResourceVersion
+		}
+		return err
+	}
+	for _, resource := range []string{"certificates", "certificaterequests", "issuers"} {
+		data, err := b.client.CM.Get().Namespace(namespace).Resource(resource).Do(ctx).Raw()
+		if err == nil {
+			err = add(resource, data)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	secrets, err := b.client.Kube.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range secrets.Items {
+		all["secrets/"+secrets.Items[i].Name] = secrets.Items[i].ResourceVersion
+	}
+	return all, nil
+}
+
+// controller is kubepki controller as a process.
+type controller struct {
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+}
+
+func (b *bench) start(ctx context.Context) (*controller, error) {
+	c := &controller{cmd: exec.CommandContext(ctx, b.program, "controller", "--kubeconfig="+b.kubeconfig, "--enable=workloads",
+		"--leader-elect=false", "--listen="+health, "--log-level=warn")}
+	c.cmd.Stderr = &c.stderr
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for limited.Err() == nil {
+		request, err := http.NewRequestWithContext(limited, http.MethodGet, "http://"+health+"/readyz", nil)
+		if err != nil {
+			return nil, err
+		}
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return c, nil
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.end()
+	return nil, errors.New("kubepki controller is not ready")
+}
+
+// end stops the controller; what it says is lost.
+func (c *controller) end() {
+	_ = c.cmd.Process.Signal(os.Interrupt)
+	_ = c.cmd.Wait()
+}
+
+func (c *controller) words() []byte { return c.stderr.Bytes()[max(0, c.stderr.Len()-2000):] }
+
+// processor is the time that the controller has taken of a processor, 0 where it cannot
+// be read.
+func (c *controller) processor() time.Duration {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	_, rest, _ := strings.Cut(string(data), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	var ticks int
+	for _, f := range fields[11:13] { // utime and stime, in hundredths of a second (proc(5))
+		n, _ := strconv.Atoi(f)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// memory is the resident set in MiB, 0 where it cannot be read.
+func (c *controller) memory() int {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, _ := strconv.Atoi(strings.Fields(value)[0])
+			return kib / 1024
+		}
+	}
+	return 0
+}

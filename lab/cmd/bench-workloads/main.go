@@ -1,0 +1,80 @@
+//go:build linux
+
+// Command bench-workloads measures kubepki controller --enable workloads on a cluster
+// that is there, such as one of kubepki-lab: Certificates of a CA issuer with ECDSA keys,
+// from the first that is created to the last that is ready; the same writes bare, as the
+// floor; memory; and what a controller does that starts anew with all in order.
+//
+// The CRDs of cert-manager must be in the cluster. It makes a namespace of its own, and
+// removes it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubepki/kubepki/internal/certmanager"
+)
+
+// options are what is measured.
+type options struct {
+	kubeconfig string
+	program    string
+	count      int
+	writers    int
+	floor      bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "of somebody who may do everything")
+	flag.StringVar(&o.program, "kubepki", filepath.Join(".build", "kubepki"), "the program")
+	flag.IntVar(&o.count, "n", 2000, "Certificates")
+	flag.IntVar(&o.writers, "writers", 32, "that create Certificates, or do the bare writes, at the same time")
+	flag.BoolVar(&o.floor, "floor", true, "measure the bare writes too")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := o.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-workloads:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func (o options) run(ctx context.Context) error {
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := certmanager.NewClient(config)
+	if err != nil {
+		return err
+	}
+	b := &bench{options: o, client: client}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	defer b.tidy()
+	if o.floor {
+		rate, err := b.bare(ctx)
+		if err != nil {
+			return fmt.Errorf("bare writes: %w", err)
+		}
+		fmt.Printf("floor: %.0f/s (create request, update its status, apply Secret, update status; %d at a time)\n", rate, o.writers)
+	}
+	if err := b.issuance(ctx); err != nil {
+		return err
+	}
+	return b.restart(ctx)
+}
+
+// perSecond is a rate.
+func perSecond(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
