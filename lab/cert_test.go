@@ -3,6 +3,9 @@
 package lab_test
 
 import (
+	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -85,11 +88,7 @@ func TestCertWithoutController(t *testing.T) {
 	c.says(t, 3, []string{"why", "web"}, "broken crds-missing")
 	c.says(t, 1, []string{"status"}, "the CRDs of cert-manager.io are not installed")
 
-	folder, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.kubectl(t, "apply", "--server-side", "-f", filepath.Join(strings.TrimSpace(string(folder)), "deploy", "crds"))
+	c.kubectl(t, "apply", "--server-side", "-f", crdFolder(t))
 	c.kubectl(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 	c.says(t, 1, []string{"why", "web"}, "there is no Certificate web in namespace default")
@@ -130,11 +129,7 @@ func (c *certCluster) apply(t *testing.T, yaml string) {
 
 // testCertRequest: a request that nobody approves, by hand and of a Certificate.
 func testCertRequest(t *testing.T, c *certCluster) {
-	csr, key := filepath.Join(c.dir, "own.csr"), filepath.Join(c.dir, "own.key")
-	openssl := exec.CommandContext(t.Context(), "openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", key, "-out", csr, "-subj", "/CN=web.example.com")
-	if out, err := openssl.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	csr := ownRequest(t, c)
 	c.says(t, 1, []string{"create", "own", "--issuer=shop-ca", "--request=" + csr, "--certificate-out=" + filepath.Join(c.dir, "own.crt"), "--timeout=300ms"},
 		"certificaterequest.cert-manager.io/own: waits for an approval", "no certificate within 300ms")
 	c.kubectl(t, "annotate", "certificaterequest", "own", "cert-manager.io/certificate-name=web", "cert-manager.io/certificate-revision=1")
@@ -149,4 +144,60 @@ func testCertSecret(t *testing.T, c *certCluster) {
 	c.kubectl(t, "create", "secret", "generic", "web-tls", "--from-file=tls.crt="+filepath.Join(pki, "apiserver.crt"), "--from-file=tls.key="+filepath.Join(pki, "front-proxy-client.key"))
 	c.kubectl(t, "patch", "certificate", "web", "--subresource=status", "--type=merge", "-p", `{"status":{"revision":1,"conditions":[{"type":"Ready","status":"True","observedGeneration":1}]}}`)
 	c.says(t, 3, []string{"why", "web"}, "broken secret-edited", "kubectl-create wrote it")
+}
+
+// TestCertWithController: the commands beside kubepki's own controller.
+func TestCertWithController(t *testing.T) {
+	w := startWorkloads(t)
+	api, err := kube.NewCerts(w.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &certCluster{controlPlane: w.controlPlane, kubeconfig: w.path("cp1", "etc/kubernetes/super-admin.conf"), api: api}
+	stop := w.run(t)
+	w.apply(t, authorities)
+	c.says(t, 0, []string{"create", "web", "--issuer=ca", "--dns=web.example.com", "--wait"}, "default/web: ready, revision 1, ends ")
+	c.says(t, 0, []string{"why", "web", "root"}, "ready: default/web waits for nothing", "ready: default/root waits for nothing", "issuer/default/ca", "ca, ready")
+	c.says(t, 0, []string{"renew", "web", "--wait"}, "web is to be issued anew", "default/web: ready, revision 2, ends ")
+	c.says(t, 0, []string{"status"}, "web   yes", "Issuer/ca", "ClusterIssuer/self")
+	testCertSigned(t, c)
+
+	w.apply(t, "{apiVersion: cert-manager.io/v1, kind: Issuer, metadata: {name: lost, namespace: default}, spec: {ca: {secretName: nowhere}}}")
+	c.says(t, 0, []string{"create", "orphan", "--issuer=lost", "--dns=orphan.example.com"}, "orphan created")
+	c.says(t, 3, []string{"why", "orphan"}, "broken ca-secret-missing", "secret/default/nowhere")
+
+	stop()
+	pki := c.path("cp1", "etc/kubernetes/pki")
+	c.kubectl(t, "patch", "secret", "web-tls", "--type=merge", "-p", fmt.Sprintf(`{"data":{"tls.key":%q}}`, base64.StdEncoding.EncodeToString(read(t, filepath.Join(pki, "front-proxy-client.key")))))
+	c.says(t, 3, []string{"why", "web"}, "broken secret-edited", "kubectl-patch wrote it")
+	stop = w.run(t)
+	eventually(t, "the Secret is as it shall be again", func(context.Context) error {
+		out, err := try(t, "kubepki", "cert", "why", "web", "--kubeconfig="+c.kubeconfig)
+		if err != nil {
+			return errors.New(out.stdout)
+		}
+		return nil
+	})
+	stop()
+}
+
+// testCertSigned: a request of one's own, whose key stays here.
+func testCertSigned(t *testing.T, c *certCluster) {
+	csr, crt := ownRequest(t, c), filepath.Join(c.dir, "own.crt")
+	c.says(t, 0, []string{"create", "own", "--issuer=ca", "--request=" + csr, "--usages=client auth", "--certificate-out=" + crt}, crt)
+	out, err := exec.CommandContext(t.Context(), "openssl", "x509", "-in", crt, "-noout", "-ext", "extendedKeyUsage").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "TLS Web Client Authentication") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// ownRequest makes a key and a request with openssl.
+func ownRequest(t *testing.T, c *certCluster) string {
+	t.Helper()
+	csr, key := filepath.Join(c.dir, "own.csr"), filepath.Join(c.dir, "own.key")
+	openssl := exec.CommandContext(t.Context(), "openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", key, "-out", csr, "-subj", "/CN=web.example.com")
+	if out, err := openssl.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return csr
 }
