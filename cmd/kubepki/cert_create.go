@@ -11,6 +11,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubepki/kubepki/internal/kube"
@@ -110,9 +111,7 @@ func (o *certCreateOptions) run(ctx context.Context, s streams, name string) err
 		return err
 	}
 	if o.dryRun == dryRunClient {
-		if c.Namespace = o.access.namespace; c.Namespace == "" {
-			c.Namespace, _ = o.access.Namespace() // without a kubeconfig there is none to print
-		}
+		c.Namespace = o.printedNamespace()
 		return o.print(s, certResource(name), c)
 	}
 	api, err := o.access.connect()
@@ -122,6 +121,9 @@ func (o *certCreateOptions) run(ctx context.Context, s streams, name string) err
 	c.Namespace = o.access.namespace
 	o.sayIssuer(ctx, s, api, c.Spec.IssuerRef)
 	made, err := api.CreateCertificate(ctx, c, o.dryRun == dryRunServer)
+	if apierrors.IsAlreadyExists(err) {
+		return advise(err, "kubepki cert status %s -n %s shows it; choose another name, or change it: %s", name, c.Namespace, "kubectl -n "+c.Namespace+" edit certificate "+name)
+	}
 	if err != nil {
 		return adviseCert(err, "create certificates.cert-manager.io in namespace "+c.Namespace)
 	}
@@ -130,6 +132,19 @@ func (o *certCreateOptions) run(ctx context.Context, s streams, name string) err
 		return err
 	}
 	return (&awaiting{api: api, s: s, timeout: o.timeout}).all(ctx, []cmapi.Certificate{*made})
+}
+
+// printedNamespace is that of a manifest: none where none is named and there is no
+// kubeconfig.
+func (o *certCreateOptions) printedNamespace() string {
+	if o.access.namespace != "" {
+		return o.access.namespace
+	}
+	namespace, err := o.access.Namespace()
+	if err != nil {
+		return ""
+	}
+	return namespace
 }
 
 // print prints what was made, as kubectl create does.

@@ -38,7 +38,7 @@ func (o *certCreateOptions) runRequest(ctx context.Context, s streams, name stri
 		return err
 	}
 	if o.dryRun == dryRunClient {
-		r.Namespace = o.access.namespace
+		r.Namespace = o.printedNamespace()
 		return o.print(s, requestResource(name), r)
 	}
 	api, err := o.access.connect()

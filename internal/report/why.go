@@ -40,7 +40,7 @@ func (l *WhyList) Text(w io.Writer, p Palette) error {
 func (l *WhyList) one(w io.Writer, p Palette, a *why.Answer) error {
 	rows := make([][]string, len(a.Steps))
 	for i, s := range a.Steps {
-		rows[i] = []string{p.mark(s.Mark), Plain(s.Object), curtail(Plain(s.Text))}
+		rows[i] = []string{p.mark(s.Mark), Plain(s.Object), curtail(Plain(s.Text), rowText)}
 	}
 	if err := Table(w, []string{"STATE", "OBJECT", "WHAT IS SEEN"}, rows); err != nil {
 		return err
@@ -54,14 +54,14 @@ func (l *WhyList) one(w io.Writer, p Palette, a *why.Answer) error {
 		l.cause(&b, a.Cause)
 	}
 	for _, n := range a.Notes {
-		fmt.Fprintf(&b, "  note:  %s\n", Plain(n))
+		fmt.Fprintf(&b, "  note:  %s\n", curtail(Plain(n), causeText))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 func (l *WhyList) cause(b *strings.Builder, c *why.Cause) {
-	fmt.Fprintf(b, "  cause: %s\n  where: %s\n", Plain(c.Text), Plain(c.Where))
+	fmt.Fprintf(b, "  cause: %s\n  where: %s\n", curtail(Plain(c.Text), causeText), Plain(c.Where))
 	if c.Until != nil {
 		fmt.Fprintf(b, "  until: %s (in %s)\n", c.Until.UTC().Format(time.RFC3339), roughly(max(c.Until.Sub(l.At), 0)))
 	}
@@ -75,10 +75,14 @@ func (l *WhyList) cause(b *strings.Builder, c *why.Cause) {
 	}
 }
 
-// curtail cuts what others wrote to what a row can hold: the whole stands in the cause
-// and in the documents.
-func curtail(text string) string {
-	const most = 110
+// What others wrote is cut in a row, and in a cause: the answer is to fit a screen. The
+// documents have the whole.
+const (
+	rowText   = 110
+	causeText = 500
+)
+
+func curtail(text string, most int) string {
 	r := []rune(text)
 	if len(r) <= most {
 		return text
@@ -93,7 +97,7 @@ func (l *WhyList) Rows(w io.Writer, p Palette) error {
 		a := &l.Items[i]
 		row := []string{Plain(a.Namespace), Plain(a.Name), p.whyState(a.State), "–", "–", "–"}
 		if a.Cause != nil {
-			row[3], row[4], row[5] = a.Cause.ID, Plain(a.Cause.Where), curtail(Plain(a.Cause.Text))
+			row[3], row[4], row[5] = a.Cause.ID, Plain(a.Cause.Where), curtail(Plain(a.Cause.Text), rowText)
 		}
 		rows = append(rows, row)
 	}

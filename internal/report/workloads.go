@@ -134,7 +134,7 @@ func (r *Workload) row(at time.Time, namespaces, wide bool, p Palette) []string 
 		row = slices.Insert(row, 0, Plain(r.Namespace))
 	}
 	if wide {
-		row = append(row, strconv.Itoa(r.Revision), orNone(Plain(strings.Join(r.Names, ","))), orNone(curtail(Plain(r.Message))))
+		row = append(row, strconv.Itoa(r.Revision), orNone(Plain(strings.Join(r.Names, ","))), orNone(curtail(Plain(r.Message), rowText)))
 	}
 	return row
 }

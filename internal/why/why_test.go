@@ -369,6 +369,37 @@ func TestHealthyHasNoCause(t *testing.T) {
 	}
 }
 
+// TestWhateverIsNotSeen: there is an answer, and nothing that was not seen is called good
+// or bad.
+func TestWhateverIsNotSeen(t *testing.T) {
+	for name, from := range map[string]func(*testing.T) *world{"healthy": healthy, "issuing": issuing, "ordering": ordering} {
+		for _, look := range []why.Look{"", why.Forbidden, why.Failed, why.Missing, why.NoKind} {
+			for part, drop := range map[string]func(*why.Gathered){
+				"secret":     func(g *why.Gathered) { g.Secret = why.Seen[why.Secret]{Look: look, Detail: "x"} },
+				"siblings":   func(g *why.Gathered) { g.Siblings = why.Seen[[]why.Sibling]{Look: look, Detail: "x"} },
+				"requests":   func(g *why.Gathered) { g.Requests = why.Seen[[]cmapi.CertificateRequest]{Look: look, Detail: "x"} },
+				"issuer":     func(g *why.Gathered) { g.Issuer = why.Seen[why.Issuer]{Look: look, Detail: "x"} },
+				"authority":  func(g *why.Gathered) { g.Authority = why.Seen[why.Secret]{Look: look, Detail: "x"} },
+				"orders":     func(g *why.Gathered) { g.Orders = why.Seen[[]cmacme.Order]{Look: look, Detail: "x"} },
+				"challenges": func(g *why.Gathered) { g.Challenges = why.Seen[[]cmacme.Challenge]{Look: look, Detail: "x"} },
+				"leases":     func(g *why.Gathered) { g.Leases = why.Seen[[]why.Lease]{Look: look, Detail: "x"} },
+				"everything": func(g *why.Gathered) { *g = why.Gathered{At: g.At, Certificate: g.Certificate} },
+			} {
+				g := from(t).gathered()
+				drop(g)
+				a := why.Explain(g)
+				if name != "healthy" && (a.Cause == nil || a.State == why.Ready) {
+					t.Errorf("%s without %s (%q): %s of %+v", name, part, look, a.State, a.Cause)
+				}
+				unseen := look == why.Forbidden || look == why.Failed
+				if unseen && name == "healthy" && a.Cause != nil {
+					t.Errorf("%s without %s (%q): a cause of what was not seen: %+v", name, part, look, a.Cause)
+				}
+			}
+		}
+	}
+}
+
 // TestNoKeyIsKept: what is gathered of a Secret has no private key in it.
 func TestNoKeyIsKept(t *testing.T) {
 	w := healthy(t)
