@@ -412,7 +412,7 @@ func TestNoKeyIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(text, "PRIVATE") || strings.Contains(text, strings.Trim(fmt.Sprint(der[40:60]), "[]")) {
+	if strings.Contains(text, "PRIVATE") || strings.Contains(text, strings.Trim(fmt.Sprintf("%d", der[40:60]), "[]")) {
 		t.Error("a key is kept")
 	}
 }
