@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/layout":       {"internal/trust", "internal/catalog", "internal/issue"},
 	"internal/provision":    {"internal/trust", "internal/catalog", "internal/issue", "internal/layout"},
 	"internal/inspect":      {"token", "internal/trust", "internal/catalog", "internal/config", "internal/issue", "internal/layout"},
-	"internal/report":       {"token", "internal/trust", "internal/catalog", "internal/check", "internal/explain", "internal/inspect", "internal/csr"},
+	"internal/report":       {"token", "internal/trust", "internal/catalog", "internal/check", "internal/explain", "internal/inspect", "internal/csr", "internal/why"},
 	"internal/testpki":      {"internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision"},
 	"internal/csr":          {"internal/trust", "internal/issue"},
 	"internal/yamldoc":      {},
@@ -59,10 +59,11 @@ var mayImport = map[string][]string{
 	"internal/tokentest":    {"token"},
 	"internal/tlstest":      {"internal/trust", "internal/issue", "mtls"},
 	"internal/bootstrap":    {"internal/trust"},
-	"internal/kube":         {"token", "internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap", "internal/handover"},
+	"internal/kube":         {"token", "internal/yamldoc", "internal/trust", "internal/issue", "internal/csr", "internal/bootstrap", "internal/handover", "internal/workload", "internal/why"},
 	"internal/workload":     {"internal/trust", "internal/issue", "internal/keystore"},
 	"internal/keystore":     {},
 	"internal/rollover":     {},
+	"internal/why":          {"internal/trust", "internal/workload"},
 	"internal/acmeissuer":   {"internal/trust", "internal/issue", "internal/workload"},
 	"internal/certmanager":  {"internal/trust", "internal/issue", "internal/workload", "internal/acmeissuer", "internal/policy", "internal/csr", "internal/cainjector", "internal/shim", "internal/rollover"},
 	"internal/cainjector":   {"internal/trust"},
@@ -72,7 +73,7 @@ var mayImport = map[string][]string{
 	"internal/apitest":      {"internal/trust", "internal/issue", "internal/bootstrap"},
 	"internal/podcert":      {"internal/trust", "internal/issue"},
 	"internal/controller":   {"internal/trust", "internal/issue", "internal/csr", "internal/policy", "internal/signer", "internal/podcert", "internal/kube"},
-	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/acmeissuer", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident", "internal/kubesign", "internal/shim"},
+	"cmd/kubepki":           {"internal/workload", "internal/certmanager", "internal/acmeissuer", "internal/jwtsigner", "internal/unixsocket", "token", "token/tokenfile", "token/tokenhttp", "mtls", "internal/saserver", "internal/csr", "internal/policy", "internal/signer", "internal/bootstrap", "internal/kube", "internal/join", "internal/podcert", "internal/controller", "internal/trust", "internal/catalog", "internal/check", "internal/issue", "internal/proof", "internal/probe", "internal/config", "internal/layout", "internal/provision", "internal/inspect", "internal/report", "internal/bundle", "internal/diagram", "internal/picture", "internal/explain", "internal/renew", "internal/recovery", "internal/apply", "internal/agent", "internal/brief", "internal/kubewatch", "internal/kubeevents", "internal/reach", "internal/remote", "internal/restart", "internal/handover", "internal/resident", "internal/kubesign", "internal/shim", "internal/why"},
 
 	"examples/grpc-mtls/plain/server":    {},
 	"examples/grpc-mtls/plain/client":    {},
@@ -107,7 +108,7 @@ var (
 	pure          = []string{"internal/trust", "internal/brief", "internal/catalog", "internal/check", "internal/plan", "internal/bundle", "internal/diagram", "internal/explain", "internal/rollover"}
 	notPure       = []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/fs", "syscall", "path/filepath"}
 	notPureCalls  = []string{"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After"}
-	noDisk        = []string{"internal/workload", "internal/keystore", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery", "internal/cainjector", "internal/shim"}
+	noDisk        = []string{"internal/workload", "internal/keystore", "token", "internal/issue", "internal/csr", "internal/policy", "internal/podcert", "internal/bootstrap", "internal/handover", "internal/config", "internal/report", "internal/proof", "internal/picture", "internal/graphviz", "internal/renew", "internal/recovery", "internal/cainjector", "internal/shim", "internal/why"}
 	notWithoutFor = []string{"os", "os/exec", "net/http"}
 )
 

@@ -16,6 +16,7 @@ func commands(s streams) []*cobra.Command {
 		newIssueCommand(s),
 		newKubeconfigCommand(s),
 		newCSRCommand(s),
+		newCertCommand(s),
 		newTokenCommand(s),
 		newSACommand(s),
 		newControllerCommand(s),

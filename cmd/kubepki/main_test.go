@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true, Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"exitcode": exitCode, "serve": serve, "joinserver": joinserver,
 		"apiserver": servers.start, "conflict": servers.conflict, "proxy": servers.proxy, "request": request, "secrets": serveSecrets, "accounts": serveAccounts,
-		"asksigner": askSigner, "objects": serveObjects, "age": age,
+		"asksigner": askSigner, "objects": serveObjects, "certs": serveCerts, "age": age,
 	}})
 }
 

@@ -33,3 +33,15 @@ func (a Access) Connect() (*rest.Config, error) {
 	config.UserAgent = "kubepki"
 	return config, nil
 }
+
+// Namespace is that of the context, "default" where it names none; in a pod the pod's
+// own.
+func (a Access) Namespace() (string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = a.Kubeconfig
+	namespace, _, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: a.Context}).Namespace()
+	if err != nil {
+		return "", fmt.Errorf("kubeconfig: %w", err)
+	}
+	return namespace, nil
+}
