@@ -75,6 +75,9 @@ type TrustBundles struct {
 
 const (
 	trustBundles = "clustertrustbundles"
+	// bundleRetry is half of the first wait after something could not be published: a
+	// source may not have been read yet.
+	bundleRetry = 500 * time.Millisecond
 	// managedBy marks what is ours.
 	managedBy      = "app.kubernetes.io/managed-by"
 	managedByValue = "kubepki"
@@ -89,16 +92,26 @@ func (p *TrustBundles) Run(ctx context.Context) error {
 			return fmt.Errorf("trust bundles: %w", err)
 		}
 	}
+	interval, retryAfter := cmp.Or(p.Interval, 30*time.Second), bundleRetry
 	for {
+		failed := false
 		for _, b := range p.Bundles {
 			if err := p.publish(ctx, b); err != nil && ctx.Err() == nil {
 				p.Log.Warn("trust bundle could not be published; it will be tried again", "bundle", b.ObjectName(), "error", err)
+				failed = true
 			}
+		}
+		wait := interval
+		if failed {
+			retryAfter = min(2*retryAfter, interval)
+			wait = retryAfter
+		} else {
+			retryAfter = bundleRetry
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(cmp.Or(p.Interval, 30*time.Second)):
+		case <-time.After(wait):
 		}
 	}
 }
