@@ -2,6 +2,7 @@ package main
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -79,20 +80,15 @@ const externalIssuers = "external"
 // ours tells whether an issuer, named from a namespace, is in --issuers.
 func (o *workloadFlags) ours(ref cmmeta.IssuerReference, namespace string) bool {
 	ref = workload.IssuerOf(ref)
+	if ref.Group != cmapi.SchemeGroupVersion.Group {
+		return slices.Contains(o.issuers, externalIssuers)
+	}
 	name := namespace + "/" + ref.Name
-	switch {
-	case ref.Group != cmapi.SchemeGroupVersion.Group:
-		name = externalIssuers
-	case ref.Kind == cmapi.ClusterIssuerKind:
+	if ref.Kind == cmapi.ClusterIssuerKind {
 		name = ref.Name
 	}
-	for _, pattern := range o.issuers {
-		if ref.Group == cmapi.SchemeGroupVersion.Group && pattern == externalIssuers {
-			continue
-		}
-		if ok, err := path.Match(pattern, name); ok && err == nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(o.issuers, func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil && pattern != externalIssuers
+	})
 }

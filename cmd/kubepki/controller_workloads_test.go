@@ -1,0 +1,30 @@
+package main
+
+import (
+	"testing"
+
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+)
+
+func TestIssuersThatAreServed(t *testing.T) {
+	for name, row := range map[string]struct {
+		patterns []string
+		ref      cmmeta.IssuerReference
+		want     bool
+	}{
+		"an Issuer by namespace and name":       {[]string{"shop/ca"}, cmmeta.IssuerReference{Name: "ca"}, true},
+		"one of another namespace":              {[]string{"bank/ca"}, cmmeta.IssuerReference{Name: "ca"}, false},
+		"all of a namespace":                    {[]string{"bank/*", "shop/*"}, cmmeta.IssuerReference{Name: "ca"}, true},
+		"a ClusterIssuer":                       {[]string{"ca"}, cmmeta.IssuerReference{Name: "ca", Kind: "ClusterIssuer"}, true},
+		"a ClusterIssuer of an Issuer's name":   {[]string{"shop/ca"}, cmmeta.IssuerReference{Name: "ca", Kind: "ClusterIssuer"}, false},
+		"an Issuer of a ClusterIssuer's name":   {[]string{"ca", "*"}, cmmeta.IssuerReference{Name: "ca"}, false},
+		"one of another group":                  {[]string{"external"}, cmmeta.IssuerReference{Name: "ca", Kind: "X", Group: "example.org"}, true},
+		"one of another group, which is not in": {[]string{"*", "*/*"}, cmmeta.IssuerReference{Name: "ca", Kind: "X", Group: "example.org"}, false},
+		"a ClusterIssuer that is called so":     {[]string{"external"}, cmmeta.IssuerReference{Name: "external", Kind: "ClusterIssuer"}, false},
+	} {
+		f := workloadFlags{issuers: row.patterns}
+		if got := f.ours(row.ref, "shop"); got != row.want {
+			t.Errorf("%s: %t, want %t", name, got, row.want)
+		}
+	}
+}
