@@ -81,11 +81,11 @@ func (s Source) Take(secret *corev1.Secret) ([]byte, error) {
 	name := secret.Namespace + "/" + secret.Name
 	switch {
 	case s.From == Secret && secret.Annotations[cmapi.AllowsInjectionFromSecretAnnotation] != "true":
-		return nil, fmt.Errorf("Secret %s does not allow it: annotate it with %s: \"true\"", name, cmapi.AllowsInjectionFromSecretAnnotation)
+		return nil, fmt.Errorf("the Secret %s does not allow it: annotate it with %s: \"true\"", name, cmapi.AllowsInjectionFromSecretAnnotation)
 	case s.From == Certificate && secret.Annotations[cmapi.CertificateNameKey] != s.Name.Name:
-		return nil, fmt.Errorf("Secret %s is not of %s: its annotation %s is %q", name, s, cmapi.CertificateNameKey, short(secret.Annotations[cmapi.CertificateNameKey]))
+		return nil, fmt.Errorf("the Secret %s is not of %s: its annotation %s is %q", name, s, cmapi.CertificateNameKey, short(secret.Annotations[cmapi.CertificateNameKey]))
 	case len(secret.Data[cmmeta.TLSCAKey]) == 0:
-		return nil, fmt.Errorf("Secret %s: %s is empty or not there", name, cmmeta.TLSCAKey)
+		return nil, fmt.Errorf("the Secret %s: %s is empty or not there", name, cmmeta.TLSCAKey)
 	}
 	return secret.Data[cmmeta.TLSCAKey], nil
 }

@@ -89,12 +89,14 @@ func reduceInjectable(o any) (*injectable, error) {
 	switch {
 	case m.DeletionTimestamp != nil:
 		return nil, nil
-	case err != nil:
-		return &injectable{bad: err.Error()}, nil
 	case source.From == cainjector.Nothing:
 		return nil, nil
 	}
-	return &injectable{source: source}, nil
+	in := &injectable{source: source}
+	if err != nil {
+		in.bad = err.Error()
+	}
+	return in, nil
 }
 
 // Synced tells whether all that there is has been seen.

@@ -20,7 +20,7 @@ func (s *Shim) create(ctx context.Context, u *turn, c *cmapi.Certificate) error 
 	err := s.Client.CM.Get().Namespace(c.Namespace).Resource(certificates).Name(c.Name).Do(ctx).Into(there)
 	switch {
 	case err == nil && u.Owns(there):
-		return fmt.Errorf("Certificate %s: %w", key, errAgain)
+		return fmt.Errorf("the Certificate %s: %w", key, errAgain)
 	case err == nil:
 		u.warn(fmt.Sprintf("Certificate %q is there and is not of this %s: it is left as it is", c.Name, u.Kind.Kind))
 		u.again = true
@@ -32,7 +32,7 @@ func (s *Shim) create(ctx context.Context, u *turn, c *cmapi.Certificate) error 
 	w, err := send(ctx, s.Client.CM.Post().Namespace(c.Namespace).Resource(certificates).Param("fieldManager", fieldManagerOf(u.Parent)), c)
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		return fmt.Errorf("Certificate %s: %w", key, errAgain)
+		return fmt.Errorf("the Certificate %s: %w", key, errAgain)
 	case apierrors.IsInvalid(err):
 		u.warn(err.Error())
 		return nil
@@ -62,7 +62,7 @@ func (s *Shim) update(ctx context.Context, u *turn, wanted *cmapi.Certificate) e
 	key := types.NamespacedName{Namespace: wanted.Namespace, Name: wanted.Name}
 	data, err := s.Client.CM.Get().Namespace(wanted.Namespace).Resource(certificates).Name(wanted.Name).Do(ctx).Raw()
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("Certificate %s: %w", key, errAgain)
+		return fmt.Errorf("the Certificate %s: %w", key, errAgain)
 	}
 	if err != nil {
 		return fmt.Errorf("reading Certificate %s: %w", key, err)
@@ -75,7 +75,7 @@ func (s *Shim) update(ctx context.Context, u *turn, wanted *cmapi.Certificate) e
 		}
 	}
 	if !u.Owns(typed) {
-		return fmt.Errorf("Certificate %s: %w", key, errAgain)
+		return fmt.Errorf("the Certificate %s: %w", key, errAgain)
 	}
 	if err := shim.Overlay(there, wanted); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (s *Shim) update(ctx context.Context, u *turn, wanted *cmapi.Certificate) e
 		u.warn(err.Error())
 		return nil
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-		return fmt.Errorf("Certificate %s: %w", key, errAgain)
+		return fmt.Errorf("the Certificate %s: %w", key, errAgain)
 	case err != nil:
 		return fmt.Errorf("writing Certificate %s: %w", key, err)
 	}

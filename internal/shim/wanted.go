@@ -82,7 +82,7 @@ func (d *Defaults) issuer(annotations map[string]string) (cmmeta.IssuerReference
 func (d *Defaults) Wanted(p *Parent) (all []*cmapi.Certificate, skipped []string, err error) {
 	ref, err := d.issuer(p.Annotations)
 	if err != nil {
-		return nil, nil, fmt.Errorf("Could not determine issuer for ingress due to bad annotations: %w", err)
+		return nil, nil, fmt.Errorf("could not determine issuer for ingress due to bad annotations: %w", err)
 	}
 	hosts, order, skipped, err := d.hosts(p)
 	if err != nil {
