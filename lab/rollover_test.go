@@ -312,6 +312,7 @@ func TestCARollover(t *testing.T) {
 			t.Error("that is not much of a traffic")
 		}
 	}
+	t.Run("a ClusterIssuer publishes a ClusterTrustBundle", w.testClusterBundle)
 	t.Run("its Certificate is renewed with another key", func(t *testing.T) {
 		before := w.secretData(t, "ca-1")["tls.crt"]
 		w.renew(t, "ca-1")
@@ -361,6 +362,32 @@ func TestCARollover(t *testing.T) {
 		} else {
 			t.Logf("%d handshakes, %d failed; the first: %v", n, len(errs), errs[0])
 		}
+	})
+}
+
+// testClusterBundle has a ClusterIssuer, whose CA is in the namespace of such.
+func (w *workloads) testClusterBundle(t *testing.T) {
+	ca := strings.ReplaceAll(carriedCA("ca-cluster"), "namespace: default", "namespace: kube-system")
+	w.apply(t, `apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata: {name: self, namespace: kube-system}
+spec: {selfSigned: {}}
+`+ca+`---
+apiVersion: cert-manager.io/v1
+kind: ClusterIssuer
+metadata: {name: cluster, annotations: {kubepki.dev/ca-bundle-clustertrustbundle: workloads}}
+spec: {ca: {secretName: ca-cluster}}
+`)
+	within(t, 20*time.Second, "the ClusterTrustBundle is the CA", func(ctx context.Context) error {
+		secret, err := w.client.CoreV1().Secrets("kube-system").Get(ctx, "ca-cluster", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		bundle, err := w.client.CertificatesV1().ClusterTrustBundles().Get(ctx, "workloads", metav1.GetOptions{})
+		if err == nil && bundle.Spec.TrustBundle != string(secret.Data["tls.crt"]) {
+			err = fmt.Errorf("it is %q", bundle.Spec.TrustBundle)
+		}
+		return err
 	})
 }
 

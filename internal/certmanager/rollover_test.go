@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kubepki/kubepki/internal/issue"
@@ -407,5 +409,19 @@ func TestSettingsOfAnIssuer(t *testing.T) {
 				t.Errorf("%+v, %t, %v", s, on, err)
 			}
 		})
+	}
+}
+
+func TestARecordHasANameThatTheAPITakes(t *testing.T) {
+	long := strings.Repeat("a.", 126) + "a" // 253, the longest
+	seen := map[string]bool{}
+	for _, name := range []string{"ca", long[:227], long[:229], long, long[:252] + "b"} {
+		for _, key := range []issuerKey{{"shop", name}, {"", name}} {
+			got := recordName(key)
+			if wrong := validation.IsDNS1123Subdomain(got); len(wrong) > 0 || seen[got] {
+				t.Errorf("%s: %v, another's: %t", got, wrong, seen[got])
+			}
+			seen[got] = true
+		}
 	}
 }

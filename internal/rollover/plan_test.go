@@ -45,7 +45,7 @@ func TestWorldsSeeThatTooShortAWaitFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := 0
-			for seed := range uint64(200) {
+			for seed := range uint64(60) {
 				r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a world, no secret
 				w := newWorld(func(n int) int { return r.IntN(max(n, 1)) }, c.accept)
 				for range 300 {
