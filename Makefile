@@ -11,7 +11,7 @@ FUZZTIME      ?= 30s
 # Tests that write as users do wait for the disk (fsync) more than they compute.
 PARALLEL      := -parallel 8
 
-.PHONY: help picture graphviz build kms lab quickstart unit test test-root test-kms test-lab test-long test-older reload findings bench bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
+.PHONY: help picture graphviz build kms lab quickstart unit test test-root test-kms test-lab test-long test-older reload findings bench bench-kubeadm bench-sa bench-mtls bench-agent bench-csr lint fuzz deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,10 +73,13 @@ reload: ## measure the reload matrix on two versions of Kubernetes, for docs/rel
 findings: ## write docs/findings.md from the pages of kubepki explain
 	go test ./internal/explain -run TestFindingsPage -update
 
-bench: build ## the figures of docs/benchmarks.md, in pairs with kubeadm and Kubernetes' code
+bench: build bench-kubeadm ## the figures of docs/benchmarks.md, in pairs with kubeadm and Kubernetes' code
 	lab/build.sh
 	cd lab && go run ./cmd/bench -build $(KUBEPKI_BUILD) -pairs 20 -folders 1000
 	$(MAKE) bench-sa bench-mtls
+
+bench-kubeadm: ## kubeadm alone, for bench: the lab's is one program with all other components, and starts three times as slowly
+	cd lab && CGO_ENABLED=0 go build -buildvcs=false -o $(KUBEPKI_BUILD)/kubeadm-alone k8s.io/kubernetes/cmd/kubeadm
 
 bench-sa: ## how fast tokens of service accounts are verified and issued, in pairs with Kubernetes' code (2 minutes)
 	cd lab && go run ./cmd/bench-sa

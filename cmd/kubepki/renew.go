@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -140,7 +141,7 @@ func (o *renewOptions) completeCredentials(*cobra.Command, []string, string) ([]
 	return all, cobra.ShellCompDirectiveDefault
 }
 
-func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
+func (o *renewOptions) run(ctx context.Context, s streams, ids []string) (err error) {
 	ids = o.kept.time(ids)
 	if err := o.check(ids); err != nil {
 		return err
@@ -194,10 +195,15 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 	}
 	sayPending(s, n, items)
 	useAhead(ahead, items)
-	r, err := apply.Make(ctx, n.Nodes, items, before, at)
+	r, err := o.makeAll(ctx, n, items, before, at)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if failed := r.Drop(); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}()
 	if err := o.print(s, n, r); err != nil {
 		return err
 	}
@@ -225,6 +231,15 @@ func (o *renewOptions) run(ctx context.Context, s streams, ids []string) error {
 		}
 	}
 	return cmp.Or(o.plan.undone(), o.pending())
+}
+
+// makeAll stages what it makes while keys are searched for the rest, where nobody is
+// asked and nothing else is waited for.
+func (o *renewOptions) makeAll(ctx context.Context, n *trustNodes, items []*renew.Item, before *check.Result, at time.Time) (*apply.Renewal, error) {
+	if o.yes && !o.dryRun && !o.restart.on {
+		return apply.MakeStaged(ctx, n.Nodes, items, before, at)
+	}
+	return apply.Make(ctx, n.Nodes, items, before, at)
 }
 
 func (o *renewOptions) check(ids []string) error {

@@ -18,23 +18,27 @@ import (
 // What --all comes to there is more than these, and [renewOptions.beginKeys] tells. A
 // guess that was wrong costs the time of a processor that has nothing else to do.
 func (o *renewOptions) keysAhead() *apply.Ahead {
-	ahead := apply.MakeAhead(nil)
+	return apply.MakeAhead(o.guessedKeys())
+}
+
+// guessedKeys are none where nothing can be guessed.
+func (o *renewOptions) guessedKeys() []issue.Algorithm {
 	roots, err := parseRoots(o.roots)
 	if err != nil || len(roots) != 1 || !o.all || o.reuseKey || o.plan.config != "" || o.external.elsewhere() {
-		return ahead
+		return nil
 	}
 	apiserver, err := layout.ReadFile(roots[0].dir, catalog.KubernetesDir+"/pki/apiserver.crt")
 	if err != nil {
-		return ahead // it is read again, and then what is wrong is said
+		return nil // it is read again, and then what is wrong is said
 	}
 	certificates, err := trust.ParseCertificates(apiserver.Data)
 	if err != nil || len(certificates) == 0 {
-		return ahead
+		return nil
 	}
 	if algorithm := o.keyLike(certificates[0]); isRSA(algorithm) {
-		ahead.Begin(slices.Repeat([]issue.Algorithm{algorithm}, leastOfAll))
+		return slices.Repeat([]issue.Algorithm{algorithm}, leastOfAll)
 	}
-	return ahead
+	return nil
 }
 
 // leastOfAll are the credentials that a control plane has at least.

@@ -51,27 +51,44 @@ type Renewal struct {
 	// Breaks are the errors that there will be and that are not now: a program that
 	// nobody watches does not go on then.
 	Breaks []check.Finding
+
+	early *early // what is staged already; nil: nothing is
 }
 
 // Make makes keys on all cores, has the certificates issued, and judges in memory
 // what the nodes will be with them. before is the verdict on the nodes as they are.
 // Nothing is written. An error names the item.
 func Make(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time) (*Renewal, error) {
+	return makeAll(ctx, n, items, before, at, func(int, prepared) {})
+}
+
+// makeAll calls each once for each item, from several goroutines.
+func makeAll(ctx context.Context, n *Nodes, items []*renew.Item, before *check.Result, at time.Time, each func(int, prepared)) (*Renewal, error) {
 	t := newTakeups(n)
-	made := AtOnce(items, runtime.GOMAXPROCS(0), func(i *renew.Item) prepared {
-		if ctx.Err() != nil {
-			return prepared{Renewed: &Renewed{Item: i}, err: ctx.Err()}
-		}
-		made, err := i.Make(ctx)
-		if err != nil {
-			return prepared{Renewed: &Renewed{Item: i}, err: fmt.Errorf("%s: %w", i.ID(), err)}
-		}
-		return prepare(t, &Renewed{Item: i, Made: made})
+	indexes := make([]int, len(items))
+	for i := range indexes {
+		indexes[i] = i
+	}
+	made := AtOnce(indexes, runtime.GOMAXPROCS(0), func(i int) prepared {
+		p := makeOne(ctx, t, items[i])
+		each(i, p)
+		return p
 	})
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return assemble(n, made, before, at)
+}
+
+func makeOne(ctx context.Context, t *takeups, i *renew.Item) prepared {
+	if ctx.Err() != nil {
+		return prepared{Renewed: &Renewed{Item: i}, err: ctx.Err()}
+	}
+	made, err := i.Make(ctx)
+	if err != nil {
+		return prepared{Renewed: &Renewed{Item: i}, err: fmt.Errorf("%s: %w", i.ID(), err)}
+	}
+	return prepare(t, &Renewed{Item: i, Made: made})
 }
 
 // Assemble is [Make] for items whose keys and certificates are there already. It sets

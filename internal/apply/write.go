@@ -27,6 +27,13 @@ func (r *Renewal) Write(n *Nodes) error {
 		}
 	}()
 	of := byNode(r.Files)
+	if e := r.early; e != nil {
+		staged = append(staged, Staged{n.Dirs[e.node], e.tx})
+		if err := r.stageAnswered(e.tx, e.node, n.Dirs[e.node]); err != nil {
+			return err
+		}
+		return Commit(staged)
+	}
 	if err := r.ownBackup(n, of); err != nil {
 		return err
 	}
@@ -34,14 +41,10 @@ func (r *Renewal) Write(n *Nodes) error {
 		if len(of[node]) == 0 {
 			continue
 		}
-		closed, err := closeBackups(n.Dirs[node])
-		if err != nil {
-			return err
+		tx, warning, err := beginNode(n.Dirs[node])
+		if warning != "" {
+			r.Warnings = append(r.Warnings, warning)
 		}
-		if closed {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("others could read %s: it has mode 0700 now", filepath.Join(n.Dirs[node], BackupsDir)))
-		}
-		tx, err := layout.Begin(n.Dirs[node])
 		if err != nil {
 			return err
 		}
@@ -77,13 +80,29 @@ func (r *Renewal) ownBackup(n *Nodes, of map[string][]*File) error {
 
 // stage puts the files of a node, and the backup, into a transaction.
 func (r *Renewal) stage(tx *layout.Transaction, node string, files []*File) error {
+	if err := r.stageFolders(tx); err != nil {
+		return err
+	}
+	if err := r.stageManifest(tx, node, files); err != nil {
+		return err
+	}
+	return r.stageFiles(tx, files)
+}
+
+func (r *Renewal) stageFolders(tx *layout.Transaction) error {
+	return cmp.Or(tx.Mkdir(BackupsDir, 0o700), tx.Mkdir(r.Backup, 0o700))
+}
+
+func (r *Renewal) stageManifest(tx *layout.Transaction, node string, files []*File) error {
 	manifest, err := r.manifest(node, files)
 	if err != nil {
 		return err
 	}
-	if err := cmp.Or(tx.Mkdir(BackupsDir, 0o700), tx.Mkdir(r.Backup, 0o700), tx.Write(path.Join(r.Backup, manifestFile), manifest, privateFileMode)); err != nil {
-		return err
-	}
+	return tx.Write(path.Join(r.Backup, manifestFile), manifest, privateFileMode)
+}
+
+// stageFiles puts files into a transaction, and what they replace into the backup.
+func (r *Renewal) stageFiles(tx *layout.Transaction, files []*File) error {
 	for _, f := range files {
 		if f.Old != nil {
 			if err := tx.Write(path.Join(r.Backup, f.Place.Path), f.Old, privateFileMode); err != nil {

@@ -36,20 +36,9 @@ func (t *Transaction) Commit() error {
 	return t.end()
 }
 
-// makeDurable syncs the temporaries with the folders that name them, and then the
-// journal.
+// makeDurable makes the temporaries durable, and then the journal.
 func (t *Transaction) makeDurable() error {
-	names := t.changedFolders()
-	for _, r := range t.entries {
-		if r.Link || r.Gone {
-			continue // a link has no content: its folder is made durable
-		}
-		names = append(names, r.Temp)
-		if r.Backup != "" && !t.linked[r.Backup] {
-			names = append(names, r.Backup)
-		}
-	}
-	if err := t.syncAll(names); err != nil {
+	if err := t.syncStaged(); err != nil {
 		return err
 	}
 	if err := t.journal.commit(); err != nil {
@@ -161,6 +150,7 @@ func (t *Transaction) undo(appeared []record) error {
 			errs = append(errs, fmt.Errorf("rolling back below %s: %w", t.root, err))
 		}
 	}
+	_ = t.flushes.wait() // what is removed here is not written any more
 	if t.journal != nil {
 		// Should the mark fail, what follows does without it unless killed.
 		_ = t.journal.undone()

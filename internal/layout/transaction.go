@@ -40,7 +40,9 @@ type Transaction struct {
 	folders  map[string]string // of staged files: path on the node to name
 	scanned  map[string]bool
 	linked   map[string]bool // backups that are a second name of the file
-	broken   bool            // a change failed: only Rollback is left
+	flushes  flushes
+	durable  int  // of entries and folders made: so many, and what names them, are durable
+	broken   bool // a change failed: only Rollback is left
 	done     bool
 	recovery Recovery
 }
@@ -78,7 +80,10 @@ func (t *Transaction) Write(nodePath string, data []byte, mode fs.FileMode) erro
 
 // Rest closes what is held open until the transaction goes on, for who stages many
 // before the first is committed.
-func (t *Transaction) Rest() { t.ops.Release() }
+func (t *Transaction) Rest() {
+	_ = t.flushes.wait() // they use it; Commit tells what failed
+	t.ops.Release()
+}
 
 func (t *Transaction) usable() error {
 	switch {

@@ -30,7 +30,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.build, "build", filepath.Join("..", ".build"), "folder of the programs that lab/build.sh makes")
+	flag.StringVar(&o.build, "build", filepath.Join("..", ".build"), "folder of the programs that lab/build.sh makes, and kubeadm-alone beside them (make bench-kubeadm)")
 	flag.IntVar(&o.pairs, "pairs", 20, "paired runs of kubepki init and kubeadm, and runs of the rest")
 	flag.IntVar(&o.folders, "folders", 1000, "cluster folders to verify, and nodes to renew, in one call")
 	flag.StringVar(&o.only, "only", "init,verify,renew", "what to measure, with commas between")

@@ -22,7 +22,7 @@ func (b *bench) kubeadmTree(algorithm string) (string, error) {
 	}
 	for _, phase := range [][]string{{"certs", "all"}, {"kubeconfig", "all"}, {"control-plane", "all"}, {"etcd", "local"}} {
 		args := append([]string{"--rootfs=" + root, "init", "phase"}, phase...)
-		if _, err := b.command("kubeadm", append(args, "--config=/kubeadm.yaml")...); err != nil {
+		if _, err := b.command(kubeadmAlone, append(args, "--config=/kubeadm.yaml")...); err != nil {
 			return "", err
 		}
 	}
@@ -82,7 +82,7 @@ func (b *bench) onePair(tree string, kubeadmFirst bool) (ours, theirs usage, err
 			return err
 		},
 		func() (err error) {
-			theirs, err = b.command("kubeadm", "--rootfs="+roots[1], "certs", "renew", "all", "--config=/kubeadm.yaml")
+			theirs, err = b.command(kubeadmAlone, "--rootfs="+roots[1], "certs", "renew", "all", "--config=/kubeadm.yaml")
 			return err
 		},
 	}
