@@ -3,6 +3,7 @@ package certmanager
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"time"
 
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
@@ -56,11 +57,11 @@ func (i *acmeIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	}
 	switch a.Verdict {
 	case acmeissuer.Issued:
-		leaf, err := trust.ParseCertificates(a.Chain)
-		if err != nil || len(leaf) == 0 {
-			return Answer{Failed: true, Reason: "OrderBadCertificate", Message: "The server's certificate cannot be read"}, nil
+		chain, err := trust.ParseCertificates(a.Chain)
+		if err != nil || len(chain) == 0 {
+			return Answer{Failed: true, Reason: "OrderBadCertificate", Message: fmt.Sprintf("The server's certificate cannot be read: %v", err)}, nil //nolint:nilerr // it is the answer
 		}
-		return Answer{Issued: &workload.Issued{Chain: a.Chain, Leaf: leaf[0]}}, nil
+		return Answer{Issued: &workload.Issued{Chain: a.Chain, Leaf: chain[0]}}, nil
 	case acmeissuer.Failed:
 		return Answer{Failed: true, Reason: a.Reason, Message: a.Message}, nil
 	}
