@@ -230,7 +230,7 @@ func (p *podCerts) testPods(t *testing.T) {
 	var log string
 	eventually(t, "a pod trusts another, and the other way round", func(context.Context) error {
 		out, err := kubectl(t, p.controlPlane, "logs", "client")
-		if log = out.stdout; err != nil || !strings.Contains(log, "Verify return code: 0 (ok)") {
+		if log = out.stdout; err != nil || !strings.Contains(log, "Verify return code: 0 (ok)") || strings.LastIndex(log, "-----END CERTIFICATE-----") < max(0, strings.LastIndex(log, "-----BEGIN CERTIFICATE-----")) {
 			return fmt.Errorf("the log is %q, %v %s", log, err, out.stderr)
 		}
 		return nil
