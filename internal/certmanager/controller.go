@@ -79,7 +79,7 @@ type Controller struct {
 // New makes a controller.
 func New(o Options) *Controller {
 	o.Workers = cmp.Or(o.Workers, DefaultWorkers)
-	o.FirstBackoff, o.LastBackoff = cmp.Or(o.FirstBackoff, time.Hour), cmp.Or(o.LastBackoff, 32*time.Hour)
+	o.FirstBackoff, o.LastBackoff = cmp.Or(o.FirstBackoff, workload.FirstBackoff), cmp.Or(o.LastBackoff, workload.LastBackoff)
 	if o.Ours == nil {
 		o.Ours = func(cmmeta.IssuerReference, string) bool { return true }
 	}

@@ -3,29 +3,9 @@ package why
 import (
 	"fmt"
 	"strings"
-	"time"
 
-	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// A failure is waited out for an hour, twice as long after each further one, and no
-// longer than 32 hours: the defaults of cert-manager and of kubepki (cert-manager
-// pkg/controller/certificates/trigger).
-const (
-	firstBackoff = time.Hour
-	lastBackoff  = 32 * time.Hour
-)
-
-func backoffEnd(s *cmapi.CertificateStatus) time.Time {
-	delay := firstBackoff
-	if n := s.FailedIssuanceAttempts; n != nil {
-		for i := 1; i < *n && delay < lastBackoff; i++ {
-			delay *= 2
-		}
-	}
-	return s.LastFailureTime.Add(min(delay, lastBackoff))
-}
 
 func owned(references []metav1.OwnerReference, uid string) bool {
 	for _, r := range references {

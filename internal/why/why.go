@@ -278,10 +278,10 @@ func (t *teller) atRest() bool { return t.ready && !t.issuing && !t.failedUntil(
 
 // failedUntil is until when a failure is waited out; zero where there is none.
 func (t *teller) failedUntil() time.Time {
-	if t.issuing || t.o.Status.LastFailureTime == nil {
+	if t.issuing {
 		return time.Time{}
 	}
-	return backoffEnd(&t.o.Status)
+	return workload.Backoff(&t.o.Status, workload.FirstBackoff, workload.LastBackoff)
 }
 
 // backoff tells of a failure that is waited out.

@@ -116,6 +116,13 @@ func Due(renewal, notBefore time.Time, spec *cmapi.CertificateSpec, seed string)
 	return renewal.Add(-time.Duration(part * float64(most)))
 }
 
+// FirstBackoff and LastBackoff are cert-manager's defaults (its
+// pkg/controller/certificates/trigger).
+const (
+	FirstBackoff = time.Hour
+	LastBackoff  = 32 * time.Hour
+)
+
 // Backoff is until when a Certificate whose issuance has failed is left alone: first
 // after the last failure, twice as long after each further one, no longer than most.
 func Backoff(status *cmapi.CertificateStatus, first, most time.Duration) time.Time {
