@@ -115,6 +115,7 @@ type containerWay struct {
 	runtime *runtime
 	pod     layout.StaticPod
 	before  string // its id; empty: it did not run
+	end     string // how it was last seen to have ended
 }
 
 func (m *Machine) containerWay(ctx context.Context, kubelet *trust.Component, pod layout.StaticPod) (way, error) {
@@ -164,8 +165,11 @@ func (w *containerWay) now(ctx context.Context) (life, string, error) {
 		}
 	}
 	said := "no new container of it runs (the kubelet waits, up to 5 minutes, before it starts one again that has ended often)"
-	if end := w.runtime.lastEnd(ctx, w.pod); end != "" && len(running) == 0 {
-		said += "; " + end
+	if end := w.runtime.lastEnd(ctx, w.pod); end != "" {
+		w.end = end // kept, for the last look may find no time to ask again
+	}
+	if w.end != "" && len(running) == 0 {
+		said += "; " + w.end
 	}
 	return "", said, nil
 }
