@@ -109,6 +109,49 @@ func byNode(files []*File) map[string][]*File {
 	return of
 }
 
+// contents are what a file holds then, as the rules see it. Each is read once.
+type contents struct {
+	kubeconfig *trust.Kubeconfig
+	embedded   []*trust.Material // in kubeconfig
+	materials  map[trust.Role]*trust.Material
+}
+
+// read reads what the file shall hold on a node. Who calls it while keys are searched
+// for others spares the judge the time: a key of RSA is checked when it is read.
+func (f *File) read(n *trust.Node) {
+	if f.Data == nil {
+		return
+	}
+	for _, k := range n.Kubeconfigs {
+		if k.Place == f.Place {
+			f.asKubeconfig()
+		}
+	}
+	for _, m := range n.Materials {
+		if m.Place == f.Place {
+			f.asMaterial(m.Role)
+		}
+	}
+}
+
+func (f *File) asKubeconfig() (trust.Kubeconfig, []*trust.Material) {
+	if f.then.kubeconfig == nil {
+		k, embedded, _ := layout.ParseKubeconfig(f.Place, f.Data)
+		f.then.kubeconfig, f.then.embedded = &k, embedded
+	}
+	return *f.then.kubeconfig, f.then.embedded
+}
+
+func (f *File) asMaterial(role trust.Role) *trust.Material {
+	if f.then.materials == nil {
+		f.then.materials = map[trust.Role]*trust.Material{}
+	}
+	if f.then.materials[role] == nil {
+		f.then.materials[role], _ = layout.ParseMaterial(f.Place, role, f.Data)
+	}
+	return f.then.materials[role]
+}
+
 func (f *File) putInto(n *trust.Node) {
 	for i, k := range n.Kubeconfigs {
 		if k.Place == f.Place {
@@ -118,7 +161,7 @@ func (f *File) putInto(n *trust.Node) {
 				continue
 			}
 			var embedded []*trust.Material
-			n.Kubeconfigs[i], embedded, _ = layout.ParseKubeconfig(f.Place, f.Data)
+			n.Kubeconfigs[i], embedded = f.asKubeconfig()
 			n.Materials = append(n.Materials, embedded...)
 		}
 	}
@@ -126,7 +169,7 @@ func (f *File) putInto(n *trust.Node) {
 		if m.Place == f.Place && f.Data == nil {
 			n.Materials[i] = &trust.Material{Place: m.Place, Role: m.Role, State: trust.Missing, Reason: "does not exist"}
 		} else if m.Place == f.Place {
-			n.Materials[i], _ = layout.ParseMaterial(m.Place, m.Role, f.Data)
+			n.Materials[i] = f.asMaterial(m.Role)
 		}
 	}
 	for i := range n.Files {

@@ -32,8 +32,9 @@ type File struct {
 	// Old and Data are what is read through it.
 	Link, OldLink string
 
-	linked  bool // a symbolic link is on the way to it
-	current bool // it is, or shall be, a kubelet's link to the newest of its files
+	linked  bool     // a symbolic link is on the way to it
+	current bool     // it is, or shall be, a kubelet's link to the newest of its files
+	then    contents // what Data is to the rules, as far as it was read
 }
 
 // Renewal is what was made of a plan, in memory, ready to be written.
@@ -72,6 +73,7 @@ func makeAll(ctx context.Context, n *Nodes, items []*renew.Item, before *check.R
 	made := AtOnce(indexes, runtime.GOMAXPROCS(0), func(i int) prepared {
 		p := makeOne(ctx, t, items[i])
 		each(i, p)
+		runtime.Gosched() // so that it is on its way to the disk before all is judged
 		return p
 	})
 	if ctx.Err() != nil {
@@ -109,6 +111,13 @@ type prepared struct {
 func prepare(t *takeups, r *Renewed) prepared {
 	r.TakeUp = t.readers(r.Item)
 	files, err := filesMade(t.Nodes, r)
+	for _, f := range files {
+		for i := range t.Nodes.Nodes {
+			if t.Nodes.Nodes[i].Name == f.Place.Node {
+				f.read(&t.Nodes.Nodes[i])
+			}
+		}
+	}
 	return prepared{r, files, err}
 }
 

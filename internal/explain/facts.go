@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -50,12 +51,12 @@ const (
 // form is an expression and, as an expression is slow, texts one of which must be
 // there for it to match.
 type form struct {
-	*regexp.Regexp
-	needs []string
+	compiled func() *regexp.Regexp // when it is first needed: other commands start without
+	needs    []string
 }
 
 func newForm(expression string, needs ...string) form {
-	return form{regexp.MustCompile(expression), needs}
+	return form{sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) }), needs}
 }
 
 // submatches is as FindStringSubmatch.
@@ -63,7 +64,7 @@ func (f form) submatches(text string) []string {
 	if !slices.ContainsFunc(f.needs, func(n string) bool { return strings.Contains(text, n) }) {
 		return nil
 	}
-	return f.FindStringSubmatch(text)
+	return f.compiled().FindStringSubmatch(text)
 }
 
 var (
@@ -168,7 +169,7 @@ func readURL(text string) string {
 }
 
 func readPath(text string) string {
-	if m := anyFileForm.FindStringSubmatchIndex(text); m != nil {
+	if m := anyFileForm.compiled().FindStringSubmatchIndex(text); m != nil {
 		return text[m[2]:m[1]]
 	}
 	return first(namedFileForm, text)

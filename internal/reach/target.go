@@ -21,15 +21,19 @@ type Target struct {
 	Trusted bool
 }
 
+// maxName bounds the names of nodes and hosts, in bytes (RFC 1123). The forms below do
+// not count, for that would make them slow to compile.
+const maxName = 253
+
 // nodeName is what a node of Kubernetes may be called (RFC 1123 subdomain): such a
 // name is safe in a command, a path and a certificate.
-var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
 
 // userName and hostName keep what a shell, a terminal or ssh_config would read
 // otherwise out of targets.
 var (
 	userName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}$`)
-	hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?$`)
+	hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
 )
 
 // ParseTarget reads [NAME=][USER@]HOST[:PORT]; an IPv6 address with a port stands in
@@ -52,7 +56,7 @@ func ParseTarget(text string) (Target, error) {
 	if t.Name == "" {
 		t.Name = strings.ToLower(t.Host)
 	}
-	if !nodeName.MatchString(t.Name) {
+	if len(t.Name) > maxName || !nodeName.MatchString(t.Name) {
 		return t, fmt.Errorf("%q: %q is no name of a node: put NAME= before it, with the name that kubectl get nodes shows", text, t.Name)
 	}
 	return t, nil
@@ -71,7 +75,7 @@ func (t *Target) address(rest string) error {
 		}
 		t.Host, t.Port = host, port
 	}
-	if net.ParseIP(t.Host) == nil && !hostName.MatchString(t.Host) {
+	if net.ParseIP(t.Host) == nil && (len(t.Host) > maxName || !hostName.MatchString(t.Host)) {
 		return fmt.Errorf("%q is no host", t.Host)
 	}
 	return nil
