@@ -73,7 +73,6 @@ func makeAll(ctx context.Context, n *Nodes, items []*renew.Item, before *check.R
 	made := AtOnce(indexes, runtime.GOMAXPROCS(0), func(i int) prepared {
 		p := makeOne(ctx, t, items[i])
 		each(i, p)
-		runtime.Gosched() // so that it is on its way to the disk before all is judged
 		return p
 	})
 	if ctx.Err() != nil {

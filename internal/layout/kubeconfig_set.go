@@ -27,8 +27,12 @@ func SetCredential(data []byte, c EmbeddedCredential) ([]byte, error) {
 	if len(data) > MaxFile {
 		return nil, errors.New("larger than 1 MiB: not a kubeconfig")
 	}
+	j, err := yamlToJSON(data)
+	if err != nil {
+		return nil, err
+	}
 	var known kubeconfigFile
-	if err := decodeYAML(data, &known); err != nil {
+	if err := decodeJSON(j, &known); err != nil {
 		return nil, err
 	}
 	context, ok := find(known.Contexts, func(o namedContext) bool { return o.Name == known.CurrentContext })
@@ -36,7 +40,7 @@ func SetCredential(data []byte, c EmbeddedCredential) ([]byte, error) {
 		return nil, &fieldError{"current-context", "names no context"}
 	}
 	var all map[string]any
-	if err := decodeYAML(data, &all); err != nil {
+	if err := decodeJSON(j, &all); err != nil {
 		return nil, err
 	}
 	cluster, user := inner(all, "clusters", context.Context.Cluster, "cluster"), inner(all, "users", context.Context.User, "user")
@@ -59,7 +63,6 @@ func SetCredential(data []byte, c EmbeddedCredential) ([]byte, error) {
 	}
 	text := edits.inText(data, all)
 	if text == nil {
-		var err error
 		if text, err = yaml.Marshal(all); err != nil {
 			return nil, err
 		}

@@ -82,6 +82,11 @@ func parseManifest(place trust.Place, data []byte) (trust.Component, mounts, err
 	if err := decodeYAML(data, &p); err != nil {
 		return c, nil, err
 	}
+	return p.component(place)
+}
+
+func (p *pod) component(place trust.Place) (trust.Component, mounts, error) {
+	c := trust.Component{Node: place.Node, Source: place}
 	if p.Kind != "Pod" {
 		return c, nil, fmt.Errorf("kind: is not Pod")
 	}
@@ -110,6 +115,10 @@ func ManifestVersion(data []byte) string {
 	if len(data) > MaxFile || decodeYAML(data, &p) != nil {
 		return ""
 	}
+	return p.version()
+}
+
+func (p *pod) version() string {
 	for _, c := range p.Spec.Containers {
 		if name, _ := c.program(); name == "" {
 			continue

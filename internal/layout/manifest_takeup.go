@@ -17,9 +17,18 @@ type Takeup struct {
 
 // ParseTakeup parses a manifest. One that does not parse says nothing.
 func ParseTakeup(manifest []byte) *Takeup {
-	t := &Takeup{Version: ManifestVersion(manifest)}
-	component, err := ParseManifest(trust.Place{}, manifest)
-	if err != nil || decodeYAML(manifest, &t.pod) != nil {
+	t := &Takeup{}
+	if len(manifest) > MaxFile {
+		return t
+	}
+	j, err := yamlToJSON(manifest)
+	var p pod
+	if err != nil || decodeJSON(j, &p) != nil {
+		return t
+	}
+	t.Version = p.version()
+	component, _, err := p.component(trust.Place{})
+	if err != nil || decodeJSON(j, &t.pod) != nil {
 		return t
 	}
 	t.running = t.pod.running(component.Name)

@@ -22,14 +22,28 @@ var yamlLine = regexp.MustCompile(`line (\d+)`)
 // case-sensitive names. Its errors hold no text of the file, which may be a
 // secret.
 func decodeYAML(data []byte, into any) error {
+	j, err := yamlToJSON(data)
+	if err != nil {
+		return err
+	}
+	return decodeJSON(j, into)
+}
+
+// yamlToJSON is the first and slow half of decodeYAML, for who decodes a text into
+// several things.
+func yamlToJSON(data []byte) ([]byte, error) {
 	j, err := yaml.YAMLToJSON(data)
 	if err != nil {
 		if line := yamlLine.FindStringSubmatch(err.Error()); line != nil {
-			return fmt.Errorf("is not YAML: see line %s", line[1])
+			return nil, fmt.Errorf("is not YAML: see line %s", line[1])
 		}
-		return errors.New("is not YAML")
+		return nil, errors.New("is not YAML")
 	}
-	err = kjson.UnmarshalCaseSensitivePreserveInts(j, into)
+	return j, nil
+}
+
+func decodeJSON(data []byte, into any) error {
+	err := kjson.UnmarshalCaseSensitivePreserveInts(data, into)
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case err == nil:
