@@ -43,7 +43,7 @@ type Injector struct {
 	kinds map[string]*cainjector.Kind // by resource
 	all   map[string]*store[injectable]
 	queue workqueue.TypedRateLimitingInterface[injectKey]
-	named *namedWatches
+	named *namedWatches[injectKey]
 
 	mu      sync.Mutex
 	blocked map[injectKey]string // why a bundle is not written
