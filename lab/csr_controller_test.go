@@ -373,7 +373,7 @@ func testAPIServerRestarts(t *testing.T, c *csrCluster) {
 }
 
 // right is one thing that an account may do.
-type right struct{ namespace, verb, resource, name string }
+type right struct{ namespace, verb, resource string }
 
 // testRights compares what the controller asked for with its roles: nothing was
 // refused but what the test forbade, and there is no right that it never used.

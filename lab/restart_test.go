@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -272,6 +273,10 @@ func restartRecovered(t *testing.T, n *podNode) {
 			t.Errorf("the plan does not say %q", want)
 		}
 	}
+	// It is killed when the files are written and nothing is restarted yet: the second run
+	// has nothing to recover, and goes on.
+	n.killedAt(t, "waiting for etcd", "recover", "--restart", "--yes")
+	n.restarted(t, before)
 	out = n.kubepki(t, 1, "recover", "--restart", "--yes")
 	for _, want := range []string{"etcd runs, and was proved after", "kube-apiserver runs, and was proved after", "kube-scheduler restarted and proved"} {
 		if !strings.Contains(out.stderr, want) {
@@ -284,7 +289,32 @@ func restartRecovered(t *testing.T, n *podNode) {
 	}
 	n.restarted(t, before, "kube-scheduler")
 	n.serves(t)
-	n.kubepki(t, 0, "recover", "--restart")
+	// What was restarted since is not restarted again.
+	if out := n.kubepki(t, 1, "recover", "--restart"); !strings.Contains(out.stderr, "the files are written, and kubelet was not restarted") || !strings.Contains(out.stdout, "nothing to recover") {
+		t.Error("it does not say that nothing else is left")
+	}
+	n.restarted(t, before, "kube-scheduler")
+}
+
+// killedAt runs kubepki on the node and kills it when it says something.
+func (n *podNode) killedAt(t *testing.T, word string, args ...string) {
+	t.Helper()
+	cmd := n.command(t, args...)
+	said, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, heard := bufio.NewScanner(said), false
+	for !heard && lines.Scan() {
+		heard = strings.Contains(lines.Text(), word)
+	}
+	if err := cmd.Process.Kill(); err != nil || !heard {
+		t.Errorf("it never said %q, or had ended: %v", word, err)
+	}
+	_ = cmd.Wait() // it was killed
 }
 
 // restartKilled kills kubepki at the worst moment.

@@ -248,10 +248,35 @@ func (o *recoverOptions) nothing(ctx context.Context, s streams, r *recovered) e
 	if err := o.prove(ctx, s, r, r.clock.Now); err != nil {
 		return err
 	}
-	if o.restart.on {
-		fmt.Fprintln(s.err, "nothing is restarted: kubepki node restart --stale restarts what is behind its files, and kubepki verify --live tells what does not run")
+	return o.goOn(ctx, s, r)
+}
+
+// goOn restarts what an interrupted run before this one has left, though nothing is over
+// any more.
+func (o *recoverOptions) goOn(ctx context.Context, s streams, r *recovered) error {
+	restarts, err := o.restart.plan(ctx, s, r)
+	if err != nil {
+		return err
 	}
-	return o.answer(s, r)
+	left := len(restarts)+len(o.restart.cannot) > 0
+	switch {
+	case !left && o.restart.on:
+		fmt.Fprintln(s.err, "nothing is restarted: what reads the files of the last recovery has begun since. kubepki node restart --stale restarts what is behind its files, and kubepki verify --live tells what does not run")
+	case len(restarts) > 0 && !o.dryRun:
+		if err := cmp.Or(o.confirm(s), ctx.Err()); err != nil {
+			return err
+		}
+	}
+	answered := o.answer(s, r)
+	switch {
+	case answered != nil && !errors.Is(answered, errFindings):
+		return answered
+	case o.dryRun && left:
+		return errFindings
+	case o.dryRun || !left:
+		return answered
+	}
+	return cmp.Or(o.restart.run(ctx, s, restarts), answered)
 }
 
 // latestBeginning is when the last certificate begins.

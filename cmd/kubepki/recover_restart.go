@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubepki/kubepki/internal/apply"
 	"github.com/kubepki/kubepki/internal/report"
 	"github.com/kubepki/kubepki/internal/restart"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -37,7 +38,8 @@ func (o *recoverRestart) check(values []string) error {
 	return nil
 }
 
-// plan shows what will be restarted or waited for on this machine.
+// plan shows what will be restarted or waited for on this machine: what reads the files of
+// this run, and what a run before it, which was interrupted, has left.
 func (o *recoverRestart) plan(ctx context.Context, s streams, r *recovered) ([]restart.Target, error) {
 	if !o.on {
 		return nil, nil
@@ -47,13 +49,21 @@ func (o *recoverRestart) plan(ctx context.Context, s streams, r *recovered) ([]r
 		return nil, err
 	}
 	var changed []trust.Place
-	for _, f := range r.renewal.Files {
-		if f.Place.Node == o.node {
-			changed = append(changed, trust.Place{Path: f.Place.Path}) // the machine alone has no name
+	if r.renewal != nil {
+		for _, f := range r.renewal.Files {
+			if f.Place.Node == o.node {
+				changed = append(changed, trust.Place{Path: f.Place.Path}) // the machine alone has no name
+			}
 		}
 	}
+	before, at, err := apply.Last(apply.New(map[string]string{"": "/"}, nil, nil), "")
+	if err != nil {
+		return nil, err
+	}
 	m := restart.Machine{Root: "/", Procfs: "/proc"}
-	targets := restart.Comeback(c.Graph, changed, restart.FactsOf(map[string]string{"": "/"}), func(_, component string) bool { return m.Runs(component) })
+	targets := restart.GoOn(c.Graph, changed, before, restart.FactsOf(map[string]string{"": "/"}),
+		func(_, component string) bool { return m.Runs(component) },
+		func(_, component string) bool { return m.BeganSince(component, at) })
 	targets = o.able(ctx, s, c.Graph, targets)
 	return targets, printTargets(s, targets)
 }

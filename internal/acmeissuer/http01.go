@@ -14,7 +14,8 @@ import (
 	"time"
 
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
-	"golang.org/x/net/netutil"
+
+	"github.com/kubepki/kubepki/internal/connlimit"
 )
 
 // wellKnown is where servers look (RFC 8555 section 8.3).
@@ -130,7 +131,7 @@ func (t *Tokens) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(netutil.LimitListener(l, maxConnections)); ctx.Err() == nil {
+	if err := server.Serve(connlimit.HTTP(server, l, maxConnections)); ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubepki/kubepki/internal/connlimit"
 	"github.com/kubepki/kubepki/internal/resident"
 )
 
@@ -89,9 +90,9 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handl
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // nobody waits for an answer of a process that ends
 	defer stop()
-	few := &connections{}
-	server.ConnState = few.changed
-	l = few.listen(l)
+	// Who opens connections and says nothing would keep those away who ask for /healthz,
+	// and the agent would be started anew for it.
+	l = connlimit.HTTP(server, l, maxConnections)
 	var err error
 	if config == nil {
 		err = server.Serve(l)

@@ -51,12 +51,15 @@ type Cluster struct {
 	Algorithm            string // as issue.Algorithm names it
 	Validity             time.Duration
 	CAValidity           time.Duration
-	ControlPlanes        []ControlPlane
-	Workers              []Worker
-	EtcdMembers          []EtcdMember  // external etcd whose credentials are made here
-	ExternalEtcd         *ExternalEtcd // external etcd whose credentials are somebody else's
-	Users                []User
-	KubeProxy            bool // make kube-proxy.conf with a certificate
+	// AlgorithmAssumed and ValidityAssumed tell that nobody has said which: what is made
+	// for the first time is made so, and what is there is not wrong for being otherwise.
+	AlgorithmAssumed, ValidityAssumed bool
+	ControlPlanes                     []ControlPlane
+	Workers                           []Worker
+	EtcdMembers                       []EtcdMember  // external etcd whose credentials are made here
+	ExternalEtcd                      *ExternalEtcd // external etcd whose credentials are somebody else's
+	Users                             []User
+	KubeProxy                         bool // make kube-proxy.conf with a certificate
 	// ExternalCA tells that no cluster authority key is at hand, so that the
 	// controller-manager cannot sign.
 	ExternalCA bool

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -38,6 +37,10 @@ type api struct {
 	// done before the process dies, and after.
 	dies func(n int) (before, after bool)
 	die  func()
+	// refuses, if not nil, has a write fail with a code.
+	refuses func(method, path string) int
+	// gateways are the resources that the Gateway API has; nil: there is none.
+	gateways []string
 }
 
 type event struct {
@@ -172,12 +175,13 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	defer a.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	if o, ok := a.objects[r.URL.Path]; ok {
-		_ = json.NewEncoder(w).Encode(o)
+		_ = json.NewEncoder(w).Encode(asAsked(r, o))
 		return
 	}
-	kind := map[string]string{
-		"certificates": "CertificateList", "certificaterequests": "CertificateRequestList", "issuers": "IssuerList", "clusterissuers": "ClusterIssuerList", "secrets": "SecretList",
-	}[r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]]
+	kind, version := listKind(r.URL.Path)
+	if kind == "" && a.discovered(w, r.URL.Path) {
+		return
+	}
 	if kind == "" {
 		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 		return
@@ -186,12 +190,11 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	for path, o := range a.objects {
 		data, _ := json.Marshal(o)
 		if within(path, r, data) {
-			items = append(items, o)
+			items = append(items, asAsked(r, o))
 		}
 	}
-	version := cmapi.SchemeGroupVersion.String()
-	if kind == "SecretList" {
-		version = "v1"
+	if metadataAlone(r) {
+		kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
 	}
 	_ = json.NewEncoder(w).Encode(map[string]any{"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version)}, "items": items})
 }
@@ -211,7 +214,7 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) {
 	for r.Context().Err() == nil {
 		for _, e := range a.events {
 			if e.version > from && within(e.path, r, e.object) {
-				_ = json.NewEncoder(w).Encode(map[string]any{"type": e.kind, "object": json.RawMessage(e.object)})
+				_ = json.NewEncoder(w).Encode(map[string]any{"type": e.kind, "object": asAskedJSON(r, e.object)})
 			}
 			from = max(from, e.version)
 		}
@@ -238,13 +241,19 @@ func (a *api) write(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	code, answer := a.done(r, body)
+	code, answer := 0, []byte(nil)
+	if ours && a.refuses != nil {
+		code = a.refuses(r.Method, r.URL.Path)
+	}
+	if code == 0 {
+		code, answer = a.done(r, body)
+	}
 	if after {
 		a.die()
 		panic(http.ErrAbortHandler)
 	}
 	if answer == nil {
-		refuse(w, code, map[int]metav1.StatusReason{404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict, 410: metav1.StatusReasonAlreadyExists}[code])
+		refuse(w, code, map[int]metav1.StatusReason{404: metav1.StatusReasonNotFound, 409: metav1.StatusReasonConflict, 410: metav1.StatusReasonAlreadyExists, 422: metav1.StatusReasonInvalid, 500: metav1.StatusReasonInternalError}[code])
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -277,13 +286,16 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		if meta(old)["resourceVersion"] != meta(body)["resourceVersion"] || meta(old)["uid"] != meta(body)["uid"] {
 			return http.StatusConflict, nil
 		}
-		changed := map[string]any{}
-		for k, v := range old {
-			changed[k] = v
-		}
+		changed := clone(old)
 		changed["status"], changed["metadata"] = body["status"], clone(meta(old))
+		if path == r.URL.Path { // the whole of it
+			changed = body
+		}
 		return http.StatusOK, a.put(path, "MODIFIED", changed)
 	case http.MethodPatch:
+		if old := a.objects[path]; !strings.Contains(path, "/secrets/") {
+			return a.applied(path, old, body)
+		}
 		m, kind := meta(body), "MODIFIED"
 		if old := a.objects[path]; old != nil {
 			m["uid"] = meta(old)["uid"]

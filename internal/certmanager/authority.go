@@ -108,7 +108,7 @@ func (a *authorities) follow(key types.NamespacedName, e *authorityEntry, watche
 		ctx, stop := context.WithCancel(a.ctx)
 		e.stop = stop
 		a.running.Go(func() {
-			watch(ctx, a.client.CoreV1().RESTClient(), "secrets", key.Namespace, named(key.Name), &corev1.Secret{}, &oneSecret{touched: func() { a.touched(key) }})
+			watch(ctx, a.client.CoreV1().RESTClient(), "secrets", key.Namespace, named(key.Name), &corev1.Secret{}, &oneSecret{touched: func(string) { a.touched(key) }})
 		})
 	}
 }
@@ -143,14 +143,14 @@ func (a *authorities) forget(named func(types.NamespacedName) bool) {
 
 // oneSecret is the store of a reflector that follows one Secret: nothing is kept.
 type oneSecret struct {
-	touched func()
-	last    string // version
+	touched func(version string) // ""; it is not there
+	last    string               // version
 }
 
 func (s *oneSecret) note(version string) {
 	if version != s.last {
 		s.last = version
-		s.touched()
+		s.touched(version)
 	}
 }
 

@@ -25,6 +25,8 @@ type item struct {
 	status  cmapi.CertificateStatus // as the API server has it
 	// unlabelled is the Secret of the Certificate where no watch tells of it.
 	unlabelled *corev1.Secret
+	// passwords are those of the keystores, as they were when the state was gathered.
+	passwords passwordsInUse
 	// bundle is what ca.crt shall hold where the state has one that is wanted.
 	bundle []byte
 }
@@ -43,7 +45,11 @@ func (it *item) secret() types.NamespacedName { return secretOf(it.seen) }
 func (c *Controller) handleCertificate(ctx context.Context, key types.NamespacedName) error {
 	o, v := c.certificates.get(key)
 	if o == nil || o.DeletionTimestamp != nil || !c.Ours(o.Spec.IssuerRef, key.Namespace) {
+		c.passwords.follow(key, nil)
 		return nil
+	}
+	if !c.passwords.follow(key, o) {
+		c.Log.Warn("workloads: a change of its keystore's password will be taken up with the next issuance alone: too many passwords are watched", "certificate", key.String(), "most", mostPasswords)
 	}
 	it := &item{key: key, seen: o, version: v, status: o.Status}
 	if err := c.gather(ctx, it); err != nil {
@@ -83,9 +89,11 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 		FirstBackoff: c.FirstBackoff, LastBackoff: c.LastBackoff,
 	}
 	s.Secret = &workload.SecretFacts{}
-	if k, _ := c.secrets.get(it.secret()); k != nil {
+	k, secretVersion := c.secrets.get(it.secret())
+	if k != nil {
 		s.Secret = &k.SecretFacts
 	}
+	s.PasswordChanged, it.passwords = c.passwords.changed(it.key, o, secretVersion)
 	s.Carry, it.bundle = c.carry(ctx, o, s.Secret)
 	wish, err := workload.WishOf(&o.Spec)
 	if err != nil {

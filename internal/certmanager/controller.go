@@ -68,6 +68,7 @@ type Controller struct {
 	rollovers   *rollovers
 	signers     map[string]Issuer
 	acme        *acmeIssuer // nil: none
+	passwords   *passwords  // of keystores
 	inHand      keySet      // requests that the loop of Certificates works on
 
 	certificateQueue workqueue.TypedRateLimitingInterface[types.NamespacedName]
@@ -90,6 +91,7 @@ func New(o Options) *Controller {
 		Options: o, stores: newStores(), signers: map[string]Issuer{},
 		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), signingQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
 	}
+	c.passwords = newPasswords(o.Client.Metadata, c.certificateQueue.Add)
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.rollovers = &rollovers{
 		settings: o.Rollover, client: o.Client.Kube, stores: c.stores, authorities: c.authorities, cluster: o.ClusterNamespace,
@@ -137,6 +139,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		})
 	}
 	c.authorities.start(ctx)
+	c.passwords.named.start(ctx)
 	if c.await(ctx) {
 		c.Log.Info("workloads: working", "workers", c.Workers, "certificates", c.certificates.len(), "requests", c.requests.len(), "secrets", c.secrets.len())
 		work(ctx, &running, c.Workers, c.certificateQueue, c.Log, "certificate", c.handleCertificate)
@@ -154,6 +157,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.issuerQueue.ShutDown()
 	running.Wait()
 	c.authorities.wait()
+	c.passwords.named.wait()
 	return nil
 }
 
@@ -198,6 +202,9 @@ var errAgain = errors.New("it has changed meanwhile")
 
 func (c *Controller) certificateTold(key types.NamespacedName, before, after *cmapi.Certificate) {
 	c.certificateQueue.Add(key)
+	if after == nil && passwordSecrets(before) != nil {
+		c.passwords.follow(key, nil)
+	}
 	// Whoever names the same Secret may have become the one that writes it.
 	if was := secretOf(before); before != nil && was != secretOf(after) {
 		for _, name := range c.namingSecret(was) {

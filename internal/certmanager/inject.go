@@ -3,6 +3,7 @@ package certmanager
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,7 +43,7 @@ type Injector struct {
 	kinds map[string]*cainjector.Kind // by resource
 	all   map[string]*store[injectable]
 	queue workqueue.TypedRateLimitingInterface[injectKey]
-	named *namedWatches
+	named *namedWatches[injectKey]
 
 	mu      sync.Mutex
 	blocked map[injectKey]string // why a bundle is not written
@@ -258,6 +259,9 @@ func (i *Injector) write(ctx context.Context, key injectKey, source cainjector.S
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", key, err)
 	}
+	if !stillFrom(object, source) {
+		return nil // the watch will tell of that too
+	}
 	patch, err := kind.Patch(object, func(there []byte) []byte { return cainjector.Bundle(there, given, !i.Replace, now()) })
 	if err != nil {
 		return left("%w", err)
@@ -280,6 +284,17 @@ func (i *Injector) write(ctx context.Context, key injectKey, source cainjector.S
 	i.Metrics.wrote(kind.Kind)
 	i.Log.Info("cainjector: a bundle was written", "object", key.String(), "from", source.String(), "certificates", len(given))
 	return nil
+}
+
+// stillFrom tells whether an object, as it was read now, names a source. What is applied
+// names the version that was read, so that nobody is written to who has said no.
+func stillFrom(object []byte, source cainjector.Source) bool {
+	var m metav1.PartialObjectMetadata
+	if json.Unmarshal(object, &m) != nil {
+		return true // what is wrong with it is said by who reads all of it
+	}
+	now, err := cainjector.SourceOf(m.Annotations)
+	return err == nil && now == source
 }
 
 // say takes note of why a bundle is left as it is, nil for one that is right, and logs it

@@ -288,7 +288,7 @@ func (c *Controller) keepAuthority(ctx context.Context, secret types.NamespacedN
 
 // apply writes the Secret of a Certificate.
 func (c *Controller) apply(ctx context.Context, it *item, content workload.Content) (*workload.SecretFacts, error) {
-	passwords, err := c.passwords(ctx, it)
+	passwords, err := c.readPasswords(ctx, it)
 	if err != nil {
 		return nil, err
 	}
@@ -300,13 +300,14 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", it.secret(), err)
 	}
+	c.passwords.wrote(it.key, it.passwords)
 	k := keepSecret(there)
 	c.secrets.wrote(it.secret(), version(there.ResourceVersion), k)
 	return &k.SecretFacts, nil
 }
 
-// passwords reads the passwords of the keystores, where a Certificate wants such.
-func (c *Controller) passwords(ctx context.Context, it *item) (workload.Passwords, error) {
+// readPasswords reads the passwords of the keystores, where a Certificate wants such.
+func (c *Controller) readPasswords(ctx context.Context, it *item) (workload.Passwords, error) {
 	var p workload.Passwords
 	jks, pkcs12 := workload.PasswordRefs(&it.seen.Spec)
 	for _, one := range []struct {

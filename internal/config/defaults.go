@@ -64,6 +64,7 @@ func complete(c *catalog.Cluster, host Host, n names) (*catalog.Cluster, error) 
 	if err != nil {
 		return nil, wrong(n.algorithm, "%v", err)
 	}
+	c.AlgorithmAssumed = c.Algorithm == ""
 	c.Algorithm = string(algorithm)
 	if !strings.HasPrefix(c.KubernetesVersion, "v") {
 		c.KubernetesVersion = "v" + c.KubernetesVersion

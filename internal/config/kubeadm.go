@@ -107,6 +107,7 @@ func (k *kubeadm) cluster(host Host) (*catalog.Cluster, error) {
 // lives reads the two validity periods, which both kinds of configuration have.
 func lives(out *catalog.Cluster, leaf, authority string) error {
 	var err error
+	out.ValidityAssumed = leaf == ""
 	if out.Validity, err = life("certificateValidityPeriod", leaf, catalog.DefaultValidity); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func defaults(change func(*catalog.Cluster)) *catalog.Cluster {
 		Name: "kubernetes", KubernetesVersion: "v1.37.2", CertificatesDir: "/etc/kubernetes/pki", ServiceSubnet: "10.96.0.0/12",
 		DNSDomain: "cluster.local", Shape: catalog.Separate, Algorithm: "RSA-2048", Validity: 8760 * time.Hour, CAValidity: 87600 * time.Hour,
 		ControlPlanes:   []catalog.ControlPlane{{Name: "machine", Address: netip.MustParseAddr("192.0.2.7"), BindPort: 6443}},
-		ImageRepository: "registry.k8s.io", EtcdDataDir: "/var/lib/etcd",
+		ImageRepository: "registry.k8s.io", EtcdDataDir: "/var/lib/etcd", AlgorithmAssumed: true, ValidityAssumed: true,
 	}
 	change(c)
 	return c
@@ -78,6 +78,7 @@ anything: goes
 			c.CertSANs = []string{"a.example.test", "*.b.example.test", "10.0.0.9"}
 			c.StartupTimeout = 5 * time.Minute
 			c.Algorithm, c.Validity, c.CAValidity = "ECDSA-P384", 100*time.Hour, 200*time.Hour
+			c.AlgorithmAssumed, c.ValidityAssumed = false, false
 			c.ImageRepository, c.EtcdDataDir, c.EtcdImage = "images.example.test/k8s", "/srv/etcd", "images.example.test/k8s/etcd:3.7.9-0"
 			c.ControlPlanes = []catalog.ControlPlane{{Name: "cp1", Address: netip.MustParseAddr("fd00::1"), BindPort: 7443,
 				EtcdServerSANs: []string{"s.example.test"}, EtcdPeerSANs: []string{"p.example.test"}}}
@@ -111,6 +112,7 @@ users: [{name: jane, groups: [dev], validity: 720h}, {name: "ann@example.test"}]
 kubeProxy: true
 `, func(c *catalog.Cluster) {
 			c.ControlPlaneEndpoint, c.Shape, c.KubeletAuthority, c.Algorithm, c.KubeProxy = "api.example.test", catalog.Intermediate, true, "Ed25519", true
+			c.AlgorithmAssumed = false
 			c.ControlPlanes = []catalog.ControlPlane{
 				{Name: "cp1", Address: netip.MustParseAddr("10.0.0.11"), BindPort: 6443, CertSANs: []string{"one.example.test"}},
 				{Name: "cp2", Address: netip.MustParseAddr("127.0.0.2"), BindPort: 7443},
@@ -285,6 +287,7 @@ func TestDocumentedExample(t *testing.T) {
 		c.ControlPlanes[0].Name, c.ControlPlanes[0].Address = "cp1", netip.MustParseAddr("10.0.0.11")
 		c.Workers = []catalog.Worker{{Name: "w1", Address: netip.MustParseAddr("10.0.0.21")}}
 		c.EtcdImage, c.StartupTimeout = "registry.k8s.io/etcd:3.7.0-0", 4*time.Minute
+		c.AlgorithmAssumed, c.ValidityAssumed = false, false
 	})
 	if d := cmp.Diff(want, got, compare); d != "" {
 		t.Errorf("defaults -, documented +:\n%s", d)

@@ -206,7 +206,7 @@ func (p *planner) differences(c candidate, i *Item, add func(id, format string, 
 	if gone := missingNames(&Item{DNSNames: old.DNSNames, Addresses: old.IPAddresses}, &x509.Certificate{DNSNames: i.DNSNames, IPAddresses: i.Addresses}); len(gone) > 0 {
 		add(otherNames, "nobody asks for %s", strings.Join(gone, ", "))
 	}
-	if is := issue.AlgorithmOf(old.PublicKey); !i.Reused() && is != i.Algorithm && (p.Algorithm != "" || p.configured(i.Node) != nil) {
+	if is := issue.AlgorithmOf(old.PublicKey); !i.Reused() && is != i.Algorithm && p.wantedAlgorithm(i.Node) != "" {
 		add(otherAlgorithm, "its key is %s, wanted is %s", keyName(is), i.Algorithm)
 	}
 	if cluster := p.configured(i.Node); cluster != nil {

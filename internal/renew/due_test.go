@@ -85,6 +85,12 @@ func TestWhatIsDueIsWhatIsOtherThanItShouldBe(t *testing.T) {
 	}{
 		{"nothing of a cluster that was just made", nil, nil, nil},
 		{"nothing either by the configuration that it was made by", nil, configured(kubeadmConfiguration), nil},
+		{"nothing by one that says nothing of keys and lives, whatever they are", func(c *testpki.Cluster) {
+			c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.NotAfter = x.NotBefore.AddDate(9, 0, 0) })
+		}, configured("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.37.2\n"), nil},
+		{"a long life by one that says another", func(c *testpki.Cluster) {
+			c.Reissue("cp1", "apiserver", "ca", func(x *x509.Certificate) { x.NotAfter = x.NotBefore.AddDate(9, 0, 0) })
+		}, configured(kubeadmConfiguration + "certificateValidityPeriod: 8760h0m0s\n"), map[string]string{"apiserver": "validity"}},
 		{"a certificate that verify says ends soon", func(c *testpki.Cluster) { c.Reissue("cp1", "apiserver", "ca", shortly) }, nil,
 			map[string]string{"apiserver": "cert-expiring"}},
 		{"one with less than a third of its life left", func(c *testpki.Cluster) {

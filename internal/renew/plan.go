@@ -321,11 +321,15 @@ func (p *planner) life(i *Item, e catalog.Entry) {
 	if i.Kind == Authority {
 		span = catalog.DefaultCAValidity
 	}
-	if i.Old != nil && i.Old.NotAfter.After(i.Old.NotBefore) {
+	was := i.Old != nil && i.Old.NotAfter.After(i.Old.NotBefore)
+	if was {
 		span = i.Old.NotAfter.Sub(i.Old.NotBefore)
 	}
 	if c := p.configured(i.Node); c != nil && i.Kind != Authority {
-		span = cmp.Or(e.Validity, c.Validity)
+		// What is assumed holds for what was not there.
+		if said := cmp.Or(e.Validity, c.Validity); !was || !c.ValidityAssumed || said != c.Validity {
+			span = said
+		}
 	}
 	i.span = span
 	i.NotBefore = p.At.Add(-issue.Backdate).UTC().Truncate(time.Second)
@@ -334,6 +338,14 @@ func (p *planner) life(i *Item, e catalog.Entry) {
 		i.NotAfter = a.NotAfter
 		i.Warnings = append(i.Warnings, fmt.Sprintf("its authority ends at %s, and so will it", a.NotAfter.UTC().Format(time.RFC3339)))
 	}
+}
+
+// wantedAlgorithm is that of new keys of a node, as somebody has said it; empty: nobody.
+func (p *planner) wantedAlgorithm(node string) issue.Algorithm {
+	if c := p.configured(node); p.Algorithm == "" && c != nil && !c.AlgorithmAssumed {
+		return issue.Algorithm(c.Algorithm)
+	}
+	return p.Algorithm
 }
 
 // choose takes the old key or the kind of the new one.
@@ -349,12 +361,8 @@ func (p *planner) choose(i *Item, cred *trust.Credential) error {
 		i.key = old
 		return nil
 	}
-	if c := p.configured(i.Node); c != nil && p.Algorithm == "" && c.Algorithm != "" {
-		i.Algorithm = issue.Algorithm(c.Algorithm)
-		return nil
-	}
-	if p.Algorithm != "" {
-		i.Algorithm = p.Algorithm
+	if wanted := p.wantedAlgorithm(i.Node); wanted != "" {
+		i.Algorithm = wanted
 		return nil
 	}
 	for _, k := range []crypto.PublicKey{publicOf(i.Old), publicOfKey(old), publicOf(i.signer.Certificate)} {

@@ -81,3 +81,18 @@ func inOrderOf(g *trust.Graph, all []Target) []Target {
 // Runs tells whether a process of a component runs on the machine; where no process is
 // to be seen, as in a container, that none does.
 func (m *Machine) Runs(component string) bool { return len(livesOf(m.Procfs, component, nil)) > 0 }
+
+// GoOn returns what [Comeback] has for files that are changed now, and of what an
+// interrupted run left for files that were changed before: what does not run, and what has
+// not begun anew since. What is only to be waited for comes along where anything of these
+// is left. since tells whether a component has begun anew since those files stand.
+func GoOn(g *trust.Graph, changed, before []trust.Place, f Facts, runs, since func(node, component string) bool) []Target {
+	now := Comeback(g, changed, f, runs)
+	done := func(t Target) bool {
+		return !slices.ContainsFunc(now, func(n Target) bool { return n.ID() == t.ID() }) &&
+			runs(t.Node, t.Component) && (t.Await || since(t.Node, t.Component))
+	}
+	all := Comeback(g, slices.Concat(changed, before), f, runs)
+	left := slices.ContainsFunc(all, func(t Target) bool { return !done(t) })
+	return slices.DeleteFunc(all, func(t Target) bool { return done(t) && !(t.Await && left) })
+}

@@ -204,3 +204,44 @@ func TestWhatComesBackAfterARecovery(t *testing.T) {
 		})
 	}
 }
+
+// TestARecoveryThatWasInterruptedGoesOn: what an earlier run has changed is restarted by
+// the next one, but for what has begun since.
+func TestARecoveryThatWasInterruptedGoesOn(t *testing.T) {
+	const pki, conf = "/etc/kubernetes/pki/", "/etc/kubernetes/"
+	g := graph(t, testpki.Single)
+	for name, c := range map[string]struct {
+		changed, before, down, since []string
+		want                         string // in order; ~: waited for
+	}{
+		"nothing was restarted yet":              {nil, []string{conf + "scheduler.conf", conf + "controller-manager.conf", pki + "apiserver.crt"}, nil, nil, "~kube-apiserver kube-controller-manager kube-scheduler"},
+		"one of two was":                         {nil, []string{conf + "scheduler.conf", conf + "controller-manager.conf"}, nil, []string{"kube-controller-manager"}, "kube-scheduler"},
+		"all were, and nothing is waited for":    {nil, []string{conf + "scheduler.conf", pki + "apiserver.crt"}, nil, []string{"kube-scheduler"}, ""},
+		"what takes its files up by itself":      {nil, []string{pki + "apiserver.crt"}, nil, nil, ""},
+		"but where it is down it is waited for":  {nil, []string{pki + "apiserver.crt"}, []string{"kube-apiserver"}, nil, "~kube-apiserver"},
+		"this run's files count, whatever began": {[]string{conf + "scheduler.conf"}, []string{conf + "controller-manager.conf"}, nil, []string{"kube-scheduler", "kube-controller-manager"}, "kube-scheduler"},
+		"nothing was ever changed":               {nil, nil, []string{"kube-scheduler"}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			places := func(files []string) (all []trust.Place) {
+				for _, f := range files {
+					all = append(all, trust.Place{Node: "cp1", Path: f})
+				}
+				return all
+			}
+			var got []string
+			for _, x := range GoOn(g, places(c.changed), places(c.before), Facts{},
+				func(_, component string) bool { return !slices.Contains(c.down, component) },
+				func(_, component string) bool { return slices.Contains(c.since, component) }) {
+				_, id := trust.SplitID(x.ID())
+				if x.Await {
+					id = "~" + id
+				}
+				got = append(got, id)
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("want %q, got %q", c.want, strings.Join(got, " "))
+			}
+		})
+	}
+}

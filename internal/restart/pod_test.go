@@ -360,3 +360,36 @@ func TestARuntimeThatIsNotThere(t *testing.T) {
 		t.Error(said, err)
 	}
 }
+
+func TestBeganSince(t *testing.T) {
+	n := newMachineNode(t, "etcd") // process 11, which began 10.11 s after the machine
+	if err := os.WriteFile(filepath.Join(n.proc, "uptime"), []byte("100.00 1.00\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, now := Machine{Procfs: n.proc}, time.Now()
+	for name, c := range map[string]struct {
+		component string
+		at        time.Time
+		want      bool
+	}{
+		"it began after the files":                  {"etcd", now.Add(-95 * time.Second), true},
+		"it began before them":                      {"etcd", now.Add(-80 * time.Second), false},
+		"it began within the second, and may not":   {"etcd", now.Add(-90*time.Second - 300*time.Millisecond), false},
+		"nothing of that name runs":                 {"kube-scheduler", time.Time{}, false},
+		"files that were written when nobody knows": {"etcd", time.Time{}, true},
+	} {
+		if got := m.BeganSince(c.component, c.at); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	n.run("etcd") // process 12, as old
+	if !m.BeganSince("etcd", now.Add(-95*time.Second)) {
+		t.Error("two that both began since")
+	}
+	if err := os.Remove(filepath.Join(n.proc, "uptime")); err != nil {
+		t.Fatal(err)
+	}
+	if m.BeganSince("etcd", now.Add(-95*time.Second)) {
+		t.Error("it is not known how long the machine runs, and so not when the process began")
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/kubepki/kubepki/internal/layout"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -58,4 +60,40 @@ func startOf(procfs string, pid int) (string, error) {
 		return "", fmt.Errorf("process %d has ended", pid)
 	}
 	return string(fields[19]), nil
+}
+
+// ticks of a second: USER_HZ, which is the same on every machine that Kubernetes runs on
+// (man 5 proc_pid_stat).
+const ticks = 100
+
+// BeganSince tells whether a process of a component runs, and none of them since before a
+// moment. One that may have begun within a second of it has not: it may have read what was
+// there before.
+func (m *Machine) BeganSince(component string, at time.Time) bool {
+	up, err := os.ReadFile(filepath.Join(m.Procfs, "uptime"))
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(string(up), " ")
+	seconds, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return false
+	}
+	booted := time.Now().Add(-time.Duration(seconds * float64(time.Second)))
+	any := false
+	for _, p := range layout.Running(m.Procfs) {
+		if p.Component != component {
+			continue
+		}
+		text, err := startOf(m.Procfs, p.PID)
+		if err != nil {
+			continue // it has ended
+		}
+		began, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || booted.Add(time.Duration(began)*time.Second/ticks).Before(at.Add(time.Second)) {
+			return false
+		}
+		any = true
+	}
+	return any
 }

@@ -9,13 +9,14 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"github.com/kubepki/kubepki/internal/connlimit"
 )
 
 // stopWait is for how long requests may go on after the context has ended.
 const stopWait = 10 * time.Second
 
-// MaxConnections may be open at once; more wait.
+// MaxConnections may be open at once. For one more another is closed, first one that asks
+// for nothing.
 const MaxConnections = 1000
 
 // maxStreams are the requests that one connection may have open at once, as many
@@ -60,7 +61,7 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, h http.Handl
 		log.Info("stopped")
 		stopped <- err
 	})
-	err := server.ServeTLS(netutil.LimitListener(l, MaxConnections), "", "")
+	err := server.ServeTLS(connlimit.HTTP(server, l, MaxConnections), "", "")
 	if stop() {
 		return err // it has ended by itself
 	}

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"github.com/kubepki/kubepki/internal/connlimit"
 )
 
 // Options say who may connect.
@@ -24,7 +24,8 @@ type Options struct {
 	Users []uint32
 	// Mode is the file's: connecting needs the right to write.
 	Mode fs.FileMode
-	// Connections may be open at once; more wait.
+	// Connections may be open at once. For one more another is closed, first one that has
+	// said nothing.
 	Connections int
 	// Log hears of each connection, by user and process.
 	Log *slog.Logger
@@ -48,7 +49,7 @@ func Listen(path string, o Options) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netutil.LimitListener(&peerListener{l, o.Users, o.Log}, o.Connections), nil
+	return connlimit.Stream(&peerListener{l, o.Users, o.Log}, o.Connections), nil
 }
 
 // Passed tells whether systemd passes a socket to this process.

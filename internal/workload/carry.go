@@ -18,6 +18,8 @@ const (
 	reasonCARollover  = "CARollover"
 	messageCARollover = "Renewing certificate as the CA of its issuer has changed"
 	reasonBundle      = "CABundleMismatch"
+	reasonPassword    = "KeystorePasswordChanged"
+	messagePassword   = "a keystore of Secret was made with another password than the one that spec.keystores refers to"
 	messageBundle     = "ca.crt of Secret is not what the issuer publishes"
 )
 

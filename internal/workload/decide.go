@@ -28,6 +28,9 @@ type State struct {
 	OwnerReference bool
 	// Carry is what a change of the issuer's CA asks for.
 	Carry Carry
+	// PasswordChanged says that a keystore of the Secret was made with a password that is
+	// not the one any more which the spec refers to.
+	PasswordChanged bool
 	// FirstBackoff and LastBackoff bound the time that is waited after a failure.
 	FirstBackoff, LastBackoff time.Duration
 }
@@ -133,8 +136,8 @@ func Decide(s State, now time.Time) Verdict {
 		v.Again = now.Add(3 * time.Minute)
 		return v
 	case s.restsUntil(&v, problem, now):
-		if v.Action == Rest && s.lacksBundle() { // others need it, whatever this one waits for
-			v.Action, v.Reason, v.Message = Mend, reasonBundle, messageBundle
+		if v.Action == Rest { // others need it, whatever this one waits for
+			s.mendOthers(&v)
 		}
 		return v
 	}
@@ -284,8 +287,18 @@ func (s *State) mend(v *Verdict) {
 	// Where the Secret itself cannot be read there is nothing that writing it would mend.
 	if p != nil && p.Reason != ReasonInvalidCertificate && p.Reason != ReasonManagedFieldsParseError {
 		v.Action, v.Reason, v.Message = Mend, p.Reason, p.Message
-	} else if s.lacksBundle() {
+		return
+	}
+	s.mendOthers(v)
+}
+
+// mendOthers looks at what others have changed: the bundle of the issuer, a password.
+func (s *State) mendOthers(v *Verdict) {
+	switch {
+	case s.lacksBundle():
 		v.Action, v.Reason, v.Message = Mend, reasonBundle, messageBundle
+	case s.PasswordChanged && PairProblem(s.Secret) == nil:
+		v.Action, v.Reason, v.Message = Mend, reasonPassword, messagePassword
 	}
 }
 

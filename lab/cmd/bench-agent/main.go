@@ -229,7 +229,7 @@ func scrape(url string) error {
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	n, err := io.Copy(io.Discard, answer.Body)
 	if err == nil && (answer.StatusCode != http.StatusOK || n == 0) {
 		err = fmt.Errorf("%s: %s, %d bytes", url, answer.Status, n)

@@ -63,7 +63,7 @@ func (c *controller) ready(ctx context.Context) error {
 			return err
 		}
 		if response, err := http.DefaultClient.Do(request); err == nil {
-			response.Body.Close()
+			_ = response.Body.Close()
 			if response.StatusCode == http.StatusOK {
 				return nil
 			}

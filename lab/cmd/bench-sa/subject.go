@@ -111,7 +111,7 @@ func (s *subject) verifyTheirs(ctx context.Context) func() error {
 	return func() error {
 		response, err := s.theirs.AuthenticateIn(ctx, s.objects, s.text, nil)
 		if response == nil {
-			return errors.Join(err, errors.New("Kubernetes refuses the token"))
+			return errors.Join(err, errors.New("the token is refused by Kubernetes"))
 		}
 		return err
 	}

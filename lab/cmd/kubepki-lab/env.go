@@ -25,7 +25,7 @@ with the lab's own programs.`,
 			if err != nil {
 				return err
 			}
-			defer client.Close()
+			defer func() { _ = client.Close() }()
 			status, err := client.Status(c.Context())
 			if err != nil {
 				return err

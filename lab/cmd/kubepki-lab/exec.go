@@ -58,7 +58,7 @@ func (p *place) enter(node string) (nsenter string, arguments []string, err erro
 	if err != nil {
 		return "", nil, err
 	}
-	client.Close()
+	_ = client.Close()
 	programs, err := p.programsDir()
 	if err != nil {
 		return "", nil, err

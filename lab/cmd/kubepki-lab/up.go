@@ -244,7 +244,7 @@ func awaitReady(ctx context.Context, talk io.Writer, folder cluster.Folder, bega
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	said := map[string]bool{}
 	var last *supervisor.Status
 	for {

@@ -78,9 +78,9 @@ func (b *bench) connect() {
 	b.t.Cleanup(func() { check(b.t, os.RemoveAll(short)) })
 	check(b.t, os.Symlink(filepath.Join(b.node.Root, "run/kubepki-lab"), filepath.Join(short, "s")))
 	endpoint := "unix://" + short + "/s/cri.sock"
-	b.client, err = remote.NewRemoteRuntimeService(b.t.Context(), endpoint, 10*time.Second, noop.NewTracerProvider(), false)
+	b.client, err = remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(10 * time.Second).WithTracerProvider(noop.NewTracerProvider()).Build(b.t.Context())
 	check(b.t, err)
-	b.images, err = remote.NewRemoteImageService(b.t.Context(), endpoint, 10*time.Second, noop.NewTracerProvider(), false)
+	b.images, err = remote.NewRemoteImageServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(10 * time.Second).WithTracerProvider(noop.NewTracerProvider()).Build(b.t.Context())
 	check(b.t, err)
 }
 

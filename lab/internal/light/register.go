@@ -69,8 +69,8 @@ func (n *node) report(ctx context.Context, client kubernetes.Interface) error {
 // status is what a kubelet would say.
 func (n *node) status() corev1.NodeStatus {
 	now := metav1.Now()
-	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) corev1.NodeCondition {
-		return corev1.NodeCondition{Type: kind, Status: status, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
+	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, message string) corev1.NodeCondition {
+		return corev1.NodeCondition{Type: kind, Status: status, Reason: "LightNode", Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
 	}
 	room := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi"), corev1.ResourcePods: resource.MustParse("110"),
@@ -81,10 +81,10 @@ func (n *node) status() corev1.NodeStatus {
 		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: Port}},
 		NodeInfo:        corev1.NodeSystemInfo{OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH, KubeletVersion: "v0.0.0-light", ContainerRuntimeVersion: "none://0"},
 		Conditions: []corev1.NodeCondition{
-			condition(corev1.NodeMemoryPressure, corev1.ConditionFalse, "LightNode", "it uses none"),
-			condition(corev1.NodeDiskPressure, corev1.ConditionFalse, "LightNode", "it uses none"),
-			condition(corev1.NodePIDPressure, corev1.ConditionFalse, "LightNode", "it uses none"),
-			condition(corev1.NodeReady, corev1.ConditionTrue, "LightNode", "it has a client certificate and a lease"),
+			condition(corev1.NodeMemoryPressure, corev1.ConditionFalse, "it uses none"),
+			condition(corev1.NodeDiskPressure, corev1.ConditionFalse, "it uses none"),
+			condition(corev1.NodePIDPressure, corev1.ConditionFalse, "it uses none"),
+			condition(corev1.NodeReady, corev1.ConditionTrue, "it has a client certificate and a lease"),
 		},
 	}
 }

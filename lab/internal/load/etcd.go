@@ -96,7 +96,7 @@ func (m *member) connect() (*grpc.ClientConn, error) {
 // close gives up the connection; the next call makes another one.
 func (m *member) close() {
 	if m.conn != nil {
-		m.conn.Close()
+		_ = m.conn.Close()
 		m.conn = nil
 	}
 }

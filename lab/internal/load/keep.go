@@ -93,12 +93,16 @@ func (k *keeper) request(ctx context.Context, a *account) {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.options.Timeout)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- a.stream.Do(limited) }()
+	done := make(chan struct{})
+	var err error // once done
+	go func() {
+		err = a.stream.Do(limited)
+		close(done)
+	}()
 	overdue := time.NewTimer(k.options.Timeout + grace)
 	defer overdue.Stop()
 	select {
-	case err := <-done:
+	case <-done:
 		k.count(a, began, err)
 	case <-overdue.C:
 		k.count(a, began, fmt.Errorf("no answer after %s", k.options.Timeout))

@@ -140,7 +140,7 @@ func (p *podCounts) ask(ctx context.Context, node string) (map[string]podclient.
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, countsLimit))
 	if err != nil {
 		return nil, err

@@ -84,7 +84,7 @@ func (p *proxied) health(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK {
 		why, _ := io.ReadAll(io.LimitReader(answer.Body, errorLimit)) // the status says enough
 		return fmt.Errorf("%s answers %s: %s", url, answer.Status, why)

@@ -29,7 +29,7 @@ func TestHealthFollowsTheWatches(t *testing.T) {
 		is("before all is listed", http.StatusServiceUnavailable)
 		synced = true
 		is("when all is listed", http.StatusOK)
-		for _, end := range []error{io.EOF, apierrors.NewResourceExpired("old"), apierrors.NewGone("old")} {
+		for _, end := range []error{io.EOF, apierrors.NewResourceExpired("old"), apierrors.NewGone("old")} { //nolint:staticcheck // servers that say so are served
 			w.fail("services", end)
 		}
 		is("after watches that ended as they do", http.StatusOK)

@@ -107,7 +107,7 @@ func (s *Supervisor) balance(ctx context.Context, running *sync.WaitGroup) error
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { listener.Close() })
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
 	b := &balancer{dial: node.Dial, behind: behind, ready: s.apiserverReady}
 	running.Go(func() {
 		if err := b.serve(ctx, listener); err != nil {

@@ -159,7 +159,7 @@ func (s *Supervisor) serveHTTP(ctx context.Context, listener net.Listener, handl
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if server.Shutdown(last) != nil {
-			server.Close()
+			_ = server.Close()
 		}
 	})
 	defer stop()
