@@ -93,7 +93,8 @@ func New(o Options) *Controller {
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.rollovers = &rollovers{
 		settings: o.Rollover, client: o.Client.Kube, stores: c.stores, authorities: c.authorities, cluster: o.ClusterNamespace,
-		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{},
+		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{}, backoff: o.FirstBackoff,
+		ours: func(issuer cmapi.GenericIssuer) bool { return o.Ours(refOf(issuer), issuer.GetNamespace()) },
 	}
 	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, c.rollovers, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
 	if o.ACME != nil {
@@ -227,15 +228,26 @@ func (c *Controller) secretTold(key types.NamespacedName, before, after *secretK
 		}
 	}
 	c.authorities.touched(key)
+	if after != nil && after.Type == recordType { // a user has changed it, or its issuer is gone
+		if issuer, ok := c.rollovers.recordOf(key); ok {
+			c.issuerQueue.Add(issuer)
+		}
+	}
 }
 
 // issuerTold hears of changes of issuers: they are verified, and whoever waits for them
 // is looked at again.
 func issuerTold[T any](c *Controller) func(types.NamespacedName, *T, *T) {
-	return func(key types.NamespacedName, _, after *T) {
+	return func(key types.NamespacedName, before, after *T) {
 		k := issuerKey{key.Namespace, key.Name}
-		if after != nil {
-			c.issuerQueue.Add(k)
+		c.issuerQueue.Add(k)
+		if before != nil && after != nil {
+			// What else its status says, such as how far a rollover is, nobody waits for.
+			was, wasIssuer := any(before).(cmapi.GenericIssuer)
+			is, isIssuer := any(after).(cmapi.GenericIssuer)
+			if wasIssuer && isIssuer && was.GetUID() == is.GetUID() && was.GetGeneration() == is.GetGeneration() && isReady(was) == isReady(is) {
+				return
+			}
 		}
 		c.wakeRequests(k)
 		c.wakeSigning(k)

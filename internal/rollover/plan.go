@@ -151,6 +151,7 @@ func Next(r Record, s Seen, set Settings, now time.Time) (Record, Plan) {
 	}
 	r.unused(s, now)
 	r.drop(s, set, now)
+	r.bound(s)
 	switch {
 	case len(r.Anchors) == 1:
 		r.Begun = time.Time{}
@@ -243,6 +244,24 @@ func (r *Record) unused(s Seen, now time.Time) {
 			a.Unused = time.Time{}
 		case a.Unused.IsZero():
 			a.Unused = now
+		}
+	}
+}
+
+// MaxAnchors is how many anchors are carried: where a CA changes again and again, the oldest
+// goes that no leaf needs, and then the oldest.
+const MaxAnchors = 16
+
+// bound takes away what is more than MaxAnchors.
+func (r *Record) bound(s Seen) {
+	for _, used := range []bool{false, true} {
+		for i := 0; i < len(r.Anchors) && len(r.Anchors) > MaxAnchors; {
+			a := &r.Anchors[i]
+			if a.ID != r.Signing && a.ID != s.Current.ID && (used || s.Leaves[a.ID] == 0) {
+				r.Anchors = slices.Delete(r.Anchors, i, i+1)
+			} else {
+				i++
+			}
 		}
 	}
 }
