@@ -224,7 +224,13 @@ func (c *Controller) secretTold(key types.NamespacedName, before, after *secretK
 	}
 	for _, k := range []*secretKept{before, after} {
 		if k != nil && k.nextKeyOf != "" {
-			c.certificateQueue.Add(types.NamespacedName{Namespace: key.Namespace, Name: k.nextKeyName})
+			of := types.NamespacedName{Namespace: key.Namespace, Name: k.nextKeyName}
+			c.certificateQueue.Add(of)
+			for _, r := range c.requestsOf(of, k.nextKeyOf) { // whose key this is, seen after them
+				if c.wantsRequest(r) {
+					c.requestQueue.Add(types.NamespacedName{Namespace: key.Namespace, Name: r.Name})
+				}
+			}
 		}
 	}
 	c.authorities.touched(key)
