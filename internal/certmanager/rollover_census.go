@@ -276,11 +276,8 @@ func (r *rollovers) peek(key issuerKey) *view {
 // givenBelow adds until when certificates live that issuers with the same anchors have
 // given to others.
 func (r *rollovers) givenBelow(key issuerKey, rec *caRecord, to map[rollover.ID]time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for other, o := range r.known {
-		v := o.view.Load()
-		if v == nil || other == key {
+	for other, v := range r.views() {
+		if other == key {
 			continue
 		}
 		for _, a := range v.record.Anchors {

@@ -87,11 +87,7 @@ func (v *view) condition() (status cmmeta.ConditionStatus, reason, message strin
 	status = cmmeta.ConditionTrue
 	switch v.plan.Phase {
 	case rollover.Publish:
-		lacking := 0
-		for _, n := range v.seen.lacking {
-			lacking = max(lacking, n)
-		}
-		reason, message = reasonPublishing, fmt.Sprintf("%d of %d Secrets lack the new CA", lacking, v.seen.places)
+		reason, message = reasonPublishing, fmt.Sprintf("%d of %d Secrets lack the new CA", v.lacking(), v.seen.places)
 		if v.seen.example.Name != "" {
 			message += ", such as " + v.seen.example.String()
 		}
@@ -125,6 +121,15 @@ func (v *view) condition() (status cmmeta.ConditionStatus, reason, message strin
 		message += fmt.Sprintf("; %d certificates are of a CA that is not known", v.seen.unknown)
 	}
 	return status, reason, message
+}
+
+// lacking is how many Secrets lack an anchor, as far as they can be told from each other.
+func (v *view) lacking() int {
+	most := 0
+	for _, n := range v.seen.lacking {
+		most = max(most, n)
+	}
+	return most
 }
 
 // left is how many certificates there are of other CAs than the one that signs.
