@@ -332,6 +332,7 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		a.birth(m, path, name)
 		return http.StatusCreated, a.put(path, "ADDED", body)
 	case http.MethodPut:
+		whole := !strings.HasSuffix(path, "/status")
 		path = strings.TrimSuffix(path, "/status")
 		old := a.objects[path]
 		if old == nil {
@@ -339,6 +340,9 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		}
 		if meta(old)["resourceVersion"] != meta(body)["resourceVersion"] || meta(old)["uid"] != meta(body)["uid"] {
 			return http.StatusConflict, nil
+		}
+		if whole {
+			return http.StatusOK, a.put(path, "MODIFIED", body)
 		}
 		changed := map[string]any{}
 		for k, v := range old {

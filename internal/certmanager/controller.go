@@ -254,6 +254,9 @@ func issuerTold[T any](c *Controller) func(types.NamespacedName, *T, *T) {
 			if wasIssuer && isIssuer && was.GetUID() == is.GetUID() && was.GetGeneration() == is.GetGeneration() && isReady(was) == isReady(is) {
 				return
 			}
+			if isIssuer && is.GetSpec().CA != nil && isReady(is) { // before that nothing was asked of its Certificates
+				c.wakeCertificates(k)
+			}
 		}
 		c.wakeRequests(k)
 		c.wakeSigning(k)

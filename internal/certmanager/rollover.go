@@ -151,8 +151,8 @@ func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view
 	if rec.Signing != is.ID {
 		v.signing = rec.previous
 	}
-	if rec.text != rec.encode() || rec.previous != previous || rec.owner != rec.ownerOf(issuer) {
-		if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+	if rec.text != rec.encode() || rec.previous != previous || rec.owner != rec.ownerOf(key, issuer.GetUID()) {
+		if err := r.writeRecord(ctx, key, issuer.GetUID(), rec); err != nil {
 			return nil, err
 		}
 	}
@@ -337,7 +337,7 @@ func (r *rollovers) keep(ctx context.Context, issuer cmapi.GenericIssuer) error 
 		return err // the one that signs is there already, or gone
 	}
 	rec.previous, rec.kept = v.current, now()
-	return r.writeRecord(ctx, at, issuer, rec)
+	return r.writeRecord(ctx, keyOf(issuer), issuer.GetUID(), rec)
 }
 
 // given takes note of a certificate that goes to somebody whose Secrets nobody sees,
@@ -359,19 +359,23 @@ func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, by *w
 	if err != nil {
 		return err
 	}
-	// A good deal more, so that not each one is a write.
-	until := leaf.NotAfter.Add(leaf.NotAfter.Sub(now()) / 4).Truncate(time.Second)
 	if rec.Find(id) == nil {
 		return errAgain
 	}
-	rec.noteOthers(map[rollover.ID]time.Time{id: until})
-	if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+	rec.give(id, leaf.NotAfter)
+	if err := r.writeRecord(ctx, key, issuer.GetUID(), rec); err != nil {
 		return err
 	}
 	next := *v
 	next.record = rec
 	state.view.Store(&next)
 	return nil
+}
+
+// give takes note of a certificate that ends at a time: of a good deal more, so that not
+// each one is a write.
+func (r *caRecord) give(id rollover.ID, end time.Time) {
+	r.noteOthers(map[rollover.ID]time.Time{id: end.Add(end.Sub(now()) / 4).Truncate(time.Second)})
 }
 
 // noteOthers has anchors stay until times.

@@ -61,7 +61,7 @@ func (r *rollovers) orphaned(ctx context.Context, key issuerKey) (time.Duration,
 	}
 	if rec.previous != nil {
 		rec.previous, rec.kept = nil, time.Time{}
-		return orphanAgain, r.writeRecord(ctx, at, nil, rec)
+		return orphanAgain, r.writeRecord(ctx, key, "", rec)
 	}
 	return orphanAgain, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,35 +30,47 @@ const (
 	lateness   = 9 * time.Minute
 )
 
-// leaves are those of the chain: of the root's issuer, and of the intermediate's.
-var chainLeaves = []string{"web", "app-1", "app-2"}
+// chainLeaves are those of the root's two issuers, and of the intermediate's.
+var chainLeaves = []string{"web", "other", "app-1", "app-2"}
 
-// chainOf is an API with a root that signs itself, its issuer, an intermediate of it, the
-// issuer of that, and leaves of both.
-func chainOf(t *testing.T) *api {
+// chainIssuer makes an issuer; that of the root has a ConfigMap, for whom has no Certificate.
+func (a *api) chainIssuer(t *testing.T, name string, spec cmapi.IssuerConfig) {
+	o := cmapi.Issuer{
+		TypeMeta:   metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.IssuerKind},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{annotationAccept: acceptance.String(), annotationWindow: "10m"}},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: spec},
+	}
+	if name == "root" {
+		o.Annotations[annotationConfigMap] = "anchors"
+	}
+	a.make(t, cm+"issuers", o)
+}
+
+func caIn(secret string) cmapi.IssuerConfig {
+	return cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: secret}}
+}
+
+// chainOf is an API with a root that signs itself, two issuers that share it, an
+// intermediate of it, the issuer of that, and leaves of all.
+func chainOf(t *testing.T, rotation cmapi.PrivateKeyRotationPolicy) *api {
 	a := newPipeAPI(t)
 	gv := metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String()}
-	issuer := func(name string, spec cmapi.IssuerConfig) {
-		o := cmapi.Issuer{TypeMeta: gv, ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{
-			annotationAccept: acceptance.String(), annotationWindow: "10m",
-		}}, Spec: cmapi.IssuerSpec{IssuerConfig: spec}}
-		o.Kind = cmapi.IssuerKind
-		a.make(t, cm+"issuers", o)
-	}
 	certificate := func(name, of string, ca bool) {
 		o := cmapi.Certificate{TypeMeta: gv, ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 			SecretName: name, CommonName: name, DNSNames: []string{name}, IsCA: ca, IssuerRef: cmmeta.IssuerReference{Name: of},
-			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm, RotationPolicy: rotation},
 		}}
 		o.Kind = cmapi.CertificateKind
 		a.make(t, cm+"certificates", o)
 	}
-	issuer("self", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}})
-	issuer("root", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "root"}})
-	issuer("middle", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "middle"}})
+	a.chainIssuer(t, "self", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}})
+	a.chainIssuer(t, "root", caIn("root"))
+	a.chainIssuer(t, "twin", caIn("root"))
+	a.chainIssuer(t, "middle", caIn("middle"))
 	certificate("root", "self", true)
 	certificate("middle", "root", true)
 	certificate("web", "root", false)
+	certificate("other", "twin", false)
 	certificate("app-1", "middle", false)
 	certificate("app-2", "middle", false)
 	return a
@@ -94,7 +107,7 @@ func serve(t *testing.T, a *api, most time.Duration, until func() error) {
 // holds is what a Secret holds, as long as it does.
 type holds struct {
 	name       string
-	chain      []*x509.Certificate
+	chain      []*x509.Certificate // none: of one that trusts alone
 	anchors    []*x509.Certificate
 	begin, end time.Time
 }
@@ -105,23 +118,19 @@ func (a *api) history(t *testing.T, since time.Time) []holds {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var all []holds
-	for _, name := range chainLeaves {
+	for _, path := range []string{secretPath + "web", secretPath + "other", secretPath + "app-1", secretPath + "app-2", secretPath + "root", anchorsPath} {
 		var last *holds
 		for _, e := range a.events {
-			if e.path != secretPath+name {
+			if e.path != path {
 				continue
 			}
-			var s corev1.Secret
-			check(t, json.Unmarshal(e.object, &s))
-			chain, err := trust.ParseCertificates(s.Data["tls.crt"])
-			check(t, err)
-			anchors, err := trust.ParseCertificates(s.Data["ca.crt"])
-			check(t, err)
+			is := &holds{name: path[strings.LastIndex(path, "/")+1:], begin: e.at}
+			is.read(t, e.object, path)
 			if last != nil {
 				last.end = e.at
 				all = append(all, *last)
 			}
-			last = &holds{name: name, chain: chain, anchors: anchors, begin: e.at}
+			last = is
 		}
 		last.end = time.Now()
 		all = append(all, *last)
@@ -135,13 +144,35 @@ func (a *api) history(t *testing.T, since time.Time) []holds {
 	return late
 }
 
+const anchorsPath = "/api/v1/namespaces/n/configmaps/anchors"
+
+func (h *holds) read(t *testing.T, object []byte, path string) {
+	t.Helper()
+	var err error
+	if path == anchorsPath {
+		var m corev1.ConfigMap
+		check(t, json.Unmarshal(object, &m))
+		h.anchors, err = trust.ParseCertificates([]byte(m.Data["ca.crt"]))
+		check(t, err)
+		return
+	}
+	var s corev1.Secret
+	check(t, json.Unmarshal(object, &s))
+	h.anchors, err = trust.ParseCertificates(s.Data["ca.crt"])
+	check(t, err)
+	if path != secretPath+"root" { // of whose ca.crt there are readers
+		h.chain, err = trust.ParseCertificates(s.Data["tls.crt"])
+		check(t, err)
+	}
+}
+
 // refuses looks whether an application may have refused another: each shows and trusts
 // what its Secret holds, or has held until a time ago.
 func refuses(t *testing.T, all []holds, lateness time.Duration) error {
 	t.Helper()
 	for _, server := range all {
 		for _, client := range all {
-			if server.begin.After(client.end.Add(lateness)) || client.begin.After(server.end.Add(lateness)) {
+			if len(server.chain) == 0 || server.begin.After(client.end.Add(lateness)) || client.begin.After(server.end.Add(lateness)) {
 				continue
 			}
 			roots, between := x509.NewCertPool(), x509.NewCertPool()
@@ -183,7 +214,7 @@ func (a *api) carriedTo() error {
 			return fmt.Errorf("%s is of another root: %v", name, err)
 		}
 	}
-	for _, name := range []string{"root", "middle"} {
+	for _, name := range []string{"root", "twin", "middle"} {
 		var i cmapi.Issuer
 		var record corev1.Secret
 		if !a.read(cm+"issuers/"+name, &i) || !a.read(secretPath+name+".issuer.ca-rollover", &record) {
@@ -248,7 +279,7 @@ func TestAProcessThatDiesInTheMidstOfARolloverHarmsNobody(t *testing.T) {
 func rolloverKilledAt(t *testing.T, at int, before bool) (writes int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		a := chainOf(t)
+		a := chainOf(t, cmapi.RotationPolicyAlways)
 		serve(t, a, time.Minute, a.carriedTo)
 		begun, old := time.Now(), a.secretText("root", "tls.crt")
 		first := len(a.writes)
@@ -282,4 +313,98 @@ func rolloverKilledAt(t *testing.T, at int, before bool) (writes int) {
 		}
 	})
 	return writes
+}
+
+// gc removes what an object of a UID owns, as the garbage collector does.
+func (a *api) gc(uid any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for path, o := range a.objects {
+		refs, _ := meta(o)["ownerReferences"].([]any)
+		for _, r := range refs {
+			if ref, ok := r.(map[string]any); ok && ref["uid"] == uid {
+				gone := clone(o)
+				gone["metadata"] = clone(meta(o))
+				a.put(path, "DELETED", gone)
+				break
+			}
+		}
+	}
+}
+
+// remove removes an object and what it owns.
+func (a *api) remove(path string) {
+	a.mu.Lock()
+	gone := clone(a.objects[path])
+	gone["metadata"] = clone(meta(gone))
+	uid := meta(gone)["uid"]
+	a.put(path, "DELETED", gone)
+	a.mu.Unlock()
+	a.gc(uid)
+}
+
+// TestWhateverBefallsARolloverNobodyIsRefused has one thing after the other befall a chain
+// of issuers, with readers as late as they may be.
+func TestWhateverBefallsARolloverNobodyIsRefused(t *testing.T) {
+	type step struct {
+		after time.Duration
+		do    func(*testing.T, *api)
+	}
+	renew := func(name string) func(*testing.T, *api) { return func(t *testing.T, a *api) { a.renew(t, name) } }
+	for name, c := range map[string]struct {
+		rotation cmapi.PrivateKeyRotationPolicy
+		steps    []step
+		anew     bool // the leaves are of another key in the end
+	}{
+		"the root is certified again with its key":              {cmapi.RotationPolicyNever, []step{{0, renew("root")}}, false},
+		"the intermediate alone gets another key":               {cmapi.RotationPolicyAlways, []step{{0, renew("middle")}}, false},
+		"both get another key":                                  {cmapi.RotationPolicyAlways, []step{{0, renew("middle")}, {time.Second, renew("root")}}, true},
+		"the root changes again while the new one is published": {cmapi.RotationPolicyAlways, []step{{0, renew("root")}, {5 * time.Minute, renew("root")}}, true},
+		"the root changes again while leaves are issued anew":   {cmapi.RotationPolicyAlways, []step{{0, renew("root")}, {14 * time.Minute, renew("root")}}, true},
+		"the root changes again while the intermediate follows": {cmapi.RotationPolicyAlways, []step{{0, renew("root")}, {24 * time.Minute, renew("root")}}, true},
+		"an issuer is removed in the midst, and made again": {cmapi.RotationPolicyAlways, []step{
+			{0, renew("root")},
+			{13 * time.Minute, func(_ *testing.T, a *api) { a.remove(cm + "issuers/root"); a.remove(cm + "issuers/middle") }},
+			{2 * time.Minute, func(t *testing.T, a *api) {
+				a.chainIssuer(t, "root", caIn("root"))
+				a.chainIssuer(t, "middle", caIn("middle"))
+			}},
+		}, true},
+		"a leaf is issued anew by hand all the while": {cmapi.RotationPolicyAlways, []step{
+			{0, renew("root")}, {time.Minute, renew("web")}, {10 * time.Minute, renew("app-1")}, {5 * time.Minute, renew("other")}, {5 * time.Minute, renew("app-2")},
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := chainOf(t, c.rotation)
+				serve(t, a, time.Minute, a.carriedTo)
+				begun, old := time.Now(), a.secretText("root", "tls.crt")
+				for _, s := range c.steps {
+					if s.after > 0 {
+						from := time.Now()
+						serve(t, a, 3*time.Hour, func() error {
+							if time.Since(from) < s.after {
+								return errors.New("it is too soon")
+							}
+							return nil
+						})
+					}
+					s.do(t, a)
+				}
+				from := time.Now()
+				serve(t, a, 6*time.Hour, func() error {
+					if time.Since(from) < 90*time.Minute {
+						return errors.New("it is too soon")
+					}
+					return a.carriedTo()
+				})
+				if is := a.secretText("root", "tls.crt"); (is != old) != (c.anew || c.rotation == cmapi.RotationPolicyNever) {
+					t.Errorf("the root is another: %t", is != old)
+				}
+				if err := refuses(t, a.history(t, begun), lateness); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

@@ -2,8 +2,6 @@ package certmanager
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-
-	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 )
 
 var rolloverLabels = []string{"issuer_kind", "issuer_namespace", "issuer_name"}
@@ -44,12 +42,8 @@ func (r *rollovers) views() map[issuerKey]*view {
 
 func (r *rollovers) collect(all chan<- prometheus.Metric) {
 	for key, v := range r.views() {
-		kind := cmapi.IssuerKind
-		if key.namespace == "" {
-			kind = cmapi.ClusterIssuerKind
-		}
 		gauge := func(d *prometheus.Desc, value float64, more ...string) {
-			all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{kind, key.namespace, key.name}, more...)...)
+			all <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{key.kind(), key.namespace, key.name}, more...)...)
 		}
 		gauge(descAnchors, float64(len(v.record.Anchors)))
 		if len(v.record.Anchors) < 2 {

@@ -224,16 +224,17 @@ func (r *caRecord) list() []*x509.Certificate {
 
 // ownerOf is the issuer with which a record goes; "": none. In the midst of a change it
 // stays, for applications need what it says until they are carried over.
-func (r *caRecord) ownerOf(issuer cmapi.GenericIssuer) types.UID {
-	if issuer == nil || len(r.Anchors) > 1 && !hasLongName(keyOf(issuer)) {
+func (r *caRecord) ownerOf(key issuerKey, uid types.UID) types.UID {
+	if len(r.Anchors) > 1 && !hasLongName(key) {
 		return ""
 	}
-	return issuer.GetUID()
+	return uid
 }
 
-// writeRecord keeps a record, if nobody has changed it since it was read. The issuer is
-// nil where it is gone.
-func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, issuer cmapi.GenericIssuer, rec *caRecord) error {
+// writeRecord keeps the record of an issuer, if nobody has changed it since it was read.
+// The UID is "" where the issuer is gone.
+func (r *rollovers) writeRecord(ctx context.Context, key issuerKey, uid types.UID, rec *caRecord) error {
+	at := r.recordAt(key)
 	data := map[string][]byte{cmmeta.TLSCAKey: trust.EncodeCertificates(rec.list()...), recordState: []byte(rec.encode())}
 	if rec.previous != nil {
 		key, err := x509.MarshalPKCS8PrivateKey(rec.previous.Key)
@@ -245,10 +246,9 @@ func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, is
 	}
 	secret := applycorev1.Secret(at.Name, at.Namespace).WithType(recordType).WithData(data).
 		WithLabels(map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true", "app.kubernetes.io/managed-by": "kubepki"})
-	owner := rec.ownerOf(issuer)
+	owner := rec.ownerOf(key, uid)
 	if owner != "" {
-		ref := refOf(issuer)
-		secret.WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion(cmapi.SchemeGroupVersion.String()).WithKind(ref.Kind).WithName(ref.Name).WithUID(owner))
+		secret.WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion(cmapi.SchemeGroupVersion.String()).WithKind(key.kind()).WithName(key.name).WithUID(owner))
 	}
 	if rec.version != "" {
 		secret.WithResourceVersion(rec.version)
