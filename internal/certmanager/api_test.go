@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -18,8 +19,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-
-	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // api is an API server over HTTP that keeps objects of any resource, in JSON: lists,
@@ -41,30 +40,89 @@ type api struct {
 	refuses func(method, path string) int
 	// gateways are the resources that the Gateway API has; nil: there is none.
 	gateways []string
+	dead     bool // nothing more of the process is done
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+	http *http.Client                                                         // of others
 }
 
 type event struct {
 	version    int
 	kind, path string
 	object     []byte
+	at         time.Time
 }
 
 func newAPI(t *testing.T) *api {
+	a := &api{objects: map[string]map[string]any{}, version: 1, http: http.DefaultClient}
+	a.begin(t, nil)
+	return a
+}
+
+// newPipeAPI is one whose connections are pipes, so that time is made in a bubble.
+func newPipeAPI(t *testing.T) *api {
 	a := &api{objects: map[string]map[string]any{}, version: 1}
+	pipes := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	a.dial = pipes.dial
+	transport := &http.Transport{DialContext: a.dial}
+	t.Cleanup(transport.CloseIdleConnections)
+	a.http = &http.Client{Transport: transport}
+	a.begin(t, pipes)
+	return a
+}
+
+func (a *api) begin(t *testing.T, listener net.Listener) {
 	a.changed = sync.NewCond(&a.mu)
 	a.Server = httptest.NewUnstartedServer(a)
 	a.Config.ErrorLog = log.New(io.Discard, "", 0) // connections are cut on purpose
+	if listener != nil {
+		a.Listener.Close()
+		a.Listener = listener
+	}
 	a.Start()
 	t.Cleanup(func() {
 		a.CloseClientConnections()
 		a.Close()
 	})
-	return a
 }
 
 func (a *api) config() *rest.Config {
-	return &rest.Config{Host: a.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+	return &rest.Config{Host: a.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}, Dial: a.dial}
 }
+
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (*pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
 
 // meta is a map within an object, made where it is not there.
 func meta(o map[string]any) map[string]any {
@@ -89,7 +147,7 @@ func (a *api) put(path, kind string, o map[string]any) []byte {
 	} else {
 		a.objects[path] = o
 	}
-	a.events = append(a.events, event{a.version, kind, path, data})
+	a.events = append(a.events, event{a.version, kind, path, data, time.Now()})
 	a.changed.Broadcast()
 	return data
 }
@@ -99,7 +157,7 @@ func (a *api) make(t *testing.T, collection string, object any) {
 	t.Helper()
 	data, err := json.Marshal(object)
 	check(t, err)
-	response, err := http.Post(a.URL+collection, "application/json", bytes.NewReader(data))
+	response, err := a.http.Post(a.URL+collection, "application/json", bytes.NewReader(data))
 	check(t, err)
 	response.Body.Close()
 	if response.StatusCode != http.StatusCreated {
@@ -231,11 +289,15 @@ func (a *api) write(w http.ResponseWriter, r *http.Request) {
 	defer a.mu.Unlock()
 	ours := r.UserAgent() != "Go-http-client/1.1"
 	var after bool
+	if ours && a.dead {
+		panic(http.ErrAbortHandler)
+	}
 	if ours {
 		a.writes = append(a.writes, r.Method+" "+r.URL.Path)
 		if a.dies != nil {
 			var before bool
 			if before, after = a.dies(len(a.writes)); before {
+				a.dead = true
 				a.die()
 				panic(http.ErrAbortHandler)
 			}
@@ -249,6 +311,7 @@ func (a *api) write(w http.ResponseWriter, r *http.Request) {
 		code, answer = a.done(r, body)
 	}
 	if after {
+		a.dead = true
 		a.die()
 		panic(http.ErrAbortHandler)
 	}
@@ -278,6 +341,7 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		a.birth(m, path, name)
 		return http.StatusCreated, a.put(path, "ADDED", body)
 	case http.MethodPut:
+		whole := !strings.HasSuffix(path, "/status")
 		path = strings.TrimSuffix(path, "/status")
 		old := a.objects[path]
 		if old == nil {
@@ -288,7 +352,7 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		}
 		changed := clone(old)
 		changed["status"], changed["metadata"] = body["status"], clone(meta(old))
-		if path == r.URL.Path { // the whole of it
+		if whole {
 			changed = body
 		}
 		return http.StatusOK, a.put(path, "MODIFIED", changed)
@@ -298,13 +362,16 @@ func (a *api) done(r *http.Request, body map[string]any) (int, []byte) {
 		}
 		m, kind := meta(body), "MODIFIED"
 		if old := a.objects[path]; old != nil {
+			if v := m["resourceVersion"]; v != nil && v != meta(old)["resourceVersion"] {
+				return http.StatusConflict, nil
+			}
 			m["uid"] = meta(old)["uid"]
 		} else {
 			kind = "ADDED"
 			a.birth(m, path, path[strings.LastIndex(path, "/")+1:])
 		}
 		fields := map[string]any{"f:labels": owned(m["labels"]), "f:annotations": owned(m["annotations"])}
-		m["managedFields"] = []any{map[string]any{"manager": workload.FieldManager, "operation": "Apply", "fieldsType": "FieldsV1",
+		m["managedFields"] = []any{map[string]any{"manager": r.URL.Query().Get("fieldManager"), "operation": "Apply", "fieldsType": "FieldsV1",
 			"fieldsV1": map[string]any{"f:metadata": fields, "f:data": owned(body["data"])}}}
 		return http.StatusOK, a.put(path, kind, body)
 	case http.MethodDelete:

@@ -95,7 +95,8 @@ func New(o Options) *Controller {
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.rollovers = &rollovers{
 		settings: o.Rollover, client: o.Client.Kube, stores: c.stores, authorities: c.authorities, cluster: o.ClusterNamespace,
-		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{},
+		log: o.Log, publish: o.Publish, events: o.Events, changed: c.wakeCertificates, known: map[issuerKey]*rolloverOf{}, backoff: o.FirstBackoff,
+		ours: func(issuer cmapi.GenericIssuer) bool { return o.Ours(refOf(issuer), issuer.GetNamespace()) },
 	}
 	c.signers["ca"], c.signers["selfSigned"] = &caIssuer{c.authorities, c.rollovers, o.ClusterNamespace}, &selfSignedIssuer{o.Client.Kube}
 	if o.ACME != nil {
@@ -230,19 +231,39 @@ func (c *Controller) secretTold(key types.NamespacedName, before, after *secretK
 	}
 	for _, k := range []*secretKept{before, after} {
 		if k != nil && k.nextKeyOf != "" {
-			c.certificateQueue.Add(types.NamespacedName{Namespace: key.Namespace, Name: k.nextKeyName})
+			of := types.NamespacedName{Namespace: key.Namespace, Name: k.nextKeyName}
+			c.certificateQueue.Add(of)
+			for _, r := range c.requestsOf(of, k.nextKeyOf) { // whose key this is, seen after them
+				if c.wantsRequest(r) {
+					c.requestQueue.Add(types.NamespacedName{Namespace: key.Namespace, Name: r.Name})
+				}
+			}
 		}
 	}
 	c.authorities.touched(key)
+	if after != nil && after.Type == recordType { // a user has changed it, or its issuer is gone
+		if issuer, ok := c.rollovers.recordOf(key); ok {
+			c.issuerQueue.Add(issuer)
+		}
+	}
 }
 
 // issuerTold hears of changes of issuers: they are verified, and whoever waits for them
 // is looked at again.
 func issuerTold[T any](c *Controller) func(types.NamespacedName, *T, *T) {
-	return func(key types.NamespacedName, _, after *T) {
+	return func(key types.NamespacedName, before, after *T) {
 		k := issuerKey{key.Namespace, key.Name}
-		if after != nil {
-			c.issuerQueue.Add(k)
+		c.issuerQueue.Add(k)
+		if before != nil && after != nil {
+			// What else its status says, such as how far a rollover is, nobody waits for.
+			was, wasIssuer := any(before).(cmapi.GenericIssuer)
+			is, isIssuer := any(after).(cmapi.GenericIssuer)
+			if wasIssuer && isIssuer && was.GetUID() == is.GetUID() && was.GetGeneration() == is.GetGeneration() && isReady(was) == isReady(is) {
+				return
+			}
+			if isIssuer && is.GetSpec().CA != nil && isReady(is) { // before that nothing was asked of its Certificates
+				c.wakeCertificates(k)
+			}
 		}
 		c.wakeRequests(k)
 		c.wakeSigning(k)

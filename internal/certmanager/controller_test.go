@@ -16,6 +16,7 @@ import (
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/klog/v2"
 
 	"github.com/kubepki/kubepki/internal/trust"
@@ -24,6 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // watches end in the middle
+	utilruntime.ErrorHandlers = nil                   // one sleeps since the last error, which was in another bubble's time
 	os.Exit(m.Run())
 }
 
@@ -42,7 +44,7 @@ func process(t *testing.T, a *api, approver Approver, until func() bool) {
 	c := New(Options{Client: client, Approver: approver, Workers: 2, ClusterNamespace: "n", Log: slog.New(slog.NewTextHandler(&said, nil))})
 	ctx, stop := context.WithCancel(t.Context())
 	a.mu.Lock()
-	a.die = stop
+	a.die, a.dead = stop, false
 	a.mu.Unlock()
 	var running sync.WaitGroup
 	running.Go(func() { check(t, c.Run(ctx)) })

@@ -258,6 +258,9 @@ func (c *Controller) finish(ctx context.Context, it *item, r *cmapi.CertificateR
 		if err := c.keepAuthority(ctx, it.secret()); err != nil {
 			return err
 		}
+		if ca := c.rootRenewed(ctx, it, content.Chain); ca != nil {
+			content.CA = ca
+		}
 	}
 	facts, err := c.apply(ctx, it, content)
 	if err != nil {

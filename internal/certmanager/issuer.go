@@ -78,6 +78,13 @@ func kindOf(s *cmapi.IssuerSpec) string {
 // ClusterIssuer.
 type issuerKey struct{ namespace, name string }
 
+func (k issuerKey) kind() string {
+	if k.namespace == "" {
+		return cmapi.ClusterIssuerKind
+	}
+	return cmapi.IssuerKind
+}
+
 // issuerOf is the key of the issuer that an object of a namespace names; false where it
 // is none of cert-manager.io.
 func issuerOf(ref cmmeta.IssuerReference, namespace string) (issuerKey, bool) {

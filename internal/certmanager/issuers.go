@@ -18,8 +18,11 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 	issuer := c.issuer(key)
 	if issuer == nil || issuer.GetDeletionTimestamp() != nil {
 		c.authorities.forget(c.namesAuthority)
-		c.rollovers.gone(key) // its record goes with it
-		return nil
+		again, err := c.rollovers.orphaned(ctx, key)
+		if again > 0 {
+			c.issuerQueue.AddAfter(key, again)
+		}
+		return err
 	}
 	if !c.Ours(refOf(issuer), key.namespace) {
 		return nil

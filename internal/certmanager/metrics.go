@@ -68,6 +68,7 @@ func (collector) Describe(all chan<- *prometheus.Desc) {
 	for _, one := range []*prometheus.Desc{d.ready, d.notAfter, d.notBefore, d.expiration, d.renewal} {
 		all <- one
 	}
+	describeRollovers(all)
 }
 
 func (q collector) Collect(all chan<- prometheus.Metric) {
@@ -75,6 +76,7 @@ func (q collector) Collect(all chan<- prometheus.Metric) {
 	if c == nil {
 		return
 	}
+	c.rollovers.collect(all)
 	d := descs()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		all <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)

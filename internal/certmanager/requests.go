@@ -67,8 +67,8 @@ func (c *Controller) handleRequest(ctx context.Context, key types.NamespacedName
 }
 
 // isLeftOver tells whether a request is of a Certificate for which no issuance is under
-// way: what a process that ended has left, with a key that nobody has. It is replaced
-// with the next issuance.
+// way, or for which no key waits: what a process that ended has left, with a key that
+// nobody has. It is replaced with the next issuance.
 func (c *Controller) isLeftOver(key types.NamespacedName, f *workload.RequestFacts) bool {
 	if f.Owner == "" {
 		return false
@@ -78,7 +78,7 @@ func (c *Controller) isLeftOver(key types.NamespacedName, f *workload.RequestFac
 		return false
 	}
 	_, under := workload.Issuing(&o.Status)
-	return !under
+	return !under || len(c.nextKeysOf(f.Owner)) == 0
 }
 
 // answer brings the status of an open request as far as it goes. It returns when to look

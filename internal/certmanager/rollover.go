@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,12 +34,19 @@ type rollovers struct {
 	log         *slog.Logger
 	publish     PublishBundle
 	events      Events
+	// ours tells whether an issuer is served by this process.
+	ours func(cmapi.GenericIssuer) bool
+	// backoff is the first wait after an issuance that has failed.
+	backoff time.Duration
 	// changed hears that Certificates of an issuer are to be looked at: their bundle, or
 	// when they are due.
 	changed func(issuerKey)
 
 	mu    sync.Mutex
 	known map[issuerKey]*rolloverOf
+
+	counting sync.Mutex
+	counted  *tally
 }
 
 type rolloverOf struct {
@@ -127,33 +135,14 @@ func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view
 	if err != nil {
 		return nil, err
 	}
-	before, was := state.view.Load(), rec.Record
-	certificates := 0
-	steady := rec.version != "" && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == currentOf(current).Certificate
-	if !steady {
-		certificates = r.stores.certificatesOf(key)
-	}
-	set, _, wrong := r.settings.settingsOf(issuer, certificates)
-	unpublished := r.publishAll(ctx, issuer, rec.list())
-	v := &view{uid: issuer.GetUID(), current: current, signing: current, record: rec, wrong: wrong}
-	is := currentOf(current)
-	fresh := rec.Find(is.ID) == nil
-	rec.certificates[is.ID] = current.Chain[len(current.Chain)-1]
-	if !steady { // of the only anchor nobody asks who uses it
-		v.seen = r.stores.census(key, rec, now())
-	}
-	hadPrevious, owned := rec.previous, rec.owner == issuer.GetUID()
-	held := r.held(ctx, issuer, rec)
-	seen := rollover.Seen{Current: is, Held: held, Lacking: v.seen.lacking, Leaves: v.seen.leaves}
-	if unpublished != nil && !steady {
-		for _, a := range rec.Anchors {
-			seen.Lacking[a.ID]++
-		}
-	}
+	before, was, previous := state.view.Load(), rec.Record, rec.previous
+	v := &view{uid: issuer.GetUID(), current: current, signing: current, record: rec}
+	seen, set := r.see(ctx, issuer, v)
+	is := seen.Current
 	rec.noteOthers(v.seen.others)
 	rec.Record, v.plan = rollover.Next(rec.Record, seen, set, now())
 	rec.noteOthers(v.seen.others) // also of an anchor that was not known before
-	if fresh && len(rec.Anchors) > 1 {
+	if was.Find(is.ID) == nil && len(rec.Anchors) > 1 {
 		v.seen.lacking[is.ID] = v.seen.places // nobody has it yet
 	}
 	rec.dropsUnused()
@@ -162,26 +151,123 @@ func (r *rollovers) look(ctx context.Context, issuer cmapi.GenericIssuer) (*view
 	if rec.Signing != is.ID {
 		v.signing = rec.previous
 	}
-	if rec.text != rec.encode() || rec.previous != hadPrevious || !owned {
-		if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+	if rec.text != rec.encode() || rec.previous != previous || rec.owner != rec.ownerOf(key, issuer.GetUID()) {
+		if err := r.writeRecord(ctx, key, issuer.GetUID(), rec); err != nil {
 			return nil, err
 		}
 	}
 	if err := r.publishAll(ctx, issuer, rec.list()); err != nil {
-		v.wrong = errors.Join(wrong, err)
+		v.wrong = errors.Join(v.wrong, err)
 	}
 	v.bundle, v.wanted = trust.EncodeCertificates(rec.list()...), workload.BundleOf(rec.list())
 	state.view.Store(v)
-	r.tell(issuer, was, v)
+	r.tell(issuer, was, before, v, set)
 	if before == nil || before.wanted != v.wanted || v.movesDues(before) {
 		r.changed(key)
 	}
 	return v, nil
 }
 
+// see collects what is to be seen of an issuer, and what its settings are.
+func (r *rollovers) see(ctx context.Context, issuer cmapi.GenericIssuer, v *view) (rollover.Seen, rollover.Settings) {
+	rec, key, is := v.record, keyOf(issuer), currentOf(v.current)
+	seen := rollover.Seen{Current: is, Beside: r.beside(issuer, v.current, rec)}
+	rec.certificates[is.ID] = v.current.Chain[len(v.current.Chain)-1]
+	certificates := 0
+	steady := rec.version != "" && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == is.Certificate && len(seen.Beside) == 0
+	if !steady { // of the only anchor nobody asks who uses it
+		t := r.tally()
+		certificates = t.certificates[key]
+		v.seen = t.census(key, rec, r.wants)
+		r.rootLacks(issuer, rec, &v.seen)
+		r.givenBelow(key, rec, v.seen.others)
+	}
+	var set rollover.Settings
+	set, _, v.wrong = r.settings.settingsOf(issuer, certificates)
+	if err := r.publishAll(ctx, issuer, rec.list()); err != nil && !steady {
+		for _, a := range rec.Anchors {
+			v.seen.lacking[a.ID]++
+		}
+	}
+	seen.Held = r.held(ctx, issuer, rec)
+	seen.Lacking, seen.Leaves, seen.Own, seen.Order = v.seen.lacking, v.seen.leaves, v.seen.own, v.seen.order
+	seen.Anew, seen.Failing = v.seen.own[rec.Signing], v.seen.failing
+	return seen, set
+}
+
+// beside are the anchors that the issuer above publishes, where the CA of an issuer is an
+// intermediate that a Certificate keeps: what was written by hand counts for nothing.
+func (r *rollovers) beside(issuer cmapi.GenericIssuer, current *workload.Authority, rec *caRecord) []rollover.Anchor {
+	if len(current.Beside) == 0 {
+		return nil
+	}
+	at := r.authorityAt(issuer)
+	k, _ := r.stores.secrets.get(at)
+	if k == nil {
+		return nil
+	}
+	if key, ok := issuerOf(k.Issuer, at.Namespace); !ok || !r.stores.written(at, &k.SecretFacts, key) {
+		return nil
+	}
+	var all []rollover.Anchor
+	for _, one := range current.Beside {
+		a := anchorOf(one)
+		a.SignsUntil = one.NotAfter
+		if a.ID == currentOf(current).ID || !one.NotAfter.After(now()) {
+			continue
+		}
+		switch i := slices.IndexFunc(all, func(b rollover.Anchor) bool { return a.ID == b.ID }); {
+		case i < 0:
+			all = append(all, a)
+		case a.NotAfter.After(all[i].NotAfter): // certified again with its key
+			all[i] = a
+		default:
+			continue
+		}
+		rec.certificates[a.ID] = one
+	}
+	return all
+}
+
+// rootLacks counts the Secret of a root itself, where a Certificate keeps it: there are
+// readers who take what they trust from there.
+func (r *rollovers) rootLacks(issuer cmapi.GenericIssuer, rec *caRecord, c *census) {
+	at := r.authorityAt(issuer)
+	k, _ := r.stores.secrets.get(at)
+	if k == nil || rec.Target() == nil || k.Leaf != rec.Target().Certificate {
+		return
+	}
+	key, ok := issuerOf(k.Issuer, at.Namespace)
+	if !ok || !r.stores.written(at, &k.SecretFacts, key) {
+		return
+	}
+	if root := r.stores.issuer(key); root == nil || root.GetSpec().SelfSigned == nil || !r.ours(root) {
+		return
+	}
+	c.places++
+	for _, a := range rec.Anchors {
+		if !k.Bundle.Has(workload.AnchorID(a.ID)) {
+			c.lacking[a.ID]++
+			if a.ID == rec.Target().ID {
+				c.example = at
+			}
+		}
+	}
+}
+
+// carries tells whether Certificates of an issuer are carried over from one CA to another.
+func (r *rollovers) carries(key issuerKey) bool {
+	issuer := r.stores.issuer(key)
+	if issuer == nil || issuer.GetSpec().CA == nil || !isReady(issuer) || !r.ours(issuer) {
+		return false
+	}
+	_, on, _ := r.settings.settingsOf(issuer, 0)
+	return on
+}
+
 // movesDues tells whether the times have changed at which Certificates are due.
 func (v *view) movesDues(before *view) bool {
-	if v.record.Signing != before.record.Signing || v.plan.Hold.IsZero() != before.plan.Hold.IsZero() {
+	if v.record.Signing != before.record.Signing || v.plan.Hold.IsZero() != before.plan.Hold.IsZero() || v.plan.Paused != before.plan.Paused {
 		return true
 	}
 	return !v.record.Target().Published.Equal(before.record.Target().Published)
@@ -251,7 +337,7 @@ func (r *rollovers) keep(ctx context.Context, issuer cmapi.GenericIssuer) error 
 		return err // the one that signs is there already, or gone
 	}
 	rec.previous, rec.kept = v.current, now()
-	return r.writeRecord(ctx, at, issuer, rec)
+	return r.writeRecord(ctx, keyOf(issuer), issuer.GetUID(), rec)
 }
 
 // given takes note of a certificate that goes to somebody whose Secrets nobody sees,
@@ -273,19 +359,23 @@ func (r *rollovers) given(ctx context.Context, issuer cmapi.GenericIssuer, by *w
 	if err != nil {
 		return err
 	}
-	// A good deal more, so that not each one is a write.
-	until := leaf.NotAfter.Add(leaf.NotAfter.Sub(now()) / 4).Truncate(time.Second)
 	if rec.Find(id) == nil {
 		return errAgain
 	}
-	rec.noteOthers(map[rollover.ID]time.Time{id: until})
-	if err := r.writeRecord(ctx, at, issuer, rec); err != nil {
+	rec.give(id, leaf.NotAfter)
+	if err := r.writeRecord(ctx, key, issuer.GetUID(), rec); err != nil {
 		return err
 	}
 	next := *v
 	next.record = rec
 	state.view.Store(&next)
 	return nil
+}
+
+// give takes note of a certificate that ends at a time: of a good deal more, so that not
+// each one is a write.
+func (r *caRecord) give(id rollover.ID, end time.Time) {
+	r.noteOthers(map[rollover.ID]time.Time{id: end.Add(end.Sub(now()) / 4).Truncate(time.Second)})
 }
 
 // noteOthers has anchors stay until times.
@@ -300,27 +390,4 @@ func (r *caRecord) noteOthers(all map[rollover.ID]time.Time) {
 		}
 		a.Others = until
 	}
-}
-
-// gone drops what is known of an issuer.
-func (r *rollovers) gone(key issuerKey) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.known, key)
-}
-
-// forget removes the record of an issuer whose CA is not carried over, if there is one:
-// it may hold a key.
-func (r *rollovers) forget(ctx context.Context, key issuerKey) error {
-	r.gone(key)
-	at := r.recordAt(key)
-	k, _ := r.stores.secrets.get(at)
-	if k == nil || k.Type != recordType {
-		return nil
-	}
-	err := r.client.CoreV1().Secrets(at.Namespace).Delete(ctx, at.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &k.uid}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("removing Secret %s: %w", at, err)
-	}
-	return nil
 }

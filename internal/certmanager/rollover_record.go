@@ -34,13 +34,18 @@ const (
 	recordSuffix  = ".ca-rollover"
 	recordManager = "kubepki-ca-rollover"
 
+	issuerSuffix, clusterIssuerSuffix = ".issuer", ".clusterissuer"
+
 	recordState       = "state.json"
 	recordCertificate = "previous.crt"
 	recordKey         = "previous.key"
 )
 
 // maxAnchors is how many anchors a record may have: a user may add some by hand.
-const maxAnchors = 16
+const maxAnchors = 2 * rollover.MaxAnchors
+
+// errRecord tells that a record cannot be read.
+var errRecord = errors.New("the record of the issuer's CAs cannot be read")
 
 // caRecord is what is remembered of an issuer's CAs.
 type caRecord struct {
@@ -59,15 +64,20 @@ type caRecord struct {
 // recordName is the Secret of an issuer's record.
 func recordName(key issuerKey) string {
 	const most = 253 - 64 - 2
-	name, kind := key.name, ".issuer"
+	name, kind := key.name, issuerSuffix
 	if key.namespace == "" {
-		kind = ".clusterissuer"
+		kind = clusterIssuerSuffix
 	}
-	if len(name+kind+recordSuffix) > 253 {
+	if hasLongName(key) {
 		sum := sha256.Sum256([]byte(name))
 		name = strings.TrimRight(name[:most-len(kind+recordSuffix)], "-.") + "-" + hex.EncodeToString(sum[:])
 	}
 	return name + kind + recordSuffix
+}
+
+// hasLongName tells whether the name of a record does not hold its issuer's.
+func hasLongName(key issuerKey) bool {
+	return len(key.name)+len(clusterIssuerSuffix+recordSuffix) > 253
 }
 
 // stateText is the JSON of a record: times, and who signs.
@@ -77,6 +87,7 @@ type stateText struct {
 	Since   time.Time    `json:"since"`
 	Secret  string       `json:"secret"`
 	Kept    time.Time    `json:"kept,omitzero"`
+	Begun   time.Time    `json:"begun,omitzero"`
 }
 
 type anchorText struct {
@@ -86,6 +97,7 @@ type anchorText struct {
 	Published   time.Time `json:"published,omitzero"`
 	Unused      time.Time `json:"unused,omitzero"`
 	Others      time.Time `json:"others,omitzero"`
+	Order       []int64   `json:"order,omitempty"` // in Unix time
 }
 
 // readRecord reads the record of an issuer; an empty one where there is none.
@@ -99,7 +111,7 @@ func (r *rollovers) readRecord(ctx context.Context, at types.NamespacedName) (*c
 	}
 	rec, err := parseRecord(secret)
 	if err != nil {
-		return nil, fmt.Errorf("the record of the issuer's CAs, Secret %s: %w; mend it, or remove it to begin anew", at, err)
+		return nil, fmt.Errorf("%w: Secret %s: %w; mend it, or remove it to begin anew", errRecord, at, err)
 	}
 	return rec, nil
 }
@@ -140,13 +152,16 @@ func parseRecord(secret *corev1.Secret) (*caRecord, error) {
 			continue
 		}
 		a.SignsUntil, a.Published, a.Unused, a.Others = was.SignsUntil, was.Published, was.Unused, was.Others
+		for _, end := range was.Order[:min(len(was.Order), orderParts)] {
+			a.Order = append(a.Order, time.Unix(end, 0))
+		}
 		rec.Anchors = append(rec.Anchors, a)
 	}
 	rec.Anchors = append(added, rec.Anchors...)
 	if id, err := hex.DecodeString(state.Signing); err == nil && len(id) == len(rec.Signing) {
 		rec.Signing = rollover.ID(id)
 	}
-	rec.Since = state.Since
+	rec.Since, rec.Begun = state.Since, state.Begun
 	rec.previous = previousOf(secret)
 	rec.text = rec.encode()
 	if len(secret.OwnerReferences) > 0 {
@@ -180,11 +195,15 @@ func currentOf(a *workload.Authority) rollover.Anchor {
 
 // encode is the state in JSON, by which it is seen whether a record has changed.
 func (r *caRecord) encode() string {
-	state := stateText{Signing: hex.EncodeToString(r.Signing[:]), Since: r.Since.UTC(), Secret: r.secret, Kept: r.kept.UTC()}
+	state := stateText{Signing: hex.EncodeToString(r.Signing[:]), Since: r.Since.UTC(), Secret: r.secret, Kept: r.kept.UTC(), Begun: r.Begun.UTC()}
 	for _, a := range r.Anchors {
+		var order []int64
+		for _, end := range a.Order {
+			order = append(order, end.Unix())
+		}
 		state.Anchors = append(state.Anchors, anchorText{
 			ID: hex.EncodeToString(a.ID[:]), Certificate: hex.EncodeToString(a.Certificate[:]),
-			SignsUntil: a.SignsUntil.UTC(), Published: a.Published.UTC(), Unused: a.Unused.UTC(), Others: a.Others.UTC(),
+			SignsUntil: a.SignsUntil.UTC(), Published: a.Published.UTC(), Unused: a.Unused.UTC(), Others: a.Others.UTC(), Order: order,
 		})
 	}
 	text, err := json.Marshal(state)
@@ -203,9 +222,19 @@ func (r *caRecord) list() []*x509.Certificate {
 	return all
 }
 
-// writeRecord keeps a record, if nobody has changed it since it was read.
-func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, issuer cmapi.GenericIssuer, rec *caRecord) error {
-	ref := refOf(issuer)
+// ownerOf is the issuer with which a record goes; "": none. In the midst of a change it
+// stays, for applications need what it says until they are carried over.
+func (r *caRecord) ownerOf(key issuerKey, uid types.UID) types.UID {
+	if len(r.Anchors) > 1 && !hasLongName(key) {
+		return ""
+	}
+	return uid
+}
+
+// writeRecord keeps the record of an issuer, if nobody has changed it since it was read.
+// The UID is "" where the issuer is gone.
+func (r *rollovers) writeRecord(ctx context.Context, key issuerKey, uid types.UID, rec *caRecord) error {
+	at := r.recordAt(key)
 	data := map[string][]byte{cmmeta.TLSCAKey: trust.EncodeCertificates(rec.list()...), recordState: []byte(rec.encode())}
 	if rec.previous != nil {
 		key, err := x509.MarshalPKCS8PrivateKey(rec.previous.Key)
@@ -216,8 +245,11 @@ func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, is
 		data[recordKey] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
 	}
 	secret := applycorev1.Secret(at.Name, at.Namespace).WithType(recordType).WithData(data).
-		WithLabels(map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true", "app.kubernetes.io/managed-by": "kubepki"}).
-		WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion(cmapi.SchemeGroupVersion.String()).WithKind(ref.Kind).WithName(ref.Name).WithUID(issuer.GetUID()))
+		WithLabels(map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true", "app.kubernetes.io/managed-by": "kubepki"})
+	owner := rec.ownerOf(key, uid)
+	if owner != "" {
+		secret.WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion(cmapi.SchemeGroupVersion.String()).WithKind(key.kind()).WithName(key.name).WithUID(owner))
+	}
 	if rec.version != "" {
 		secret.WithResourceVersion(rec.version)
 	}
@@ -228,7 +260,7 @@ func (r *rollovers) writeRecord(ctx context.Context, at types.NamespacedName, is
 	if err != nil {
 		return fmt.Errorf("writing Secret %s: %w", at, err)
 	}
-	rec.version, rec.text, rec.owner = written.ResourceVersion, rec.encode(), issuer.GetUID()
+	rec.version, rec.text, rec.owner = written.ResourceVersion, rec.encode(), owner
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -26,6 +27,9 @@ type Rollover struct {
 	Off bool
 	// Accept is the wait for readers of Secrets; 0: DefaultAccept.
 	Accept time.Duration
+	// Rate is how many certificates of an issuer are issued anew in a second, at the most;
+	// 0: DefaultReissueRate.
+	Rate float64
 }
 
 // DefaultAccept is what a kubelet needs to bring a changed Secret into pods (its
@@ -33,12 +37,12 @@ type Rollover struct {
 // a good deal more.
 const DefaultAccept = 10 * time.Minute
 
-// Leaves are issued anew over leastWindow, or so slowly that there are no more than
-// reissueRate in a second.
-const (
-	leastWindow = time.Hour
-	reissueRate = 5
-)
+// DefaultReissueRate is what leaves an API server most of its time: five Certificates are
+// twenty writes, and 20,000 take 67 minutes.
+const DefaultReissueRate = 5
+
+// Leaves are issued anew over no less than leastWindow.
+const leastWindow = time.Hour
 
 // settingsOf are an issuer's settings for so many Certificates; false: its CA changes as
 // in cert-manager. An error tells of an annotation that counts for nothing.
@@ -54,7 +58,7 @@ func (o *Rollover) settingsOf(issuer cmapi.GenericIssuer, certificates int) (rol
 			on = v
 		}
 	}
-	s := rollover.Settings{Accept: o.Accept, Window: max(leastWindow, time.Duration(certificates)*time.Second/reissueRate)}
+	s := rollover.Settings{Accept: o.Accept, Window: max(leastWindow, time.Duration(float64(certificates)/cmp.Or(o.Rate, DefaultReissueRate)*float64(time.Second)))}
 	if s.Accept <= 0 {
 		s.Accept = DefaultAccept
 	}

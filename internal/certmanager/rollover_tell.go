@@ -24,8 +24,11 @@ const (
 	reasonAccepting  = "Accepting"  // readers are given time
 	reasonReissuing  = "Reissuing"  // certificates of the old CA are issued anew
 	reasonRetiring   = "Retiring"   // nobody uses the old CA
+	reasonFollowing  = "Following"  // the issuer above is carried over
+	reasonPaused     = "Paused"     // too many were tried in vain
 	reasonCarried    = "Done"
 	reasonLate       = "CAReplacedWithoutNotice"
+	reasonSoon       = "CAChangedLate"
 	reasonSetting    = "CARolloverProblem"
 )
 
@@ -38,7 +41,7 @@ const (
 )
 
 // tell has Events say what has changed with a look.
-func (r *rollovers) tell(issuer cmapi.GenericIssuer, was rollover.Record, v *view) {
+func (r *rollovers) tell(issuer cmapi.GenericIssuer, was rollover.Record, before, v *view, set rollover.Settings) {
 	o, is := issuerObject(issuer), &v.record.Record
 	name := func(id rollover.ID) string {
 		if c := v.record.certificates[id]; c != nil {
@@ -48,6 +51,17 @@ func (r *rollovers) tell(issuer cmapi.GenericIssuer, was rollover.Record, v *vie
 	}
 	if len(was.Anchors) > 0 && was.Find(is.Target().ID) == nil {
 		r.say(o, false, "CAChanged", "The CA has changed to "+name(is.Target().ID)+"; both are published")
+		if old := was.Find(was.Signing); old != nil && set.Accept > 0 && old.SignsUntil.Before(now().Add(2*set.Accept)) {
+			r.say(o, true, reasonSoon, fmt.Sprintf("The CA before ends at %s: that is less than twice the %s that readers are given, and some may refuse some. Change a CA earlier", stamp(old.SignsUntil), set.Accept))
+		}
+	}
+	for _, a := range is.Anchors[:len(is.Anchors)-1] {
+		if len(was.Anchors) > 0 && was.Find(a.ID) == nil {
+			r.say(o, false, "CAAboveChanges", "The issuer above publishes "+name(a.ID)+" too; so does this one")
+		}
+	}
+	if v.plan.Paused && (before == nil || !before.plan.Paused) {
+		r.say(o, true, "CARolloverPaused", v.pause())
 	}
 	if len(was.Anchors) > 0 && was.Signing != is.Signing {
 		if v.plan.Hold.IsZero() {
@@ -71,24 +85,30 @@ func (r *rollovers) say(o object, warning bool, reason, message string) {
 // condition is what the condition of an issuer says.
 func (v *view) condition() (status cmmeta.ConditionStatus, reason, message string) {
 	status = cmmeta.ConditionTrue
-	target := v.record.Target()
 	switch v.plan.Phase {
 	case rollover.Publish:
-		reason, message = reasonPublishing, fmt.Sprintf("%d of %d Secrets lack the new CA", v.seen.lacking[target.ID], v.seen.places)
+		reason, message = reasonPublishing, fmt.Sprintf("%d of %d Secrets lack the new CA", v.lacking(), v.seen.places)
 		if v.seen.example.Name != "" {
 			message += ", such as " + v.seen.example.String()
 		}
 	case rollover.Accept:
 		reason, message = reasonAccepting, "All Secrets have both CAs; until "+stamp(v.plan.Again)+" readers are given time"
+	case rollover.Follow:
+		reason, message = reasonFollowing, "The issuer above changes its CA; both are published, and nothing is to be done here"
 	case rollover.Reissue:
-		n := 0
+		if v.plan.Paused {
+			reason, message = reasonPaused, v.pause()
+			break
+		}
 		for _, a := range v.record.Anchors[:len(v.record.Anchors)-1] {
-			n += v.seen.leaves[a.ID]
 			if _, to := v.plan.Span(a.ID); !to.IsZero() {
 				message = stamp(to)
 			}
 		}
-		reason, message = reasonReissuing, fmt.Sprintf("%d certificates of the CA before are left, and issued anew until %s", n, message)
+		reason, message = reasonReissuing, fmt.Sprintf("%d certificates of the CA before are left, and issued anew until %s", v.left(), message)
+		if v.seen.failing > 0 {
+			message += fmt.Sprintf("; %d were tried in vain, such as %s", v.seen.failing, v.seen.failed)
+		}
 	case rollover.Retire:
 		reason, message = reasonRetiring, "No certificate of the CA before is left; it goes at "+stamp(v.plan.Again)
 	default:
@@ -101,6 +121,32 @@ func (v *view) condition() (status cmmeta.ConditionStatus, reason, message strin
 		message += fmt.Sprintf("; %d certificates are of a CA that is not known", v.seen.unknown)
 	}
 	return status, reason, message
+}
+
+// lacking is how many Secrets lack an anchor, as far as they can be told from each other.
+func (v *view) lacking() int {
+	most := 0
+	for _, n := range v.seen.lacking {
+		most = max(most, n)
+	}
+	return most
+}
+
+// left is how many certificates there are of other CAs than the one that signs.
+func (v *view) left() int {
+	n := 0
+	for _, a := range v.record.Anchors {
+		if a.ID != v.record.Signing && a.ID != v.record.Target().ID {
+			n += v.seen.leaves[a.ID]
+		}
+	}
+	return n
+}
+
+// pause says why nothing is issued anew.
+func (v *view) pause() string {
+	return fmt.Sprintf("%d certificates were tried in vain, such as %s (kubepki cert why tells the cause); the other %d wait until some of those succeed, which are tried again as any that has failed",
+		v.seen.failing, v.seen.failed, max(0, v.left()-v.seen.failing))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -117,6 +163,13 @@ func (c *Controller) rollOver(ctx context.Context, issuer cmapi.GenericIssuer, h
 	switch {
 	case apierrors.IsNotFound(err) || errors.Is(err, errInvalid):
 		return nil // the condition Ready tells
+	case errors.Is(err, errRecord):
+		c.Events.Tell(issuerObject(issuer), true, reasonSetting, err.Error())
+		generation, text := issuer.GetGeneration(), err.Error()
+		h.Change = func(s *cmapi.IssuerStatus) {
+			setRollover(s, generation, cmmeta.ConditionUnknown, reasonSetting, text, now())
+		}
+		return err
 	case err != nil:
 		return err
 	}
@@ -128,7 +181,7 @@ func (c *Controller) rollOver(ctx context.Context, issuer cmapi.GenericIssuer, h
 	status, reason, message := v.condition()
 	generation := issuer.GetGeneration()
 	h.Change = func(s *cmapi.IssuerStatus) { setRollover(s, generation, status, reason, message, now()) }
-	if v.plan.Phase != rollover.Steady || v.record.previous != nil {
+	if v.plan.Phase != rollover.Steady || len(v.record.Anchors) > 1 || v.record.previous != nil {
 		h.Again = max(lookLeast, min(lookMost, set.Accept/lookPart))
 		if at := v.plan.Again.Sub(now()); !v.plan.Again.IsZero() && at < h.Again {
 			h.Again = max(at, time.Millisecond)
@@ -157,7 +210,7 @@ func setRollover(s *cmapi.IssuerStatus, generation int64, status cmmeta.Conditio
 		*old = is
 		return
 	}
-	if status == cmmeta.ConditionTrue {
+	if status != cmmeta.ConditionFalse {
 		s.Conditions = append(s.Conditions, is)
 	}
 }

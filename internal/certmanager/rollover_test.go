@@ -43,6 +43,7 @@ func newCarried(t *testing.T) *carried {
 	c.rollovers = &rollovers{
 		client: c.api, stores: s, authorities: newAuthorities(c.api, func(types.NamespacedName) {}), log: slog.New(slog.DiscardHandler),
 		events: noEvents{}, changed: func(issuerKey) { c.woken++ }, known: map[issuerKey]*rolloverOf{},
+		ours: func(cmapi.GenericIssuer) bool { return true }, backoff: workload.FirstBackoff,
 	}
 	o := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", ResourceVersion: "1"}}
 	o.Spec.SecretName, o.Spec.IssuerRef.Name = "web", "ca"
@@ -159,7 +160,7 @@ func TestAnIssuerIsCarriedOverToTheCAThatTakesThePlaceInItsSecret(t *testing.T) 
 			t.Error("the key of the CA before stays")
 		}
 		id := rollover.ID(workload.AnchorIDOf(one.Certificate))
-		if due := v.plan.Due(id, "u"); due.Before(time.Now()) || due.After(time.Now().Add(leastWindow)) {
+		if due := v.plan.Due(rollover.Leaf{Anchor: id, Seed: "u"}); due.Before(time.Now()) || due.After(time.Now().Add(leastWindow)) {
 			t.Errorf("a leaf is due at %s", due)
 		}
 		c.leaf(t, "3", two, v.bundle)

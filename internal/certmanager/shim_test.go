@@ -162,6 +162,7 @@ func TestCertificatesFollowAnIngress(t *testing.T) {
 		"the Ingress is removed: the API server's garbage collector has the Certificate": {func(w *shimmed) { w.remove(w.t, web) }, before, ""},
 		"the Ingress is going": {func(w *shimmed) {
 			w.edit(w.t, web, func(o map[string]any) { meta(o)["finalizers"] = []any{metav1.FinalizerDeleteDependents} })
+			w.settles() // else the removal may be seen first
 			w.remove(w.t, nCerts+"/web-tls")
 		}, "", ""},
 		"an Ingress of the same name that is another one": {func(w *shimmed) {

@@ -131,6 +131,9 @@ func (c *Controller) hold(ctx context.Context, it *item, v workload.Verdict) err
 		return err
 	}
 	c.certificateQueue.AddAfter(it.key, holdAgain)
+	if v.Bundle {
+		return c.mend(ctx, it, v)
+	}
 	return c.lend(ctx, it, key)
 }
 

@@ -91,6 +91,10 @@ func (s *store[T]) Add(o any) error {
 	s.seen = max(s.seen, v)
 	before := s.all[key]
 	if before.value != nil && v != 0 && v <= before.version {
+		if v == before.version { // written by this process, while this was looked into
+			before.ours = time.Time{}
+			s.all[key] = before
+		}
 		s.mu.Unlock()
 		return nil
 	}
@@ -105,11 +109,11 @@ func (s *store[T]) echo(m metav1.Object) bool {
 	key, v := types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, version(m.GetResourceVersion())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen = max(s.seen, v)
 	k, ok := s.all[key]
 	if !ok || v == 0 || v > k.version {
-		return false
+		return false // it is seen when it is in its place
 	}
+	s.seen = max(s.seen, v)
 	if v == k.version {
 		k.ours = time.Time{}
 		s.all[key] = k

@@ -193,3 +193,34 @@ func TestNamespacesTakeTurns(t *testing.T) {
 		t.Errorf("got %q, want %s", got, want)
 	}
 }
+
+// A watch tells of a write while the process that made it goes on: what it has written must
+// be there from then on, however long the watch takes to look into it.
+func TestWhatWasWrittenIsThereAlthoughTheWatchIsStillLookingIntoIt(t *testing.T) {
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	s := newStore(func(o any) (*string, error) {
+		v := o.(*metav1.PartialObjectMetadata).Annotations["v"]
+		if v == "new" {
+			close(begun)
+			<-goOn
+		}
+		return &v, nil
+	})
+	object := func(version, value string) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", ResourceVersion: version, Annotations: map[string]string{"v": value}}}
+	}
+	check(t, s.Add(object("1", "old")))
+	done := make(chan error)
+	go func() { done <- s.Add(object("2", "new")) }()
+	<-begun
+	written := "new"
+	s.wrote(types.NamespacedName{Name: "a"}, 2, &written)
+	if got, v := s.get(types.NamespacedName{Name: "a"}); *got != "new" || v != 2 {
+		t.Errorf("it is %q of version %d", *got, v)
+	}
+	close(goOn)
+	check(t, <-done)
+	if k := s.all[types.NamespacedName{Name: "a"}]; !k.ours.IsZero() {
+		t.Error("the watch has told of it, and it still counts as one that no list may show")
+	}
+}

@@ -27,6 +27,10 @@ type Anchor struct {
 	// Others is the end of the last certificate that was given to somebody whose Secrets
 	// nobody sees.
 	Others time.Time
+	// Order are the ends that part its leaves into groups of one size, as they were when
+	// the next CA began to sign: those that end first are issued anew first. Empty: nobody
+	// has counted them.
+	Order []time.Time
 }
 
 // Record is what is remembered of an issuer. The zero value is of one that was never
@@ -38,6 +42,8 @@ type Record struct {
 	// Signing is the anchor of the CA that signs, Since when it began.
 	Signing ID
 	Since   time.Time
+	// Begun is since when there is more than one anchor; zero: there is one.
+	Begun time.Time
 }
 
 // Seen is what is to be seen now.
@@ -48,8 +54,18 @@ type Seen struct {
 	Held bool
 	// Lacking is how many places do not hold an anchor of the record.
 	Lacking map[ID]int
-	// Leaves are how many live leaves there are of each anchor.
+	// Leaves are how many live leaves there are of each anchor, and Order the ends that part
+	// them into groups of one size.
 	Leaves map[ID]int
+	Order  map[ID][]time.Time
+	// Own are how many of them the issuer itself has issued, and issues anew.
+	Own map[ID]int
+	// Beside are what the issuer above publishes, of which Current is one or descends: they
+	// are published as long as they are there.
+	Beside []Anchor
+	// Anew is how many leaves the CA that signs has, and Failing how many that are to be
+	// issued anew were tried in vain since it signs.
+	Anew, Failing int
 }
 
 // Settings are an issuer's.
@@ -73,6 +89,7 @@ const (
 	Accept               // all have it, and readers are given time
 	Reissue              // leaves of an old anchor are issued anew
 	Retire               // nobody uses the old anchor; readers are given time
+	Follow               // the issuer above is carried over; here nothing is to be done
 )
 
 // Plan is what follows from a record at a time.
@@ -82,6 +99,9 @@ type Plan struct {
 	// put off where they can wait: not all readers know that one, for the key of the old
 	// CA is gone. Zero: they are not.
 	Hold time.Time
+	// Paused says that too many were tried in vain: no others are issued anew until some of
+	// those succeed, which are tried again as any issuance is that has failed.
+	Paused bool
 	// Again is when to look again, at the latest; zero: when something changes.
 	Again time.Time
 
@@ -114,42 +134,73 @@ func (r *Record) index(id ID) int {
 // the plan: where it has another anchor than before, or another signs. Keeping it may
 // come late otherwise, but then it counts from the time that was kept.
 func Next(r Record, s Seen, set Settings, now time.Time) (Record, Plan) {
+	before := len(r.Anchors)
 	r.Anchors = slices.Clone(r.Anchors)
-	if !r.target(s.Current, now.Add(-set.Accept), now) {
-		r.publish(s, now)
-	} // else nobody has looked yet who lacks what was added
+	known := map[ID]bool{} // of the others nobody has looked yet who lacks them
+	for _, a := range r.Anchors {
+		known[a.ID] = true
+	}
+	r.target(s.Current, now.Add(-set.Accept), now)
+	r.beside(s)
+	r.publish(s, known, now)
 	if r.mayGoOver(s, set, now) {
 		r.Signing, r.Since = s.Current.ID, now
+		for i := range r.Anchors {
+			r.Anchors[i].Order = slices.Clone(s.Order[r.Anchors[i].ID])
+		}
 	}
 	r.unused(s, now)
 	r.drop(s, set, now)
+	r.bound(s)
+	switch {
+	case len(r.Anchors) == 1:
+		r.Begun = time.Time{}
+	case before < 2 || r.Begun.IsZero():
+		r.Begun = now
+	}
 	return r, r.plan(s, set, now)
 }
 
-// target has the CA that the issuer names be the last anchor, and tells whether it is a
-// new one.
-func (r *Record) target(c Anchor, long, now time.Time) bool {
+// target has the CA that the issuer names be the last anchor.
+func (r *Record) target(c Anchor, long, now time.Time) {
 	if len(r.Anchors) == 0 {
 		c.Published = long // before anybody looked
 		*r = Record{Anchors: []Anchor{c}, Signing: c.ID, Since: now}
-		return false
+		return
 	}
 	i := r.index(c.ID)
 	if i < 0 {
 		r.Anchors = append(r.Anchors, c)
-		return true
+		return
 	}
 	a := r.Anchors[i]
 	a.Certificate, a.NotAfter, a.SignsUntil = c.Certificate, c.NotAfter, c.SignsUntil
 	r.Anchors = append(slices.Delete(r.Anchors, i, i+1), a)
-	return false
 }
 
-// publish takes note of since when each place has each anchor.
-func (r *Record) publish(s Seen, now time.Time) {
+// beside adds what the issuer above publishes, before the CA that the issuer names.
+func (r *Record) beside(s Seen) {
+	for _, c := range s.Beside {
+		switch i := r.index(c.ID); {
+		case i < 0:
+			r.Anchors = slices.Insert(r.Anchors, len(r.Anchors)-1, c)
+		case c.ID != s.Current.ID:
+			r.Anchors[i].Certificate, r.Anchors[i].NotAfter = c.Certificate, c.NotAfter
+		}
+	}
+}
+
+// above tells whether the issuer above publishes an anchor.
+func (s *Seen) above(id ID) bool {
+	return slices.ContainsFunc(s.Beside, func(a Anchor) bool { return a.ID == id })
+}
+
+// publish takes note of since when each place has each anchor that was known before.
+func (r *Record) publish(s Seen, known map[ID]bool, now time.Time) {
 	for i := range r.Anchors {
 		a := &r.Anchors[i]
 		switch {
+		case !known[a.ID]:
 		case s.Lacking[a.ID] > 0:
 			a.Published = time.Time{}
 		case a.Published.IsZero():
@@ -197,10 +248,31 @@ func (r *Record) unused(s Seen, now time.Time) {
 	}
 }
 
+// MaxAnchors is how many anchors are carried: where a CA changes again and again, the oldest
+// goes that no leaf needs, and then the oldest.
+const MaxAnchors = 16
+
+// bound takes away what is more than MaxAnchors.
+func (r *Record) bound(s Seen) {
+	for _, used := range []bool{false, true} {
+		for i := 0; i < len(r.Anchors) && len(r.Anchors) > MaxAnchors; {
+			a := &r.Anchors[i]
+			if a.ID != r.Signing && a.ID != s.Current.ID && (used || s.Leaves[a.ID] == 0) {
+				r.Anchors = slices.Delete(r.Anchors, i, i+1)
+			} else {
+				i++
+			}
+		}
+	}
+}
+
 // drop takes away anchors that nobody needs any more.
 func (r *Record) drop(s Seen, set Settings, now time.Time) {
 	r.Anchors = slices.DeleteFunc(r.Anchors, func(a Anchor) bool {
 		if a.ID == r.Signing || a.ID == s.Current.ID {
+			return false
+		}
+		if s.above(a.ID) && !now.After(a.NotAfter) {
 			return false
 		}
 		return now.After(a.NotAfter) || !now.Before(r.until(&a, set)) && !a.Unused.IsZero()
@@ -218,35 +290,20 @@ func (r *Record) until(a *Anchor, set Settings) time.Time {
 	return at
 }
 
+// A rollover pauses when so many were tried in vain, and they are no less than a part of
+// all that were tried: what the new CA signs is refused, or it does not sign.
+const (
+	pauseLeast = 5
+	pausePart  = 2
+)
+
 func (r *Record) plan(s Seen, set Settings, now time.Time) Plan {
 	p := Plan{record: *r, seen: s, set: set}
 	if len(r.Anchors) == 1 {
 		return p
 	}
-	at, published := r.Target().accepted(set)
-	switch {
-	case !published && !p.hurried(now):
-		p.Phase = Publish
-	case r.Signing != s.Current.ID || now.Before(at) && !p.hurried(now):
-		p.Phase, p.Again = Accept, at
-	default:
-		p.Phase = Retire
-	}
-	for i := range r.Anchors {
-		a := &r.Anchors[i]
-		switch {
-		case a.ID == s.Current.ID:
-			continue
-		case a.ID == r.Signing:
-			p.sooner(latest(a, set), now)
-			continue
-		case !a.Unused.IsZero():
-			p.sooner(r.until(a, set), now)
-		case p.Phase == Retire:
-			p.Phase = Reissue
-		}
-		p.sooner(a.NotAfter.Add(time.Second), now)
-	}
+	p.phase(now)
+	p.Paused = p.Phase == Reissue && s.Failing >= pauseLeast && s.Failing*pausePart >= s.Failing+s.Anew
 	switch at, ok := r.Find(r.Signing).accepted(set); {
 	case p.hurried(now):
 	case !ok:
@@ -255,6 +312,44 @@ func (r *Record) plan(s Seen, set Settings, now time.Time) Plan {
 		p.Hold = at
 	}
 	return p
+}
+
+// phase sets the phase, and when to look again.
+func (p *Plan) phase(now time.Time) {
+	r, s := &p.record, &p.seen
+	at, published := r.Target().accepted(p.set)
+	switch {
+	case !published && !p.hurried(now):
+		p.Phase = Publish
+	case r.Signing != s.Current.ID || now.Before(at) && !p.hurried(now):
+		p.Phase, p.Again = Accept, at
+	default:
+		p.Phase = Follow
+	}
+	for i := range r.Anchors {
+		a := &r.Anchors[i]
+		switch {
+		case a.ID == s.Current.ID:
+			continue
+		case a.ID == r.Signing:
+			p.sooner(latest(a, p.set), now)
+			continue
+		}
+		above := s.above(a.ID)
+		switch {
+		case p.Phase != Follow && p.Phase != Retire:
+		case s.Own[a.ID] > 0 || a.Unused.IsZero() && !above:
+			p.Phase = Reissue
+		case !above:
+			p.Phase = Retire
+		case a.Published.IsZero():
+			p.Phase = Publish
+		}
+		if !a.Unused.IsZero() && !above {
+			p.sooner(r.until(a, p.set), now)
+		}
+		p.sooner(a.NotAfter.Add(time.Second), now)
+	}
 }
 
 // hurried tells whether all old anchors are at an end, so that nothing is waited for.
@@ -274,13 +369,43 @@ func (p *Plan) sooner(at, now time.Time) {
 	}
 }
 
-// Due is when a leaf of an anchor is to be issued anew; zero: nothing is known of that,
-// or it is of the CA that it is to be of. Leaves are spread over the window by seed, such
-// as a UID, the same in every process.
-func (p *Plan) Due(id ID, seed string) time.Time {
+// Leaf is a certificate that may have to be issued anew.
+type Leaf struct {
+	// Anchor is the one of whose CA it is.
+	Anchor ID
+	// Seed is its own, such as a UID.
+	Seed string
+	// NotAfter is its end.
+	NotAfter time.Time
+	// Failed says that issuing it was tried in vain: it is tried again also in a pause.
+	Failed bool
+}
+
+// Due is when a leaf is to be issued anew; zero: nothing is known of that, it is of the CA
+// that it is to be of, or nothing is to be issued anew for now. Leaves are spread evenly
+// over the window, those that end first coming first, and within a group of such by their
+// seeds: the same in every process.
+func (p *Plan) Due(l Leaf) time.Time {
+	from, window := p.span(l.Anchor)
+	if from.IsZero() || p.Paused && !l.Failed {
+		return time.Time{}
+	}
+	sum := sha256.Sum256(append(l.Anchor[:], l.Seed...))
+	part := float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
+	order := p.record.Find(l.Anchor).Order
+	first, found := slices.BinarySearchFunc(order, l.NotAfter, time.Time.Compare)
+	groups := 1
+	for found && first+groups-1 < len(order) && order[first+groups-1].Equal(l.NotAfter) {
+		groups++ // all that end at once are one
+	}
+	return from.Add(time.Duration((float64(first) + part*float64(groups)) / float64(len(order)+1) * float64(window)))
+}
+
+// span is from when on leaves of an anchor are issued anew, and over how long.
+func (p *Plan) span(id ID) (from time.Time, window time.Duration) {
 	r, old := &p.record, p.record.Find(id)
 	if old == nil || id == p.seen.Current.ID || r.Signing != p.seen.Current.ID {
-		return time.Time{}
+		return time.Time{}, 0
 	}
 	from, ok := r.Target().accepted(p.set)
 	if last := latest(old, p.set); !ok || from.After(last) {
@@ -290,18 +415,15 @@ func (p *Plan) Due(id ID, seed string) time.Time {
 		from = r.Since
 	}
 	// All are to be done when half of the time that is left to the old CA is over.
-	window := max(0, min(p.set.Window, old.SignsUntil.Sub(from)/2))
-	sum := sha256.Sum256(append(id[:], seed...))
-	part := float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
-	return from.Add(time.Duration(part * float64(window)))
+	return from, max(0, min(p.set.Window, old.SignsUntil.Sub(from)/2))
 }
 
-// Span is from when until when leaves of an anchor are issued anew; zero as in [Plan.Due].
+// Span is from when until when leaves of an anchor are issued anew; zero as in [Plan.Due],
+// but for a pause.
 func (p *Plan) Span(id ID) (from, to time.Time) {
-	d := *p
-	d.set.Window = 0
-	if from = d.Due(id, ""); from.IsZero() {
+	from, window := p.span(id)
+	if from.IsZero() {
 		return from, from
 	}
-	return from, from.Add(max(0, min(p.set.Window, p.record.Find(id).SignsUntil.Sub(from)/2)))
+	return from, from.Add(window)
 }

@@ -9,23 +9,33 @@ import (
 	"github.com/kubepki/kubepki/internal/rollover"
 )
 
-// A world is an issuer with Secrets, applications that read them late, and writes that
-// come late. What it does next is drawn.
+// A world has issuers with Secrets, applications that read them late, and writes that come
+// late. The second issuer, where there is one, has its CA of the first: an intermediate, in
+// a Secret that the first writes. What the world does next is drawn.
 type world struct {
 	draw func(n int) int // of 0 … n-1
 
 	now                 time.Time
 	read, flight, looks time.Duration // bounds: of readers, of writes under way, between looks
-	set                 rollover.Settings
-	record              rollover.Record
-	plan                rollover.Plan
-	looked              time.Time
-	current             rollover.Anchor
-	changed             bool // the CA, since it was looked at
-	held, alwaysHeld    bool
+	issuers             []*issuer
 	secrets             []*secret
 	made, changes       int
 	failure             string
+
+	// Worlds that are to fail: the issuer below does not publish what the one above does,
+	// and the one above does not wait for the one below.
+	deaf, alone bool
+}
+
+type issuer struct {
+	set              rollover.Settings
+	record           rollover.Record
+	plan             rollover.Plan
+	looked           time.Time
+	current          rollover.Anchor
+	beside           []rollover.Anchor
+	changed          bool // the CA, since it was looked at
+	held, alwaysHeld bool
 }
 
 type bundle map[rollover.ID]bool
@@ -38,7 +48,10 @@ type content struct {
 
 type secret struct {
 	content
+	of       *issuer
+	ca       *issuer // that signs with it, where it is no application's
 	seed     string
+	failed   bool      // to be issued, the last time
 	writing  *content  // a write that is under way
 	deadline time.Time // when it is done
 	// The application reads the pair and the bundle each in its own time.
@@ -47,12 +60,18 @@ type secret struct {
 }
 
 func newWorld(draw func(int) int, accept func(read, flight, looks time.Duration) time.Duration) *world {
-	w := &world{draw: draw, now: time.Unix(1e9, 0), held: true, alwaysHeld: draw(2) == 0}
+	w := &world{draw: draw, now: time.Unix(1e9, 0), made: 1}
 	w.read, w.flight, w.looks = w.seconds(40), w.seconds(10), w.seconds(10)+time.Second
-	w.set = rollover.Settings{Accept: accept(w.read, w.flight, w.looks), Window: w.seconds(120)}
-	w.current = w.authority(1)
-	w.made = 1
-	w.look()
+	set := rollover.Settings{Accept: accept(w.read, w.flight, w.looks), Window: w.seconds(120)}
+	root := &issuer{set: set, held: true, alwaysHeld: draw(2) == 0, current: w.authority(1)}
+	w.issuers = append(w.issuers, root)
+	w.look(root)
+	if draw(2) == 0 {
+		below := &issuer{set: set, held: true, alwaysHeld: true}
+		w.issuers = append(w.issuers, below)
+		w.secrets = append(w.secrets, &secret{of: root, ca: below, content: w.begin(root)})
+		w.look(below)
+	}
 	for range 2 + draw(4) {
 		w.create()
 	}
@@ -62,78 +81,102 @@ func newWorld(draw func(int) int, accept func(read, flight, looks time.Duration)
 func (w *world) seconds(n int) time.Duration { return time.Duration(w.draw(n)) * time.Second }
 
 func (w *world) authority(n int) rollover.Anchor {
-	end := w.now.Add(1e6 * time.Second)
+	end := time.Unix(1e9+1e6, 0)
 	return rollover.Anchor{ID: rollover.ID{byte(n)}, Certificate: [32]byte{byte(n)}, NotAfter: end, SignsUntil: end}
 }
 
 // look is what the loop of issuers does.
-func (w *world) look() {
-	seen := rollover.Seen{Current: w.current, Held: w.held, Leaves: map[rollover.ID]int{}, Lacking: map[rollover.ID]int{}}
-	wanted := w.wanted()
+func (w *world) look(i *issuer) {
+	for _, s := range w.secrets {
+		if s.ca != i {
+			continue
+		}
+		i.current, i.beside = w.authority(int(s.leaf[0])), nil
+		for id := range s.bundle {
+			if id != s.leaf && !w.deaf {
+				i.beside = append(i.beside, w.authority(int(id[0])))
+			}
+		}
+	}
+	seen := rollover.Seen{Current: i.current, Beside: i.beside, Held: i.held, Leaves: map[rollover.ID]int{}, Own: map[rollover.ID]int{}, Lacking: map[rollover.ID]int{}}
 	for _, s := range w.secrets {
 		seen.Leaves[s.leaf]++
-		for id := range wanted {
-			if !s.bundle[id] {
+		if s.of == i {
+			seen.Own[s.leaf]++
+		}
+		if s.of == i && s.failed {
+			seen.Failing++
+		}
+		for id := range i.wanted() {
+			if !s.bundle[id] && s.of.wanted()[id] && (s.of == i || !w.alone) { // who does not publish it is not waited for
 				seen.Lacking[id]++
 			}
 		}
 	}
-	w.record, w.plan = rollover.Next(w.record, seen, w.set, w.now)
-	w.looked, w.changed = w.now, false
-	if w.record.Signing == w.current.ID {
-		w.held = true // of the next change, if it is ours
+	seen.Anew = seen.Own[i.record.Signing]
+	i.record, i.plan = rollover.Next(i.record, seen, i.set, w.now)
+	i.looked, i.changed = w.now, false
+	if i.record.Signing == i.current.ID {
+		i.held = true // of the next change, if it is ours
 	}
 }
 
-func (w *world) wanted() bundle {
+func (i *issuer) wanted() bundle {
 	b := bundle{}
-	for _, a := range w.record.Anchors {
+	for _, a := range i.record.Anchors {
 		b[a.ID] = true
 	}
 	return b
 }
 
 // begin starts to issue a leaf.
-func (w *world) begin() content {
-	if w.changed {
-		w.look() // nothing is signed with what has not been looked at
+func (w *world) begin(i *issuer) content {
+	if i.changed {
+		w.look(i) // nothing is signed with what has not been looked at
 	}
-	return content{w.record.Signing, w.wanted()}
+	return content{i.record.Signing, i.wanted()}
 }
 
 func (w *world) create() {
-	if len(w.secrets) > 8 || w.late() {
+	i := w.issuers[w.draw(len(w.issuers))]
+	if len(w.secrets) > 8 || w.late(i) {
 		return
 	}
-	c := w.begin()
-	if w.late() {
+	c := w.begin(i)
+	if w.late(i) {
 		return
 	}
-	s := &secret{seed: fmt.Sprint(len(w.secrets)), content: c, shown: c, trusted: c}
+	s := &secret{of: i, seed: fmt.Sprint(len(w.secrets)), content: c, shown: c, trusted: c}
 	w.secrets = append(w.secrets, s)
 }
 
 // late tells whether the new CA signs before it is accepted, for the old key is gone:
 // what is issued then is not carried over.
-func (w *world) late() bool {
-	return w.changed && !w.held || !w.plan.Hold.IsZero() && w.now.Before(w.plan.Hold)
+func (w *world) late(i *issuer) bool {
+	return i.changed && !i.held || !i.plan.Hold.IsZero() && w.now.Before(i.plan.Hold)
 }
 
-// work is what the loop of Certificates does on one: a write that takes its time.
-func (w *world) work(s *secret, renew bool) {
+// work is what the loop of Certificates does on one: a write that takes its time, or an
+// issuance that fails.
+func (w *world) work(s *secret, renew, fails bool) {
+	i := s.of
 	if s.writing != nil {
 		return
 	}
-	due := w.plan.Due(s.leaf, s.seed)
+	due := i.plan.Due(rollover.Leaf{Anchor: s.leaf, Seed: s.seed, Failed: s.failed})
 	switch {
-	case !w.changed && !due.IsZero() && !w.now.Before(due), renew && !w.late():
-		c := w.begin()
-		if w.late() && c.leaf != s.leaf {
+	case !i.changed && !due.IsZero() && !w.now.Before(due), renew && !w.late(i):
+		if fails {
+			s.failed = true
 			return
 		}
-		s.writing = &c
-	case !maps.Equal(s.bundle, w.wanted()):
-		s.writing = &content{s.leaf, w.wanted()}
+		c := w.begin(i)
+		if w.late(i) && c.leaf != s.leaf {
+			return
+		}
+		s.writing, s.failed = &c, false
+	case !maps.Equal(s.bundle, i.wanted()):
+		s.writing = &content{s.leaf, i.wanted()}
 	default:
 		return
 	}
@@ -145,6 +188,10 @@ func (w *world) commit(s *secret) {
 		return
 	}
 	s.content, s.writing = *s.writing, nil
+	if s.ca != nil {
+		s.ca.changed = true
+		return
+	}
 	if s.shownLate.IsZero() {
 		s.shownLate = w.now.Add(w.read)
 	}
@@ -153,37 +200,51 @@ func (w *world) commit(s *secret) {
 	}
 }
 
+// lose removes a Secret, which is issued anew at once: its application reads that late.
+func (w *world) lose(s *secret) {
+	if s.ca != nil || w.late(s.of) {
+		return
+	}
+	c := w.begin(s.of)
+	if w.late(s.of) {
+		return
+	}
+	s.writing = &c
+	w.commit(s)
+}
+
 // change has another CA in the place of the current one, or one that was there before.
 func (w *world) change() {
-	if w.changed || w.changes > 4 {
+	i := w.issuers[0]
+	if i.changed || w.changes > 4 {
 		return
 	}
 	w.changes++
 	n := w.draw(w.made+1) + 1
 	w.made = max(w.made, n)
-	if w.current.ID == w.authority(n).ID {
+	if i.current.ID == w.authority(n).ID {
 		return
 	}
-	if w.record.Signing == w.current.ID {
-		w.held = w.alwaysHeld || w.draw(2) == 0
+	if i.record.Signing == i.current.ID {
+		i.held = i.alwaysHeld || w.draw(2) == 0
 	}
-	w.current, w.changed = w.authority(n), true
+	i.current, i.changed = w.authority(n), true
 }
 
 // step does one thing that is drawn, and what must not wait any longer.
 func (w *world) step() {
 	s := w.secrets[w.draw(len(w.secrets))]
-	switch w.draw(12) {
+	switch w.draw(14) {
 	case 0:
 		w.change()
 	case 1:
 		w.create()
 	case 2:
-		w.look()
+		w.look(w.issuers[w.draw(len(w.issuers))])
 	case 3:
-		w.work(s, true)
+		w.work(s, true, false)
 	case 4, 5, 6:
-		w.work(s, false)
+		w.work(s, false, false)
 	case 7:
 		w.commit(s)
 	case 8:
@@ -194,9 +255,16 @@ func (w *world) step() {
 		for _, s := range w.secrets {
 			s.writing = nil
 		}
-		w.look()
+		for _, i := range w.issuers {
+			i.plan = rollover.Plan{}
+			w.look(i)
+		}
 	case 11:
 		w.now = w.now.Add(w.seconds(20))
+	case 12:
+		w.work(s, false, true)
+	case 13:
+		w.lose(s)
 	}
 	w.overdue()
 }
@@ -211,7 +279,9 @@ func (w *world) overdue() {
 				at, do = t, f
 			}
 		}
-		sooner(w.looked.Add(w.looks), w.look)
+		for _, i := range w.issuers {
+			sooner(i.looked.Add(w.looks), func() { w.look(i) })
+		}
 		for _, s := range w.secrets {
 			if s.writing != nil {
 				sooner(s.deadline, func() { w.commit(s) })
@@ -238,7 +308,7 @@ func (w *world) overdue() {
 func (w *world) verify() {
 	for i, a := range w.secrets {
 		for j, b := range w.secrets {
-			if !b.trusted.bundle[a.shown.leaf] && w.failure == "" {
+			if a.ca == nil && b.ca == nil && !b.trusted.bundle[a.shown.leaf] && w.failure == "" {
 				w.failure = fmt.Sprintf("%d shows a certificate of %d to %d, which trusts %v", i, a.shown.leaf[0], j, slices.Collect(maps.Keys(b.trusted.bundle)))
 			}
 		}
@@ -250,9 +320,11 @@ func (w *world) settle() bool {
 	for range 400 {
 		w.now = w.now.Add(5 * time.Second)
 		w.overdue()
-		w.look()
+		for _, i := range w.issuers {
+			w.look(i)
+		}
 		for _, s := range w.secrets {
-			w.work(s, false)
+			w.work(s, false, false)
 			w.commit(s)
 		}
 		w.verify()
@@ -264,10 +336,16 @@ func (w *world) settle() bool {
 }
 
 func (w *world) ended() bool {
+	current := w.issuers[0].current.ID
 	for _, s := range w.secrets {
-		if s.shown.leaf != w.current.ID || !maps.Equal(s.trusted.bundle, bundle{w.current.ID: true}) {
+		if s.ca == nil && (s.shown.leaf != current || !maps.Equal(s.trusted.bundle, bundle{current: true})) {
 			return false
 		}
 	}
-	return w.plan.Phase == rollover.Steady && w.record.Signing == w.current.ID
+	for _, i := range w.issuers {
+		if i.plan.Phase != rollover.Steady || i.record.Signing != current {
+			return false
+		}
+	}
+	return true
 }

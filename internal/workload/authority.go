@@ -20,6 +20,9 @@ type Authority struct {
 	// Chain begins with the certificate that signs; each signed the one before. Its last
 	// is the root, or the topmost that the Secret has.
 	Chain []*x509.Certificate
+	// Beside are the authorities in ca.crt that are not of the chain, of one that did not
+	// sign itself: what whoever signed it publishes while it changes its own.
+	Beside []*x509.Certificate
 
 	above, top []byte // in PEM: what follows each leaf in tls.crt, and ca.crt
 }
@@ -63,8 +66,28 @@ func AuthorityOf(tlsCRT, tlsKey, caCRT []byte) (*Authority, error) {
 	if err := a.usable(own[0].NotBefore); err != nil {
 		return nil, err
 	}
+	if !selfSigned(own[0]) {
+		a.Beside = a.beside(anchors)
+	}
 	a.above, a.top = a.texts()
 	return a, nil
+}
+
+// maxBeside is how many authorities beside the chain are taken: a file with all that
+// somebody trusts is no change of one.
+const maxBeside = 8
+
+func (a *Authority) beside(anchors []*x509.Certificate) []*x509.Certificate {
+	var all []*x509.Certificate
+	for _, c := range anchors {
+		if c.IsCA && !a.holds(c) {
+			all = append(all, c)
+		}
+	}
+	if len(all) > maxBeside {
+		return nil
+	}
+	return all
 }
 
 func (a *Authority) holds(c *x509.Certificate) bool { return len(unlike(c, a.Chain)) < len(a.Chain) }

@@ -63,6 +63,9 @@ type Verdict struct {
 	// Reason and Message tell why, as conditions have them.
 	Reason, Message string
 	Request         *RequestFacts
+	// Bundle says that ca.crt is to be written again beside the action Await, which may
+	// take long: others need it.
+	Bundle bool
 	// Surplus are requests that are to be removed.
 	Surplus []*RequestFacts
 	// Status is what the Certificate's status shall be, before the action.
@@ -273,7 +276,7 @@ func (s *State) proceed(v *Verdict, since time.Time) {
 	case v.Request == nil:
 		v.Action = Ask
 	case v.Request.State == RequestOpen:
-		v.Action = Await
+		v.Action, v.Bundle = Await, s.Owner && s.lacksBundle()
 	case v.Request.State == RequestIssued:
 		v.Action = Store
 	default:
