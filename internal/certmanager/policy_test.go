@@ -56,7 +56,7 @@ func TestAnOwnerCountsOnlyWhereItAsksForTheSame(t *testing.T) {
 			check(t, err)
 			asked, err := workload.Read(r)
 			check(t, err)
-			got, err := c.ByPolicy(policy).Approve(t.Context(), r, asked)
+			got, err := c.ByPolicy(func() *workload.Policy { return policy }).Approve(t.Context(), r, asked)
 			check(t, err)
 			if got.Verdict != row.want || (got.Again > 0) != row.again {
 				t.Errorf("got %+v", got)
