@@ -197,7 +197,9 @@ func TestAPolicyOfStandardInputIsReadOnce(t *testing.T) {
 	var log bytes.Buffer
 	r, _ := testRun(&log)
 	r.streams.in = strings.NewReader(workloadPolicyText + "1h\n")
-	l, err := openPolicy(r, "workload", "-", func(data []byte, _ func(string) ([]byte, error)) (*workload.Policy, error) { return policy.ParseWorkload(data) })
+	l, err := openPolicy(r, "workload", "-", func(data []byte, _ func(string) ([]byte, error)) (*workload.Policy, error) {
+		return policy.ParseWorkload(data)
+	})
 	if err != nil || l.get().MaxDuration != time.Hour || !strings.Contains(log.String(), "not read again") {
 		t.Fatalf("%v\n%s", err, log.String())
 	}

@@ -15,10 +15,10 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// Requests reads the CertificateRequests of a namespace, "" for all of them, for which
-// keep is true; nil: all.
-func (c *Certs) Requests(ctx context.Context, namespace string, keep func(*cmapi.CertificateRequest) bool) ([]cmapi.CertificateRequest, error) {
-	return listAll(ctx, c, requestsResource, namespace, metav1.ListOptions{}, keep)
+// Requests reads the CertificateRequests of a namespace, "" for all of them, that a
+// selector of labels takes ("": all), and for which keep is true; nil: all.
+func (c *Certs) Requests(ctx context.Context, namespace, selector string, keep func(*cmapi.CertificateRequest) bool) ([]cmapi.CertificateRequest, error) {
+	return listAll(ctx, c, requestsResource, namespace, metav1.ListOptions{LabelSelector: selector}, keep)
 }
 
 // DecidedOf is the condition by which somebody has approved or denied a request; nil:

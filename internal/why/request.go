@@ -6,6 +6,8 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // Reasons of Events on a Certificate (cert-manager
@@ -41,20 +43,10 @@ func (t *teller) requests() *Cause {
 			return nil
 		}
 		return &Cause{ID: CauseUnapproved, Where: where, Text: fmt.Sprintf("the request waits for an approval since %s, and nobody has approved or denied it", roughly(age)),
-			Fix:    command("cmctl", "approve", r.Name, "-n", t.o.Namespace),
-			Advice: "to have it done by itself: an approver that serves " + t.issuerRef.Kind + " " + t.issuerRef.Name + " must run, and may \"approve\" on signers " + t.signer()}
+			Fix:    command("kubepki", "cert", "approve", r.Name, "-n", t.o.Namespace),
+			Advice: "to have it done by itself: an approver that serves " + t.issuerRef.Kind + " " + t.issuerRef.Name + " must run, and may \"approve\" on signers " + workload.SignerName(t.issuerRef, t.o.Namespace)}
 	}
 	return t.signing(where)
-}
-
-// signer is the name by which RBAC knows the issuer for approvals (cert-manager
-// internal/webhook/admission/certificaterequest/approval).
-func (t *teller) signer() string {
-	resource := strings.ToLower(t.issuerRef.Kind) + "s." + t.issuerRef.Group
-	if t.issuerRef.Kind == cmapi.ClusterIssuerKind {
-		return resource + "/" + t.issuerRef.Name
-	}
-	return resource + "/" + t.o.Namespace + "." + t.issuerRef.Name
 }
 
 // unasked tells why an issuance has no request.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -272,4 +273,15 @@ func CertificateOf(r *cmapi.CertificateRequest, owner *cmapi.Certificate, asked 
 // of [CertificateOf].
 func PetitionOf(r *cmapi.CertificateRequest, certificate string) Petition {
 	return Petition{Namespace: r.Namespace, Name: r.Name, Username: r.Spec.Username, UID: r.Spec.UID, Groups: r.Spec.Groups, Certificate: certificate}
+}
+
+// SignerName is the name by which RBAC knows an issuer for approvals, from a namespace
+// (cert-manager internal/webhook/admission/certificaterequest/approval).
+func SignerName(ref cmmeta.IssuerReference, namespace string) string {
+	ref = IssuerOf(ref)
+	resource := strings.ToLower(ref.Kind) + "s." + ref.Group
+	if ref.Kind == cmapi.ClusterIssuerKind {
+		return resource + "/" + ref.Name
+	}
+	return resource + "/" + namespace + "." + ref.Name
 }
