@@ -33,7 +33,7 @@ func (t *teller) requests() *Cause {
 			Advice: "have the policy allow it, or wish for what it allows; then ask anew"}
 	}
 	if c := requestCondition(r, cmapi.CertificateRequestConditionInvalidRequest); c != nil && c.Status == cmmeta.ConditionTrue {
-		return &Cause{ID: CauseInvalid, Where: where, Text: fmt.Sprintf("the signer finds the request invalid: %s (%s)", orText(c.Message, "nothing says why"), c.Reason), Fix: t.kubectl("edit", "certificate", t.o.Name)}
+		return &Cause{ID: CauseInvalid, Where: where, Text: fmt.Sprintf("the signer finds the request invalid: %s (%s)", orText(c.Message, "nothing says why"), c.Reason), Fix: t.edit()}
 	}
 	if c := t.keySecret(where); c != nil {
 		return c
