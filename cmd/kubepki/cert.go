@@ -17,7 +17,7 @@ import (
 func newCertCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cert",
-		Short: "Certificates of workloads (cert-manager.io): make, list, renew them, and see what one waits for",
+		Short: "Certificates of workloads (cert-manager.io): make, list, renew and approve them, and see what one waits for",
 		Long: `Cert works on the Certificates of cert-manager.io in a cluster, whether cert-manager
 serves them or kubepki controller --enable workloads.`,
 		Example: `  # What does it wait for?
@@ -30,10 +30,11 @@ serves them or kubepki controller --enable workloads.`,
   kubepki cert create web -n shop --issuer shop-ca --dns web.example.com --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("cert: say what to do: create, status, renew or why")
+			return usagef("cert: say what to do: create, status, renew, why, review, approve or deny")
 		},
 	}
-	c.AddCommand(newCertWhyCommand(s), newCertStatusCommand(s), newCertRenewCommand(s), newCertCreateCommand(s))
+	c.AddCommand(newCertWhyCommand(s), newCertStatusCommand(s), newCertRenewCommand(s), newCertCreateCommand(s),
+		newCertReviewCommand(s), newCertApproveCommand(s), newCertDenyCommand(s))
 	return c
 }
 

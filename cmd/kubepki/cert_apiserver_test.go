@@ -22,6 +22,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -122,6 +123,18 @@ func agoes(ts *testscript.TestScript, text string) string {
 var certKinds = map[string]string{
 	"certificates": "Certificate", "certificaterequests": "CertificateRequest", "issuers": "Issuer", "clusterissuers": "ClusterIssuer", "orders": "Order",
 	"challenges": "Challenge", "secrets": "Secret", "leases": "Lease", "events": "Event", "ingresses": "Ingress",
+	"pods": "Pod", "gateways": "Gateway", "listenersets": "ListenerSet", "brokers": "Broker",
+}
+
+// discovery is what it says of a group with an external issuer.
+var discovery = map[string]any{
+	"/apis": metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}, Groups: []metav1.APIGroup{{
+		Name: "broker.example.com", PreferredVersion: metav1.GroupVersionForDiscovery{GroupVersion: "broker.example.com/v1", Version: "v1"},
+		Versions: []metav1.GroupVersionForDiscovery{{GroupVersion: "broker.example.com/v1", Version: "v1"}},
+	}}},
+	"/apis/broker.example.com/v1": metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: "broker.example.com/v1", APIResources: []metav1.APIResource{
+		{Name: "brokers/status", SingularName: "", Namespaced: true, Kind: "Broker"}, {Name: "brokers", SingularName: "broker", Namespaced: true, Kind: "Broker"},
+	}},
 }
 
 // asked is where a request goes to.
@@ -142,6 +155,10 @@ func parseAsked(path string) asked {
 func (a *certsAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if answer := discovery[r.URL.Path]; answer != nil {
+		give(w, http.StatusOK, answer)
+		return
+	}
 	t := parseAsked(r.URL.Path)
 	kind := certKinds[t.resource]
 	verb := map[string]string{http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update"}[r.Method]

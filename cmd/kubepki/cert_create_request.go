@@ -138,7 +138,7 @@ func (o *certCreateOptions) awaitRequest(ctx context.Context, s streams, api *ku
 		}
 		switch err := pace.Wait(ctx); {
 		case errors.Is(err, context.DeadlineExceeded):
-			return nil, advise(fmt.Errorf("%s: no certificate within %s: %s", requestResource(made.Name), o.timeout, report.Plain(said)), "run the same command again to go on; cmctl approve %s -n %s approves it, where nobody else does", made.Name, made.Namespace)
+			return nil, advise(fmt.Errorf("%s: no certificate within %s: %s", requestResource(made.Name), o.timeout, report.Plain(said)), "run the same command again to go on; kubepki cert approve %s -n %s approves it, where nobody else does", made.Name, made.Namespace)
 		case err != nil:
 			return nil, err
 		}

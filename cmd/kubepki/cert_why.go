@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/report"
@@ -26,12 +23,13 @@ type whyOptions struct {
 func newCertWhyCommand(s streams) *cobra.Command {
 	var o whyOptions
 	c := &cobra.Command{
-		Use:   "why NAME...",
+		Use:   "why NAME... | KIND/NAME...",
 		Short: "Tell what a Certificate waits for, and what to do about it",
 		Long: `Why walks from a Certificate over its Secret, CertificateRequest and issuer to the
 ACME order and its challenges, finds the first cause for which it is not ready or
-will not stay so, and says what to do. secret/NAME and ingress/NAME stand for the
-Certificates behind them.
+will not stay so, and says what to do. It takes the objects around it too: secret,
+pod, ingress, gateway, listenerset, certificaterequest, order and challenge stand for
+the Certificates behind them; issuer, clusterissuer and KIND.GROUP are issuers.
 
 It only reads. Of Secrets it looks at the certificate, and whether the key fits it;
 no key is printed. Without the right to read something it says which is missing.
@@ -40,8 +38,11 @@ Exit codes: 0 it waits for nothing, 3 it waits or is broken, 1 nothing could be 
 		Example: `  # What does it wait for?
   kubepki cert why web -n shop
 
-  # The certificate of an Ingress
-  kubepki cert why ingress/shop -n shop
+  # A Pod that does not start; an Ingress
+  kubepki cert why pod/shop-7c9f ingress/shop -n shop
+
+  # An issuer; one of another group
+  kubepki cert why clusterissuer/internal awspcaissuer.awspca.cert-manager.io/pca -n shop
 
   # Only the cause, for a script
   kubepki cert why web -n shop -o json | jq -r '.items[0].cause.id'`,
@@ -97,86 +98,6 @@ func (o *whyOptions) print(s streams, l *report.WhyList) error {
 		return l.Rows(s.out, palette)
 	}
 	return l.Text(s.out, palette)
-}
-
-// whyTarget is what is asked about.
-type whyTarget struct{ kind, name string }
-
-func parseWhyTarget(arg string) (whyTarget, error) {
-	kind, name, ok := strings.Cut(arg, "/")
-	t := whyTarget{"certificate", arg}
-	if ok {
-		switch strings.ToLower(kind) {
-		case "secret", "secrets":
-			t = whyTarget{"secret", name}
-		case "ingress", "ingresses", "ing":
-			t = whyTarget{"ingress", name}
-		default:
-			name, err := certName(arg)
-			if err != nil {
-				return t, usagef("%s: name a certificate, secret or ingress", arg)
-			}
-			t.name = name
-		}
-	}
-	return t, checkObjectName(t.name)
-}
-
-// explain answers for all Certificates that a target stands for.
-func (o *whyOptions) explain(ctx context.Context, api *kube.Certs, t whyTarget, at time.Time) ([]why.Answer, error) {
-	certificates, answer, err := o.certificates(ctx, api, t, at)
-	switch {
-	case kube.IsNoKind(err):
-		return []why.Answer{why.NoCRDs(o.access.namespace, t.name)}, nil
-	case err != nil:
-		return nil, err
-	case answer != nil:
-		return []why.Answer{*answer}, nil
-	}
-	var answers []why.Answer
-	for i := range certificates {
-		g, err := api.Gather(ctx, &certificates[i], o.clusterNamespace, at)
-		if err != nil {
-			return nil, err
-		}
-		answers = append(answers, why.Explain(g))
-	}
-	return answers, nil
-}
-
-// certificates are those that a target stands for; for an Ingress that has none there is
-// an answer already.
-func (o *whyOptions) certificates(ctx context.Context, api *kube.Certs, t whyTarget, at time.Time) ([]cmapi.Certificate, *why.Answer, error) {
-	namespace := o.access.namespace
-	switch t.kind {
-	case "secret":
-		list, err := o.listed(ctx, api, func(c *cmapi.Certificate) bool { return c.Spec.SecretName == t.name })
-		if err == nil && len(list) == 0 {
-			err = advise(fmt.Errorf("no Certificate in namespace %s names the Secret %s", namespace, t.name), "kubepki cert status -n %s lists what Certificates there are, and their Secrets", namespace)
-		}
-		return list, nil, err
-	case "ingress":
-		i, err := api.Ingress(ctx, namespace, t.name)
-		if err != nil {
-			return nil, nil, adviseCert(err, "get ingresses.networking.k8s.io in namespace "+namespace)
-		}
-		list, err := o.listed(ctx, api, func(c *cmapi.Certificate) bool { return kube.OfIngress(c, i) })
-		if err != nil || len(list) > 0 {
-			return list, nil, err
-		}
-		a := why.ExplainIngress(i, api.Leases(ctx), at)
-		return nil, &a, nil
-	}
-	c, err := api.Certificate(ctx, namespace, t.name)
-	switch {
-	case kube.IsNoKind(err):
-		return nil, nil, err
-	case apierrors.IsNotFound(err):
-		return nil, nil, o.notFound(ctx, api, t.name)
-	case err != nil:
-		return nil, nil, adviseCert(err, "get certificates.cert-manager.io in namespace "+namespace)
-	}
-	return []cmapi.Certificate{*c}, nil, nil
 }
 
 func (o *whyOptions) listed(ctx context.Context, api *kube.Certs, want func(*cmapi.Certificate) bool) ([]cmapi.Certificate, error) {

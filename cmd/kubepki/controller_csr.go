@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -8,6 +11,7 @@ import (
 
 	"github.com/kubepki/kubepki/internal/controller"
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/policy"
 	signers "github.com/kubepki/kubepki/internal/signer" // package main has a signer of its own
 )
 
@@ -33,7 +37,7 @@ func (o *csrLoopFlags) add(f *pflag.FlagSet) {
 type csrPart struct {
 	approve []string
 	sources map[string]signers.Source
-	policy  csr.Policy
+	policy  *livePolicy[csr.Policy]
 	log     *controller.IssuanceLog
 }
 
@@ -50,19 +54,8 @@ func (o *controllerOptions) prepareCSR(r *controllerRun) error {
 	if o.csr.workers < 1 {
 		return usagef("--workers: %d is less than 1", o.csr.workers)
 	}
-	if p.policy, err = o.csr.policy.read(r.streams); err != nil {
+	if p.policy, err = o.signingPolicy(r); err != nil {
 		return err
-	}
-	for _, rule := range p.policy.Rules {
-		if !slices.Contains(p.approve, rule.SignerName) {
-			p.approve = append(p.approve, rule.SignerName)
-		}
-	}
-	if p.policy.MaxDuration[""] == 0 {
-		if p.policy.MaxDuration == nil {
-			p.policy.MaxDuration = map[string]time.Duration{}
-		}
-		p.policy.MaxDuration[""] = o.signing.duration
 	}
 	if p.sources, err = o.signing.sources(sign, r.toldAuthority); err != nil {
 		return err
@@ -75,23 +68,67 @@ func (o *controllerOptions) prepareCSR(r *controllerRun) error {
 	return nil
 }
 
-// csrLoops makes the loops of the part "csr".
+// signingPolicy opens the policy of --policy, with the settings of the other flags in it.
+func (o *controllerOptions) signingPolicy(r *controllerRun) (*livePolicy[csr.Policy], error) {
+	completed := func(p csr.Policy) (csr.Policy, error) {
+		p, err := o.csr.policy.complete(p)
+		if p.MaxDuration[""] == 0 {
+			p.MaxDuration = maps.Clone(p.MaxDuration)
+			if p.MaxDuration == nil {
+				p.MaxDuration = map[string]time.Duration{}
+			}
+			p.MaxDuration[""] = o.signing.duration
+		}
+		return p, err
+	}
+	if !o.csr.policy.given("policy") {
+		p, err := completed(csr.DefaultPolicy())
+		return fixedPolicy(p), err
+	}
+	l, err := openPolicy(r, "signing", o.csr.policy.file, func(data []byte, read func(string) ([]byte, error)) (csr.Policy, error) {
+		p, err := policy.ParseWith(data, read)
+		if err != nil {
+			return p, err
+		}
+		return completed(p)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	return l, nil
+}
+
+// csrLoops makes the loops of the part "csr". With another policy they begin anew, and
+// decide on all that waits.
 func (r *controllerRun) csrLoops() ([]controller.Loop, error) {
 	facts := &controller.ClusterFacts{Client: r.client, Log: r.log}
-	loop := controller.NewCSR(controller.CSROptions{
-		Client: r.client, Approve: r.csr.approve, Sources: r.csr.sources, Policy: r.csr.policy, Cluster: facts.Get,
-		Resolve: controller.ResolveWith(nil), Workers: r.o.csr.workers, Authorities: r.authorities(),
-		Log: r.log, Metrics: r.metrics, Events: r.events, Issuance: r.csr.log,
-	})
-	r.current.Store(loop)
 	for name, source := range r.csr.sources {
 		if a, err := source.Authority(); err == nil { // signing says the error
 			r.metrics.Authority(name, a.Certificate)
 		}
 	}
-	loops := []controller.Loop{facts, loop}
+	return []controller.Loop{facts, loopFunc(func(ctx context.Context) error {
+		return r.csr.policy.each(ctx, func(ctx context.Context, p csr.Policy) error { return r.decideBy(ctx, p, facts) })
+	})}, nil
+}
+
+// decideBy runs the loops of the part "csr" with one policy.
+func (r *controllerRun) decideBy(ctx context.Context, p csr.Policy, facts *controller.ClusterFacts) error {
+	approve := slices.Clone(r.csr.approve)
+	for _, rule := range p.Rules {
+		if !slices.Contains(approve, rule.SignerName) {
+			approve = append(approve, rule.SignerName)
+		}
+	}
+	loop := controller.NewCSR(controller.CSROptions{
+		Client: r.client, Approve: approve, Sources: r.csr.sources, Policy: p, Cluster: facts.Get,
+		Resolve: controller.ResolveWith(nil), Workers: r.o.csr.workers, Authorities: r.authorities(),
+		Log: r.log, Metrics: r.metrics, Events: r.events, Issuance: r.csr.log,
+	})
+	r.current.Store(loop)
+	loops := []controller.Loop{loop}
 	if r.o.csr.clean {
 		loops = append(loops, controller.NewCleaner(loop))
 	}
-	return loops, nil
+	return controller.RunAll(ctx, loops...)
 }

@@ -49,7 +49,7 @@ type controllerRun struct {
 	acme            acmePart
 	workloads       atomic.Pointer[certmanager.Controller] // of this term as the leader
 	workloadMetrics *certmanager.Metrics
-	workloadPolicy  *workload.Policy                     // nil: none
+	workloadPolicy  *livePolicy[*workload.Policy]        // nil: none
 	injector        atomic.Pointer[certmanager.Injector] // of this term as the leader
 	injectMetrics   *certmanager.InjectMetrics
 	ingressShim     atomic.Pointer[certmanager.Shim] // of this term as the leader
@@ -136,6 +136,12 @@ func (r *controllerRun) run(ctx context.Context, chosen []part) error {
 	}
 	if r.pods.issuer != nil {
 		beside = append(beside, r.pods.issuer)
+	}
+	if r.csr.policy != nil {
+		beside = append(beside, r.csr.policy)
+	}
+	if r.workloadPolicy != nil {
+		beside = append(beside, r.workloadPolicy)
 	}
 	if r.csr.log != nil {
 		beside = append(beside, r.csr.log)

@@ -75,12 +75,12 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 		if len(f.approve) > 0 && f.given("approve-signers") {
 			return usagef("--workload-policy decides in the place of --approve-signers: leave one out, or give --approve-signers= to leave approvals to others")
 		}
-		data, err := readInput(r.streams, f.policyFile)
+		var err error
+		r.workloadPolicy, err = openPolicy(r, "workload", f.policyFile, func(data []byte, _ func(string) ([]byte, error)) (*workload.Policy, error) {
+			return policy.ParseWorkload(data)
+		})
 		if err != nil {
 			return fmt.Errorf("--workload-policy: %w", err)
-		}
-		if r.workloadPolicy, err = policy.ParseWorkload(data); err != nil {
-			return fmt.Errorf("--workload-policy: %s: %w", f.policyFile, err)
 		}
 	}
 	r.workloadMetrics = certmanager.NewMetrics(r.registry)
@@ -108,17 +108,21 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	}
 	o.ACME = r.acme.orders
 	if r.workloadPolicy != nil {
-		o.Guard = certmanager.Limits{Policy: r.workloadPolicy, Log: r.log}
+		o.Guard = certmanager.Limits{Policy: r.workloadPolicy.get, Log: r.log}
 	}
 	loop := certmanager.New(o)
 	switch {
 	case len(f.approve) > 0 && r.workloadPolicy != nil:
-		loop.Approver = loop.ByPolicy(r.workloadPolicy)
+		loop.Approver = loop.ByPolicy(r.workloadPolicy.get)
 	case len(f.approve) > 0:
 		r.log.Warn("workloads: without --workload-policy all requests to the signers of --approve-signers are approved, from every namespace", "signers", f.approve)
 	}
 	r.workloads.Store(loop)
-	return []controller.Loop{loop}, nil
+	loops := []controller.Loop{loop}
+	if r.workloadPolicy != nil {
+		loops = append(loops, loopFunc(func(ctx context.Context) error { return r.workloadPolicy.wake(ctx, loop.PolicyChanged) }))
+	}
+	return loops, nil
 }
 
 // publishBundle writes ClusterTrustBundles: NAME, or SIGNER:NAME for one of a signer.

@@ -43,6 +43,11 @@ func (f *policyFlags) read(s streams) (csr.Policy, error) {
 			return p, fmt.Errorf("--policy: %w", err)
 		}
 	}
+	return f.complete(p)
+}
+
+// complete puts the settings of the flags into a policy.
+func (f *policyFlags) complete(p csr.Policy) (csr.Policy, error) {
 	for _, text := range f.services {
 		r, err := netip.ParsePrefix(text)
 		if err != nil {

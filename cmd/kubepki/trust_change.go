@@ -227,8 +227,10 @@ func (o *trustChangeFlags) run(ctx context.Context, s streams, source *trustSour
 }
 
 // confirm asks on a terminal; elsewhere --yes is the answer.
-func (o *trustChangeFlags) confirm(s streams) error {
-	if o.yes {
+func (o *trustChangeFlags) confirm(s streams) error { return confirm(s, o.yes) }
+
+func confirm(s streams, yes bool) error {
+	if yes {
 		return nil
 	}
 	f, ok := s.in.(*os.File)

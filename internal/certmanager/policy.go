@@ -24,24 +24,34 @@ const (
 	messageLimited = "The request is not within the limits of the workload policy"
 )
 
-// ByPolicy returns an approver that decides by a policy. It is to be set as the
-// controller's Approver before Run.
-func (c *Controller) ByPolicy(p *workload.Policy) Approver { return &policyApprover{c, p} }
+// ByPolicy returns an approver that decides by the policy of the moment, which is not nil.
+// It is to be set as the controller's Approver before Run.
+func (c *Controller) ByPolicy(policy func() *workload.Policy) Approver {
+	return &policyApprover{c, policy}
+}
 
 type policyApprover struct {
 	c      *Controller
-	policy *workload.Policy
+	policy func() *workload.Policy
+}
+
+// PolicyChanged has the requests that wait for an approval decided on anew.
+func (c *Controller) PolicyChanged() {
+	for key, r := range c.requests.each() {
+		if !r.value.Approved && c.wantsRequest(r.value) {
+			c.requestQueue.Add(key)
+		}
+	}
 }
 
 // Approve decides by the rules.
 func (p *policyApprover) Approve(_ context.Context, r *cmapi.CertificateRequest, asked *workload.Asked) (Approval, error) {
-	if !p.policy.Names(asked.Issuer) {
+	policy := p.policy()
+	if !policy.Names(asked.Issuer) {
 		return Approval{}, nil // others do
 	}
-	q := workload.Petition{Namespace: r.Namespace, Name: r.Name, Username: r.Spec.Username, UID: r.Spec.UID, Groups: r.Spec.Groups}
-	var again time.Duration
-	q.Certificate, again = p.certificate(r, asked)
-	ruling := p.policy.Decide(q, asked)
+	certificate, again := p.certificate(r, asked)
+	ruling := policy.Decide(workload.PetitionOf(r, certificate), asked)
 	p.told(r, asked, ruling)
 	switch ruling.Outcome {
 	case workload.Approves:
@@ -90,23 +100,19 @@ func (p *policyApprover) certificate(r *cmapi.CertificateRequest, asked *workloa
 		}
 		return "", 0
 	}
-	wish, err := workload.WishOf(&o.Spec)
-	if err != nil || len(workload.Differences(wish, &asked.Wish)) > 0 {
-		return "", 0
-	}
-	return owner.Name, 0
+	return workload.CertificateOf(r, o, asked), 0
 }
 
 // Limits is a guard: it objects to what breaks a limit of a policy, whoever has approved
-// it.
+// it. Policy is that of the moment.
 type Limits struct {
-	Policy *workload.Policy
+	Policy func() *workload.Policy
 	Log    *slog.Logger
 }
 
 // Approve approves what is within the limits, and denies the rest.
 func (l Limits) Approve(_ context.Context, r *cmapi.CertificateRequest, asked *workload.Asked) (Approval, error) {
-	if err := l.Policy.Limit(r.Namespace, asked); err != nil {
+	if err := l.Policy().Limit(r.Namespace, asked); err != nil {
 		l.Log.Warn("workloads: an approved request is not signed", "namespace", r.Namespace, "request", r.Name, "message", err.Error())
 		return Approval{Verdict: Denied, Reason: "PolicyLimit", Message: messageLimited}, nil
 	}

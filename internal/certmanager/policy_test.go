@@ -1,8 +1,11 @@
 package certmanager
 
 import (
+	"context"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +59,7 @@ func TestAnOwnerCountsOnlyWhereItAsksForTheSame(t *testing.T) {
 			check(t, err)
 			asked, err := workload.Read(r)
 			check(t, err)
-			got, err := c.ByPolicy(policy).Approve(t.Context(), r, asked)
+			got, err := c.ByPolicy(func() *workload.Policy { return policy }).Approve(t.Context(), r, asked)
 			check(t, err)
 			if got.Verdict != row.want || (got.Again > 0) != row.again {
 				t.Errorf("got %+v", got)
@@ -92,4 +95,46 @@ func TestNamesOfSigners(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+}
+
+// TestAChangedPolicyDecidesOnWhatWaits: at once, and not with the next look a minute
+// later. The key of a SelfSigned certificate waits for that as well.
+func TestAChangedPolicyDecidesOnWhatWaits(t *testing.T) {
+	a := prepare(t)
+	client, err := NewClient(a.config())
+	check(t, err)
+	var policy atomic.Pointer[workload.Policy]
+	approves := func(yes bool) *workload.Policy {
+		return &workload.Policy{Rules: []workload.Rule{{
+			Name: "r", Namespaces: []string{"n"}, Issuers: []workload.IssuerPattern{{Group: "cert-manager.io", Kind: "Issuer", Name: "self"}}, Speaks: []string{workload.VarDNSNames},
+			Approve: func(workload.Petition, *workload.Seen) (bool, error) { return yes, nil },
+		}}}
+	}
+	policy.Store(approves(false))
+	c := New(Options{Client: client, Workers: 2, ClusterNamespace: "n", Log: slog.New(slog.DiscardHandler)})
+	c.Approver = c.ByPolicy(policy.Load)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { check(t, c.Run(ctx)) })
+	defer running.Wait()
+	defer stop()
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not so within 20 s; writes: %q", what, a.writes)
+			}
+		}
+	}
+	until("it waits for an approval", func() bool {
+		var r cmapi.CertificateRequest
+		ready := workload.RequestCondition(&r.Status, cmapi.CertificateRequestConditionReady)
+		if a.read(cm+"certificaterequests/web-1", &r) {
+			ready = workload.RequestCondition(&r.Status, cmapi.CertificateRequestConditionReady)
+		}
+		return ready != nil && ready.Message == messageWaits
+	})
+	policy.Store(approves(true))
+	c.PolicyChanged()
+	until("it is approved and issued", a.ready)
 }

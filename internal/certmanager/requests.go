@@ -2,12 +2,15 @@ package certmanager
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -126,12 +129,37 @@ func (c *Controller) answer(ctx context.Context, r *cmapi.CertificateRequest, f 
 		c.pend(r, status, "IssuerNotReady", "Referenced issuer does not have a Ready status condition")
 		return 0, nil
 	}
-	got, err := c.sign(ctx, signer, Order{Issuer: issuer, Request: r, Asked: asked})
+	order := Order{Issuer: issuer, Request: r, Asked: asked}
+	if issuer.GetSpec().SelfSigned != nil {
+		if order.Key, err = c.parkedKey(ctx, r, f, asked); err != nil {
+			return 0, err
+		}
+	}
+	got, err := c.sign(ctx, signer, order)
 	if err != nil {
 		return 0, err
 	}
 	c.take(r, status, got)
 	return got.Again, nil
+}
+
+// parkedKey is the key of a request that was made for an answer at once, and had to wait
+// for an approval: its annotation names the Secret to be, and the key waits in another.
+// nil: there is none.
+func (c *Controller) parkedKey(ctx context.Context, r *cmapi.CertificateRequest, f *workload.RequestFacts, asked *workload.Asked) (crypto.Signer, error) {
+	o, _ := c.certificates.get(types.NamespacedName{Namespace: r.Namespace, Name: f.Certificate})
+	if o == nil || o.UID != f.Owner || o.Status.NextPrivateKeySecretName == nil || !slices.Contains(c.nextKeysOf(o.UID), *o.Status.NextPrivateKeySecretName) {
+		return nil, nil
+	}
+	secret, err := c.readSecret(ctx, types.NamespacedName{Namespace: r.Namespace, Name: *o.Status.NextPrivateKeySecretName})
+	if err != nil || secret == nil {
+		return nil, err
+	}
+	key, err := workload.ParseKey(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil || workload.KeyID(key.Public()) != workload.KeyID(asked.Public) {
+		return nil, nil //nolint:nilerr // it is of another issuance
+	}
+	return key, nil
 }
 
 // approve asks the approver, and tells whether nothing more is to be done.

@@ -22,6 +22,8 @@ type Metrics struct {
 	cleaned   *prometheus.CounterVec
 	authority *prometheus.GaugeVec
 	leader    prometheus.Gauge
+	policy    *prometheus.GaugeVec
+	policyAt  *prometheus.GaugeVec
 }
 
 // NewMetrics registers the figures.
@@ -46,8 +48,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		cleaned:   counter("csr_cleaned_total", "Requests that were removed, by the state that they were in.", "state"),
 		authority: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubepki", Name: "authority_not_after_seconds", Help: "When the authority that signs ends, in seconds of Unix time, by signer."}, []string{"signer"}),
 		leader:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubepki", Name: "leader", Help: "1 where this process is the leader."}),
+		policy:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubepki", Name: "policy_last_reload_successful", Help: "1 where the policy of the file holds; 0 where the file has one that cannot be read, and the one before holds."}, []string{"policy"}),
+		policyAt:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubepki", Name: "policy_last_reload_success_timestamp_seconds", Help: "When the policy that holds was read."}, []string{"policy"}),
 	}
-	r.MustRegister(m.decisions, m.pods, m.issued, m.waited, m.worked, m.signing, m.access, m.errors, m.cleaned, m.authority, m.leader)
+	r.MustRegister(m.decisions, m.pods, m.issued, m.waited, m.worked, m.signing, m.access, m.errors, m.cleaned, m.authority, m.leader, m.policy, m.policyAt)
 	return m
 }
 
@@ -57,6 +61,16 @@ func (m *Metrics) Leading(yes bool) {
 	if yes {
 		m.leader.Set(1)
 	}
+}
+
+// PolicyRead notes that a policy was read, or could not be; kind is signing or workload.
+func (m *Metrics) PolicyRead(kind string, holds bool) {
+	if !holds {
+		m.policy.WithLabelValues(kind).Set(0)
+		return
+	}
+	m.policy.WithLabelValues(kind).Set(1)
+	m.policyAt.WithLabelValues(kind).SetToCurrentTime()
 }
 
 // PodDecided counts a decision on a request for a pod.

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubepki/kubepki/internal/shim"
 	"github.com/kubepki/kubepki/internal/why"
 )
 
@@ -105,9 +105,14 @@ func (c *Certs) requestsAndOrders(ctx context.Context, g *why.Gathered) {
 		return ownedBy(r.OwnerReferences, o.UID) || r.Annotations[cmapi.CertificateNameKey] == o.Name && len(r.OwnerReferences) == 0
 	})
 	g.Requests = lookOf(&requests, err, "list certificaterequests.cert-manager.io in namespace "+o.Namespace)
-	if !slices.ContainsFunc(requests, func(r cmapi.CertificateRequest) bool { return len(r.Status.Certificate) == 0 }) {
-		return
+	if slices.ContainsFunc(requests, func(r cmapi.CertificateRequest) bool { return len(r.Status.Certificate) == 0 }) {
+		c.orders(ctx, g, requests)
 	}
+}
+
+// orders reads the orders of requests, and their challenges.
+func (c *Certs) orders(ctx context.Context, g *why.Gathered, requests []cmapi.CertificateRequest) {
+	o := g.Certificate
 	orders, err := listAll(ctx, c, ordersResource, o.Namespace, metav1.ListOptions{}, func(order *cmacme.Order) bool {
 		return slices.ContainsFunc(requests, func(r cmapi.CertificateRequest) bool { return ownedBy(order.OwnerReferences, r.UID) })
 	})
@@ -192,38 +197,36 @@ func (c *Certs) events(ctx context.Context, g *why.Gathered) []why.Event {
 	}
 	var all []why.Event
 	for _, ref := range of {
-		limited, cancel := context.WithTimeout(ctx, requestTimeout)
-		list, err := c.kube.CoreV1().Events(g.Certificate.Namespace).List(limited, metav1.ListOptions{
-			Limit: maxEvents, FieldSelector: fmt.Sprintf("involvedObject.kind=%s,involvedObject.name=%s", ref.Kind, ref.Name),
-		})
-		cancel()
-		if err != nil {
-			return all
-		}
-		for i := range list.Items {
-			e := &list.Items[i]
-			last := e.LastTimestamp.Time
-			if last.IsZero() {
-				last = e.EventTime.Time
-			}
-			all = append(all, why.Event{Object: strings.ToLower(ref.Kind) + "/" + g.Certificate.Namespace + "/" + ref.Name,
-				Type: e.Type, Reason: e.Reason, Message: shortened(e.Message), Last: last, Count: max(e.Count, 1)})
-		}
+		all = append(all, c.eventsOf(ctx, ref.Kind, g.Certificate.Namespace, ref.Name)...)
 	}
 	return all
 }
 
-// Ingress reads one.
-func (c *Certs) Ingress(ctx context.Context, namespace, name string) (*networkingv1.Ingress, error) {
+// eventsOf reads those of one object.
+func (c *Certs) eventsOf(ctx context.Context, kind, namespace, name string) []why.Event {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return c.kube.NetworkingV1().Ingresses(namespace).Get(ctx, name, metav1.GetOptions{})
+	list, err := c.kube.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
+		Limit: maxEvents, FieldSelector: fmt.Sprintf("involvedObject.kind=%s,involvedObject.name=%s", kind, name),
+	})
+	if err != nil {
+		return nil
+	}
+	var all []why.Event
+	for i := range list.Items {
+		e := &list.Items[i]
+		last := e.LastTimestamp.Time
+		if last.IsZero() {
+			last = e.EventTime.Time
+		}
+		all = append(all, why.Event{Object: strings.ToLower(kind) + "/" + namespace + "/" + name,
+			Type: e.Type, Reason: e.Reason, Message: shortened(e.Message), Last: last, Count: max(e.Count, 1)})
+	}
+	return all
 }
 
-// OfIngress tells whether a Certificate is that of an Ingress: made for it, or for a
-// Secret that it names.
-func OfIngress(o *cmapi.Certificate, i *networkingv1.Ingress) bool {
-	return ownedBy(o.OwnerReferences, i.UID) || slices.ContainsFunc(i.Spec.TLS, func(t networkingv1.IngressTLS) bool {
-		return t.SecretName != "" && t.SecretName == o.Spec.SecretName
-	})
+// OfParent tells whether a Certificate is that of an Ingress, a Gateway or a ListenerSet:
+// made for it, or for a Secret that it names.
+func OfParent(o *cmapi.Certificate, p *shim.Parent) bool {
+	return ownedBy(o.OwnerReferences, p.UID) || slices.ContainsFunc(p.Blocks, func(b shim.Block) bool { return slices.Contains(b.Secrets, o.Spec.SecretName) })
 }

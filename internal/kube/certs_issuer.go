@@ -73,7 +73,7 @@ func (c *Certs) Issuer(ctx context.Context, namespace string, ref cmmeta.IssuerR
 // externalIssuer finds the resource of a kind by discovery. Of the object it takes the
 // condition Ready, which all external issuers have.
 func (c *Certs) externalIssuer(ctx context.Context, namespace string, ref cmmeta.IssuerReference) why.Seen[why.Issuer] {
-	resource, namespaced, err := c.resourceOf(ref.Group, ref.Kind)
+	resource, _, namespaced, err := c.resourceOf(ref.Group, func(r *metav1.APIResource) bool { return r.Kind == ref.Kind })
 	switch {
 	case err != nil:
 		return lookOf[why.Issuer](nil, err, "use discovery of the API")
@@ -96,10 +96,19 @@ func (c *Certs) externalIssuer(ctx context.Context, namespace string, ref cmmeta
 	return lookOf(&issuer, nil, "")
 }
 
-func (c *Certs) resourceOf(group, kind string) (r schema.GroupVersionResource, namespaced bool, err error) {
+// IssuerKind finds the kind of an external issuer by what people call it: the kind, or the
+// name of the resource. It is "" where the API server has no such kind in the group.
+func (c *Certs) IssuerKind(group, called string) (kind string, namespaced bool, err error) {
+	_, kind, namespaced, err = c.resourceOf(group, func(r *metav1.APIResource) bool {
+		return strings.EqualFold(called, r.Kind) || called == r.Name || called == r.SingularName
+	})
+	return kind, namespaced, err
+}
+
+func (c *Certs) resourceOf(group string, is func(*metav1.APIResource) bool) (r schema.GroupVersionResource, kind string, namespaced bool, err error) {
 	groups, err := c.kube.Discovery().ServerGroups()
 	if err != nil {
-		return r, false, err
+		return r, "", false, err
 	}
 	for _, g := range groups.Groups {
 		if g.Name != group {
@@ -107,15 +116,15 @@ func (c *Certs) resourceOf(group, kind string) (r schema.GroupVersionResource, n
 		}
 		list, err := c.kube.Discovery().ServerResourcesForGroupVersion(g.PreferredVersion.GroupVersion)
 		if err != nil {
-			return r, false, err
+			return r, "", false, err
 		}
 		for _, one := range list.APIResources {
-			if one.Kind == kind && !strings.Contains(one.Name, "/") {
-				return schema.GroupVersionResource{Group: group, Version: g.PreferredVersion.Version, Resource: one.Name}, one.Namespaced, nil
+			if is(&one) && !strings.Contains(one.Name, "/") {
+				return schema.GroupVersionResource{Group: group, Version: g.PreferredVersion.Version, Resource: one.Name}, one.Kind, one.Namespaced, nil
 			}
 		}
 	}
-	return r, false, nil
+	return r, "", false, nil
 }
 
 // readyOf takes the condition Ready out of an object of any kind.

@@ -10,6 +10,7 @@ import (
 	"cel.dev/cel-go/ext"
 
 	"github.com/kubepki/kubepki/internal/csr"
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 const (
@@ -23,28 +24,36 @@ const (
 	maxExpression = 16 << 10
 )
 
-// environment declares what an expression may speak of.
-func environment() (*cel.Env, error) {
+// environment declares what an expression may speak of: what requests of all kinds have,
+// and some variables more.
+func environment(more ...cel.EnvOption) (*cel.Env, error) {
 	text, list := cel.StringType, cel.ListType(cel.StringType)
-	return cel.NewEnv(
+	return cel.NewEnv(append([]cel.EnvOption{
 		cel.Variable("request.name", text),
-		cel.Variable("request.signerName", text),
 		cel.Variable("request.username", text),
 		cel.Variable("request.groups", list),
-		cel.Variable("request.extra", cel.MapType(text, list)),
-		cel.Variable("request.usages", list),
-		cel.Variable("request.expirationSeconds", cel.IntType),
-		cel.Variable("subject.commonName", text),
-		cel.Variable("subject.organizations", list),
-		cel.Variable("subject.organizationalUnits", list),
-		cel.Variable("dnsNames", list),
-		cel.Variable("emailAddresses", list),
-		cel.Variable("uris", list),
-		cel.Variable("ipAddresses", list),
+		cel.Variable(workload.VarUsages, list),
+		cel.Variable(workload.VarCommonName, text),
+		cel.Variable(workload.VarOrganizations, list),
+		cel.Variable(workload.VarOrganizationalUnits, list),
+		cel.Variable(workload.VarDNSNames, list),
+		cel.Variable(workload.VarEmailAddresses, list),
+		cel.Variable(workload.VarURIs, list),
+		cel.Variable(workload.VarIPAddresses, list),
 		cel.Variable("key.kind", text),
 		cel.Variable("key.bits", cel.IntType),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		ext.Strings(), ext.Sets(), ext.Network(),
+	}, more...)...)
+}
+
+// signingEnvironment declares what the expressions of a SigningPolicy may speak of.
+func signingEnvironment() (*cel.Env, error) {
+	text, list := cel.StringType, cel.ListType(cel.StringType)
+	return environment(
+		cel.Variable("request.signerName", text),
+		cel.Variable("request.extra", cel.MapType(text, list)),
+		cel.Variable("request.expirationSeconds", cel.IntType),
 	)
 }
 
@@ -69,7 +78,7 @@ func variables(r csr.Request, a *csr.Asked) map[string]any {
 // compile turns an expression into what a rule does. What it returns may be
 // used by several goroutines.
 func compile(expression string) (func(csr.Request, *csr.Asked) (bool, error), error) {
-	env, err := environment()
+	env, err := signingEnvironment()
 	if err != nil {
 		return nil, fmt.Errorf("preparing CEL: %w", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/ext"
 	"github.com/cert-manager/cert-manager/pkg/apis/certmanager"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 
@@ -165,32 +164,17 @@ var requesterVariables = []string{"request.username", "request.groups", "request
 // workloadEnvironment declares what the expressions of a WorkloadPolicy may speak of.
 func workloadEnvironment() (*cel.Env, error) {
 	text, list := cel.StringType, cel.ListType(cel.StringType)
-	return cel.NewEnv(
+	return environment(
 		cel.Variable("request.namespace", text),
-		cel.Variable("request.name", text),
-		cel.Variable("request.username", text),
-		cel.Variable("request.groups", list),
 		cel.Variable("request.uid", text),
 		cel.Variable("request.duration", cel.DurationType),
 		cel.Variable("request.isCA", cel.BoolType),
-		cel.Variable(workload.VarUsages, list),
-		cel.Variable(workload.VarCommonName, text),
-		cel.Variable(workload.VarOrganizations, list),
-		cel.Variable(workload.VarOrganizationalUnits, list),
 		cel.Variable(workload.VarOtherAttributes, list),
-		cel.Variable(workload.VarDNSNames, list),
-		cel.Variable(workload.VarEmailAddresses, list),
-		cel.Variable(workload.VarIPAddresses, list),
-		cel.Variable(workload.VarURIs, list),
 		cel.Variable(workload.VarOtherNames, list),
-		cel.Variable("key.kind", text),
-		cel.Variable("key.bits", cel.IntType),
 		cel.Variable("issuer.group", text),
 		cel.Variable("issuer.kind", text),
 		cel.Variable("issuer.name", text),
 		cel.Variable("certificate", text),
-		cel.ParserExpressionSizeLimit(maxExpression),
-		ext.Strings(), ext.Sets(), ext.Network(),
 	)
 }
 

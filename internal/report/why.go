@@ -48,7 +48,11 @@ func (l *WhyList) one(w io.Writer, p Palette, a *why.Answer) error {
 	var b strings.Builder
 	b.WriteByte('\n')
 	if a.Cause == nil {
-		fmt.Fprintf(&b, "%s: %s/%s waits for nothing\n", p.Green(string(a.State)), Plain(a.Namespace), Plain(a.Name))
+		name := Plain(a.Namespace) + "/" + Plain(a.Name)
+		if a.Kind != "" {
+			name = Plain(a.Steps[0].Object)
+		}
+		fmt.Fprintf(&b, "%s: %s waits for nothing\n", p.Green(string(a.State)), name)
 	} else {
 		fmt.Fprintf(&b, "%s %s\n", p.whyState(a.State), p.Bold(a.Cause.ID))
 		l.cause(&b, a.Cause)
@@ -95,7 +99,11 @@ func (l *WhyList) Rows(w io.Writer, p Palette) error {
 	var rows [][]string
 	for i := range l.Items {
 		a := &l.Items[i]
-		row := []string{Plain(a.Namespace), Plain(a.Name), p.whyState(a.State), "–", "–", "–"}
+		name := Plain(a.Name)
+		if a.Kind != "" {
+			name = Plain(a.Kind) + "/" + name
+		}
+		row := []string{Plain(a.Namespace), name, p.whyState(a.State), "–", "–", "–"}
 		if a.Cause != nil {
 			row[3], row[4], row[5] = a.Cause.ID, Plain(a.Cause.Where), curtail(Plain(a.Cause.Text), rowText)
 		}

@@ -48,8 +48,10 @@ type Cause struct {
 	Until *time.Time `json:"until,omitempty"`
 }
 
-// Answer is what [Explain] found.
+// Answer is what [Explain] found, or another function for what is no Certificate.
 type Answer struct {
+	// Kind is what it is about, in lower case, where that is no Certificate.
+	Kind      string   `json:"kind,omitempty"`
 	Namespace string   `json:"namespace"`
 	Name      string   `json:"name"`
 	State     State    `json:"state"`

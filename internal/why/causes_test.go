@@ -21,8 +21,8 @@ func TestEachCauseIsListedAndTried(t *testing.T) {
 		return all.String()
 	}
 	doc := read("../../docs/cert.md")
-	tests := read("why_test.go", "../../cmd/kubepki/testdata/script/cert_why.txtar")
-	causes := regexp.MustCompile(`\t(Cause\w+) += "([a-z-]+)"`).FindAllStringSubmatch(read("answer.go", "ingress.go"), -1)
+	tests := read("why_test.go", "../../cmd/kubepki/testdata/script/cert_why.txtar", "../../cmd/kubepki/testdata/script/cert_why_around.txtar")
+	causes := regexp.MustCompile(`(Cause\w+) += "([a-z-]+)"`).FindAllStringSubmatch(read("answer.go", "ingress.go", "pod.go", "alone.go"), -1)
 	if len(causes) < 35 {
 		t.Fatalf("only %d causes were found", len(causes))
 	}

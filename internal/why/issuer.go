@@ -19,14 +19,19 @@ func (t *teller) ownGroup() bool { return t.issuerRef.Group == cmapi.SchemeGroup
 // issuerID names the issuer: issuer/NAMESPACE/NAME, clusterissuer/NAME, and with the
 // group where that is another.
 func (t *teller) issuerID() string {
-	kind := strings.ToLower(t.issuerRef.Kind)
-	if !t.ownGroup() {
-		kind += "." + t.issuerRef.Group
-	}
-	if t.issuerRef.Kind == cmapi.ClusterIssuerKind || !t.ownGroup() && strings.Contains(kind, "cluster") {
+	kind := kindText(t.issuerRef)
+	if t.issuerRef.Kind == cmapi.ClusterIssuerKind || t.o.Namespace == "" || !t.ownGroup() && strings.Contains(kind, "cluster") {
 		return kind + "/" + t.issuerRef.Name
 	}
 	return t.id(kind, t.issuerRef.Name)
+}
+
+// kindText is a kind as kubectl takes it, with its group where that is not cert-manager.io.
+func kindText(ref cmmeta.IssuerReference) string {
+	if kind := strings.ToLower(ref.Kind); ref.Group != cmapi.SchemeGroupVersion.Group {
+		return kind + "." + ref.Group
+	}
+	return strings.ToLower(ref.Kind)
 }
 
 func (t *teller) issuer() *Cause {
@@ -34,7 +39,7 @@ func (t *teller) issuer() *Cause {
 	case t.ownGroup() && t.issuerRef.Kind != cmapi.IssuerKind && t.issuerRef.Kind != cmapi.ClusterIssuerKind:
 		return &Cause{ID: CauseIssuerGroup, Where: t.certificateID + " (spec.issuerRef.group)",
 			Text: fmt.Sprintf("kind %q is neither Issuer nor ClusterIssuer, and the reference names no other group", t.issuerRef.Kind),
-			Fix:  t.kubectl("edit", "certificate", t.o.Name), Advice: "name the group of the external issuer in spec.issuerRef.group"}
+			Fix:  t.edit(), Advice: "name the group of the external issuer in spec.issuerRef.group"}
 	case t.Issuer.Look == NoKind:
 		return &Cause{ID: CauseIssuerGroup, Where: t.certificateID + " (spec.issuerRef.group)",
 			Text:   fmt.Sprintf("the API server knows no kind %s in group %s", t.issuerRef.Kind, t.issuerRef.Group),
@@ -74,11 +79,7 @@ func (t *teller) issuerReady() *Cause {
 }
 
 func (t *teller) describeIssuer() string {
-	kind := strings.ToLower(t.issuerRef.Kind)
-	if !t.ownGroup() {
-		kind += "." + t.issuerRef.Group
-	}
-	return t.kubectl("describe", kind, t.issuerRef.Name)
+	return t.kubectl("describe", kindText(t.issuerRef), t.issuerRef.Name)
 }
 
 // issuerMissing looks for what was meant.
@@ -106,7 +107,7 @@ func (t *teller) issuerMissing() *Cause {
 				Advice: "make an Issuer in this namespace, or a ClusterIssuer for all of them"}
 		}
 	}
-	return &Cause{ID: CauseIssuerMissing, Where: where + ".name)", Text: missing + offered(usable), Fix: t.kubectl("edit", "certificate", t.o.Name)}
+	return &Cause{ID: CauseIssuerMissing, Where: where + ".name)", Text: missing + offered(usable), Fix: t.edit()}
 }
 
 func namesOf(list []IssuerName, kind string) []string {
@@ -138,6 +139,9 @@ func offered(usable []IssuerName) string {
 }
 
 func (t *teller) refer(field, value string) string {
+	if t.alone != "" {
+		return t.renew()
+	}
 	return t.kubectl("patch", "certificate", t.o.Name, "--type=merge", "-p", fmt.Sprintf(`{"spec":{"issuerRef":{%q:%q}}}`, field, value))
 }
 

@@ -6,6 +6,8 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // Reasons of Events on a Certificate (cert-manager
@@ -31,7 +33,7 @@ func (t *teller) requests() *Cause {
 			Advice: "have the policy allow it, or wish for what it allows; then ask anew"}
 	}
 	if c := requestCondition(r, cmapi.CertificateRequestConditionInvalidRequest); c != nil && c.Status == cmmeta.ConditionTrue {
-		return &Cause{ID: CauseInvalid, Where: where, Text: fmt.Sprintf("the signer finds the request invalid: %s (%s)", orText(c.Message, "nothing says why"), c.Reason), Fix: t.kubectl("edit", "certificate", t.o.Name)}
+		return &Cause{ID: CauseInvalid, Where: where, Text: fmt.Sprintf("the signer finds the request invalid: %s (%s)", orText(c.Message, "nothing says why"), c.Reason), Fix: t.edit()}
 	}
 	if c := t.keySecret(where); c != nil {
 		return c
@@ -41,20 +43,10 @@ func (t *teller) requests() *Cause {
 			return nil
 		}
 		return &Cause{ID: CauseUnapproved, Where: where, Text: fmt.Sprintf("the request waits for an approval since %s, and nobody has approved or denied it", roughly(age)),
-			Fix:    command("cmctl", "approve", r.Name, "-n", t.o.Namespace),
-			Advice: "to have it done by itself: an approver that serves " + t.issuerRef.Kind + " " + t.issuerRef.Name + " must run, and may \"approve\" on signers " + t.signer()}
+			Fix:    command("kubepki", "cert", "approve", r.Name, "-n", t.o.Namespace),
+			Advice: "to have it done by itself: an approver that serves " + t.issuerRef.Kind + " " + t.issuerRef.Name + " must run, and may \"approve\" on signers " + workload.SignerName(t.issuerRef, t.o.Namespace)}
 	}
 	return t.signing(where)
-}
-
-// signer is the name by which RBAC knows the issuer for approvals (cert-manager
-// internal/webhook/admission/certificaterequest/approval).
-func (t *teller) signer() string {
-	resource := strings.ToLower(t.issuerRef.Kind) + "s." + t.issuerRef.Group
-	if t.issuerRef.Kind == cmapi.ClusterIssuerKind {
-		return resource + "/" + t.issuerRef.Name
-	}
-	return resource + "/" + t.o.Namespace + "." + t.issuerRef.Name
 }
 
 // unasked tells why an issuance has no request.

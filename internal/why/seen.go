@@ -2,6 +2,7 @@ package why
 
 import (
 	"crypto/x509"
+	"maps"
 	"slices"
 	"time"
 
@@ -124,6 +125,7 @@ type Event struct {
 type Secret struct {
 	Facts workload.SecretFacts
 	Chain []*x509.Certificate // of tls.crt; nil where it does not parse
+	Keys  []string            // the names of its data, sorted
 	// Writers are the field managers that own tls.crt or tls.key, but for the
 	// controller's own, and Changed is when the last of them wrote.
 	Writers []string
@@ -132,7 +134,7 @@ type Secret struct {
 
 // NewSecret takes what is public out of a Secret.
 func NewSecret(s *corev1.Secret) Secret {
-	out := Secret{Facts: workload.FactsOf(s)}
+	out := Secret{Facts: workload.FactsOf(s), Keys: slices.Sorted(maps.Keys(s.Data))}
 	if chain, err := trust.ParseCertificates(s.Data[corev1.TLSCertKey]); err == nil {
 		out.Chain = chain
 	}

@@ -19,7 +19,13 @@ func (t *teller) steps() []Step {
 		steps = append(steps, t.requestStep())
 	}
 	steps = append(steps, t.issuerStep())
-	if t.Issuer.Object != nil && t.Issuer.Object.Type == "ca" {
+	return append(steps, t.behindIssuer()...)
+}
+
+// behindIssuer are the objects that an issuer hangs on, or makes.
+func (t *teller) behindIssuer() []Step {
+	var steps []Step
+	if t.isCA() {
 		steps = append(steps, t.authorityStep())
 	}
 	if t.atRest() {
@@ -116,6 +122,9 @@ func (t *teller) requestStep() Step {
 	r := t.request
 	s.Object = t.id("certificaterequest", r.Name)
 	s.Text = fmt.Sprintf("revision %d", revisionOf(r))
+	if t.alone != "" {
+		s.Text = "made " + ago(t.At.Sub(r.CreationTimestamp.Time))
+	}
 	if r.Spec.Username != "" {
 		s.Text += " of " + r.Spec.Username
 	}

@@ -25,15 +25,23 @@ const overdue = 10 * time.Minute
 // Explain finds the first cause for which a Certificate is not ready, or will not stay
 // so. Certificate must be there. It is pure: the same objects give the same answer.
 func Explain(g *Gathered) Answer {
+	t := newTeller(g)
+	a := Answer{Namespace: t.o.Namespace, Name: t.o.Name, Steps: t.steps(), State: Ready}
+	return t.answer(a, t.spec, t.siblings, t.overwrites, t.issuer, t.untouched, t.secret, t.requests, t.backoff, t.stalled, t.endsFirst, t.notSeen, t.underWay)
+}
+
+func newTeller(g *Gathered) *teller {
 	t := &teller{Gathered: g, o: g.Certificate}
 	t.request = t.wanted()
 	t.readiness()
-	a := Answer{Namespace: t.o.Namespace, Name: t.o.Name, Steps: t.steps(), State: Ready}
-	// In the order in which one follows from the other: what stands later is often but
-	// a consequence of what stands before.
-	for _, find := range []func() *Cause{
-		t.spec, t.siblings, t.overwrites, t.issuer, t.untouched, t.secret, t.requests, t.backoff, t.stalled, t.endsFirst, t.notSeen, t.underWay,
-	} {
+	return t
+}
+
+// answer completes an answer with the first cause that is found. They are asked for in the
+// order in which one follows from the other: what stands later is often but a consequence
+// of what stands before.
+func (t *teller) answer(a Answer, finds ...func() *Cause) Answer {
+	for _, find := range finds {
 		if a.Cause = find(); a.Cause != nil {
 			break
 		}
@@ -73,7 +81,7 @@ func (t *teller) state(id string) State {
 	switch {
 	case passing(id):
 		return Waiting
-	case t.ready && !t.issuing:
+	case t.ready && !t.issuing, t.alone == "issuer" && t.issuerIsReady():
 		return AtRisk
 	}
 	return Broken
@@ -90,6 +98,8 @@ type teller struct {
 	problem                 *workload.Problem // of the Secret, where it is there
 	issuerRef               cmmeta.IssuerReference
 	certificateID, secretID string
+	// alone is what is explained in the place of a Certificate: a request, or an issuer.
+	alone string
 }
 
 func condition(o *cmapi.Certificate, kind cmapi.CertificateConditionType) *cmapi.CertificateCondition {
@@ -165,15 +175,31 @@ func (t *teller) spec() *Cause {
 	}
 	field, _, _ := strings.Cut(problem, ":")
 	return &Cause{ID: CauseSpec, Text: "no certificate can be made of it: " + problem, Where: t.certificateID + " (" + field + ")",
-		Fix: t.kubectl("edit", "certificate", t.o.Name)}
+		Fix: t.edit()}
 }
 
 func (t *teller) kubectl(words ...string) string {
+	if t.o.Namespace == "" { // of the cluster
+		return command(append([]string{"kubectl"}, words...)...)
+	}
 	return command(append([]string{"kubectl", "-n", t.o.Namespace}, words...)...)
 }
 
+// renew has it asked for anew; whoever has made a request without a Certificate does that
+// when it is gone.
 func (t *teller) renew() string {
+	if t.alone != "" {
+		return t.kubectl("delete", "certificaterequest", t.o.Name)
+	}
 	return command("kubepki", "cert", "renew", t.o.Name, "-n", t.o.Namespace)
+}
+
+// edit is how to change what is wished. The spec of a request cannot be changed.
+func (t *teller) edit() string {
+	if t.alone != "" {
+		return t.renew()
+	}
+	return t.kubectl("edit", "certificate", t.o.Name)
 }
 
 // siblings tells whether the Secret is another Certificate's to write.
@@ -348,7 +374,7 @@ func (t *teller) underWay() *Cause {
 	if t.issuing {
 		text = "it is being issued since " + roughly(t.At.Sub(timeOf(t.issuingNow.LastTransitionTime))) + ": " + t.issuingNow.Message
 	}
-	return &Cause{ID: CauseUnderWay, Where: t.certificateID, Text: text, Fix: t.kubectl("wait", "--for=condition=Ready", "certificate/"+t.o.Name, "--timeout=5m")}
+	return &Cause{ID: CauseUnderWay, Where: t.certificateID, Text: text, Fix: t.kubectl("wait", "--for=condition=Ready", cmp.Or(t.alone, "certificate")+"/"+t.o.Name, "--timeout=5m")}
 }
 
 // notes tells of what is no cause, and good to know.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Policy says who may ask which names from which issuer. It is read from a file by
@@ -250,4 +252,36 @@ func matches(pattern, name string) bool {
 
 func isOwnIssuer(ref cmmeta.IssuerReference) bool {
 	return ref.Group == cmapi.SchemeGroupVersion.Group && ref.Kind == cmapi.IssuerKind
+}
+
+// CertificateOf is the name of the Certificate that a request is of: owner, which is the
+// one that its owner reference names as far as it is there, if that has made it and asks
+// for the same; otherwise "". Anybody can write an owner into a request.
+func CertificateOf(r *cmapi.CertificateRequest, owner *cmapi.Certificate, asked *Asked) string {
+	ref := metav1.GetControllerOfNoCopy(r)
+	if ref == nil || owner == nil || ref.Kind != cmapi.CertificateKind || ref.Name != owner.Name || ref.UID != owner.UID || owner.Namespace != r.Namespace {
+		return ""
+	}
+	wish, err := WishOf(&owner.Spec)
+	if err != nil || len(Differences(wish, &asked.Wish)) > 0 {
+		return ""
+	}
+	return owner.Name
+}
+
+// PetitionOf is what a rule sees of a request beside what it asks for; certificate is as
+// of [CertificateOf].
+func PetitionOf(r *cmapi.CertificateRequest, certificate string) Petition {
+	return Petition{Namespace: r.Namespace, Name: r.Name, Username: r.Spec.Username, UID: r.Spec.UID, Groups: r.Spec.Groups, Certificate: certificate}
+}
+
+// SignerName is the name by which RBAC knows an issuer for approvals, from a namespace
+// (cert-manager internal/webhook/admission/certificaterequest/approval).
+func SignerName(ref cmmeta.IssuerReference, namespace string) string {
+	ref = IssuerOf(ref)
+	resource := strings.ToLower(ref.Kind) + "s." + ref.Group
+	if ref.Kind == cmapi.ClusterIssuerKind {
+		return resource + "/" + ref.Name
+	}
+	return resource + "/" + namespace + "." + ref.Name
 }
