@@ -32,6 +32,7 @@ type workloadFlags struct {
 	given            func(flag string) bool
 	rollover         bool
 	rolloverAccept   time.Duration
+	minimumDuration  time.Duration
 }
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
@@ -44,6 +45,7 @@ func (o *workloadFlags) add(f *pflag.FlagSet) {
 	o.given = f.Changed
 	f.BoolVar(&o.rollover, "ca-rollover", true, "carry workloads over when the CA of an issuer changes; an issuer's annotation kubepki.dev/ca-rollover comes first")
 	f.DurationVar(&o.rolloverAccept, "ca-rollover-accept", certmanager.DefaultAccept, "how long applications may take to read a changed Secret; an issuer's annotation kubepki.dev/ca-rollover-accept comes first")
+	f.DurationVar(&o.minimumDuration, "minimum-duration", workload.Upstream.Duration, "shortest spec.duration for which certificates are issued, as cert-manager's webhook has it; spec.renewBefore is at least a twelfth of it, or 5m")
 	f.IntVar(&o.workers, "workload-workers", certmanager.DefaultWorkers, "Certificates in work at the same time")
 }
 
@@ -54,6 +56,9 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 	}
 	if f.rolloverAccept <= 0 {
 		return usagef("--ca-rollover-accept: %s is no time to wait; kubepki.dev/ca-rollover-accept of an issuer may be 0s", f.rolloverAccept)
+	}
+	if f.minimumDuration <= 0 {
+		return usagef("--minimum-duration: %s is no life for a certificate", f.minimumDuration)
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
@@ -92,7 +97,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	f := &r.o.workloads
 	o := certmanager.Options{
 		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log, SigningRequests: f.csrIssuers,
-		Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept}, Publish: r.publishBundle(client.Kube),
+		Limits: workload.LimitsFor(f.minimumDuration), Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept}, Publish: r.publishBundle(client.Kube),
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if len(f.approve) > 0 {

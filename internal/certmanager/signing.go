@@ -109,6 +109,7 @@ func (c *Controller) handleSigning(ctx context.Context, key types.NamespacedName
 	}
 	switch {
 	case answer.Issued != nil:
+		c.warnOfIssuer(signingObject(r), answer.Issued)
 		r.Status.Certificate = answer.Issued.Chain
 	case answer.Failed || answer.Invalid:
 		at := metav1.NewTime(now())
