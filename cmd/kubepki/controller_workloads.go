@@ -33,6 +33,7 @@ type workloadFlags struct {
 	rollover         bool
 	rolloverAccept   time.Duration
 	rolloverRate     float64
+	minimumDuration  time.Duration
 }
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
@@ -46,6 +47,7 @@ func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.rollover, "ca-rollover", true, "carry workloads over when the CA of an issuer changes; an issuer's annotation kubepki.dev/ca-rollover comes first")
 	f.DurationVar(&o.rolloverAccept, "ca-rollover-accept", certmanager.DefaultAccept, "how long applications may take to read a changed Secret; an issuer's annotation kubepki.dev/ca-rollover-accept comes first")
 	f.Float64Var(&o.rolloverRate, "ca-rollover-rate", certmanager.DefaultReissueRate, "how many certificates of an issuer are issued anew in a second because its CA changes, at the most; they are spread over an hour at least, or over an issuer's kubepki.dev/ca-rollover-window")
+	f.DurationVar(&o.minimumDuration, "minimum-duration", workload.Upstream.Duration, "shortest spec.duration for which certificates are issued, as cert-manager's webhook has it; spec.renewBefore is at least a twelfth of it, or 5m")
 	f.IntVar(&o.workers, "workload-workers", certmanager.DefaultWorkers, "Certificates in work at the same time")
 }
 
@@ -59,6 +61,9 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 	}
 	if f.rolloverRate <= 0 {
 		return usagef("--ca-rollover-rate: %g certificates a second are none", f.rolloverRate)
+	}
+	if f.minimumDuration <= 0 {
+		return usagef("--minimum-duration: %s is no life for a certificate", f.minimumDuration)
 	}
 	if f.clusterNamespace == "" {
 		return usagef("--cluster-resource-namespace: name a namespace")
@@ -97,7 +102,8 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	f := &r.o.workloads
 	o := certmanager.Options{
 		Client: client, ClusterNamespace: f.clusterNamespace, OwnerReference: f.ownerReference, Workers: f.workers, Log: r.log, SigningRequests: f.csrIssuers,
-		Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept, Rate: f.rolloverRate}, Publish: r.publishBundle(client.Kube),
+		Limits: workload.LimitsFor(f.minimumDuration), Rollover: certmanager.Rollover{Off: !f.rollover, Accept: f.rolloverAccept, Rate: f.rolloverRate},
+		Publish: r.publishBundle(client.Kube),
 		Metrics: r.workloadMetrics, Events: certmanager.NewEvents(r.lasting, client.Kube),
 	}
 	if len(f.approve) > 0 {

@@ -9,7 +9,9 @@ import (
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // checkConfig finds what no server could mend in an issuer.
@@ -30,11 +32,47 @@ func checkConfig(c *cmacme.ACMEIssuer) *refusal {
 		if (s.HTTP01 == nil) == (s.DNS01 == nil) {
 			return &refusal{invalidSolver, fmt.Sprintf("spec.acme.solvers[%d] needs one of http01 and dns01", i), false}
 		}
+		if why := checkHTTP01(s.HTTP01); why != "" {
+			return &refusal{invalidSolver, fmt.Sprintf("spec.acme.solvers[%d].http01%s", i, why), false}
+		}
 		if w := s.WaitInsteadOfSelfCheck; w != nil && w.Duration < 0 {
 			return &refusal{invalidSolver, fmt.Sprintf("spec.acme.solvers[%d].waitInsteadOfSelfCheck is negative", i), false}
 		}
 	}
 	return nil
+}
+
+// checkHTTP01 tells why cert-manager's admission refuses a solver; "": it does not.
+func checkHTTP01(h *cmacme.ACMEChallengeSolverHTTP01) string {
+	if h == nil {
+		return ""
+	}
+	if (h.Ingress == nil) == (h.GatewayHTTPRoute == nil) {
+		return " needs one of ingress and gatewayHTTPRoute"
+	}
+	if g := h.GatewayHTTPRoute; g != nil {
+		return checkServiceType(".gatewayHTTPRoute", g.ServiceType)
+	}
+	n := 0
+	for _, there := range []bool{h.Ingress.Class != nil, h.Ingress.IngressClassName != nil, h.Ingress.Name != ""} {
+		if there {
+			n++
+		}
+	}
+	if n > 1 {
+		return ".ingress: ingressClassName, class and name exclude each other"
+	}
+	if name := h.Ingress.IngressClassName; name != nil && len(validation.IsDNS1123Subdomain(*name)) > 0 {
+		return fmt.Sprintf(".ingress.ingressClassName: %q is no name of an IngressClass: the older field class may be what is meant", *name)
+	}
+	return checkServiceType(".ingress", h.Ingress.ServiceType)
+}
+
+func checkServiceType(where string, t corev1.ServiceType) string {
+	if t == "" || t == corev1.ServiceTypeClusterIP || t == corev1.ServiceTypeNodePort {
+		return ""
+	}
+	return fmt.Sprintf("%s.serviceType: %q is neither ClusterIP nor NodePort", where, t)
 }
 
 // warningsOf tells what this controller does not do that an issuer wishes.

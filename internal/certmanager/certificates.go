@@ -67,7 +67,7 @@ func (c *Controller) handleCertificate(ctx context.Context, key types.Namespaced
 		}
 	}
 	if verdict.Warning != "" {
-		c.Events.Tell(it.object(), true, "WindowError", verdict.Warning)
+		c.Events.Tell(it.object(), true, verdict.WarningReason, verdict.Warning)
 	}
 	if err := c.removeRequests(ctx, key, verdict.Surplus); err != nil {
 		return err
@@ -100,6 +100,7 @@ func (c *Controller) gather(ctx context.Context, it *item) error {
 		s.Invalid = err
 	} else {
 		s.Digest = wish.Digest()
+		s.Refused = workload.Admit(&o.Spec, c.Limits)
 	}
 	if suspect := s.Suspect(); suspect != nil {
 		r, err := c.Client.getRequest(ctx, types.NamespacedName{Namespace: it.key.Namespace, Name: suspect.Name})

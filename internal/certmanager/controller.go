@@ -47,6 +47,8 @@ type Options struct {
 	// writes ClusterTrustBundles for them; nil: none are written.
 	Rollover Rollover
 	Publish  PublishBundle
+	// Limits bound the times that Certificates name; the zero value is cert-manager's.
+	Limits workload.Limits
 	// OwnerReference says that the Secrets of Certificates go with them.
 	OwnerReference bool
 	// FirstBackoff and LastBackoff bound the wait after a failed issuance; 0: cert-manager's
@@ -80,6 +82,7 @@ type Controller struct {
 // New makes a controller.
 func New(o Options) *Controller {
 	o.Workers = cmp.Or(o.Workers, DefaultWorkers)
+	o.Limits = cmp.Or(o.Limits, workload.Upstream)
 	o.FirstBackoff, o.LastBackoff = cmp.Or(o.FirstBackoff, workload.FirstBackoff), cmp.Or(o.LastBackoff, workload.LastBackoff)
 	if o.Ours == nil {
 		o.Ours = func(cmmeta.IssuerReference, string) bool { return true }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -23,8 +24,8 @@ import (
 
 // issue begins an issuance, or goes on with one that has no request.
 func (c *Controller) issue(ctx context.Context, it *item, v workload.Verdict) error {
-	if it.state.Invalid != nil {
-		return c.fail(ctx, it, v.Status, "InvalidSpec", it.state.Invalid.Error())
+	if err := it.state.Refusal(); err != nil {
+		return c.fail(ctx, it, v.Status, workload.ReasonInvalidSpec, err.Error())
 	}
 	if v.Action == workload.Issue {
 		c.Log.Info("workloads: a certificate is to be issued", "certificate", it.key.String(), "reason", v.Reason, "message", v.Message)
@@ -54,7 +55,7 @@ func (c *Controller) atOnce(ctx context.Context, it *item) (Issuer, cmapi.Generi
 	if signer == nil || !signer.AtOnce() {
 		return nil, nil
 	}
-	if h, err := signer.Verify(ctx, issuer); err != nil || !h.Ready {
+	if h, err := verify(ctx, signer, issuer); err != nil || !h.Ready {
 		return nil, nil
 	}
 	return signer, issuer
@@ -103,13 +104,16 @@ func (c *Controller) issueAtOnce(ctx context.Context, it *item, v workload.Verdi
 		return err
 	}
 	r, release, err := c.createRequest(ctx, it, key, it.seen.Spec.SecretName)
+	if message, no := refused(err); no {
+		return c.fail(ctx, it, v.Status, workload.ReasonRequestNotWritten, "the API server does not take the CertificateRequest: "+message)
+	}
 	if err != nil {
 		return err
 	}
 	defer release()
 	asked, err := workload.Read(r)
 	if err != nil {
-		return c.fail(ctx, it, v.Status, "InvalidSpec", err.Error())
+		return c.fail(ctx, it, v.Status, workload.ReasonInvalidSpec, err.Error())
 	}
 	status := r.Status.DeepCopy()
 	done, err := c.approve(ctx, r, asked, status)
@@ -131,7 +135,11 @@ func (c *Controller) issueAtOnce(ctx context.Context, it *item, v workload.Verdi
 	}
 	switch f.State {
 	case workload.RequestIssued:
-		return c.finish(ctx, it, r, key)
+		err := c.finish(ctx, it, r, key)
+		if no, ok := errors.AsType[*notWritten](err); ok { // the key is lost: it is issued anew, some time later
+			return c.fail(ctx, it, v.Status, workload.ReasonSecretNotWritten, no.message)
+		}
+		return err
 	case workload.RequestOpen:
 		return c.park(ctx, it, v, key)
 	}
@@ -171,7 +179,7 @@ func (c *Controller) createRequest(ctx context.Context, it *item, key crypto.Sig
 	}
 	if err != nil {
 		release()
-		if !retryQuietly(err) {
+		if _, no := refused(err); !no && !retryQuietly(err) {
 			c.Events.Tell(it.object(), true, "RequestFailed", fmt.Sprintf("Failed to create CertificateRequest: %s", err))
 			err = fmt.Errorf("creating CertificateRequest %s: %w", at, err)
 		}
@@ -296,10 +304,13 @@ func (c *Controller) apply(ctx context.Context, it *item, content workload.Conte
 		return nil, err
 	}
 	secret, err := workload.SecretOf(it.seen, content, passwords, it.state.Secret.Type, c.OwnerReference)
-	if err != nil {
-		return nil, fmt.Errorf("making Secret %s: %w", it.secret(), err)
+	if err != nil { // as without the password of a keystore
+		return nil, &notWritten{fmt.Sprintf("Secret %s cannot be made: %v", it.secret().Name, err)}
 	}
 	there, err := c.Client.applySecret(ctx, it.secret(), secret)
+	if message, no := refused(err); no {
+		return nil, &notWritten{fmt.Sprintf("the API server does not take Secret %s: %s", it.secret().Name, message)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s: %w", it.secret(), err)
 	}
@@ -353,5 +364,14 @@ func (c *Controller) mend(ctx context.Context, it *item, v workload.Verdict) err
 		content.CA = it.bundle
 	}
 	_, err := c.apply(ctx, it, content)
+	if no, ok := errors.AsType[*notWritten](err); ok {
+		c.Events.Tell(it.object(), true, workload.ReasonSecretNotWritten, no.message)
+		c.certificateQueue.AddAfter(it.key, mendAgain)
+		return nil
+	}
 	return err
 }
+
+// mendAgain is when a Secret is written again that the API server has not taken, should
+// nothing change before.
+const mendAgain = 10 * time.Minute

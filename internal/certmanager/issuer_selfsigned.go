@@ -29,6 +29,9 @@ func (*selfSignedIssuer) Verify(context.Context, cmapi.GenericIssuer) (Health, e
 // keyAgain is when a key that was not there is looked for again.
 const keyAgain = 10 * time.Second
 
+// reasonNoKey is of a request whose key is not where its annotation says.
+const reasonNoKey = "MissingSecret"
+
 // Sign signs with the request's own key.
 func (i *selfSignedIssuer) Sign(ctx context.Context, order Order) (Answer, error) {
 	key := order.Key
@@ -39,7 +42,7 @@ func (i *selfSignedIssuer) Sign(ctx context.Context, order Order) (Answer, error
 		}
 		secret, err := i.client.CoreV1().Secrets(order.Request.Namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			return Answer{Reason: "MissingSecret", Message: fmt.Sprintf("Referenced secret %s/%s not found: %v", order.Request.Namespace, name, err), Again: keyAgain}, nil
+			return Answer{Reason: reasonNoKey, Message: fmt.Sprintf("Referenced secret %s/%s not found: %v", order.Request.Namespace, name, err), Again: keyAgain}, nil
 		}
 		if err != nil {
 			return Answer{}, err

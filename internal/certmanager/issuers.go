@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // handleIssuer verifies an issuer and writes its condition Ready.
@@ -28,10 +30,10 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 		return nil
 	}
 	signer := c.signers[kindOf(issuer.GetSpec())]
-	if signer == nil {
+	if signer == nil && kindOf(issuer.GetSpec()) != "" {
 		return nil // of a kind that others serve
 	}
-	health, err := signer.Verify(ctx, issuer)
+	health, err := verify(ctx, signer, issuer)
 	if health.Reason == "" && err != nil {
 		return err
 	}
@@ -48,6 +50,14 @@ func (c *Controller) handleIssuer(ctx context.Context, key issuerKey) error {
 		c.issuerQueue.AddAfter(key, health.Again)
 	}
 	return err
+}
+
+// verify asks who signs for an issuer whether it can, if the spec can be at all.
+func verify(ctx context.Context, signer Issuer, issuer cmapi.GenericIssuer) (Health, error) {
+	if err := workload.AdmitIssuer(issuer.GetSpec()); err != nil {
+		return Health{Reason: workload.ReasonInvalidSpec, Message: err.Error()}, nil //nolint:nilerr // it is the answer, not a failure to find one
+	}
+	return signer.Verify(ctx, issuer)
 }
 
 // refOf is how objects name an issuer.

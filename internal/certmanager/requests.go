@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"errors"
@@ -23,6 +24,8 @@ import (
 const (
 	messageFetched = "Certificate fetched from issuer successfully"
 	messageDenied  = "The CertificateRequest was denied by an approval controller"
+
+	messageNoIssuer = "Certificate will be issued with an empty Issuer DN, which contravenes RFC 5280 and could break some strict clients"
 )
 
 // wantsRequest tells whether something is to be done on a request.
@@ -241,6 +244,7 @@ func failedNow(status *cmapi.CertificateRequestStatus) {
 func (c *Controller) take(r *cmapi.CertificateRequest, status *cmapi.CertificateRequestStatus, a Answer) {
 	switch {
 	case a.Issued != nil:
+		c.warnOfIssuer(requestObject(r), a.Issued)
 		status.Certificate, status.CA = a.Issued.Chain, a.Issued.CA
 		workload.SetRequestCondition(status, cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, cmapi.CertificateRequestReasonIssued, messageFetched, now())
 		c.Metrics.issued(r.Spec.IssuerRef)
@@ -251,6 +255,14 @@ func (c *Controller) take(r *cmapi.CertificateRequest, status *cmapi.Certificate
 		c.end(r, status, a.Reason, a.Message)
 	default:
 		c.pend(r, status, a.Reason, a.Message)
+	}
+}
+
+// warnOfIssuer tells of a certificate that names nobody as its issuer: one that signs
+// itself, and has no subject.
+func (c *Controller) warnOfIssuer(o object, issued *workload.Issued) {
+	if issued.Leaf != nil && bytes.Equal(issued.Leaf.RawIssuer, []byte{0x30, 0}) {
+		c.Events.Tell(o, true, "BadConfig", messageNoIssuer)
 	}
 }
 

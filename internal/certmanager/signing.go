@@ -109,6 +109,7 @@ func (c *Controller) handleSigning(ctx context.Context, key types.NamespacedName
 	}
 	switch {
 	case answer.Issued != nil:
+		c.warnOfIssuer(signingObject(r), answer.Issued)
 		r.Status.Certificate = answer.Issued.Chain
 	case answer.Failed || answer.Invalid:
 		at := metav1.NewTime(now())
@@ -172,7 +173,11 @@ func (c *Controller) answerSigning(ctx context.Context, r *certificatesv1.Certif
 	if request.Namespace == "" { // where the Secret of a SelfSigned key is
 		request.Namespace = c.ClusterNamespace
 	}
-	return signer.Sign(ctx, Order{Issuer: issuer, Request: request, Asked: asked})
+	a, err := signer.Sign(ctx, Order{Issuer: issuer, Request: request, Asked: asked})
+	if a.Reason == reasonNoKey {
+		a.Reason = "SecretNotFound" // as upstream's controllers of these requests name it
+	}
+	return a, err
 }
 
 // signingRequest makes a CertificateSigningRequest what issuers understand. Its namespace

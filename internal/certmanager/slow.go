@@ -8,6 +8,7 @@ import (
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +26,9 @@ func (c *Controller) begin(ctx context.Context, it *item, v workload.Verdict) er
 			name, err = c.storeNextKey(ctx, it, key)
 		}
 	}
+	if message, no := refused(err); no {
+		return c.fail(ctx, it, v.Status, workload.ReasonSecretNotWritten, "the API server does not take the Secret in which the next private key waits: "+message)
+	}
 	if errors.Is(err, errKeyStays) {
 		return c.fail(ctx, it, v.Status, "CannotRegenerateKey", err.Error())
 	}
@@ -38,6 +42,9 @@ func (c *Controller) begin(ctx context.Context, it *item, v workload.Verdict) er
 		return err
 	}
 	r, release, err := c.createRequest(ctx, it, key, name)
+	if message, no := refused(err); no {
+		return c.fail(ctx, it, v.Status, workload.ReasonRequestNotWritten, "the API server does not take the CertificateRequest: "+message)
+	}
 	if err != nil {
 		return err
 	}
@@ -175,5 +182,20 @@ func (c *Controller) store(ctx context.Context, it *item, v workload.Verdict) er
 	if message := workload.AnswerProblem(r.Status.Certificate, key.Public(), now()); message != "" {
 		return c.fail(ctx, it, v.Status, "InvalidCertificate", message)
 	}
-	return c.finish(ctx, it, r, key)
+	err = c.finish(ctx, it, r, key)
+	no, ok := errors.AsType[*notWritten](err)
+	if !ok {
+		return err
+	}
+	// The certificate is not asked for again: its key waits, and it may have cost something.
+	text := "The certificate is there, but " + no.message
+	if now := workload.Condition(&v.Status, cmapi.CertificateConditionIssuing); now == nil || now.Message != text {
+		c.Events.Tell(it.object(), true, workload.ReasonSecretNotWritten, text)
+	}
+	workload.SetCondition(&v.Status, cmapi.CertificateConditionIssuing, it.seen.Generation, cmmeta.ConditionTrue, workload.ReasonSecretNotWritten, text, now())
+	if err := c.writeStatus(ctx, it, v.Status); err != nil {
+		return err
+	}
+	c.certificateQueue.AddAfter(it.key, workload.RefusedBackoff)
+	return nil
 }

@@ -169,6 +169,8 @@ func (t *teller) spec() *Cause {
 		problem = err.Error()
 	} else if d, b := t.o.Spec.Duration, t.o.Spec.RenewBefore; d != nil && b != nil && b.Duration >= d.Duration {
 		problem = fmt.Sprintf("spec.renewBefore: %s is not shorter than the duration %s", b.Duration, d.Duration)
+	} else if r := t.readyNow; r != nil && r.Reason == workload.ReasonInvalidSpec && r.ObservedGeneration == t.o.Generation {
+		problem = strings.TrimPrefix(r.Message, workload.MessageInvalidSpec) // by the limits of its controller
 	}
 	if problem == "" {
 		return nil

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -14,6 +15,8 @@ type State struct {
 	// Digest is that of its wish. Invalid tells why there is none: the spec cannot be.
 	Digest  [32]byte
 	Invalid error
+	// Refused tells why nothing is issued for a spec that could be ([Admit]).
+	Refused error
 	// Secret is what its Secret holds.
 	Secret *SecretFacts
 	// Owner says that the Secret is this Certificate's to write, and not one's that
@@ -70,8 +73,8 @@ type Verdict struct {
 	Surplus []*RequestFacts
 	// Status is what the Certificate's status shall be, before the action.
 	Status cmapi.CertificateStatus
-	// Warning is what people should hear of; "": nothing.
-	Warning string
+	// Warning is what people should hear of, with its reason; "": nothing.
+	Warning, WarningReason string
 	// Again is when to look again, at the latest; zero: when something changes.
 	Again time.Time
 }
@@ -109,6 +112,24 @@ func (s *State) next() []*RequestFacts {
 	return all
 }
 
+// Refusal is why nothing is issued for the spec. What was issued for the wish as it
+// stands is renewed also where admission refuses it: rules are made later than objects,
+// and who changes over to this controller loses nothing.
+func (s *State) Refusal() error {
+	if s.Invalid != nil || !s.issuedAsItStands() {
+		return cmp.Or(s.Invalid, s.Refused)
+	}
+	return nil
+}
+
+func (s *State) issuedAsItStands() bool {
+	r := s.current()
+	if r == nil { // it was removed: the Secret alone tells
+		return ContentProblem(s.Certificate, s.Secret, nil) == nil
+	}
+	return !r.Unreadable && r.Digest == s.Digest && PairProblem(s.Secret) == nil
+}
+
 // Suspect returns the request of the current revision where it may differ from the
 // spec: nil where the digests are equal, or nothing can be compared.
 func (s *State) Suspect() *RequestFacts {
@@ -128,6 +149,7 @@ func Decide(s State, now time.Time) Verdict {
 		return v // the write of it leads here again
 	}
 	problem := s.problem()
+	s.warnOfSpec(&v)
 	settle(&v.Status, o, s.Secret, problem, now)
 	if since, under := Issuing(&o.Status); under {
 		s.proceed(&v, since)
@@ -175,10 +197,11 @@ func (s *State) restsUntil(v *Verdict, problem *Problem, now time.Time) bool {
 		problem = &Problem{Reason: reasonRenewing, Message: fmt.Sprintf("Renewing certificate as renewal was scheduled at %s", v.Status.RenewalTime)}
 		if _, err := RenewalTime(s.Secret.NotBefore, s.Secret.NotAfter, &o.Spec); err != nil {
 			problem.Message = fmt.Sprintf("Renewing certificate without satisfying renewal windows at: %s", v.Status.RenewalTime)
-			v.Warning = fmt.Sprintf("Renewing certificate without satisfying renewal windows due to %v", err)
+			v.Warning, v.WarningReason = fmt.Sprintf("Renewing certificate without satisfying renewal windows due to %v", err), reasonWindow
 		}
 	}
 	if problem == nil {
+		settleSpec(&v.Status)
 		v.Again = due
 		if s.Secret.NotAfter.After(now) {
 			v.Again = earliest(due, s.Secret.NotAfter.Add(time.Second)) // then it is not ready any more
@@ -242,8 +265,29 @@ func (s *State) changedSinceFailure() bool {
 	return true
 }
 
+// warnOfSpec tells, once, of a spec that admission refuses and whose certificate is
+// renewed all the same.
+func (s *State) warnOfSpec(v *Verdict) {
+	ready := Condition(&s.Certificate.Status, cmapi.CertificateConditionReady)
+	if s.Refused != nil && s.Refusal() == nil && ready != nil && ready.ObservedGeneration != s.Certificate.Generation {
+		v.Warning, v.WarningReason = s.Refused.Error(), ReasonInvalidSpec
+	}
+}
+
+// settleSpec takes back that the spec could not be, once the certificate is again what
+// the spec says: nothing will be issued that would do it.
+func settleSpec(status *cmapi.CertificateStatus) {
+	if c := Condition(status, cmapi.CertificateConditionIssuing); c != nil && c.Reason == ReasonInvalidSpec {
+		RemoveCondition(status, cmapi.CertificateConditionIssuing)
+		status.LastFailureTime, status.FailedIssuanceAttempts = nil, nil
+	}
+}
+
 // problem is what is wrong with the certificate that the Secret holds; nil: nothing.
 func (s *State) problem() *Problem {
+	if err := s.Refusal(); err != nil {
+		return &Problem{ReasonInvalidSpec, MessageInvalidSpec + err.Error()}
+	}
 	var current *Current
 	if r := s.current(); r != nil {
 		current = &Current{Key: r.Key, Differences: s.Differs}

@@ -118,7 +118,7 @@ func (c *cluster) state(t *testing.T) workload.State {
 		FirstBackoff: time.Hour, LastBackoff: 32 * time.Hour,
 	}
 	if err == nil {
-		s.Digest = wish.Digest()
+		s.Digest, s.Refused = wish.Digest(), workload.Admit(&c.certificate.Spec, workload.Upstream)
 	}
 	if c.secret != nil {
 		facts := workload.FactsOf(c.secret)
@@ -219,6 +219,36 @@ func TestDecide(t *testing.T) {
 			c.certificate.Generation++
 		}, want: workload.Issue, reason: "DoesNotExist"},
 
+		"a spec that can never be, and no certificate": {change: func(c *cluster) {
+			c.secret, c.requests, c.certificate.Spec.DNSNames = nil, nil, nil
+		}, want: workload.Issue, reason: "InvalidSpec"},
+		"a spec that can never be any more": {change: func(c *cluster) { c.certificate.Spec.DNSNames = nil }, want: workload.Issue, reason: "InvalidSpec"},
+		"a spec that admission refuses, and no certificate": {change: func(c *cluster) {
+			c.secret, c.requests, c.certificate.Spec.Duration = nil, nil, lasting(time.Minute)
+		}, want: workload.Issue, reason: "InvalidSpec"},
+		"a spec that admission refuses, after another one": {change: func(c *cluster) {
+			c.certificate.Spec.EmailAddresses = []string{"A <a@b>"}
+		}, want: workload.Issue, reason: "InvalidSpec"},
+		"a spec that admission refuses, and has been issued as it stands": {change: func(c *cluster) {
+			c.certificate.Spec.RenewBefore = lasting(time.Minute)
+		}, want: workload.Rest},
+		"the same, when it is due": {change: func(c *cluster) {
+			c.certificate.Spec.RenewBefore = lasting(time.Minute)
+		}, at: made.Add(90*24*time.Hour - time.Minute), want: workload.Issue, reason: "Renewing"},
+		"the same, and the request is gone": {change: func(c *cluster) {
+			c.certificate.Spec.RenewBefore, c.requests = lasting(time.Minute), nil
+		}, want: workload.Rest},
+		"an hour has not passed since the API server did not take the Secret, but a minute": {change: func(c *cluster) {
+			c.secret = nil
+			c.next("Issued", today)
+			c.certificate.Status = workload.Failed(c.certificate, c.certificate.Status, workload.ReasonSecretNotWritten, "quota", today.Add(-61*time.Second))
+		}, want: workload.Issue, reason: "DoesNotExist", surplus: "[web-2]"},
+		"a minute has not passed since": {change: func(c *cluster) {
+			c.secret = nil
+			c.next("Issued", today)
+			c.certificate.Status = workload.Failed(c.certificate, c.certificate.Status, workload.ReasonSecretNotWritten, "quota", today.Add(-59*time.Second))
+		}, want: workload.Rest},
+
 		"a process ended before it could write that there is a new certificate": {change: func(c *cluster) {
 			c.next("Issued", made).Status.Certificate = c.requests[0].Status.Certificate
 		}, want: workload.Rest, revision: 2},
@@ -282,5 +312,40 @@ func TestWhatIsInOrderHasTheStatusThatItHas(t *testing.T) {
 	v := workload.Decide(c.state(t), made.Add(91*24*time.Hour))
 	if ready := workload.Condition(&v.Status, cmapi.CertificateConditionReady); ready.Status != cmmeta.ConditionFalse || ready.Reason != "Expired" {
 		t.Errorf("after its end it is %+v", ready)
+	}
+}
+
+func TestASpecThatIsRefusedIsSaidAndTakenBack(t *testing.T) {
+	c := healthy(t)
+	good := c.certificate.Spec.DNSNames
+	c.certificate.Spec.DNSNames = nil
+	c.certificate.Generation++
+	v := workload.Decide(c.state(t), today)
+	ready := workload.Condition(&v.Status, cmapi.CertificateConditionReady)
+	if ready.Status != cmmeta.ConditionFalse || ready.Reason != workload.ReasonInvalidSpec || ready.Message != workload.MessageInvalidSpec+"spec: at least one of commonName (from the commonName field or from a literalSubject), dnsNames, emailAddresses, ipAddresses, otherNames, or uris must be set" {
+		t.Errorf("ready is %+v", ready)
+	}
+	c.certificate.Status = workload.Failed(c.certificate, v.Status, v.Reason, v.Message, today)
+	if v := workload.Decide(c.state(t), today.Add(time.Minute)); v.Action != workload.Rest {
+		t.Errorf("it is tried again at once: %d", v.Action)
+	}
+	c.certificate.Spec.DNSNames = good
+	c.certificate.Generation++
+	v = workload.Decide(c.state(t), today.Add(time.Minute))
+	ready = workload.Condition(&v.Status, cmapi.CertificateConditionReady)
+	if v.Action != workload.Rest || ready.Status != cmmeta.ConditionTrue || v.Status.LastFailureTime != nil || workload.Condition(&v.Status, cmapi.CertificateConditionIssuing) != nil {
+		t.Errorf("after the spec was put back: %d, %+v", v.Action, v.Status)
+	}
+
+	// Of a spec that is refused and renewed all the same people hear once.
+	c = healthy(t)
+	c.certificate.Spec.RenewBefore = lasting(time.Minute)
+	c.certificate.Generation++
+	if v = workload.Decide(c.state(t), today); v.WarningReason != workload.ReasonInvalidSpec || v.Warning == "" {
+		t.Errorf("the warning is %q %q", v.WarningReason, v.Warning)
+	}
+	c.certificate.Status = v.Status
+	if v = workload.Decide(c.state(t), today); v.Warning != "" {
+		t.Errorf("and again: %q", v.Warning)
 	}
 }

@@ -39,11 +39,16 @@ type Asked struct {
 //   - what those fields cannot say, so that nobody could have seen it: extended usages
 //     without a name, alternative names of other kinds, name constraints of a leaf or
 //     with a minimum and maximum;
+//   - one whose spec was changed after it was made, for that is after others saw it:
+//     upstream's admission forbids it, and without that only metadata.generation tells;
 //   - names that are empty or have spaces or control characters; no name at all;
 //   - critical extensions that are not known. Others are left out of the certificate.
 //
 // An error is final: the same object gives it again.
 func Read(cr *cmapi.CertificateRequest) (*Asked, error) {
+	if cr.Generation > 1 {
+		return nil, fmt.Errorf("spec: was changed after the request was made (metadata.generation is %d), so that nobody knows which was approved: make a new request", cr.Generation)
+	}
 	r, err := parseRequest(cr.Spec.Request)
 	if err != nil {
 		return nil, fmt.Errorf("spec.request: %w", err)

@@ -78,6 +78,21 @@ func makeRequest(t testing.TB, key crypto.Signer, r x509.CertificateRequest) []b
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
 
+func TestARequestThatWasChangedIsRefused(t *testing.T) {
+	r := &cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{IssuerRef: cmmeta.IssuerReference{Name: "i"},
+		Request: makeRequest(t, sharedKey, x509.CertificateRequest{Subject: pkix.Name{CommonName: "a"}})}}
+	for _, generation := range []int64{0, 1} {
+		r.Generation = generation
+		if _, err := workload.Read(r); err != nil {
+			t.Errorf("generation %d: %v", generation, err)
+		}
+	}
+	r.Generation = 2
+	if _, err := workload.Read(r); err == nil || !strings.Contains(err.Error(), "was changed after the request was made") {
+		t.Errorf("generation 2: %v", err)
+	}
+}
+
 func TestHostileRequestsAreRefused(t *testing.T) {
 	weak, _ := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	t.Setenv("GODEBUG", "rsa1024min=0")

@@ -118,10 +118,13 @@ func Due(renewal, notBefore time.Time, spec *cmapi.CertificateSpec, seed string)
 }
 
 // FirstBackoff and LastBackoff are cert-manager's defaults (its
-// pkg/controller/certificates/trigger).
+// pkg/controller/certificates/trigger). RefusedBackoff is the first wait where the API
+// server does not take an object of ours: once a quota or a right has been set right
+// nobody waits an hour.
 const (
-	FirstBackoff = time.Hour
-	LastBackoff  = 32 * time.Hour
+	FirstBackoff   = time.Hour
+	LastBackoff    = 32 * time.Hour
+	RefusedBackoff = time.Minute
 )
 
 // Backoff is until when a Certificate whose issuance has failed is left alone: first
@@ -129,6 +132,9 @@ const (
 func Backoff(status *cmapi.CertificateStatus, first, most time.Duration) time.Time {
 	if status.LastFailureTime == nil || first <= 0 {
 		return time.Time{}
+	}
+	if c := Condition(status, cmapi.CertificateConditionIssuing); c != nil && (c.Reason == ReasonRequestNotWritten || c.Reason == ReasonSecretNotWritten) {
+		first = min(first, RefusedBackoff)
 	}
 	delay := first
 	if n := status.FailedIssuanceAttempts; n != nil {

@@ -100,17 +100,13 @@ func SignSelf(a *Asked, key crypto.Signer, spec *cmapi.SelfSignedIssuer, now tim
 	return &Issued{Chain: text, CA: text, Leaf: leaf}, nil
 }
 
-// backdate is how much of its life a certificate has behind it when it is made, so that
-// machines whose clocks are behind take it: five minutes, or a twentieth of a short one.
-// The whole life is what was asked for.
-func backdate(life time.Duration) time.Duration { return min(issue.Backdate, life/20) }
-
 func (a *Asked) template(now time.Time) (*x509.Certificate, error) {
 	serial, err := issue.NewLongSerial()
 	if err != nil {
 		return nil, err
 	}
-	begin := now.Add(-backdate(a.Duration)).Truncate(time.Second)
+	// As upstream: it begins now, and has the whole life that was asked for before it.
+	begin := now.Truncate(time.Second)
 	t := &x509.Certificate{
 		SerialNumber: serial, RawSubject: a.RawSubject, PublicKey: a.Public,
 		NotBefore: begin, NotAfter: begin.Add(a.Duration),

@@ -215,11 +215,11 @@ func TestTheLifeOfACertificate(t *testing.T) {
 		begin, end time.Duration // from now
 		want       string
 	}{
-		{"90 days, five minutes of them before now", lives(-day, 1000*day), lives(-day, 900*day), 90 * day, -5 * time.Minute, 90*day - 5*time.Minute, ""},
-		{"an hour, of which a twentieth", lives(-day, 1000*day), lives(-day, 900*day), time.Hour, -3 * time.Minute, 57 * time.Minute, ""},
-		{"not past the authority's end", lives(-day, 1000*day), lives(-day, 9*day), 90 * day, -5 * time.Minute, 9 * day, ""},
-		{"not past the end of one above", lives(-day, 9*day), lives(-day, 900*day), 90 * day, -5 * time.Minute, 9 * day, ""},
-		{"not before the authority's begin", lives(-day, 1000*day), lives(-time.Minute, 900*day), 90 * day, -time.Minute, 90*day - 5*time.Minute, ""},
+		{"90 days, from now on", lives(-day, 1000*day), lives(-day, 900*day), 90 * day, 0, 90 * day, ""},
+		{"an hour, all of it before it", lives(-day, 1000*day), lives(-day, 900*day), time.Hour, 0, time.Hour, ""},
+		{"not past the authority's end", lives(-day, 1000*day), lives(-day, 9*day), 90 * day, 0, 9 * day, ""},
+		{"not past the end of one above", lives(-day, 9*day), lives(-day, 900*day), 90 * day, 0, 9 * day, ""},
+		{"an authority that was made a moment ago", lives(-day, 1000*day), lives(0, 900*day), 90 * day, 0, 90 * day, ""},
 		{"an authority that has expired", lives(-day, 1000*day), lives(-day, -time.Minute), 90 * day, 0, 0, `authority "CN=low" expired`},
 		{"one above that has", lives(-day, -time.Minute), lives(-day, 900*day), 90 * day, 0, 0, `authority "CN=root", above "CN=low", expired`},
 		{"an authority that is not valid yet", lives(-day, 1000*day), lives(time.Hour, 900*day), 90 * day, 0, 0, `"CN=low" is not valid before`},

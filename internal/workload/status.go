@@ -17,7 +17,19 @@ const (
 	MessageIssued  = "The certificate has been successfully issued"
 	messageFailed  = "The certificate request has failed to complete and will be retried: "
 	reasonRenewing = "Renewing"
-	reasonWindow   = "WindowError"
+
+	// ReasonInvalidSpec is of a spec for which nothing is issued; its message in the
+	// condition Ready begins with MessageInvalidSpec.
+	ReasonInvalidSpec  = "InvalidSpec"
+	MessageInvalidSpec = "Nothing is issued for this spec: "
+	// ReasonRequestNotWritten and ReasonSecretNotWritten tell that the API server does not
+	// take the CertificateRequest or the Secret (a quota, a webhook, a right that is missing,
+	// a namespace that is being removed), or that the Secret cannot be made, as without the
+	// password of a keystore.
+	ReasonRequestNotWritten = "RequestNotWritten"
+	ReasonSecretNotWritten  = "SecretNotWritten"
+
+	reasonWindow = "WindowError"
 )
 
 // Condition returns a condition of a Certificate, nil where it has none.

@@ -42,7 +42,8 @@ type Wish struct {
 }
 
 // WishOf reads the wish of a Certificate. The error names the field of a spec that no
-// certificate can fulfil, as cert-manager's admission does where that is installed.
+// certificate can fulfil. What one could, and cert-manager's admission refuses all the
+// same, is for [Admit].
 func WishOf(spec *cmapi.CertificateSpec) (*Wish, error) {
 	subject, err := subjectOf(spec)
 	if err != nil {
@@ -68,6 +69,9 @@ func WishOf(spec *cmapi.CertificateSpec) (*Wish, error) {
 		return nil, fmt.Errorf("spec.uris%w", err)
 	}
 	if w.KeyUsage, w.ExtKeyUsage, err = Usages(spec.Usages, spec.IsCA); err != nil {
+		return nil, err
+	}
+	if _, _, err := keyShape(spec); err != nil {
 		return nil, err
 	}
 	w.Duration = DefaultDuration
