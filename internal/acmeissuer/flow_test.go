@@ -530,9 +530,9 @@ func TestProfilesAndRenewalInformationAreSpoken(t *testing.T) {
 	if life := first[0].NotAfter.Sub(first[0].NotBefore); life > 7*24*time.Hour {
 		t.Errorf("the profile of six days gave %s", life)
 	}
-	start, end, holds, ok, err := b.orders.RenewalInfo(t.Context(), b.issuer, first[0])
-	if err != nil || !ok || !start.Before(end) || end.After(first[0].NotAfter) || holds <= 0 {
-		t.Errorf("renewal information: %s to %s, holds %s, %t %v", start, end, holds, ok, err)
+	info, ok, err := b.orders.RenewalInfo(t.Context(), b.issuer, func() (*x509.Certificate, error) { return first[0], nil })
+	if err != nil || !ok || !info.Start.Before(info.End) || info.End.After(first[0].NotAfter) || info.RetryAfter <= 0 {
+		t.Errorf("renewal information: %+v, %t %v", info, ok, err)
 	}
 	b.orders.Replaced = func(context.Context, *cmapi.CertificateRequest) *x509.Certificate { return first[0] }
 	b.mustIssue(t, b.asking(t, "p-2", "p.example.test"), "p.example.test")
