@@ -23,6 +23,7 @@ type acmeFlags struct {
 	http01        []string
 	nameservers   []string
 	recursiveOnly bool
+	renewalInfo   bool
 }
 
 // http01Port is that of the answers to HTTP-01, as cert-manager's solvers have it.
@@ -33,6 +34,7 @@ func (o *acmeFlags) add(f *pflag.FlagSet) {
 		"ADDRESS or ADDRESS:PORT at which ingresses reach this process for HTTP-01; the port is listened at (default: those in POD_IPS, port "+strconv.Itoa(http01Port)+"; none: no HTTP-01)")
 	f.StringSliceVar(&o.nameservers, "dns01-recursive-nameservers", nil, "ADDRESS:PORT of resolvers for DNS-01 (default: those of /etc/resolv.conf)")
 	f.BoolVar(&o.recursiveOnly, "dns01-recursive-nameservers-only", false, "look for the records of DNS-01 at these resolvers alone")
+	f.BoolVar(&o.renewalInfo, "acme-renewal-info", true, "ask ACME servers that offer it when they wish certificates to be renewed (RFC 9773), and renew then")
 }
 
 // acmePart is what the part "acme" has opened.

@@ -112,7 +112,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	if len(f.issuers) > 0 {
 		o.Ours = f.ours
 	}
-	o.ACME = r.acme.orders
+	o.ACME, o.RenewalInfo = r.acme.orders, r.o.acme.renewalInfo
 	if r.workloadPolicy != nil {
 		o.Guard = certmanager.Limits{Policy: r.workloadPolicy.get, Log: r.log}
 	}

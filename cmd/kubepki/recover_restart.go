@@ -65,6 +65,9 @@ func (o *recoverRestart) plan(ctx context.Context, s streams, r *recovered) ([]r
 		func(_, component string) bool { return m.Runs(component) },
 		func(_, component string) bool { return m.BeganSince(component, at) })
 	targets = o.able(ctx, s, c.Graph, targets)
+	if len(changed) == 0 && !slices.ContainsFunc(targets, func(t restart.Target) bool { return !t.Await || !m.Runs(t.Component) }) {
+		targets = nil // nothing is left but what cannot be restarted from here
+	}
 	return targets, printTargets(s, targets)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -530,9 +531,9 @@ func TestProfilesAndRenewalInformationAreSpoken(t *testing.T) {
 	if life := first[0].NotAfter.Sub(first[0].NotBefore); life > 7*24*time.Hour {
 		t.Errorf("the profile of six days gave %s", life)
 	}
-	start, end, holds, ok, err := b.orders.RenewalInfo(t.Context(), b.issuer, first[0])
-	if err != nil || !ok || !start.Before(end) || end.After(first[0].NotAfter) || holds <= 0 {
-		t.Errorf("renewal information: %s to %s, holds %s, %t %v", start, end, holds, ok, err)
+	info, ok, err := b.orders.RenewalInfo(t.Context(), b.issuer, func() (*x509.Certificate, error) { return first[0], nil })
+	if err != nil || !ok || !info.Start.Before(info.End) || info.End.After(first[0].NotAfter) || info.RetryAfter <= 0 {
+		t.Errorf("renewal information: %+v, %t %v", info, ok, err)
 	}
 	b.orders.Replaced = func(context.Context, *cmapi.CertificateRequest) *x509.Certificate { return first[0] }
 	b.mustIssue(t, b.asking(t, "p-2", "p.example.test"), "p.example.test")
@@ -576,6 +577,51 @@ func TestALimitOfRateIsWaitedForAsTheServerSays(t *testing.T) {
 	}
 	limited.Store(false)
 	b.mustIssue(t, cr, "many.example.test")
+}
+
+// TestAnOrderThatNeverEndsIsAskedForNowAndThen: a server at which an order is being worked
+// on for ever costs a request or two each time, after a wait.
+func TestAnOrderThatNeverEndsIsAskedForNowAndThen(t *testing.T) {
+	var endless atomic.Bool
+	var requests atomic.Int32
+	b := newBench(t, pebbleInProcess, pebbleSettings{middleware: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			if !endless.Load() || !strings.HasPrefix(r.URL.Path, "/my-order/") && !strings.HasPrefix(r.URL.Path, "/finalize-order/") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			for key, values := range answer.Header() {
+				w.Header()[key] = values
+			}
+			w.Header().Del("Content-Length")
+			w.Header().Set("Retry-After", "31536000")
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(regexp.MustCompile(`"status":\s*"valid"`).ReplaceAll(answer.Body.Bytes(), []byte(`"status":"processing"`)))
+		})
+	}})
+	b.mustVerify(t)
+	endless.Store(true)
+	cr := b.asking(t, "endless-1", "endless.example.test")
+	processing := func() bool { return b.order(t, cr).Status.State == cmacme.Processing }
+	waitFor(t, "the order is being worked on", func() bool {
+		a, err := b.orders.Step(t.Context(), cr, b.issuer)
+		if err != nil || a.Verdict != Pending {
+			t.Logf("%+v %v", a, err)
+		}
+		return err == nil && a.Verdict == Pending && processing()
+	})
+	for range 10 {
+		before := requests.Load()
+		a, err := b.orders.Step(t.Context(), cr, b.issuer)
+		if n := requests.Load() - before; err != nil || a.Verdict != Pending || a.Again < time.Second || a.Again > longestWait || n > 3 {
+			t.Fatalf("%d requests, %+v %v", n, a, err)
+		}
+	}
+	endless.Store(false)
+	b.mustIssue(t, cr, "endless.example.test")
 }
 
 func TestACertificateThatSomebodyPutIntoAnOrderIsNotHandedOn(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubepki/kubepki/internal/trust"
+	"github.com/kubepki/kubepki/internal/workload"
 )
 
 // Orders answers CertificateRequests of ACME issuers. It is safe for concurrent use;
@@ -478,19 +479,32 @@ func (w *work) waiting() string {
 	return fmt.Sprintf("Waiting on certificate issuance from order %s/%s: %q", w.order.Namespace, w.order.Name, w.order.Status.State)
 }
 
-// RenewalInfo asks an issuer's server when a certificate shall be renewed (RFC 9773):
-// the window, and how long the answer holds. ok is false where the server offers none.
-func (o *Orders) RenewalInfo(ctx context.Context, issuer cmapi.GenericIssuer, leaf *x509.Certificate) (start, end time.Time, holds time.Duration, ok bool, err error) {
-	ctx, h := withHint(ctx)
+// RenewalInfo asks an issuer's server when a certificate shall be renewed (RFC 9773). ok is
+// false where the server offers no such information: leaf is not asked for then. An error
+// may be shown to users.
+func (o *Orders) RenewalInfo(ctx context.Context, issuer cmapi.GenericIssuer, leaf func() (*x509.Certificate, error)) (info workload.RenewalInfo, ok bool, err error) {
 	s, err := o.Accounts.sessionFor(ctx, issuer)
-	if err != nil || s.directory.RenewalInfo == "" {
-		return start, end, 0, false, err
-	}
-	info, err := s.full.GetRenewalInfo(ctx, leaf)
 	if err != nil {
-		return start, end, 0, false, err
+		o.Accounts.log("ACME server", issuer, err)
+		return info, false, told(say(err))
 	}
-	return info.SuggestedWindow.Start, info.SuggestedWindow.End, max(h.retryAfter, time.Minute), true, nil
+	if s.directory.RenewalInfo == "" {
+		return info, false, nil
+	}
+	certificate, err := leaf()
+	if err != nil {
+		return info, false, told(err.Error())
+	}
+	said, err := s.full.GetRenewalInfo(ctx, certificate)
+	if err != nil {
+		o.Accounts.log("renewal information", issuer, err)
+		return info, false, told(say(err))
+	}
+	info = workload.RenewalInfo{Start: said.SuggestedWindow.Start, End: said.SuggestedWindow.End, Explanation: said.ExplanationURL}
+	if said.RetryAfter != nil {
+		info.RetryAfter = said.RetryAfter.Sub(o.Now())
+	}
+	return info, true, nil
 }
 
 // tidy cleans up after an order's challenges: those of an order that is done go, those

@@ -472,6 +472,7 @@ func TestWhoWritesChallengesDoesNotUseAClusterIssuersCredentials(t *testing.T) {
 func TestServersThatAreNoneOfACMEAreBounded(t *testing.T) {
 	directory := `{"newNonce":"%[1]s/n","newAccount":"%[1]s/a","newOrder":"%[1]s/o"}`
 	var answer func(w http.ResponseWriter, r *http.Request, base string)
+	tries := 0
 	var server *httptest.Server
 	server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r, server.URL) }))
 	t.Cleanup(server.Close)
@@ -509,9 +510,32 @@ func TestServersThatAreNoneOfACMEAreBounded(t *testing.T) {
 				}
 			}
 		}, "no problem document"},
+		"nonces that never please": {func(w http.ResponseWriter, r *http.Request, base string) {
+			w.Header().Set("Replay-Nonce", "n")
+			if r.URL.Path == "/dir" {
+				_, _ = fmt.Fprintf(w, directory, base)
+				return
+			}
+			if r.URL.Path == "/n" {
+				return
+			}
+			if tries++; tries > 20 {
+				t.Error("it is asked without end")
+			}
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"type":"urn:ietf:params:acme:error:badNonce","detail":"not that one","status":400}`))
+		}, "not that one"},
+		"nonces that never come": {func(w http.ResponseWriter, r *http.Request, base string) {
+			if r.URL.Path == "/dir" {
+				_, _ = fmt.Fprintf(w, directory, base)
+			} else if tries++; tries > 20 {
+				t.Error("it is asked without end")
+			}
+		}, "no problem document"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			answer = c.answer
+			answer, tries = c.answer, 0
 			s := b.verify(t)
 			if s.Condition.Status != cmmeta.ConditionFalse || !strings.Contains(s.Condition.Message, c.want) || strings.Contains(s.Condition.Message, "INTERNAL") {
 				t.Errorf("%+v", s.Condition)

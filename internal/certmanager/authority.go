@@ -148,8 +148,8 @@ type oneSecret struct {
 }
 
 func (s *oneSecret) note(version string) {
-	if version != s.last {
-		s.last = version
+	if !s.known || version != s.last {
+		s.known, s.last = true, version
 		s.touched(version)
 	}
 }

@@ -75,6 +75,7 @@ func (c *Controller) handleCertificate(ctx context.Context, key types.Namespaced
 	if err := c.act(ctx, it, verdict); err != nil {
 		return err
 	}
+	c.askLater(it, verdict)
 	if !verdict.Again.IsZero() {
 		c.certificateQueue.AddAfter(key, verdict.Again.Sub(now()))
 	}

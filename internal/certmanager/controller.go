@@ -31,6 +31,8 @@ type Options struct {
 	Issuers map[string]Issuer
 	// ACME asks ACME servers for issuers with spec.acme; nil: others do.
 	ACME *acmeissuer.Orders
+	// RenewalInfo says that ACME servers are asked when certificates shall be renewed.
+	RenewalInfo bool
 	// Approver decides on requests; nil: others do.
 	Approver Approver
 	// Guard is asked before anything is signed, also where another has approved it: what
@@ -71,7 +73,8 @@ type Controller struct {
 	signers     map[string]Issuer
 	acme        *acmeIssuer // nil: none
 	passwords   *passwords  // of keystores
-	inHand      keySet      // requests that the loop of Certificates works on
+	renewals    *renewalInfo
+	inHand      keySet // requests that the loop of Certificates works on
 
 	certificateQueue workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	requestQueue     workqueue.TypedRateLimitingInterface[types.NamespacedName]
@@ -94,6 +97,7 @@ func New(o Options) *Controller {
 		Options: o, stores: newStores(), signers: map[string]Issuer{},
 		certificateQueue: newFairQueue(), requestQueue: newFairQueue(), signingQueue: newQueue[types.NamespacedName](), issuerQueue: newQueue[issuerKey](),
 	}
+	c.renewals = newRenewalInfo()
 	c.passwords = newPasswords(o.Client.Metadata, c.certificateQueue.Add)
 	c.authorities = newAuthorities(o.Client.Kube, c.authorityChanged)
 	c.rollovers = &rollovers{
@@ -152,6 +156,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		work(ctx, &running, max(1, c.Workers/8), c.issuerQueue, c.Log, "issuer", c.handleIssuer)
 		if c.acme != nil {
 			running.Go(func() { c.acme.sweep(ctx) })
+			work(ctx, &running, renewalInfoWorkers, c.renewals.queue, c.Log, "renewalInfo", c.handleRenewalInfo)
 		}
 	}
 	<-ctx.Done()
@@ -159,6 +164,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.requestQueue.ShutDown()
 	c.signingQueue.ShutDown()
 	c.issuerQueue.ShutDown()
+	c.renewals.queue.ShutDown()
 	running.Wait()
 	c.authorities.wait()
 	c.passwords.named.wait()

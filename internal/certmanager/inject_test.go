@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,25 +36,24 @@ const (
 	allowDirect     = "cert-manager.io/allow-direct-injection"
 )
 
+var anchorsMade atomic.Int64
+
 // anchorPEM makes an authority's certificate. Each is newer than the one before it.
-var anchorPEM = func() func(t *testing.T, name string) []byte {
-	var made time.Duration
-	return func(t *testing.T, name string) []byte {
-		t.Helper()
-		public, key, err := ed25519.GenerateKey(rand.Reader)
-		check(t, err)
-		made += time.Minute
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(made - 10*time.Hour), NotAfter: time.Now().Add(time.Hour),
-			IsCA: true, BasicConstraintsValid: true,
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
-		check(t, err)
-		c, err := x509.ParseCertificate(der)
-		check(t, err)
-		return trust.EncodeCertificates(c)
+func anchorPEM(t *testing.T, name string) []byte {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	check(t, err)
+	age := 10*time.Hour - time.Duration(anchorsMade.Add(1))*time.Second
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-age), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
 	}
-}()
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	check(t, err)
+	c, err := x509.ParseCertificate(der)
+	check(t, err)
+	return trust.EncodeCertificates(c)
+}
 
 // injected is a running injector of an API server.
 type injected struct {
@@ -181,13 +181,17 @@ func (w *injected) left(key, why string) {
 // bundle, and its turn comes after all that was told before.
 func (w *injected) settles() {
 	w.t.Helper()
-	for range 2 * injectWorkers {
+	for range settling {
 		w.last++
 		name := "sentinel-" + strings.Repeat("x", w.last)
 		w.object(mutating, name, map[string]string{fromSecret: "n/sentinel"}, hooks(hook("s", nil)))
 		w.becomes(mutating+"/"+name, "sentinel")
 	}
 }
+
+// settling are so many sentinels, one after the other: what came before them is in work, or
+// done, when the last has its turn.
+const settling = 4
 
 func none() ([]byte, error) { return nil, errors.New("no file of it") }
 

@@ -126,7 +126,7 @@ func (w *shimmed) certificates() string {
 // settles waits until all that has happened has been looked at.
 func (w *shimmed) settles() {
 	w.t.Helper()
-	for range 2 * shimWorkers {
+	for range settling {
 		w.last++
 		name := fmt.Sprint("sentinel-", w.last)
 		w.ingress(name, map[string]string{byIssuer: "ca"}, name+": s.example")
@@ -162,7 +162,7 @@ func TestCertificatesFollowAnIngress(t *testing.T) {
 		"the Ingress is removed: the API server's garbage collector has the Certificate": {func(w *shimmed) { w.remove(w.t, web) }, before, ""},
 		"the Ingress is going": {func(w *shimmed) {
 			w.edit(w.t, web, func(o map[string]any) { meta(o)["finalizers"] = []any{metav1.FinalizerDeleteDependents} })
-			w.settles() // else the removal may be seen first
+			w.settles() // which of two watches comes first is not known
 			w.remove(w.t, nCerts+"/web-tls")
 		}, "", ""},
 		"an Ingress of the same name that is another one": {func(w *shimmed) {
@@ -252,8 +252,8 @@ func TestCertificatesFollowAnIngress(t *testing.T) {
 			w.mu.Lock()
 			more := len(w.writes) - writes
 			w.mu.Unlock()
-			if got := w.certificates(); got != c.want || more != 2*shimWorkers {
-				t.Errorf("it does not come to rest: %d writes, and there is %s", more-2*shimWorkers, got)
+			if got := w.certificates(); got != c.want || more != settling {
+				t.Errorf("it does not come to rest: %d writes, and there is %s", more-settling, got)
 			}
 			if n := w.events.of("Ingress/web", c.event); c.event != "" && n != 1 {
 				t.Errorf("it was told %d times", n)

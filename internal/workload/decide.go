@@ -195,7 +195,7 @@ func (s *State) restsUntil(v *Verdict, problem *Problem, now time.Time) bool {
 	if problem == nil && !due.IsZero() && !now.Before(due) {
 		// What users see as the time of renewal is what the message names.
 		problem = &Problem{Reason: reasonRenewing, Message: fmt.Sprintf("Renewing certificate as renewal was scheduled at %s", v.Status.RenewalTime)}
-		if _, err := RenewalTime(s.Secret.NotBefore, s.Secret.NotAfter, &o.Spec); err != nil {
+		if _, _, err := renewalTime(o, &o.Status, s.Secret); err != nil {
 			problem.Message = fmt.Sprintf("Renewing certificate without satisfying renewal windows at: %s", v.Status.RenewalTime)
 			v.Warning, v.WarningReason = fmt.Sprintf("Renewing certificate without satisfying renewal windows due to %v", err), reasonWindow
 		}
@@ -222,8 +222,8 @@ func (s *State) due() time.Time {
 	if s.Secret.NotAfter.IsZero() {
 		return time.Time{}
 	}
-	renewal, err := RenewalTime(s.Secret.NotBefore, s.Secret.NotAfter, &s.Certificate.Spec)
-	if err == nil {
+	renewal, byServer, err := renewalTime(s.Certificate, &s.Certificate.Status, s.Secret)
+	if err == nil && !byServer { // the server's window spreads them
 		renewal = Due(renewal, s.Secret.NotBefore, &s.Certificate.Spec, string(s.Certificate.UID))
 	}
 	// A renewBefore as long as the life is no reason to issue without end.

@@ -1,8 +1,6 @@
 package workload
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"time"
 	_ "time/tzdata" // images have no zone database: windows would open at no time
@@ -19,7 +17,12 @@ import (
 // unknown policy.
 func RenewalTime(notBefore, notAfter time.Time, spec *cmapi.CertificateSpec) (time.Time, error) {
 	// Seconds, as the status has them: what is compared with it must not lie between.
-	wanted := notAfter.Add(-renewBefore(notAfter.Sub(notBefore), spec)).Truncate(time.Second)
+	return allowedAt(notBefore, notAfter, notAfter.Add(-renewBefore(notAfter.Sub(notBefore), spec)).Truncate(time.Second), spec)
+}
+
+// allowedAt is the first moment from wanted on at which spec.renewal lets a certificate be
+// made anew.
+func allowedAt(notBefore, notAfter, wanted time.Time, spec *cmapi.CertificateSpec) (time.Time, error) {
 	if spec.Renewal == nil {
 		return wanted, nil
 	}
@@ -112,9 +115,7 @@ func Due(renewal, notBefore time.Time, spec *cmapi.CertificateSpec, seed string)
 	if most <= 0 {
 		return renewal
 	}
-	sum := sha256.Sum256([]byte(seed + " " + renewal.UTC().Format(time.RFC3339)))
-	part := float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
-	return renewal.Add(-time.Duration(part * float64(most)))
+	return renewal.Add(-time.Duration(part(seed+" "+renewal.UTC().Format(time.RFC3339)) * float64(most)))
 }
 
 // FirstBackoff and LastBackoff are cert-manager's defaults (its

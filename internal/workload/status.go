@@ -87,10 +87,13 @@ func settle(s *cmapi.CertificateStatus, o *cmapi.Certificate, secret *SecretFact
 		ready, reason, message = cmmeta.ConditionFalse, problem.Reason, problem.Message
 	}
 	s.NotBefore, s.NotAfter, s.RenewalTime = nil, nil, nil
+	if secret.NotAfter.IsZero() {
+		s.ACME = nil // what a server said was of a certificate
+	}
 	if !secret.NotAfter.IsZero() {
 		notBefore, notAfter := metav1.NewTime(secret.NotBefore), metav1.NewTime(secret.NotAfter)
 		s.NotBefore, s.NotAfter = &notBefore, &notAfter
-		renewal, err := RenewalTime(secret.NotBefore, secret.NotAfter, &o.Spec)
+		renewal, _, err := renewalTime(o, s, secret)
 		if err != nil {
 			ready, reason, message = cmmeta.ConditionFalse, reasonWindow, fmt.Sprintf("Could not calculate renewal time: %v", err)
 		}
@@ -109,6 +112,7 @@ func Settled(o *cmapi.Certificate, secret *SecretFacts, revision int, now time.T
 	s.Revision = &revision
 	RemoveCondition(&s, cmapi.CertificateConditionIssuing)
 	s.FailedIssuanceAttempts, s.LastFailureTime, s.NextPrivateKeySecretName = nil, nil, nil
+	s.ACME = nil // it was said of the certificate before
 	settle(&s, o, secret, nil, now)
 	return s
 }
