@@ -77,12 +77,21 @@ const lateness = time.Second
 
 func (w *workloads) startTraffic(t *testing.T, names ...string) *carriedTraffic {
 	t.Helper()
+	var all []kubesource.Config
+	for _, name := range names {
+		all = append(all, kubesource.Config{Pair: kubesource.Secret{Namespace: "default", Name: name}, Bundle: kubesource.SecretCA("default", name)})
+	}
+	return w.startTrafficOf(t, all...)
+}
+
+func (w *workloads) startTrafficOf(t *testing.T, sources ...kubesource.Config) *carriedTraffic {
+	t.Helper()
 	all := &carriedTraffic{}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })
-	for _, name := range names {
-		secret, err := kubesource.New(w.client, kubesource.Config{Pair: kubesource.Secret{Namespace: "default", Name: name}, Bundle: kubesource.SecretCA("default", name)})
+	for _, source := range sources {
+		secret, err := kubesource.New(w.client, source)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,10 +220,18 @@ spec: {ca: {secretName: %s}}
 // renew has a Certificate issued anew, as cmctl renew does.
 func (w *workloads) renew(t *testing.T, name string) {
 	t.Helper()
+	w.renewIn(t, "default", name)
+}
+
+func (w *workloads) renewIn(t *testing.T, namespace, name string) {
+	t.Helper()
 	eventually(t, "cmctl renew", func(ctx context.Context) error {
-		o := w.certificate(t, name)
+		o := &cmapi.Certificate{}
+		if err := w.cm.Get().Namespace(namespace).Resource("certificates").Name(name).Do(ctx).Into(o); err != nil {
+			return err
+		}
 		workload.SetCondition(&o.Status, cmapi.CertificateConditionIssuing, o.Generation, cmmeta.ConditionTrue, "ManuallyTriggered", "Certificate re-issuance manually triggered", time.Now())
-		return w.cm.Put().Namespace("default").Resource("certificates").Name(name).SubResource("status").Body(o).Do(ctx).Error()
+		return w.cm.Put().Namespace(namespace).Resource("certificates").Name(name).SubResource("status").Body(o).Do(ctx).Error()
 	})
 }
 

@@ -174,9 +174,10 @@ func (r *rollovers) see(ctx context.Context, issuer cmapi.GenericIssuer, v *view
 	seen := rollover.Seen{Current: is, Beside: r.beside(issuer, v.current, rec)}
 	rec.certificates[is.ID] = v.current.Chain[len(v.current.Chain)-1]
 	certificates := 0
-	steady := rec.version != "" && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == is.Certificate && len(seen.Beside) == 0
+	steady := rec.there && len(rec.Anchors) == 1 && rec.Anchors[0].Certificate == is.Certificate && len(seen.Beside) == 0
 	if !steady { // of the only anchor nobody asks who uses it
-		t := r.tally()
+		asked, _, _ := r.settings.settingsOf(issuer, 0)
+		t := r.tally(asked.Accept / tallyWait)
 		certificates = t.certificates[key]
 		v.seen = t.census(key, rec, r.wants)
 		r.rootLacks(issuer, rec, &v.seen)

@@ -131,18 +131,20 @@ func (s *stores) written(secret types.NamespacedName, f *workload.SecretFacts, o
 	return ok && key == of
 }
 
-// A tally takes a while where there are many Secrets: it serves for so many times that
-// long, so that issuers without number take but a part of one core, and no longer than
-// tallyMost. Readers are given a good deal more time.
+// A tally takes a while where there are many Secrets, a tenth of a second for 20,000: it
+// serves for so many times that long, so that issuers without number take but a part of one
+// core, and no longer than tallyMost, or than a part of the time that readers are given.
 const (
 	tallyPart = 50
-	tallyMost = time.Second
+	tallyMost = 5 * time.Second
+	tallyWait = 20
 )
 
-func (r *rollovers) tally() *tally {
+// tally returns one that is no older than a time.
+func (r *rollovers) tally(most time.Duration) *tally {
 	r.counting.Lock()
 	defer r.counting.Unlock()
-	if t := r.counted; t == nil || now().Sub(t.at) >= min(tallyMost, tallyPart*t.cost) {
+	if t := r.counted; t == nil || now().Sub(t.at) >= min(most, tallyMost, tallyPart*t.cost) {
 		at := now()
 		t = r.stores.tally(at, r.backoff)
 		t.cost = now().Sub(at)

@@ -53,10 +53,10 @@ func (r *rollovers) orphaned(ctx context.Context, key issuerKey) (time.Duration,
 		return 0, nil
 	}
 	rec, err := r.readRecord(ctx, at)
-	if err != nil || rec.version == "" || rec.owner != "" { // what has an owner goes with it
+	if err != nil || !rec.there || rec.owner != "" { // what has an owner goes with it
 		return 0, err
 	}
-	if !r.tally().uses(key) {
+	if !r.tally(tallyMost).uses(key) {
 		return 0, r.removeRecord(ctx, at, k.uid)
 	}
 	if rec.previous != nil {

@@ -56,7 +56,8 @@ type caRecord struct {
 	// previous signs until the CA that came after it is accepted; nil: it is not at hand.
 	previous *workload.Authority
 	kept     time.Time // since when it is here
-	version  string    // "": there is no Secret yet
+	there    bool      // in a Secret, of this version
+	version  string
 	owner    types.UID // the issuer with which it goes
 	text     string    // as it is in the Secret, but for the key
 }
@@ -130,7 +131,7 @@ func parseRecord(secret *corev1.Secret) (*caRecord, error) {
 			return nil, fmt.Errorf("%s: %w", recordState, err)
 		}
 	}
-	rec := &caRecord{certificates: map[rollover.ID]*x509.Certificate{}, secret: state.Secret, version: secret.ResourceVersion, kept: state.Kept}
+	rec := &caRecord{certificates: map[rollover.ID]*x509.Certificate{}, secret: state.Secret, there: true, version: secret.ResourceVersion, kept: state.Kept}
 	known := map[string]anchorText{}
 	for _, a := range state.Anchors {
 		known[a.Certificate] = a
@@ -260,7 +261,7 @@ func (r *rollovers) writeRecord(ctx context.Context, key issuerKey, uid types.UI
 	if err != nil {
 		return fmt.Errorf("writing Secret %s: %w", at, err)
 	}
-	rec.version, rec.text, rec.owner = written.ResourceVersion, rec.encode(), owner
+	rec.there, rec.version, rec.text, rec.owner = true, written.ResourceVersion, rec.encode(), owner
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (s SharedCA) Signing(ctx context.Context, current *workload.Authority) (*wo
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case rec.version == "":
+	case !rec.there:
 		return current, current.Chain[len(current.Chain)-1:], nil
 	}
 	id := currentOf(current).ID
@@ -65,7 +65,7 @@ func (s SharedCA) Signing(ctx context.Context, current *workload.Authority) (*wo
 func (s SharedCA) Given(ctx context.Context, by *workload.Authority, end time.Time) error {
 	r, key := s.records()
 	rec, err := r.readRecord(ctx, r.recordAt(key))
-	if err != nil || rec.version == "" {
+	if err != nil || !rec.there {
 		return err
 	}
 	id := currentOf(by).ID

@@ -426,3 +426,37 @@ func TestARecordHasANameThatTheAPITakes(t *testing.T) {
 		}
 	}
 }
+
+func pairOf(all ...issue.Authority) []*x509.Certificate {
+	var list []*x509.Certificate
+	for _, a := range all {
+		list = append(list, a.Certificate)
+	}
+	return list
+}
+
+func certificatesOf(all ...issue.Authority) map[rollover.ID]*x509.Certificate {
+	m := map[rollover.ID]*x509.Certificate{}
+	for _, a := range all {
+		m[rollover.ID(workload.AnchorIDOf(a.Certificate))] = a.Certificate
+	}
+	return m
+}
+
+func authorityOf(t *testing.T, a issue.Authority) *workload.Authority {
+	t.Helper()
+	data := pairData(t, a)
+	got, err := workload.AuthorityOf(data["tls.crt"], data["tls.key"], nil)
+	check(t, err)
+	return got
+}
+
+// below is an intermediate of a root.
+func below(t *testing.T, name string, root issue.Authority) issue.Authority {
+	t.Helper()
+	key, err := issue.GenerateKey(issue.ECDSAP256)
+	check(t, err)
+	c, err := issue.Sign(issue.Template{Subject: pkix.Name{CommonName: name}, Authority: true, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(100 * time.Hour)}, key.Public(), root)
+	check(t, err)
+	return issue.Authority{Certificate: c, Key: key}
+}
