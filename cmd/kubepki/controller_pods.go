@@ -63,6 +63,9 @@ func (o *controllerOptions) openPods(r *controllerRun) error {
 		}
 		r.pods.issuer = &certmanager.IssuerSource{
 			Namespace: namespace, Name: name, ClusterNamespace: o.workloads.clusterNamespace, Told: r.toldAuthority(f.signer),
+			Unrecorded: func(err error) {
+				r.log.Warn("the record of the issuer's CAs may not be read or written (deploy/podcerts-issuer-rbac.yaml): when its CA changes pods are not carried over", "signer", f.signer, "error", err.Error())
+			},
 		}
 		r.pods.source = r.pods.issuer
 		return nil

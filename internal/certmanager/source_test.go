@@ -2,9 +2,12 @@ package certmanager
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -108,4 +111,134 @@ func TestTheAuthorityOfAnIssuerIsFollowed(t *testing.T) {
 			t.Errorf("nobody was told of %q", name)
 		}
 	}
+}
+
+// recordSecret is a record as the rollover keeps it: the anchors, the oldest first, who of
+// them signs, and the pair of the one before where it is kept.
+func recordSecret(t *testing.T, signing corev1.Secret, previous *corev1.Secret, anchors ...corev1.Secret) corev1.Secret {
+	t.Helper()
+	leaf := func(s corev1.Secret) *x509.Certificate {
+		list, err := trust.ParseCertificates(s.Data["tls.crt"])
+		check(t, err)
+		return list[0]
+	}
+	idOf := func(s corev1.Secret) string { id := anchorOf(leaf(s)).ID; return hex.EncodeToString(id[:]) }
+	state := map[string]any{"signing": idOf(signing), "secret": "ca"}
+	var list []any
+	var bundle []byte
+	for _, s := range anchors {
+		sum := sha256.Sum256(leaf(s).Raw)
+		list = append(list, map[string]any{"id": idOf(s), "certificate": hex.EncodeToString(sum[:]), "signsUntil": leaf(s).NotAfter})
+		bundle = append(bundle, s.Data["tls.crt"]...)
+	}
+	state["anchors"] = list
+	text, err := json.Marshal(state)
+	check(t, err)
+	o := corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "ca.issuer.ca-rollover"}, Type: recordType,
+		Data: map[string][]byte{"ca.crt": bundle, "state.json": text}}
+	if previous != nil {
+		o.Data["previous.crt"], o.Data["previous.key"] = previous.Data["tls.crt"], previous.Data["tls.key"]
+	}
+	return o
+}
+
+// TestWhoSignsElsewhereIsCarriedOverToo has the steps of a rollover, as the record has
+// them: each wants who signs, and whom readers are told to trust.
+func TestWhoSignsElsewhereIsCarriedOverToo(t *testing.T) {
+	a := newAPI(t)
+	client, err := NewClient(a.config())
+	check(t, err)
+	first, second := authoritySecret(t, "first"), authoritySecret(t, "second")
+	issuer := cmapi.Issuer{TypeMeta: metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.IssuerKind}, ObjectMeta: metav1.ObjectMeta{Name: "ca"}}
+	issuer.Spec.CA = &cmapi.CAIssuer{SecretName: "ca"}
+	a.make(t, cm+"issuers", issuer)
+	a.make(t, strings.TrimSuffix(secretPath, "/"), first)
+	var said sync.Map
+	start := func() *IssuerSource {
+		s := &IssuerSource{Client: client, Namespace: "n", Name: "ca", Told: func(_ *x509.Certificate, err error) {
+			if err != nil {
+				said.Store(err.Error(), true)
+			}
+		}}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		t.Cleanup(func() { stop(); check(t, <-ended) })
+		return s
+	}
+	names := func(list []*x509.Certificate) string {
+		var all []string
+		for _, c := range list {
+			all = append(all, c.Subject.CommonName)
+		}
+		return strings.Join(all, " ")
+	}
+	becomes := func(s *IssuerSource, step, signs, trusted string) issue.Authority {
+		t.Helper()
+		var by issue.Authority
+		var got string
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+			anchors, err := s.Anchors()
+			if got = fmt.Sprint(err); err == nil {
+				by, err = s.Authority()
+				check(t, err)
+				got = by.Certificate.Subject.CommonName + " signs, trusted: " + names(anchors)
+			}
+			if got == signs+" signs, trusted: "+trusted {
+				return by
+			}
+		}
+		t.Fatalf("%s: %s; wanted: %s signs, trusted: %s", step, got, signs, trusted)
+		return by
+	}
+	s := start()
+	old := becomes(s, "no record", "first", "first")
+	end := time.Now().Add(30 * time.Minute)
+	check(t, s.Given(t.Context(), old, end)) // nobody keeps a record
+	const record = secretPath + "ca.issuer.ca-rollover"
+	a.make(t, strings.TrimSuffix(secretPath, "/"), recordSecret(t, first, nil, first))
+	check(t, s.Given(t.Context(), old, end))
+	others := func() time.Time {
+		var o corev1.Secret
+		if !a.read(record, &o) {
+			t.Fatal("there is no record")
+		}
+		rec, err := parseRecord(&o)
+		check(t, err)
+		return rec.Anchors[0].Others
+	}
+	if until := others(); until.Before(end.Truncate(time.Second)) || until.After(end.Add(time.Hour)) {
+		t.Errorf("what was given out until %s keeps its anchor until %s", end, until)
+	}
+	before := others()
+	check(t, s.Given(t.Context(), old, end.Add(time.Minute)))
+	if !others().Equal(before) {
+		t.Error("each certificate is a write")
+	}
+	a.replace(t, secretPath+"ca", "MODIFIED", second)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		told := false
+		said.Range(func(text, _ any) bool {
+			told = told || strings.Contains(text.(string), "does not name it yet")
+			return true
+		})
+		if told {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody was told that the CA has changed")
+		}
+	}
+	becomes(s, "the CA has changed, and the record does not name it", "first", "first")
+	a.replace(t, record, "MODIFIED", recordSecret(t, first, &first, first, second))
+	becomes(s, "both are published", "first", "first second")
+	becomes(start(), "a process that begins then", "first", "first second")
+	a.replace(t, record, "MODIFIED", recordSecret(t, second, nil, first, second))
+	next := becomes(s, "the new one signs", "second", "first second")
+	if err := s.Given(t.Context(), old, end); err == nil {
+		t.Error("what the old one signed may be given out when the new one signs")
+	}
+	check(t, s.Given(t.Context(), next, end))
+	a.replace(t, record, "MODIFIED", recordSecret(t, second, nil, second))
+	becomes(s, "the old one is dropped", "second", "second")
 }

@@ -222,8 +222,21 @@ func Anchors(source signer.Source, files ...string) func() ([]*x509.Certificate,
 	}
 }
 
-// withAnchorOf adds the anchor of a source unless one of the others is above it.
+// withAnchorOf adds the anchor of a source unless one of the others is above it. A source
+// that changes from one authority to another says itself what is to be trusted.
 func withAnchorOf(all []*x509.Certificate, source signer.Source) ([]*x509.Certificate, error) {
+	if several, ok := source.(interface {
+		Anchors() ([]*x509.Certificate, error)
+	}); ok {
+		anchors, err := several.Anchors()
+		if err != nil {
+			return nil, fmt.Errorf("the authority: %w", err)
+		}
+		for _, a := range anchors {
+			all = withAnchor(all, a)
+		}
+		return all, nil
+	}
 	a, err := source.Authority()
 	if err != nil {
 		return nil, fmt.Errorf("the authority: %w", err)
@@ -232,10 +245,14 @@ func withAnchorOf(all []*x509.Certificate, source signer.Source) ([]*x509.Certif
 	if len(a.Chain) > 0 {
 		top = a.Chain[len(a.Chain)-1]
 	}
+	return withAnchor(all, top), nil
+}
+
+func withAnchor(all []*x509.Certificate, top *x509.Certificate) []*x509.Certificate {
 	for _, c := range all {
 		if c.Equal(top) || bytes.Equal(c.RawSubject, top.RawIssuer) && trust.SignedBy(top, c) {
-			return all, nil
+			return all
 		}
 	}
-	return append(all, top), nil
+	return append(all, top)
 }

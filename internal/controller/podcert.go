@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/kubepki/kubepki/internal/issue"
 	"github.com/kubepki/kubepki/internal/podcert"
 	"github.com/kubepki/kubepki/internal/signer"
 	"github.com/kubepki/kubepki/internal/trust"
@@ -191,12 +192,27 @@ func (l *podLoop) handle(ctx context.Context, key string) error {
 		if certificate, err = podcert.Sign(r.Request, l.Policy, authority, time.Now()); err != nil {
 			return err
 		}
+		if err := l.given(ctx, authority, certificate); err != nil {
+			return err
+		}
 	}
 	if err := l.api.answer(ctx, r, podStatus(review, certificate, metav1.Now())); err != nil {
 		return err
 	}
 	l.decided(r, review, certificate)
 	return nil
+}
+
+// given lets a source take note of a certificate before anybody has it, where it wants to:
+// one whose authority changes keeps the old one trusted as long as something of it lives.
+func (l *podLoop) given(ctx context.Context, by issue.Authority, c *podcert.Certificate) error {
+	noting, ok := l.Source.(interface {
+		Given(context.Context, issue.Authority, time.Time) error
+	})
+	if !ok {
+		return nil
+	}
+	return noting.Given(ctx, by, c.Leaf.NotAfter)
 }
 
 // withKey reads a request by v1beta1 when v1 does not show its key.
