@@ -45,7 +45,7 @@ func (c *conformance) testRights(t *testing.T) {
 	decide := func(right string, ref cmmeta.IssuerReference, what cmapi.CertificateRequestConditionType, allowed bool) func(*testing.T) {
 		return func(t *testing.T) { c.decides(t, right, ref, what, allowed) }
 	}
-	own := cmmeta.IssuerReference{Group: "cert-manager.io", Kind: "ClusterIssuer", Name: "nobody"}
+	cluster := cmmeta.IssuerReference{Group: "example.io", Kind: "ClusterIssuer", Name: "nobody"}
 	deeds = append(deeds, []deedOf{
 		{"certificaterequests/approval", "attempting to approve a certificate request without the approve permission should error", "", decide("", external, "Approved", false), ""},
 		{"certificaterequests/approval", "attempting to deny a certificate request without the approve permission should error", "", decide("", external, "Denied", false), ""},
@@ -55,9 +55,9 @@ func (c *conformance) testRights(t *testing.T) {
 		{"certificaterequests/approval", "with the approve permissions for issuers.example.io/<namespace>.test-issuer should be able to approve requests", "", decide("issuers.example.io/default.test-issuer", external, "Approved", true), ""},
 		{"certificaterequests/approval", "with the approve permissions for cluster scoped issuers.example.io/test-issuer should be able to approve requests", "", decide("issuers.example.io/test-issuer", external, "Approved", true), ""},
 		{"certificaterequests/approval", "with the approve permissions for another namespace's issuer should not be able to approve requests", "", decide("issuers.example.io/other.test-issuer", external, "Approved", false), ""},
-		{"certificaterequests/approval", "with the approve permissions for clusterissuers.cert-manager.io/NAME should be able to approve, and for issuers.cert-manager.io/* not", "", func(t *testing.T) {
-			decide("clusterissuers.cert-manager.io/nobody", own, "Approved", true)(t)
-			decide("issuers.cert-manager.io/*", own, "Approved", false)(t)
+		{"certificaterequests/approval", "with the approve permissions for clusterissuers.example.io/NAME should be able to approve, and for issuers.example.io/* not", "", func(t *testing.T) {
+			decide("clusterissuers.example.io/nobody", cluster, "Approved", true)(t)
+			decide("issuers.example.io/*", cluster, "Approved", false)(t)
 		}, ""},
 		{"identity/certificaterequests", "should appropriately create and update the identity of CertificateRequests", "not set, but never another's", c.identity, ""},
 	}...)

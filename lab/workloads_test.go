@@ -99,7 +99,8 @@ func certManagerClient(t *testing.T, config *rest.Config) rest.Interface {
 // run starts the controller, and returns what stops it.
 func (w *workloads) run(t *testing.T, more ...string) (stop func()) {
 	t.Helper()
-	command := append([]string{"kubepki", "controller", "--kubeconfig=" + w.kubeconfig, "--enable=workloads,cainjector,ingress-shim,gateway-shim", "--leader-elect-namespace=kubepki"}, more...)
+	command := append([]string{"kubepki", "controller", "--kubeconfig=" + w.kubeconfig, "--enable=workloads,cainjector,ingress-shim,gateway-shim", "--leader-elect-namespace=kubepki",
+		"--minimum-duration=10m"}, more...) // renewals are waited for
 	probe := &url.URL{Scheme: "http", Host: "127.0.0.1:10269", Path: "/readyz"}
 	p, err := w.nodes[0].Run(&lab.Manifest{Name: "kubepki-controller", Command: command, Probe: probe})
 	if err != nil {

@@ -344,15 +344,30 @@ func TestRequestsThatACMECannotAnswerFailAtOnce(t *testing.T) {
 	}
 }
 
+// http01 is one solver of HTTP-01.
+func http01(h cmacme.ACMEChallengeSolverHTTP01) []cmacme.ACMEChallengeSolver {
+	return []cmacme.ACMEChallengeSolver{{HTTP01: &h}}
+}
+
 func TestIssuersThatCannotWorkSayWhatToMend(t *testing.T) {
 	b := newBench(t, func(*testing.T, pebbleSettings) *acmeServer { return &acmeServer{url: "https://127.0.0.1:1/dir"} }, pebbleSettings{})
 	for name, c := range map[string]struct {
 		change          func(*cmacme.ACMEIssuer)
 		reason, message string
 	}{
-		"plain HTTP":               {func(a *cmacme.ACMEIssuer) { a.Server = "http://acme.test/dir" }, invalidURL, "spec.acme.server"},
-		"no name of the Secret":    {func(a *cmacme.ACMEIssuer) { a.PrivateKey.Name = "" }, invalidConfig, "privateKeySecretRef"},
-		"two kinds of trust":       {func(a *cmacme.ACMEIssuer) { a.SkipTLSVerify, a.CABundle = true, []byte("x") }, invalidConfig, "exclude each other"},
+		"plain HTTP":                {func(a *cmacme.ACMEIssuer) { a.Server = "http://acme.test/dir" }, invalidURL, "spec.acme.server"},
+		"no name of the Secret":     {func(a *cmacme.ACMEIssuer) { a.PrivateKey.Name = "" }, invalidConfig, "privateKeySecretRef"},
+		"two kinds of trust":        {func(a *cmacme.ACMEIssuer) { a.SkipTLSVerify, a.CABundle = true, []byte("x") }, invalidConfig, "exclude each other"},
+		"neither ingress nor route": {func(a *cmacme.ACMEIssuer) { a.Solvers = http01(cmacme.ACMEChallengeSolverHTTP01{}) }, invalidSolver, "solvers[0].http01 needs one of"},
+		"a class and a name": {func(a *cmacme.ACMEIssuer) {
+			a.Solvers = http01(cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{Name: "shop", IngressClassName: new("nginx")}})
+		}, invalidSolver, "exclude each other"},
+		"a class that is none": {func(a *cmacme.ACMEIssuer) {
+			a.Solvers = http01(cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: new("azure/application-gateway")}})
+		}, invalidSolver, "the older field class"},
+		"a Service of another type": {func(a *cmacme.ACMEIssuer) {
+			a.Solvers = http01(cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{ServiceType: "LoadBalancer"}})
+		}, invalidSolver, "serviceType"},
 		"a bundle that is none":    {func(a *cmacme.ACMEIssuer) { a.CABundle = []byte("x") }, registrationFailed, "spec.acme.caBundle"},
 		"a solver that is nothing": {func(a *cmacme.ACMEIssuer) { a.Solvers = []cmacme.ACMEChallengeSolver{{}} }, invalidSolver, "solvers[0]"},
 		"a TSIG Secret that is not there": {func(a *cmacme.ACMEIssuer) {

@@ -26,8 +26,11 @@ func (*selfSignedIssuer) Verify(context.Context, cmapi.GenericIssuer) (Health, e
 	return Health{Ready: true, Reason: "IsReady"}, nil
 }
 
-// keyAgain is when a key that was not there is looked for again.
-const keyAgain = 10 * time.Second
+// keyAgain is when a key that was not there is looked for again: soon where somebody has
+// just asked, and at last every half minute.
+func keyAgain(r *cmapi.CertificateRequest) time.Duration {
+	return min(max(now().Sub(r.CreationTimestamp.Time)/4, time.Second), 30*time.Second)
+}
 
 // reasonNoKey is of a request whose key is not where its annotation says.
 const reasonNoKey = "MissingSecret"
@@ -42,13 +45,13 @@ func (i *selfSignedIssuer) Sign(ctx context.Context, order Order) (Answer, error
 		}
 		secret, err := i.client.CoreV1().Secrets(order.Request.Namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			return Answer{Reason: reasonNoKey, Message: fmt.Sprintf("Referenced secret %s/%s not found: %v", order.Request.Namespace, name, err), Again: keyAgain}, nil
+			return Answer{Reason: reasonNoKey, Message: fmt.Sprintf("Referenced secret %s/%s not found: %v", order.Request.Namespace, name, err), Again: keyAgain(order.Request)}, nil
 		}
 		if err != nil {
 			return Answer{}, err
 		}
 		if key, err = workload.ParseKey(secret.Data[corev1.TLSPrivateKeyKey]); err != nil {
-			return Answer{Reason: "ErrorParsingKey", Message: fmt.Sprintf("Failed to get key %q referenced in annotation %q: %v", name, cmapi.CertificateRequestPrivateKeyAnnotationKey, err), Again: keyAgain}, nil
+			return Answer{Reason: "ErrorParsingKey", Message: fmt.Sprintf("Failed to get key %q referenced in annotation %q: %v", name, cmapi.CertificateRequestPrivateKeyAnnotationKey, err), Again: keyAgain(order.Request)}, nil
 		}
 	}
 	if workload.KeyID(key.Public()) != workload.KeyID(order.Asked.Public) {

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -120,7 +121,7 @@ func (c *Controller) handleSigning(ctx context.Context, key types.NamespacedName
 		return nil // others answer
 	default:
 		c.Events.Tell(signingObject(r), true, answer.Reason, answer.Message)
-		c.signingQueue.AddAfter(key, signingAgain)
+		c.signingQueue.AddAfter(key, cmp.Or(answer.Again, signingAgain))
 		return nil
 	}
 	if _, err := c.Client.Kube.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, r, metav1.UpdateOptions{}); err != nil {

@@ -127,7 +127,7 @@ func (s *State) issuedAsItStands() bool {
 	if r == nil { // it was removed: the Secret alone tells
 		return ContentProblem(s.Certificate, s.Secret, nil) == nil
 	}
-	return !r.Unreadable && r.Digest == s.Digest && PairProblem(s.Secret) == nil
+	return !r.Unreadable && r.Digest == s.Digest && r.State == RequestIssued
 }
 
 // Suspect returns the request of the current revision where it may differ from the

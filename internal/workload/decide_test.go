@@ -235,6 +235,9 @@ func TestDecide(t *testing.T) {
 		"the same, when it is due": {change: func(c *cluster) {
 			c.certificate.Spec.RenewBefore = lasting(time.Minute)
 		}, at: made.Add(90*24*time.Hour - time.Minute), want: workload.Issue, reason: "Renewing"},
+		"the same, when its Secret is gone": {change: func(c *cluster) {
+			c.certificate.Spec.RenewBefore, c.secret = lasting(time.Minute), nil
+		}, want: workload.Issue, reason: "DoesNotExist"},
 		"the same, and the request is gone": {change: func(c *cluster) {
 			c.certificate.Spec.RenewBefore, c.requests = lasting(time.Minute), nil
 		}, want: workload.Rest},
