@@ -234,6 +234,7 @@ func TestWorkloads(t *testing.T) {
 	stop()
 	t.Run("what waits for an approval, or for another's issuer, is taken up by whichever process is there", w.testSlow)
 	t.Run("a controller that starts anew with all of it in order writes nothing", w.testRestart)
+	t.Run("Secrets of others are never asked for", w.testForeign)
 }
 
 func (w *workloads) testChain(t *testing.T) {
@@ -520,8 +521,11 @@ func (a labAuthority) answer(t *testing.T, r *cmapi.CertificateRequest) *workloa
 }
 
 func (w *workloads) testRestart(t *testing.T) {
-	before := w.writes(t)
 	stop := w.run(t, "--leader-elect=false")
+	w.many(t, 200)
+	stop()
+	before := w.writes(t)
+	stop = w.run(t, "--leader-elect=false")
 	time.Sleep(3 * time.Second) // nothing tells that nothing comes
 	stop()
 	if after := w.writes(t); len(after) > len(before) {
@@ -529,10 +533,77 @@ func (w *workloads) testRestart(t *testing.T) {
 	}
 }
 
+// many makes Certificates, and waits until all are ready.
+func (w *workloads) many(t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("many-%03d", i)
+		o := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.org"}, IssuerRef: cmmeta.IssuerReference{Name: "ca"},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		}}
+		if err := w.cm.Post().Namespace("default").Resource("certificates").Body(o).Do(t.Context()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "many Certificates", func(ctx context.Context) error {
+		var all cmapi.CertificateList
+		if err := w.cm.Get().Namespace("default").Resource("certificates").Do(ctx).Into(&all); err != nil {
+			return err
+		}
+		ready := 0
+		for i := range all.Items {
+			d := workload.Condition(&all.Items[i].Status, cmapi.CertificateConditionReady)
+			if strings.HasPrefix(all.Items[i].Name, "many-") && d != nil && d.Status == cmmeta.ConditionTrue {
+				ready++
+			}
+		}
+		if ready != n {
+			return fmt.Errorf("%d of %d are ready", ready, n)
+		}
+		return nil
+	})
+}
+
+// testForeign looks at what the controllers of this test have asked for, all parts of them.
+func (w *workloads) testForeign(t *testing.T) {
+	asked := 0
+	for _, e := range w.audited(t) {
+		if e.ObjectRef == nil || e.ObjectRef.Resource != "secrets" || e.Verb != "list" && e.Verb != "watch" || !strings.HasPrefix(e.UserAgent, "kubepki") {
+			continue
+		}
+		u, err := url.Parse(e.RequestURI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked++
+		label, name := u.Query().Get("labelSelector"), u.Query().Get("fieldSelector")
+		if label != cmapi.PartOfCertManagerControllerLabelKey+"=true" && !strings.HasPrefix(name, "metadata.name=") {
+			t.Errorf("it asked for Secrets of others: %s %s", e.Verb, e.RequestURI)
+		}
+	}
+	if asked == 0 {
+		t.Error("no controller has asked for Secrets, or the audit log does not show it")
+	}
+}
+
 // writes are what the controller has written, by the audit log, but for its lease.
 func (w *workloads) writes(t *testing.T) []string {
 	t.Helper()
 	var all []string
+	for _, e := range w.audited(t) {
+		if e.ObjectRef == nil || e.ObjectRef.Resource == "leases" || e.Verb == "get" || e.Verb == "list" || e.Verb == "watch" {
+			continue
+		}
+		all = append(all, e.Verb+" "+e.ObjectRef.Resource+"/"+e.ObjectRef.Subresource+" "+e.ObjectRef.Name)
+	}
+	return all
+}
+
+// audited is the audit log, as far as it has what the controller asked for.
+func (w *workloads) audited(t *testing.T) []auditv1.Event {
+	t.Helper()
+	var all []auditv1.Event
 	lines := bufio.NewScanner(bytes.NewReader(read(t, filepath.Join(w.nodes[0].Root, "tmp/audit.log"))))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -540,10 +611,7 @@ func (w *workloads) writes(t *testing.T) []string {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Fatal(err)
 		}
-		if e.ObjectRef == nil || e.ObjectRef.Resource == "leases" || e.Verb == "get" || e.Verb == "list" || e.Verb == "watch" {
-			continue
-		}
-		all = append(all, e.Verb+" "+e.ObjectRef.Resource+"/"+e.ObjectRef.Subresource+" "+e.ObjectRef.Name)
+		all = append(all, e)
 	}
 	return all
 }

@@ -53,6 +53,9 @@ type Client struct {
 func NewClient(config *rest.Config) (*Client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
+	// To compress takes the API server and us more time than it saves the network. It is off
+	// in kube-controller-manager for the same reason.
+	config.DisableCompression = true
 	if config.UserAgent == "" {
 		config.UserAgent = rest.DefaultKubernetesUserAgent()
 	}

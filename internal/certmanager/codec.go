@@ -22,14 +22,14 @@ func skipped() *json.Unmarshalers {
 
 var decodeOptions = json.JoinOptions(json.WithUnmarshalers(skipped()), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// Decode decodes what a watch or a read gives; anything but single objects of
-// cert-manager.io it leaves to the library.
+// Decode decodes what a watch, a read or a page of a list gives; anything but objects of
+// cert-manager.io, and lists of them that are asked for, it leaves to the library.
 func (c codec) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	o := into
 	switch into.(type) {
 	case nil:
 		o = emptyOf(data)
-	case *metav1.WatchEvent, *cmapi.Certificate, *cmapi.CertificateRequest, *cmapi.Issuer, *cmapi.ClusterIssuer:
+	case *metav1.WatchEvent, *cmapi.Certificate, *cmapi.CertificateRequest, *cmapi.Issuer, *cmapi.ClusterIssuer, *cmapi.CertificateList, *cmapi.CertificateRequestList:
 	default:
 		o = nil
 	}

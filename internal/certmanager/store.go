@@ -9,6 +9,8 @@ import (
 	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
@@ -49,6 +51,12 @@ type reduced[T any] struct {
 	metav1.ObjectMeta // names and version alone
 	value             *T
 }
+
+// GetObjectKind and DeepCopyObject let it be in a list of the API.
+func (*reduced[T]) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject returns what it is called on: nobody changes it.
+func (r *reduced[T]) DeepCopyObject() runtime.Object { return r }
 
 // Transformer makes the list that the reflector collects at first a small one.
 func (s *store[T]) Transformer() cache.TransformFunc {

@@ -23,10 +23,16 @@ const (
 	watchRetryLast  = 10 * time.Second
 )
 
-// watch feeds a store with the objects of a resource until the context ends. The
-// reflector has the list streamed, so that no more than one whole object is in memory.
+// watch feeds a store with the objects of a resource until the context ends. No more than
+// one whole object is in memory, also while they are listed.
 func watch(ctx context.Context, client rest.Interface, resource, namespace string, narrow func(*metav1.ListOptions), kind any, s cache.ReflectorStore) {
-	follow(ctx, cache.NewFilteredListWatchFromClient(client, resource, namespace, narrow), resource, kind, s)
+	source := cache.NewFilteredListWatchFromClient(client, resource, namespace, narrow)
+	if t, ok := s.(cache.TransformingStore); ok && emptyOne(kind) != nil {
+		l := listed{client: client, resource: resource, namespace: namespace, narrow: narrow, kind: kind, reduce: t.Transformer()}
+		follow(ctx, notStreamed{&cache.ListWatch{ListWithContextFunc: l.list, WatchFuncWithContext: source.WatchFuncWithContext}}, resource, kind, s)
+		return
+	}
+	follow(ctx, source, resource, kind, s)
 }
 
 // watchMetadata is watch for the metadata of objects alone: nothing else is sent.
