@@ -131,6 +131,9 @@ func (c *Controller) hold(ctx context.Context, it *item, v workload.Verdict) err
 		return err
 	}
 	c.certificateQueue.AddAfter(it.key, holdAgain)
+	if v.Request.Ready == "" { // as in cert-manager: nothing is lent before an issuer has said that it takes time
+		return nil
+	}
 	return c.lend(ctx, it, key)
 }
 
