@@ -237,14 +237,16 @@ func (w *workloads) issueAll(t *testing.T, prefix string, more ...string) map[st
 	return w.settled(t)
 }
 
-// testByNamespace: cert-manager serves one namespace by its --namespace, kubepki another
-// by --issuers. Each has Issuers of the same name.
+// testByNamespace: cert-manager serves one namespace by its --namespace, kubepki all others
+// by --skip-namespaces. Each has Issuers of the same name, and in cert-manager's namespace
+// there is a Certificate of a ClusterIssuer too, which nobody serves.
 func (w *workloads) testByNamespace(t *testing.T) {
 	ours, theirs := len(w.writesOf(t, controllerAccount)), len(w.writesOf(t, certManagerAccount))
 	defer w.runCertManager(t, "--namespace=team-a")()
-	defer w.run(t, "--issuers=default/*,self")()
+	defer w.run(t, "--skip-namespaces=team-a")()
 	there := strings.NewReplacer("namespace: default", "namespace: team-a", "kind: ClusterIssuer\nmetadata: {name: self}", "kind: Issuer\nmetadata: {name: self, namespace: team-a}",
 		"{name: self, kind: ClusterIssuer}", "{name: self}").Replace(authorities + leaf("beside", ofECDSA))
+	there += strings.NewReplacer("namespace: default", "namespace: team-a", "{name: ca}", ofSelf).Replace(leaf("of-cluster", ofECDSA))
 	w.apply(t, "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: team-a}\n"+there+leaf("beside", ofECDSA))
 	w.atRevision(t, "beside", 1)
 	eventually(t, "cert-manager issues in its namespace", func(ctx context.Context) error {
