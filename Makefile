@@ -51,6 +51,7 @@ test-kms: deps ## the tests of kubepki-kms, on SoftHSM
 test-lab: export KUBEPKI_LAB_PROCESSES ?= $(if $(KUBEPKI_LAB_LONG),1,3)
 test-lab: ## the tests on real components alone
 	lab/build.sh
+	cd lab/certmanager && go vet ./...
 	cd lab && go vet ./... && go test -p 2 -timeout 120m -count=1 ./...
 
 test-long: export KUBEPKI_LAB_LONG = 1

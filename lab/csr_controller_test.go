@@ -49,7 +49,7 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: Metadata
-  users: ["` + controllerAccount + `"]
+  users: ["` + controllerAccount + `", "` + certManagerAccount + `"]
 - level: None
 `
 

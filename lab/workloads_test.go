@@ -432,6 +432,7 @@ func (w *workloads) testSlow(t *testing.T) {
 	for _, name := range []string{"lent", "denied", "external", "wrong"} {
 		w.becomes(t, name, "waits", waits)
 	}
+	w.decide(t, "lent-1", "", nil) // the issuer has seen it
 	eventually(t, "a temporary certificate is there", func(ctx context.Context) error {
 		s, err := w.client.CoreV1().Secrets("default").Get(ctx, "lent-tls", metav1.GetOptions{})
 		if err == nil {
@@ -475,11 +476,16 @@ func (w *workloads) testSlow(t *testing.T) {
 	})
 }
 
-// decide approves or denies a request, and answers it as an issuer would.
+// decide approves or denies a request, and answers it as an issuer would; "" says that it
+// takes time.
 func (w *workloads) decide(t *testing.T, name string, what cmapi.CertificateRequestConditionType, answer func(*cmapi.CertificateRequest) *workload.Issued) {
 	t.Helper()
 	r := w.request(t, name)
-	workload.SetRequestCondition(&r.Status, what, cmmeta.ConditionTrue, "Tester", "so it was decided", time.Now())
+	if what == "" {
+		workload.SetRequestCondition(&r.Status, cmapi.CertificateRequestConditionReady, cmmeta.ConditionFalse, cmapi.CertificateRequestReasonPending, "it takes time", time.Now())
+	} else {
+		workload.SetRequestCondition(&r.Status, what, cmmeta.ConditionTrue, "Tester", "so it was decided", time.Now())
+	}
 	if answer != nil {
 		issued := answer(r)
 		r.Status.Certificate, r.Status.CA = issued.Chain, issued.CA

@@ -23,6 +23,7 @@ import (
 // workloadFlags are those of the part "workloads".
 type workloadFlags struct {
 	issuers          []string
+	skipNamespaces   []string
 	approve          []string
 	ownerReference   bool
 	clusterNamespace string
@@ -38,6 +39,7 @@ type workloadFlags struct {
 
 func (o *workloadFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.issuers, "issuers", nil, "issuers that are served: NAMESPACE/NAME for an Issuer, NAME for a ClusterIssuer, external for those of other groups; with * and ? (default: all)")
+	f.StringSliceVar(&o.skipNamespaces, "skip-namespaces", nil, "namespaces whose Certificates, CertificateRequests and Issuers are left to another controller; with * and ?")
 	f.StringSliceVar(&o.approve, "approve-signers", certmanager.BuiltInSigners(), "issuers whose CertificateRequests are approved, as approveSignerNames of cert-manager's chart; empty leaves that to others")
 	f.BoolVar(&o.ownerReference, "enable-certificate-owner-ref", false, "have the Secrets of Certificates removed with them")
 	f.StringVar(&o.clusterNamespace, "cluster-resource-namespace", "kube-system", "namespace of the Secrets that ClusterIssuers name")
@@ -76,6 +78,11 @@ func (o *controllerOptions) prepareWorkloads(r *controllerRun) error {
 			return usagef("--issuers: %q is not NAMESPACE/NAME, NAME or external", pattern)
 		}
 	}
+	for _, pattern := range f.skipNamespaces {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" || strings.Contains(pattern, "/") {
+			return usagef("--skip-namespaces: %q is no name of a namespace", pattern)
+		}
+	}
 	if f.policyFile != "" {
 		if len(f.approve) > 0 && f.given("approve-signers") {
 			return usagef("--workload-policy decides in the place of --approve-signers: leave one out, or give --approve-signers= to leave approvals to others")
@@ -109,7 +116,7 @@ func (r *controllerRun) workloadLoops() ([]controller.Loop, error) {
 	if len(f.approve) > 0 {
 		o.Approver = certmanager.ApproveSigners(f.approve)
 	}
-	if len(f.issuers) > 0 {
+	if len(f.issuers)+len(f.skipNamespaces) > 0 {
 		o.Ours = f.ours
 	}
 	o.ACME, o.RenewalInfo = r.acme.orders, r.o.acme.renewalInfo
@@ -146,8 +153,19 @@ func (r *controllerRun) publishBundle(client kubernetes.Interface) certmanager.P
 // externalIssuers are, in --issuers, those of other groups than cert-manager.io.
 const externalIssuers = "external"
 
-// ours tells whether an issuer, named from a namespace, is in --issuers.
+// ours tells whether an issuer, named from a namespace, is served: it is in --issuers,
+// and the namespace is not in --skip-namespaces. A ClusterIssuer itself is of none.
 func (o *workloadFlags) ours(ref cmmeta.IssuerReference, namespace string) bool {
+	matches := func(pattern, name string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil
+	}
+	if namespace != "" && slices.ContainsFunc(o.skipNamespaces, func(pattern string) bool { return matches(pattern, namespace) }) {
+		return false
+	}
+	if len(o.issuers) == 0 {
+		return true
+	}
 	ref = workload.IssuerOf(ref)
 	if ref.Group != cmapi.SchemeGroupVersion.Group {
 		return slices.Contains(o.issuers, externalIssuers)
@@ -156,8 +174,5 @@ func (o *workloadFlags) ours(ref cmmeta.IssuerReference, namespace string) bool 
 	if ref.Kind == cmapi.ClusterIssuerKind {
 		name = ref.Name
 	}
-	return slices.ContainsFunc(o.issuers, func(pattern string) bool {
-		ok, err := path.Match(pattern, name)
-		return ok && err == nil && pattern != externalIssuers
-	})
+	return slices.ContainsFunc(o.issuers, func(pattern string) bool { return pattern != externalIssuers && matches(pattern, name) })
 }

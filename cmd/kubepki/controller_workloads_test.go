@@ -28,3 +28,27 @@ func TestIssuersThatAreServed(t *testing.T) {
 		}
 	}
 }
+
+func TestNamespacesThatAreSkipped(t *testing.T) {
+	for name, row := range map[string]struct {
+		flags     workloadFlags
+		ref       cmmeta.IssuerReference
+		namespace string
+		want      bool
+	}{
+		"an Issuer of a namespace that is skipped":      {workloadFlags{skipNamespaces: []string{"bank", "shop"}}, cmmeta.IssuerReference{Name: "ca"}, "shop", false},
+		"one of another namespace":                      {workloadFlags{skipNamespaces: []string{"bank", "shop"}}, cmmeta.IssuerReference{Name: "ca"}, "shop-2", true},
+		"one by a pattern":                              {workloadFlags{skipNamespaces: []string{"shop*"}}, cmmeta.IssuerReference{Name: "ca"}, "shop-2", false},
+		"a ClusterIssuer, named from one that is":       {workloadFlags{skipNamespaces: []string{"shop"}}, cmmeta.IssuerReference{Name: "ca", Kind: "ClusterIssuer"}, "shop", false},
+		"an external issuer, named from one that is":    {workloadFlags{skipNamespaces: []string{"shop"}}, cmmeta.IssuerReference{Name: "ca", Kind: "X", Group: "example.org"}, "shop", false},
+		"a ClusterIssuer itself, where all are skipped": {workloadFlags{skipNamespaces: []string{"*"}}, cmmeta.IssuerReference{Name: "ca", Kind: "ClusterIssuer"}, "", true},
+		"one in --issuers, of a namespace that is":      {workloadFlags{issuers: []string{"shop/ca"}, skipNamespaces: []string{"shop"}}, cmmeta.IssuerReference{Name: "ca"}, "shop", false},
+		"one not in --issuers, of a namespace that is not": {
+			workloadFlags{issuers: []string{"shop/ca"}, skipNamespaces: []string{"bank"}}, cmmeta.IssuerReference{Name: "other"}, "shop", false,
+		},
+	} {
+		if got := row.flags.ours(row.ref, row.namespace); got != row.want {
+			t.Errorf("%s: %t, want %t", name, got, row.want)
+		}
+	}
+}

@@ -144,6 +144,7 @@ func (a *authorities) forget(named func(types.NamespacedName) bool) {
 // oneSecret is the store of a reflector that follows one Secret: nothing is kept.
 type oneSecret struct {
 	touched func(version string) // ""; it is not there
+	known   bool                 // something has been noted
 	last    string               // version
 }
 

@@ -141,6 +141,9 @@ func (c *Controller) hold(ctx context.Context, it *item, v workload.Verdict) err
 	if v.Bundle {
 		return c.mend(ctx, it, v)
 	}
+	if v.Request.Ready == "" { // as in cert-manager: nothing is lent before an issuer has said that it takes time
+		return nil
+	}
 	return c.lend(ctx, it, key)
 }
 

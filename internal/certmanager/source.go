@@ -127,7 +127,7 @@ func (s *IssuerSource) Run(ctx context.Context) error {
 	get := s.follow(ctx, &running, signal)
 	namespace, name := s.shared().RecordName()
 	running.Go(func() {
-		watch(ctx, s.Client.Kube.CoreV1().RESTClient(), "secrets", namespace, named(name), &corev1.Secret{}, &oneSecret{touched: signal})
+		watch(ctx, s.Client.Kube.CoreV1().RESTClient(), "secrets", namespace, named(name), &corev1.Secret{}, &oneSecret{touched: func(string) { signal() }})
 	})
 	defer all.wait()
 	defer running.Wait()
