@@ -34,6 +34,13 @@ flags+=" -X k8s.io/component-base/version.gitMinor=$minor"
 (cd "$lab" && go build -buildvcs=false -o "$build/pods" ./cmd/pods)
 (cd "$lab" && go build -modfile="$modfile" -buildvcs=false -o "$build/etcd" ./cmd/etcd)
 (cd "$lab" && go build -modfile="$modfile" -buildvcs=false -ldflags "$flags" -o "$build/kubernetes" ./cmd/kubernetes)
+# cert-manager is no component of Kubernetes, has a module of its own, and is the same
+# for each version.
+if [[ $# -eq 0 ]]; then
+	version=$(cd "$lab/certmanager" && go list -m -f '{{.Version}}' github.com/cert-manager/cert-manager)
+	flags="-s -w -X github.com/cert-manager/cert-manager/pkg/util.AppVersion=$version"
+	(cd "$lab/certmanager" && CGO_ENABLED=0 go build -buildvcs=false -ldflags "$flags" -o "$build/cert-manager" .)
+fi
 
 for component in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubeadm kubectl sample-apiserver; do
 	ln -sfn kubernetes "$build/$component"
