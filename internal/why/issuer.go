@@ -208,13 +208,18 @@ func (t *teller) authorityEnd() time.Time {
 	return end
 }
 
-// endsFirst tells whether the certificate outlives the authority that signed it.
+// endsFirst tells whether the certificate outlives the authority that signed it, and is not
+// renewed before that. cert-manager signs past the end of an authority: one that is as old
+// as the leaf and lives as long ends some seconds before it, which is no cause for anybody.
 func (t *teller) endsFirst() *Cause {
 	end := t.authorityEnd()
 	if end.IsZero() || t.Secret.Look != Found || len(t.Secret.Object.Chain) == 0 {
 		return nil
 	}
 	leaf := t.Secret.Object.Chain[0]
+	if r := t.o.Status.RenewalTime; r != nil && r.Time.Before(end) && !t.renewalDisabled() {
+		return nil
+	}
 	if !leaf.NotAfter.After(end) || !signedBy(leaf, t.Authority.Object.Chain[0]) {
 		return nil
 	}

@@ -235,8 +235,12 @@ func TestOneBreakOneCause(t *testing.T) {
 		"the authority is none": {issuing, func(w *world) {
 			w.ca = authority(t, 9000*time.Hour).leaf(t, "leaf", 8000*time.Hour).secret(t, "shop-ca", nil)
 		}, why.CauseCAInvalid, why.Broken, "CA:FALSE"},
-		"the authority is over":                    {issuing, func(w *world) { w.ca = authority(t, -time.Hour*3).secret(t, "shop-ca", nil) }, why.CauseCAExpired, why.Broken, "expired 3h ago"},
-		"the authority ends first":                 {healthy, endsFirst, why.CauseCAEndsFirst, why.AtRisk, "ends in 41d"},
+		"the authority is over":    {issuing, func(w *world) { w.ca = authority(t, -time.Hour*3).secret(t, "shop-ca", nil) }, why.CauseCAExpired, why.Broken, "expired 3h ago"},
+		"the authority ends first": {healthy, endsFirst, why.CauseCAEndsFirst, why.AtRisk, "ends in 41d"},
+		"the authority ends first, and nobody renews": {healthy, func(w *world) {
+			endsFirst(w)
+			w.c.Status.RenewalTime, w.c.Spec.Renewal = at(900*time.Hour), &cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyDisabled}
+		}, why.CauseCAEndsFirst, why.AtRisk, "ends in 41d"},
 		"no controller":                            {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases = nil }, why.CauseNoController, why.Broken, "kubepki controller --enable workloads"},
 		"a controller that is gone":                {issuing, func(w *world) { w.c.Status = cmapi.CertificateStatus{}; w.leases[0].Renewed = now.Add(-time.Hour) }, why.CauseNoController, why.Broken, "renewed last 60m ago"},
 		"a change that nobody took up":             {healthy, func(w *world) { w.c.Generation, w.leases = 2, nil }, why.CauseNoController, why.Broken, "of generation 1, and it is of 2"},
@@ -352,11 +356,15 @@ func TestHealthyHasNoCause(t *testing.T) {
 		"an authority of a ClusterIssuer elsewhere": func(w *world) {
 			w.c.Spec.IssuerRef.Kind, w.ca, w.g.AuthorityNamespace = "ClusterIssuer", nil, "cert-manager"
 		},
-		"a younger Certificate wants its Secret":      func(w *world) { w.siblings = []why.Sibling{{"younger", now}} },
-		"a renewal that is due this minute":           func(w *world) { w.c.Status.RenewalTime = at(-time.Minute) },
-		"no controller, for nothing is to be done":    func(w *world) { w.leases = nil },
-		"a controller that writes no generation":      func(w *world) { w.c.Generation, w.c.Status.Conditions[0].ObservedGeneration = 7, 0 },
-		"an old failure":                              func(w *world) { w.c.Status.LastFailureTime = at(-90 * time.Hour) },
+		"a younger Certificate wants its Secret":   func(w *world) { w.siblings = []why.Sibling{{"younger", now}} },
+		"a renewal that is due this minute":        func(w *world) { w.c.Status.RenewalTime = at(-time.Minute) },
+		"no controller, for nothing is to be done": func(w *world) { w.leases = nil },
+		"a controller that writes no generation":   func(w *world) { w.c.Generation, w.c.Status.Conditions[0].ObservedGeneration = 7, 0 },
+		"an old failure":                           func(w *world) { w.c.Status.LastFailureTime = at(-90 * time.Hour) },
+		"an authority that ends first, and a renewal before that": func(w *world) {
+			endsFirst(w)
+			w.c.Status.RenewalTime = at(900 * time.Hour)
+		},
 		"an authority that ends before the next does": func(w *world) { w.c.Spec.Duration = hours(25000) },
 	} {
 		t.Run(name, func(t *testing.T) {

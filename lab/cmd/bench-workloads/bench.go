@@ -3,16 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,10 +25,7 @@ import (
 	"github.com/kubepki/kubepki/internal/workload"
 )
 
-const (
-	health   = "127.0.0.1:8089"
-	patience = 10 * time.Minute
-)
+const patience = 10 * time.Minute
 
 // namespace is a new one in each run: where no kube-controller-manager is none is ever
 // gone.
@@ -145,20 +137,24 @@ func (b *bench) bare(ctx context.Context) (four, five float64, err error) {
 		return 0, 0, err
 	}
 	took := time.Since(begin)
-	four, five = perSecond(b.count, took), perSecond(b.count, took+created)
+	return perSecond(b.count, took), perSecond(b.count, took+created), b.clear(ctx)
+}
+
+// clear removes Certificates with all that was made for them, and keeps the issuer.
+func (b *bench) clear(ctx context.Context) error {
 	for _, resource := range []string{"certificates", "certificaterequests"} {
 		if err := b.client.CM.Delete().Namespace(namespace).Resource(resource).Do(ctx).Error(); err != nil {
-			return 0, 0, err
+			return err
 		}
 	}
 	options := metav1.ListOptions{LabelSelector: cmapi.PartOfCertManagerControllerLabelKey + "=true"}
-	return four, five, b.client.Kube.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, options)
+	return b.client.Kube.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, options)
 }
 
 // issuance measures from the first Certificate that is created to the last that is ready,
 // also as a share of the bare writes, if these are known.
-func (b *bench) issuance(ctx context.Context, four, five float64) error {
-	c, err := b.start(ctx)
+func (b *bench) issuance(ctx context.Context, who subject, four, five float64) error {
+	c, err := who.start(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,8 +179,8 @@ func (b *bench) issuance(ctx context.Context, four, five float64) error {
 	if four > 0 {
 		share = fmt.Sprintf(", %.0f %% of the four writes bare, %.0f %% of all five", 100*rate/four, 100*rate/five)
 	}
-	fmt.Printf("issued: %d in %s, %.1f/s%s (created in %s); the controller took %s of a processor, RSS %s\n",
-		b.count, took.Round(time.Millisecond), rate, share, created.Round(time.Millisecond), c.processor(), c.memory())
+	fmt.Printf("%s: issued %d in %s, %.1f/s%s (created in %s); the controller took %s of a processor, RSS %s\n",
+		who.name, b.count, took.Round(time.Millisecond), rate, share, created.Round(time.Millisecond), c.processor(), c.memory())
 	return b.good(ctx)
 }
 
@@ -273,7 +269,7 @@ func (b *bench) restart(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	c, err := b.start(ctx)
+	c, err := b.ours().start(ctx)
 	if err != nil {
 		return err
 	}
@@ -312,76 +308,4 @@ func (b *bench) versions(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	return all, nil
-}
-
-// controller is kubepki controller as a process.
-type controller struct {
-	cmd    *exec.Cmd
-	stderr bytes.Buffer
-}
-
-func (b *bench) start(ctx context.Context) (*controller, error) {
-	c := &controller{cmd: exec.CommandContext(ctx, b.program, "controller", "--kubeconfig="+b.kubeconfig, "--enable=workloads",
-		"--leader-elect=false", "--listen="+health, "--log-level=warn")}
-	c.cmd.Stderr = &c.stderr
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for limited.Err() == nil {
-		request, err := http.NewRequestWithContext(limited, http.MethodGet, "http://"+health+"/readyz", nil)
-		if err != nil {
-			return nil, err
-		}
-		if response, err := http.DefaultClient.Do(request); err == nil {
-			_ = response.Body.Close() // nothing of it is read
-			if response.StatusCode == http.StatusOK {
-				return c, nil
-			}
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	c.end()
-	return nil, errors.New("kubepki controller is not ready")
-}
-
-// end stops the controller; what it says is lost.
-func (c *controller) end() {
-	_ = c.cmd.Process.Signal(os.Interrupt)
-	_ = c.cmd.Wait()
-}
-
-func (c *controller) words() []byte { return c.stderr.Bytes()[max(0, c.stderr.Len()-2000):] }
-
-// processor is the time that the controller has taken of a processor, 0 where it cannot
-// be read.
-func (c *controller) processor() time.Duration {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(data), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	var ticks int
-	for _, f := range fields[11:13] { // utime and stime, in hundredths of a second (proc(5))
-		n, _ := strconv.Atoi(f)
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
-}
-
-// memory is the resident set, now and at its peak, in MiB; "?" where it cannot be read.
-func (c *controller) memory() string {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
-	mib := func(field string) string {
-		for line := range strings.Lines(string(data)) {
-			if value, ok := strings.CutPrefix(line, field+":"); ok {
-				kib, _ := strconv.Atoi(strings.Fields(value)[0])
-				return strconv.Itoa(kib / 1024)
-			}
-		}
-		return "?"
-	}
-	return fmt.Sprintf("%s MiB (peak %s)", mib("VmRSS"), mib("VmHWM"))
 }
