@@ -145,11 +145,14 @@ func (a *authorities) forget(named func(types.NamespacedName) bool) {
 type oneSecret struct {
 	touched func(version string) // ""; it is not there
 	last    string               // version
+	// known says that last is what was seen. The first word counts also where there is no
+	// Secret: it may have gone since it was read.
+	known bool
 }
 
 func (s *oneSecret) note(version string) {
-	if version != s.last {
-		s.last = version
+	if !s.known || version != s.last {
+		s.known, s.last = true, version
 		s.touched(version)
 	}
 }
