@@ -146,6 +146,9 @@ type oneSecret struct {
 	touched func(version string) // ""; it is not there
 	known   bool                 // something has been noted
 	last    string               // version
+	// known says that last is what was seen. The first word counts also where there is no
+	// Secret: it may have gone since it was read.
+	known bool
 }
 
 func (s *oneSecret) note(version string) {

@@ -67,6 +67,7 @@ func TestWhoSaysNothingKeepsNobodyAway(t *testing.T) {
 			go func() {
 				r, err := s.Client().Get(s.URL + "/slow")
 				if err == nil {
+					defer r.Body.Close()
 					_, err = io.Copy(io.Discard, r.Body)
 				}
 				slow <- err
@@ -98,9 +99,12 @@ func TestWhoIsAnsweredForLongestGoesWhereAllAreAnswered(t *testing.T) {
 	ended := make(chan int, 2*most)
 	ask := func(i int) {
 		client := &http.Client{Transport: s.Client().Transport.(*http.Transport).Clone()}
-		if _, err := client.Get(s.URL + "/slow"); err != nil {
+		r, err := client.Get(s.URL + "/slow")
+		if err != nil {
 			ended <- i
+			return
 		}
+		r.Body.Close()
 	}
 	for i := range most + 1 {
 		go ask(i)
