@@ -144,7 +144,6 @@ func (a *authorities) forget(named func(types.NamespacedName) bool) {
 // oneSecret is the store of a reflector that follows one Secret: nothing is kept.
 type oneSecret struct {
 	touched func(version string) // ""; it is not there
-	known   bool                 // something has been noted
 	last    string               // version
 	// known says that last is what was seen. The first word counts also where there is no
 	// Secret: it may have gone since it was read.
