@@ -128,7 +128,7 @@ func issuedOnce(t *testing.T) (*cmapi.Certificate, *cmapi.CertificateRequest, *c
 		SecretName: "c", DNSNames: []string{"c.example.org", "c.bench.svc", "c"}, IssuerRef: cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
 		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 	}}
-	o.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", Operation: "Update", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:dnsNames":{}}}`)}}}
+	o.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", Operation: "Update", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:dnsNames":{}}}`)}}
 	signer, err := workload.NewKey(&o.Spec)
 	check(t, err)
 	text, err := workload.Request(&o.Spec, signer)
