@@ -15,11 +15,13 @@ import (
 
 	"github.com/kubepki/kubepki/internal/kube"
 	"github.com/kubepki/kubepki/internal/why"
+	"github.com/kubepki/kubepki/lab"
 )
 
 // certCluster is an API server that nobody serves Certificates on.
 type certCluster struct {
 	*controlPlane
+	node       *lab.Node
 	kubeconfig string
 	api        *kube.Certs
 }
@@ -34,7 +36,7 @@ func startCertCluster(t *testing.T) *certCluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &certCluster{controlPlane: c, kubeconfig: c.path("cp1", "etc/kubernetes/super-admin.conf"), api: api}
+	return &certCluster{controlPlane: c, node: node, kubeconfig: c.path("cp1", "etc/kubernetes/super-admin.conf"), api: api}
 }
 
 func (c *certCluster) kubectl(t *testing.T, args ...string) {
@@ -65,10 +67,15 @@ func (c *certCluster) says(t *testing.T, code int, args []string, texts ...strin
 	}
 }
 
-// causedIn explains a Certificate as it will be, if nothing happens for a while.
+// causedIn explains the Certificate web as it will be, if nothing happens for a while.
 func (c *certCluster) causedIn(t *testing.T, wait time.Duration, want string) {
 	t.Helper()
-	o, err := c.api.Certificate(t.Context(), "default", "web")
+	c.namedCausedIn(t, "web", wait, want)
+}
+
+func (c *certCluster) namedCausedIn(t *testing.T, name string, wait time.Duration, want string) {
+	t.Helper()
+	o, err := c.api.Certificate(t.Context(), "default", name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,16 +160,22 @@ func TestCertWithController(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &certCluster{controlPlane: w.controlPlane, kubeconfig: w.path("cp1", "etc/kubernetes/super-admin.conf"), api: api}
-	stop := w.run(t)
-	w.apply(t, authorities)
+	c := &certCluster{controlPlane: w.controlPlane, node: w.nodes[0], kubeconfig: w.path("cp1", "etc/kubernetes/super-admin.conf"), api: api}
+	testCertServed(t, c, func() (stop func()) { return w.run(t) })
+}
+
+// testCertServed has the commands do all that they can where a controller answers; run
+// starts it.
+func testCertServed(t *testing.T, c *certCluster, run func() (stop func())) {
+	stop := run()
+	c.apply(t, authorities)
 	c.says(t, 0, []string{"create", "web", "--issuer=ca", "--dns=web.example.com", "--wait"}, "default/web: ready, revision 1, ends ")
 	c.says(t, 0, []string{"why", "web", "root"}, "ready: default/web waits for nothing", "ready: default/root waits for nothing", "issuer/default/ca", "ca, ready")
 	c.says(t, 0, []string{"renew", "web", "--wait"}, "web is to be issued anew", "default/web: ready, revision 2, ends ")
 	c.says(t, 0, []string{"status"}, "web   yes", "Issuer/ca", "ClusterIssuer/self")
 	testCertSigned(t, c)
 
-	w.apply(t, "{apiVersion: cert-manager.io/v1, kind: Issuer, metadata: {name: lost, namespace: default}, spec: {ca: {secretName: nowhere}}}")
+	c.apply(t, "{apiVersion: cert-manager.io/v1, kind: Issuer, metadata: {name: lost, namespace: default}, spec: {ca: {secretName: nowhere}}}")
 	c.says(t, 0, []string{"create", "orphan", "--issuer=lost", "--dns=orphan.example.com"}, "orphan created")
 	c.says(t, 3, []string{"why", "orphan"}, "broken ca-secret-missing", "secret/default/nowhere")
 
@@ -170,15 +183,21 @@ func TestCertWithController(t *testing.T) {
 	pki := c.path("cp1", "etc/kubernetes/pki")
 	c.kubectl(t, "patch", "secret", "web-tls", "--type=merge", "-p", fmt.Sprintf(`{"data":{"tls.key":%q}}`, base64.StdEncoding.EncodeToString(read(t, filepath.Join(pki, "front-proxy-client.key")))))
 	c.says(t, 3, []string{"why", "web"}, "broken secret-edited", "kubectl-patch wrote it")
-	stop = w.run(t)
-	eventually(t, "the Secret is as it shall be again", func(context.Context) error {
-		out, err := try(t, "kubepki", "cert", "why", "web", "--kubeconfig="+c.kubeconfig)
+	stop = run()
+	c.becomesReady(t, "web")
+	stop()
+}
+
+// becomesReady waits until cert why has nothing to say.
+func (c *certCluster) becomesReady(t *testing.T, name string) {
+	t.Helper()
+	eventually(t, name+" is as it shall be", func(context.Context) error {
+		out, err := try(t, "kubepki", "cert", "why", name, "--kubeconfig="+c.kubeconfig)
 		if err != nil {
 			return errors.New(out.stdout)
 		}
 		return nil
 	})
-	stop()
 }
 
 // testCertSigned: a request of one's own, whose key stays here.
