@@ -326,7 +326,7 @@ func (t *teller) backoff() *Cause {
 	if t.issuingNow != nil {
 		said = t.issuingNow.Message
 	}
-	if r := requestCondition(t.request, cmapi.CertificateRequestConditionReady); t.next() && r != nil && r.Message != "" {
+	if r := requestCondition(t.request, cmapi.CertificateRequestConditionReady); t.next() && r != nil && r.Status != cmmeta.ConditionTrue && r.Message != "" {
 		said = r.Message
 	}
 	text := fmt.Sprintf("issuance failed %s, last %s: %s", counted(times, "time"), ago(t.At.Sub(t.o.Status.LastFailureTime.Time)), cmp.Or(said, "nothing says why"))

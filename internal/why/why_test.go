@@ -277,7 +277,11 @@ func TestOneBreakOneCause(t *testing.T) {
 			w.request = newRequest(1, approved, said(cmapi.CertificateRequestConditionReady, cmmeta.ConditionFalse, "Pending", "ticket 4711 is open"))
 		}, why.CausePending, why.Waiting, "ticket 4711"},
 		"a failure that is waited out": {issuing, func(w *world) { fails(w, "Error signing certificate: no") }, why.CauseBackoff, why.Broken, "failed 2 times, last 30m ago: Error signing certificate: no"},
-		"no order":                     {ordering, func(w *world) { w.order = nil }, why.CauseIdle, why.Broken, "nobody has made an order"},
+		"a failure that is waited out, beside an answer that came after it": {issuing, func(w *world) {
+			fails(w, "denied")
+			w.request = newRequest(1, approved, said(cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, "Issued", "Certificate fetched from issuer successfully"))
+		}, why.CauseBackoff, why.Broken, "last 30m ago: The certificate request has failed to complete and will be retried: denied"},
+		"no order": {ordering, func(w *world) { w.order = nil }, why.CauseIdle, why.Broken, "nobody has made an order"},
 		"an order that failed": {ordering, func(w *world) {
 			w.order.Status, w.hurdle = cmacme.OrderStatus{State: cmacme.Errored, Reason: "400 malformed"}, nil
 		}, why.CauseOrder, why.Broken, "400 malformed"},
