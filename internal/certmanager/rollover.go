@@ -180,7 +180,6 @@ func (r *rollovers) see(ctx context.Context, issuer cmapi.GenericIssuer, v *view
 		t := r.tally(asked.Accept / tallyWait)
 		certificates = t.certificates[key]
 		v.seen = t.census(key, rec, r.wants)
-		r.rootLacks(issuer, rec, &v.seen)
 		r.givenBelow(key, rec, v.seen.others)
 	}
 	var set rollover.Settings
@@ -228,32 +227,6 @@ func (r *rollovers) beside(issuer cmapi.GenericIssuer, current *workload.Authori
 		rec.certificates[a.ID] = one
 	}
 	return all
-}
-
-// rootLacks counts the Secret of a root itself, where a Certificate keeps it: there are
-// readers who take what they trust from there.
-func (r *rollovers) rootLacks(issuer cmapi.GenericIssuer, rec *caRecord, c *census) {
-	at := r.authorityAt(issuer)
-	k, _ := r.stores.secrets.get(at)
-	if k == nil || rec.Target() == nil || k.Leaf != rec.Target().Certificate {
-		return
-	}
-	key, ok := issuerOf(k.Issuer, at.Namespace)
-	if !ok || !r.stores.written(at, &k.SecretFacts, key) {
-		return
-	}
-	if root := r.stores.issuer(key); root == nil || root.GetSpec().SelfSigned == nil || !r.ours(root) {
-		return
-	}
-	c.places++
-	for _, a := range rec.Anchors {
-		if !k.Bundle.Has(workload.AnchorID(a.ID)) {
-			c.lacking[a.ID]++
-			if a.ID == rec.Target().ID {
-				c.example = at
-			}
-		}
-	}
 }
 
 // carries tells whether Certificates of an issuer are carried over from one CA to another.
