@@ -328,10 +328,10 @@ func (p *Plan) phase(now time.Time) {
 	}
 	for i := range r.Anchors {
 		a := &r.Anchors[i]
-		switch {
-		case a.ID == s.Current.ID:
+		switch a.ID {
+		case s.Current.ID:
 			continue
-		case a.ID == r.Signing:
+		case r.Signing:
 			p.sooner(latest(a, p.set), now)
 			continue
 		}
