@@ -386,7 +386,7 @@ func (c *conformance) judge(t *testing.T, s *suite, o *cmapi.Certificate, secret
 	if s.acme && o.Spec.CommonName == "" && slices.Contains(o.Spec.IPAddresses, leaf.Subject.CommonName) {
 		shown.Subject.CommonName = ""
 	}
-	if wrong := pki.FuzzyX509AltNamesMatchSpec(&shown, o.Spec); len(wrong) > 0 {
+	if wrong := pki.FuzzyX509AltNamesMatchSpec(&shown, o.Spec); len(wrong) > 0 { //nolint:staticcheck // a second opinion: cert-manager's own
 		t.Errorf("the names are not as the spec: %v", wrong)
 	}
 	r := c.request(t, fmt.Sprintf("%s-%d", o.Name, *o.Status.Revision))

@@ -87,9 +87,13 @@ func TestNodeJoinKilled(t *testing.T) {
 	args := func(dir string) []string {
 		return []string{"node", "join", "--root", dir, "--node-name", "w1", "--bootstrap-kubeconfig", "/etc/kubernetes/bootstrap.conf"}
 	}
-	start := time.Now()
-	runKubepki(t, args(root())...)
-	took, killed := time.Since(start), 0
+	took, killed := time.Hour, 0
+	for range 3 { // the first may be slow, and what is slow gives delays that nothing is killed after
+		s.Delete()
+		dir, start := root(), time.Now()
+		runKubepki(t, args(dir)...)
+		took = min(took, time.Since(start))
+	}
 	const rounds = 20
 	for round := range rounds {
 		s.Delete()

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -346,9 +347,9 @@ func TestUnrelatedClientGetsTheDocuments(t *testing.T) {
 	s.stop()
 }
 
-// Connections that do nothing use up what there is, and no more: health has a
-// listener of its own, and who waits is served when one of them goes.
-func TestIdleConnectionsDoNotStarveTheHealth(t *testing.T) {
+// Connections that do nothing keep nobody away: the oldest of them goes for who comes.
+// Health has a listener of its own.
+func TestIdleConnectionsStarveNobody(t *testing.T) {
 	s := startServing(t, servedIssuer, "--review=false")
 	var idle []net.Conn
 	for range saserver.MaxConnections {
@@ -357,19 +358,15 @@ func TestIdleConnectionsDoNotStarveTheHealth(t *testing.T) {
 		defer c.Close()
 		idle = append(idle, c)
 	}
-	c := s.client()
-	c.Timeout = 500 * time.Millisecond
-	if answer, err := c.Get(s.url + "/openid/v1/jwks"); err == nil {
-		answer.Body.Close()
-		t.Error("there is no bound")
+	if got := s.get(s.client(), s.url+"/openid/v1/jwks"); got.status != 200 {
+		t.Errorf("beside them: %+v", got)
+	}
+	s.check(idle[0].SetReadDeadline(time.Now().Add(30 * time.Second)))
+	if _, err := idle[0].Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("there is no bound: the oldest stays: %v", err)
 	}
 	if ready := s.get(http.DefaultClient, s.metrics+"/readyz"); ready.body != "ok\n" {
 		t.Errorf("ready: %+v", ready)
-	}
-	idle[0].Close()
-	idle[1].Close() // the first place is for the one that has asked in vain
-	if got := s.get(s.client(), s.url+"/openid/v1/jwks"); got.status != 200 {
-		t.Errorf("afterwards: %+v", got)
 	}
 }
 

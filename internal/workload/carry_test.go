@@ -7,6 +7,7 @@ import (
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -114,6 +115,68 @@ func TestACertificateIsCarriedOver(t *testing.T) {
 			s.Certificate.Spec.Renewal = c.renewal
 			if at, ofCA := s.carried(c.due); !at.Equal(c.at) || ofCA != c.ofCA {
 				t.Errorf("it is due after %s, for its CA: %t", at.Sub(begun), ofCA)
+			}
+		})
+	}
+}
+
+func TestWhoWaitsForAnAnswerPublishesAllTheSame(t *testing.T) {
+	one, two := carryCA(t, "one", nil), carryCA(t, "two", nil)
+	leaf := carryCA(t, "leaf", &one)
+	has, wants := BundleOf([]*x509.Certificate{one.Certificate}), BundleOf([]*x509.Certificate{one.Certificate, two.Certificate})
+	for name, c := range map[string]struct {
+		bundle Bundle
+		owner  bool
+		writes bool
+	}{
+		"its ca.crt lacks an anchor":         {wants, true, true},
+		"it is as it shall be":               {has, true, false},
+		"another Certificate has the Secret": {wants, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &cmapi.Certificate{}
+			SetCondition(&o.Status, cmapi.CertificateConditionIssuing, 0, cmmeta.ConditionTrue, "r", "m", time.Now())
+			s := State{Certificate: o, Owner: c.owner, Carry: Carry{Bundle: c.bundle}, Requests: []*RequestFacts{{Name: "r", Revision: 1, State: RequestOpen}}}
+			key, err := issue.EncodePrivateKey(leaf.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := FactsOf(&corev1.Secret{Data: map[string][]byte{
+				corev1.TLSCertKey: trust.EncodeCertificates(leaf.Certificate), corev1.TLSPrivateKeyKey: key, "ca.crt": trust.EncodeCertificates(one.Certificate),
+			}})
+			s.Secret = &f
+			if v := Decide(s, time.Now()); v.Action != Await || v.Bundle != c.writes {
+				t.Errorf("action %d, writes the bundle: %t", v.Action, v.Bundle)
+			}
+		})
+	}
+}
+
+func TestWhatIsBesideTheChainOfAnIntermediate(t *testing.T) {
+	root, next := carryCA(t, "root", nil), carryCA(t, "root", nil)
+	middle := carryCA(t, "middle", &root)
+	var many []*x509.Certificate
+	for range maxBeside + 1 {
+		many = append(many, carryCA(t, "any", nil).Certificate)
+	}
+	for name, c := range map[string]struct {
+		own     issue.Authority
+		anchors []*x509.Certificate
+		beside  int
+	}{
+		"the root that comes":      {middle, []*x509.Certificate{root.Certificate, next.Certificate}, 1},
+		"nothing but the root":     {middle, []*x509.Certificate{root.Certificate}, 0},
+		"of a root nothing counts": {root, []*x509.Certificate{root.Certificate, next.Certificate}, 0},
+		"all that somebody trusts": {middle, append(many, root.Certificate), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key, err := issue.EncodePrivateKey(c.own.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := AuthorityOf(trust.EncodeCertificates(c.own.Certificate), key, trust.EncodeCertificates(c.anchors...))
+			if err != nil || len(a.Beside) != c.beside {
+				t.Errorf("%v, %v", a, err)
 			}
 		})
 	}
