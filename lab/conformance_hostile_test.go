@@ -355,10 +355,17 @@ func (c *conformance) testTerminating(t *testing.T) {
 		}
 		return fmt.Errorf("it is there: %w", err)
 	})
+	requests := func(ctx context.Context) error {
+		all := &cmapi.CertificateRequestList{}
+		if err := c.cm.Get().Namespace("going").Resource("certificaterequests").Do(ctx).Into(all); err != nil || len(all.Items) > 0 {
+			return fmt.Errorf("there are %d requests: %w", len(all.Items), err)
+		}
+		return nil
+	}
+	eventually(t, "its request is removed", requests)
 	time.Sleep(time.Second) // nothing tells that nothing comes
-	all := &cmapi.CertificateRequestList{}
-	if err := c.cm.Get().Namespace("going").Resource("certificaterequests").Do(t.Context()).Into(all); err != nil || len(all.Items) > 0 {
-		t.Errorf("there are %d requests: %v", len(all.Items), err)
+	if err := requests(t.Context()); err != nil {
+		t.Error(err)
 	}
 	c.change(t, "going", "web", func(o *cmapi.Certificate) { o.Finalizers = nil })
 	eventually(t, "the namespace is gone", func(ctx context.Context) error {
