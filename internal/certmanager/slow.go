@@ -117,8 +117,12 @@ func (c *Controller) park(ctx context.Context, it *item, v workload.Verdict, key
 	return c.writeStatus(ctx, it, workload.Begun(it.seen, v.Status, v.Reason, v.Message, name, now()))
 }
 
-// holdAgain is when an open request is looked at again, should no watch tell of it.
-const holdAgain = 10 * time.Minute
+// An open request is looked at again, should no watch tell of it, once it has waited for
+// as long again: soon where it is new, and seldom where people are waited for.
+const (
+	holdAgainFirst = 2 * time.Second
+	holdAgainLast  = 10 * time.Minute
+)
 
 // hold waits for the answer to a request. Where its key is gone the answer would be of
 // no use: the request is made anew.
@@ -137,7 +141,10 @@ func (c *Controller) hold(ctx context.Context, it *item, v workload.Verdict) err
 	if err := c.writeStatus(ctx, it, status); err != nil {
 		return err
 	}
-	c.certificateQueue.AddAfter(it.key, holdAgain)
+	c.certificateQueue.AddAfter(it.key, min(max(now().Sub(v.Request.Made), holdAgainFirst), holdAgainLast))
+	if c.wantsRequest(v.Request) { // its loop may have met it before the key and the status that say whose it is
+		c.requestQueue.Add(types.NamespacedName{Namespace: it.key.Namespace, Name: v.Request.Name})
+	}
 	if v.Bundle {
 		return c.mend(ctx, it, v)
 	}
